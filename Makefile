@@ -1,19 +1,180 @@
 # SPDX-License-Identifier: Apache-2.0
-# `make help` lists the targets.
+# `make help` lists the targets; V=1 shows the commands; CC=... chooses the compiler.
 
-BUILD  ?= build
+BUILD  := build
+OUT    ?= $(BUILD)
 PYTHON ?= python3
-# A system compiler, else the one in the ziglang package (see tools target in the README).
-CC     := $(shell command -v $(firstword $(CC)) >/dev/null 2>&1 && echo '$(CC)' || echo '$(PYTHON) -m ziglang cc')
-CFLAGS ?= -O2 -g
-WARN   := -Wall -Wextra -Werror -Wno-unused-parameter
-BASE   := -std=gnu11 -fPIC -fvisibility=hidden -pthread -fno-strict-aliasing -ffp-contract=off $(WARN) -Ibitfusion/wire/generated -Ibitfusion/wire -Ibitfusion/abi
-VECTOR ?=
+VENV   := $(BUILD)/venv
+PY     := $(VENV)/bin/python
+ZIG    := $(PY) -m ziglang
 Q      := $(if $(V),,@)
+export PYTHONDONTWRITEBYTECODE := 1
+export ZIG_GLOBAL_CACHE_DIR := $(CURDIR)/$(BUILD)/zig-cache
+export ZIG_LOCAL_CACHE_DIR := $(CURDIR)/$(BUILD)/zig-cache
+MAKEFLAGS += --no-print-directory --jobs=$(shell nproc 2>/dev/null || echo 2)
 
+# ---- the compiler: the one asked for, else the system's, else the ziglang package's
+ifeq ($(origin CC),default)
+CC := $(or $(shell command -v cc),$(shell command -v gcc),$(shell command -v clang),$(ZIG) cc)
+endif
+NEEDS_ZIG := $(if $(findstring ziglang,$(CC)),$(VENV)/.zig)
+MACHINE   ?= $(shell uname -m)
+
+CFLAGS   ?= -O2 -g
+WARN     := -Wall -Wextra -Werror -Wno-unused-parameter
+BASE     := -std=gnu11 -fPIC -fvisibility=hidden -pthread -fno-strict-aliasing -ffp-contract=off $(WARN) \
+            -Ibitfusion/wire/generated -Ibitfusion/wire -Ibitfusion/abi
+SANITIZE ?=
+SANE     := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
+SHARED   := -shared -pthread -Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now $(if $(SANITIZE),,-Wl,-z,defs)
+
+# ---- sources: a library whose folder is empty is left out
 ABI    := $(wildcard bitfusion/abi/*.c bitfusion/abi/generated/*.c)
 WIRE   := $(wildcard bitfusion/wire/*.c bitfusion/wire/generated/*.c)
-PROXY  := $(wildcard bitfusion/proxy/*.c bitfusion/proxy/generated/*.c) $(WIRE) $(ABI)
-EXEC   := $(wildcard bitfusion/executor/*.c bitfusion/executor/generated/*.c) $(WIRE)
+PROXY  := $(wildcard bitfusion/proxy/*.c bitfusion/proxy/generated/*.c)
+EXEC   := $(wildcard bitfusion/executor/*.c bitfusion/executor/generated/*.c)
 ENGINE := $(wildcard bitfusion/softgpu/engine/*.c bitfusion/softgpu/engine/generated/*.c)
-SOFT   := $(wildcard bitfusion/softgpu/driver/*.c bitfusion/softgpu/driver/generated/*.c) $(ENGINE) $(ABI)
+DRIVER := $(wildcard bitfusion/softgpu/driver/*.c bitfusion/softgpu/driver/generated/*.c)
+NULLDR := $(wildcard tests/nulldriver/*.c tests/nulldriver/generated/*.c)
+
+# Engine files named run*.c are compiled for the baseline and, on x86-64, once more with AVX2 and FMA
+# (-DSG_VARIANT=v3); the engine picks one when it starts.
+TWICE   := $(if $(filter x86_64,$(MACHINE)),$(filter bitfusion/softgpu/engine/run%.c bitfusion/softgpu/engine/generated/run%.c,$(ENGINE)))
+ENGINE_OBJECTS = $(call objects,$(ENGINE)) $(TWICE:%.c=$(OUT)/obj/%.v3.o)
+objects  = $(patsubst %.c,$(OUT)/obj/%.o,$(1))
+
+CLIENT_LIB := $(if $(PROXY),$(OUT)/lib/client/libcuda.so.1)
+SERVER_LIB := $(if $(EXEC),$(OUT)/lib/server/libbfexecutor.so)
+ENGINE_LIB := $(if $(ENGINE),$(OUT)/lib/softgpu/libsoftgpu-engine.so)
+SOFT_LIB   := $(if $(DRIVER),$(OUT)/lib/softgpu/libcuda.so.1)
+NULL_LIB   := $(if $(NULLDR),$(OUT)/nulldriver/libcuda.so.1)
+LIBS       := $(CLIENT_LIB) $(SERVER_LIB) $(ENGINE_LIB) $(SOFT_LIB)
+
+# ------------------------------------------------------------------ targets
+
+.DELETE_ON_ERROR:
+.PHONY: all libs proxy executor engine softgpu nulldriver programs demo test test-fast test-asan check lint format \
+        types generate check-generated bench gpu-test release install size clean help
+
+all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
+libs: $(LIBS)
+proxy: $(CLIENT_LIB)
+executor: $(SERVER_LIB)
+engine: $(ENGINE_LIB)
+softgpu: $(SOFT_LIB)
+nulldriver: $(NULL_LIB)
+
+$(CLIENT_LIB): $(call objects,$(PROXY) $(WIRE) $(ABI)) $(wildcard bitfusion/proxy/generated/exports.map)
+$(CLIENT_LIB): LINK = -Wl,-soname,libcuda.so.1 -Wl,--version-script=bitfusion/proxy/generated/exports.map
+$(SERVER_LIB): $(call objects,$(EXEC) $(WIRE))
+$(SERVER_LIB): LINK = -Wl,-soname,libbfexecutor.so
+$(ENGINE_LIB): $(ENGINE_OBJECTS)
+$(ENGINE_LIB): LINK = -Wl,-soname,libsoftgpu-engine.so
+$(SOFT_LIB): $(call objects,$(DRIVER) $(ABI)) $(ENGINE_OBJECTS) $(wildcard bitfusion/softgpu/driver/generated/exports.map)
+$(SOFT_LIB): LINK = -Wl,-soname,libcuda.so.1 -Wl,--version-script=bitfusion/softgpu/driver/generated/exports.map
+$(NULL_LIB): $(call objects,$(NULLDR) $(ABI)) $(wildcard tests/nulldriver/generated/exports.map)
+$(NULL_LIB): LINK = -Wl,-soname,libcuda.so.1 -Wl,--version-script=tests/nulldriver/generated/exports.map
+
+$(LIBS) $(NULL_LIB):
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(CFLAGS) $(SANE) $(SHARED) $(LINK) -o $@ $(filter %.o,$^) -ldl -lm -lpthread $(LDFLAGS)
+	$(Q)case $@ in */libcuda.so.1) ln -sf libcuda.so.1 $(@D)/libcuda.so ;; esac
+
+COMPILE = $(CC) $(BASE) $(CFLAGS) $(SANE) -MMD -MP -c
+$(OUT)/obj/bitfusion/softgpu/engine/%: BASE += $(ENGINE_FLAGS)
+$(OUT)/obj/%.v3.o: %.c $(OUT)/.flags | $(NEEDS_ZIG)
+	@mkdir -p $(@D)
+	@echo "  CC    $< (x86-64-v3)"
+	$(Q)$(COMPILE) -march=$(if $(findstring zig,$(CC)),x86_64_v3,x86-64-v3) -DSG_VARIANT=v3 -o $@ $<
+$(OUT)/obj/%.o: %.c $(OUT)/.flags | $(NEEDS_ZIG)
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(COMPILE) -o $@ $<
+
+# Objects are rebuilt when the compiler or its flags change.
+FLAGS := $(CC) $(BASE) $(CFLAGS) $(SANE)
+$(OUT)/.flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' > $@
+FORCE:
+
+# Generated C is committed; a missing file is written here so that a partial checkout builds too.
+-include $(shell find $(OUT)/obj -name '*.d' 2>/dev/null)
+
+# ---- Python environments under build/
+$(VENV)/.%: tests/requirements/%.txt tests/venv.sh
+	@echo "  VENV  $*"
+	$(Q)flock $(shell mkdir -p $(BUILD); echo $(BUILD))/.venv.lock tests/venv.sh $(VENV) $(PYTHON) $<
+	@touch $@
+$(VENV)/.dev: tests/requirements/runtime.txt
+
+# ---- tests
+PYTEST = $(PY) -m pytest
+test: all programs $(VENV)/.dev $(VENV)/.programs ## Run every test (no GPU, no root, no network beyond loopback)
+	$(Q)$(PYTEST) tests $(PYTEST_FLAGS)
+test-fast: all $(VENV)/.dev ## Run the tests that are not marked slow
+	$(Q)$(PYTEST) tests -m 'not slow' $(PYTEST_FLAGS)
+test-asan: ## Build everything under AddressSanitizer and UBSan (build/asan) and run the C tests on it
+	$(Q)$(MAKE) OUT=$(BUILD)/asan SANITIZE=address,undefined CFLAGS='-O1 -g' libs nulldriver
+test-tsan: ## The same under ThreadSanitizer (build/tsan)
+	$(Q)$(MAKE) OUT=$(BUILD)/tsan SANITIZE=thread CFLAGS='-O1 -g' libs nulldriver
+programs: $(patsubst tests/programs/%.c,$(BUILD)/programs/%,$(wildcard tests/programs/*.c))
+$(BUILD)/programs/%: tests/programs/%.c $(wildcard tests/programs/*.h) | $(NEEDS_ZIG)
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) -std=gnu11 $(WARN) $(CFLAGS) -pthread -Ibitfusion/wire/generated -Itests/programs -o $@ $< -ldl -lm
+
+check: lint types check-generated test ## Everything that CI asks for
+lint: $(VENV)/.dev ## ruff, clang-format, shellcheck
+	$(Q)$(PY) -m ruff check bitfusion tests bin
+	$(Q)$(PY) -m ruff format --check bitfusion tests
+	$(Q)PATH=$(VENV)/bin:$(VENV)/site/bin:$$PATH clang-format --dry-run -Werror $(HAND_C)
+	$(Q)PATH=$(VENV)/bin:$(VENV)/site/bin:$$PATH shellcheck $(SCRIPTS)
+format: $(VENV)/.dev ## Rewrite Python and C to the agreed format
+	$(Q)$(PY) -m ruff format bitfusion tests
+	$(Q)PATH=$(VENV)/bin:$(VENV)/site/bin:$$PATH clang-format -i $(HAND_C)
+types: $(VENV)/.dev ## mypy --strict
+	$(Q)$(PY) -m mypy bitfusion
+HAND_C  = $(shell git ls-files '*.c' '*.h' | grep -v /generated/)
+SCRIPTS = $(shell git grep -lE '^\#!.*(ba|/)sh' -- ':!*.md')
+
+generate: $(VENV)/.dev ## Write the generated files from bitfusion/api
+	$(Q)$(PY) -m bitfusion.api
+check-generated: $(VENV)/.dev ## Fail when a generated file differs from what the spec gives
+	$(Q)$(PY) -m bitfusion.api --check
+
+# ---- showing and measuring
+demo: all $(BUILD)/programs/demo_mandelbrot ## Run a CUDA program through client, TCP, server, worker and software GPU
+	$(Q)$(PY) tests/demo.py
+bench: all ## Measure on the null driver: directly, Unix socket, TCP; table and build/bench.json
+	$(Q)$(PY) tests/bench/run.py $(BENCH_FLAGS)
+gpu-test: ## For a machine with a real GPU: programs directly and through us
+	$(Q)bash tests/gpu/run
+
+# ---- releases: glibc 2.17 and newer
+release: $(VENV)/.zig ## Libraries for x86-64 and aarch64 in build/release
+	$(Q)for machine in x86_64 aarch64; do \
+		$(MAKE) OUT=$(BUILD)/release/$$machine MACHINE=$$machine CFLAGS='-O2 -g' \
+			CC='$(ZIG) cc -target '$$machine-linux-gnu.2.17 libs || exit 1; done
+
+PREFIX     ?= /usr
+SYSCONFDIR ?= /etc
+install: libs ## Install into DESTDIR
+	install -d $(DESTDIR)$(PREFIX)/lib/bitfusion/client $(DESTDIR)$(PREFIX)/lib/bitfusion/server \
+		$(DESTDIR)$(PREFIX)/lib/bitfusion/softgpu $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SYSCONFDIR)/bitfusion
+	cp -P $(OUT)/lib/client/* $(DESTDIR)$(PREFIX)/lib/bitfusion/client/
+	cp -P $(OUT)/lib/server/* $(DESTDIR)$(PREFIX)/lib/bitfusion/server/
+	cp -P $(OUT)/lib/softgpu/* $(DESTDIR)$(PREFIX)/lib/bitfusion/softgpu/
+	$(PYTHON) -m pip install --no-deps --no-build-isolation --prefix $(PREFIX) --root $(or $(DESTDIR),/) .
+	for file in etc/bitfusion/*; do [ ! -f $$file ] || install -m 640 $$file $(DESTDIR)$(SYSCONFDIR)/bitfusion/; done
+
+size: ## Lines of hand-written code per part
+	@for part in api wire abi proxy executor client server commands softgpu/ptx softgpu/engine softgpu/driver; do \
+		printf '%-16s %6d\n' $$part $$(git ls-files bitfusion/$$part | grep -E '\.(c|h|py)$$' | grep -v /generated/ | \
+			xargs -r cat | wc -l); done
+	@printf '%-16s %6d\n' tests $$(git ls-files tests | grep -E '\.(c|h|py|cu|sh)$$' | grep -v /generated/ | xargs cat | wc -l)
+clean: ## Remove build/
+	rm -rf $(BUILD)
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
