@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A libnvJitLink for the software GPU, loaded in front of the real one (LD_PRELOAD) by the launcher.
+ *
+ * numba-cuda and cuda.core always link PTX to a cubin with nvJitLink, also when the driver could take the PTX as
+ * it is. The software GPU runs PTX and no machine code. So this library answers a link with a fatbin whose entries
+ * hold the inputs themselves; the software GPU's loader links them when the "cubin" is loaded. Python bindings
+ * resolve these names with dlsym(RTLD_DEFAULT), which finds a preloaded library first; libraries that were linked
+ * against the real one use its versioned names, which we do not have, and still get the real one.
+ *
+ * Errors that the real library would report when linking (an undefined symbol, say) appear when the image is loaded.
+ */
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* nvJitLinkResult and nvJitLinkInputType, as documented. */
+enum result { SUCCESS = 0, INVALID_INPUT = 3, INTERNAL = 6, UNRECOGNIZED_INPUT = 8 };
+enum input { INPUT_CUBIN = 1, INPUT_PTX = 2, INPUT_LTOIR = 3, INPUT_FATBIN = 4, INPUT_OBJECT = 5, INPUT_LIBRARY = 6, INPUT_ANY = 10 };
+
+/* The container, documented in docs/softgpu.md: a fatbin header, then per input one entry of kind LINK_ENTRY. */
+enum { FATBIN_MAGIC = 0xba55ed50u, LINK_ENTRY = 0x4246, ENTRY_HEADER = 64 };
+
+struct fatbin_header {
+	uint32_t magic;
+	uint16_t version, header_size;
+	uint64_t payload_size;
+};
+
+struct entry_header {
+	uint16_t kind, version;
+	uint32_t header_size;
+	uint64_t padded_size;
+	uint32_t compressed_size, option_offset;
+	uint16_t minor, major;
+	uint32_t arch; /* here: the input type */
+	uint32_t name_offset, name_size;
+	uint64_t flags, zero, size;
+};
+
+struct link {
+	char *bytes; /* the container as it grows, header first */
+	size_t size, capacity;
+	char error[512];
+};
+
+static int append(struct link *link, const void *bytes, size_t size)
+{
+	if (link->size + size > link->capacity) {
+		size_t capacity = 2 * (link->size + size);
+		char *bigger = realloc(link->bytes, capacity);
+
+		if (!bigger)
+			return INTERNAL;
+		link->bytes = bigger;
+		link->capacity = capacity;
+	}
+	if (bytes)
+		memcpy(link->bytes + link->size, bytes, size);
+	else
+		memset(link->bytes + link->size, 0, size);
+	link->size += size;
+	return SUCCESS;
+}
+
+static int refuse(struct link *link, const char *name, const char *why)
+{
+	snprintf(link->error, sizeof link->error, "bitfusion nvJitLink: '%s': %s", name ? name : "input", why);
+	return UNRECOGNIZED_INPUT;
+}
+
+EXPORT int nvJitLinkCreate(struct link **handle, uint32_t option_count, const char **options)
+{
+	struct fatbin_header header = { FATBIN_MAGIC, 1, sizeof header, 0 };
+	struct link *link;
+
+	if (!handle)
+		return INVALID_INPUT;
+	link = calloc(1, sizeof *link);
+	if (!link || append(link, &header, sizeof header)) {
+		free(link);
+		return INTERNAL;
+	}
+	*handle = link;
+	return SUCCESS;
+}
+
+EXPORT int nvJitLinkDestroy(struct link **handle)
+{
+	if (!handle || !*handle)
+		return INVALID_INPUT;
+	free((*handle)->bytes);
+	free(*handle);
+	*handle = NULL;
+	return SUCCESS;
+}
+
+EXPORT int nvJitLinkAddData(struct link *link, int type, const void *data, size_t size, const char *name)
+{
+	struct entry_header header = { .kind = LINK_ENTRY, .version = 0x0101, .header_size = ENTRY_HEADER, .arch = type, .size = size };
+	size_t padding = -size & 7;
+
+	_Static_assert(sizeof header == ENTRY_HEADER, "the layout of a fatbin entry");
+	if (!link || (!data && size))
+		return INVALID_INPUT;
+	if (type == INPUT_CUBIN || type == INPUT_OBJECT)
+		return refuse(link, name, "machine code cannot run on a software GPU; give PTX");
+	if (type == INPUT_LTOIR)
+		return refuse(link, name, "LTO-IR cannot run on a software GPU; give PTX (numba: lto=False)");
+	if (type != INPUT_PTX && type != INPUT_FATBIN && type != INPUT_LIBRARY && type != INPUT_ANY)
+		return refuse(link, name, "an input of a kind that is not known");
+	header.padded_size = size + padding;
+	if (append(link, &header, sizeof header) || append(link, data, size) || append(link, NULL, padding))
+		return INTERNAL;
+	((struct fatbin_header *)link->bytes)->payload_size = link->size - sizeof(struct fatbin_header);
+	return SUCCESS;
+}
+
+static char *read_file(const char *path, size_t *size)
+{
+	FILE *file = fopen(path, "rb");
+	char *bytes = NULL;
+	long length = -1;
+
+	if (!file)
+		return NULL;
+	if (!fseek(file, 0, SEEK_END))
+		length = ftell(file);
+	if (length >= 0 && !fseek(file, 0, SEEK_SET))
+		bytes = malloc(length + 1);
+	if (bytes && fread(bytes, 1, length, file) != (size_t)length) {
+		free(bytes);
+		bytes = NULL;
+	}
+	fclose(file);
+	*size = bytes ? length : 0;
+	return bytes;
+}
+
+EXPORT int nvJitLinkAddFile(struct link *link, int type, const char *path)
+{
+	size_t size;
+	char *bytes;
+	int result;
+
+	if (!link || !path)
+		return INVALID_INPUT;
+	bytes = read_file(path, &size);
+	if (!bytes)
+		return refuse(link, path, strerror(errno));
+	result = nvJitLinkAddData(link, type, bytes, size, path);
+	free(bytes);
+	return result;
+}
+
+EXPORT int nvJitLinkComplete(struct link *link)
+{
+	return link ? SUCCESS : INVALID_INPUT;
+}
+
+EXPORT int nvJitLinkGetLinkedCubinSize(struct link *link, size_t *size)
+{
+	if (!link || !size)
+		return INVALID_INPUT;
+	*size = link->size;
+	return SUCCESS;
+}
+
+EXPORT int nvJitLinkGetLinkedCubin(struct link *link, void *cubin)
+{
+	if (!link || !cubin)
+		return INVALID_INPUT;
+	memcpy(cubin, link->bytes, link->size);
+	return SUCCESS;
+}
+
+/* Joined PTX text or LTO-IR exist only with -lto, which we refuse above. */
+EXPORT int nvJitLinkGetLinkedPtxSize(struct link *link, size_t *size)
+{
+	return INVALID_INPUT;
+}
+
+EXPORT int nvJitLinkGetLinkedPtx(struct link *link, char *ptx)
+{
+	return INVALID_INPUT;
+}
+
+EXPORT int nvJitLinkGetLinkedLTOIRSize(struct link *link, size_t *size)
+{
+	return INVALID_INPUT;
+}
+
+EXPORT int nvJitLinkGetLinkedLTOIR(struct link *link, void *ltoir)
+{
+	return INVALID_INPUT;
+}
+
+EXPORT int nvJitLinkGetErrorLogSize(struct link *link, size_t *size)
+{
+	if (!link || !size)
+		return INVALID_INPUT;
+	*size = strlen(link->error) + 1;
+	return SUCCESS;
+}
+
+EXPORT int nvJitLinkGetErrorLog(struct link *link, char *log)
+{
+	if (!link || !log)
+		return INVALID_INPUT;
+	memcpy(log, link->error, strlen(link->error) + 1);
+	return SUCCESS;
+}
+
+EXPORT int nvJitLinkGetInfoLogSize(struct link *link, size_t *size)
+{
+	if (!link || !size)
+		return INVALID_INPUT;
+	*size = 1;
+	return SUCCESS;
+}
+
+EXPORT int nvJitLinkGetInfoLog(struct link *link, char *log)
+{
+	if (!link || !log)
+		return INVALID_INPUT;
+	*log = 0;
+	return SUCCESS;
+}
+
+EXPORT int nvJitLinkVersion(unsigned *major, unsigned *minor)
+{
+	if (!major || !minor)
+		return INVALID_INPUT;
+	*major = 13;
+	*minor = 0;
+	return SUCCESS;
+}
