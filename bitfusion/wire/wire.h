@@ -173,11 +173,13 @@ struct bf_free {
 	uint64_t address;
 };
 
-enum bf_load_kind { BF_LOAD_MODULE, BF_LOAD_LIBRARY, BF_LOAD_LINK };
+enum bf_load_kind { BF_LOAD_MODULE, BF_LOAD_LIBRARY, BF_LOAD_LINK, BF_LOAD_LINK_CREATE, BF_LOAD_LINK_COMPLETE };
 /* After this struct: option_count CUjit_option (uint32_t, padded to 8), option_count uint64_t values, then
  * library_option_count of the same two. Then bulk: the image (rebuilt from wrapper or pointer to plain bytes).
  * JIT log options: the value is the buffer's capacity; the reply body holds uint64_t size + text of
- * the info log, then of the error log. LINK: `handle` is the CUlinkState, name follows as text_size bytes. */
+ * the info log, then of the error log (text padded to 8). LINK adds an input: `handle` is the CUlinkState, name
+ * follows as text_size bytes. LINK_CREATE mints it (no image). LINK_COMPLETE: BF_DATA frames carry the linked image
+ * from offset 0, then the reply's body is the two logs and uint64_t image size. */
 struct bf_load {
 	uint64_t bulk_size;
 	uint64_t handle; /* minted for the module or library, or the link state */

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "transport.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SPIN_US = 50, PARTS_PER_SEND = 64, BUFFER_BYTES = 4 << 20 };
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Polling only helps when the peer can run at the same time. */
+static int usable_cpus(void)
+{
+	cpu_set_t cpus;
+
+	if (sched_getaffinity(0, sizeof cpus, &cpus))
+		return 1;
+	return CPU_COUNT(&cpus);
+}
+
+void bf_transport_open(struct bf_transport *transport, int fd)
+{
+	struct sockaddr_storage name;
+	socklen_t size = sizeof name;
+	int on = 1, bytes = BUFFER_BYTES;
+
+	transport->fd = fd;
+	transport->spin_us = usable_cpus() > 1 ? SPIN_US : 0;
+	transport->kind = BF_TRANSPORT_UNIX;
+	if (!getsockname(fd, (struct sockaddr *)&name, &size) &&
+	    (name.ss_family == AF_INET || name.ss_family == AF_INET6)) {
+		transport->kind = BF_TRANSPORT_TCP;
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+		return; /* TCP sizes its own buffers, better than a fixed number */
+	}
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+}
+
+void bf_transport_close(struct bf_transport *transport)
+{
+	if (transport->fd >= 0)
+		close(transport->fd);
+	transport->fd = -1;
+	transport->kind = BF_TRANSPORT_NONE;
+}
+
+static int wait_for(int fd, short events)
+{
+	struct pollfd poll_fd = { .fd = fd, .events = events };
+
+	while (poll(&poll_fd, 1, -1) < 0)
+		if (errno != EINTR)
+			return -1;
+	return 0;
+}
+
+ssize_t bf_transport_send_some(struct bf_transport *transport, const struct iovec *parts, int count)
+{
+	struct msghdr message = { .msg_iov = (struct iovec *)parts };
+	ssize_t sent;
+
+	message.msg_iovlen = count < PARTS_PER_SEND ? count : PARTS_PER_SEND;
+	do
+		sent = sendmsg(transport->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (sent < 0 && errno == EINTR);
+	if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return 0;
+	return sent;
+}
+
+int bf_transport_send(struct bf_transport *transport, struct iovec *parts, int count)
+{
+	while (count > 0) {
+		ssize_t sent = bf_transport_send_some(transport, parts, count);
+
+		if (sent < 0)
+			return -1;
+		for (; count > 0 && (size_t)sent >= parts->iov_len; parts++, count--)
+			sent -= parts->iov_len;
+		if (count == 0)
+			return 0;
+		parts->iov_base = (char *)parts->iov_base + sent;
+		parts->iov_len -= sent;
+		if (wait_for(transport->fd, POLLOUT))
+			return -1;
+	}
+	return 0;
+}
+
+ssize_t bf_transport_receive_some(struct bf_transport *transport, void *data, size_t size)
+{
+	ssize_t received;
+
+	do
+		received = recv(transport->fd, data, size, MSG_DONTWAIT);
+	while (received < 0 && errno == EINTR);
+	return received;
+}
+
+ssize_t bf_transport_receive(struct bf_transport *transport, void *data, size_t size)
+{
+	uint64_t until = 0;
+
+	for (;;) {
+		ssize_t received = bf_transport_receive_some(transport, data, size);
+		uint64_t now;
+
+		if (received >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+			return received;
+		now = now_ns();
+		if (!until)
+			until = now + (uint64_t)transport->spin_us * 1000;
+		if (now >= until && wait_for(transport->fd, POLLIN))
+			return -1;
+	}
+}
+
+int bf_transport_receive_all(struct bf_transport *transport, void *data, size_t size)
+{
+	for (size_t done = 0; done < size;) {
+		ssize_t received = bf_transport_receive(transport, (char *)data + done, size - done);
+
+		if (received < 0)
+			return -1;
+		if (received == 0) {
+			errno = EPIPE;
+			return -1;
+		}
+		done += received;
+	}
+	return 0;
+}
