@@ -4,7 +4,7 @@
  * interpreter of each side (proxy/call.c and executor/call.c).
  *
  * A command's body holds, for each argument in order, 8-byte aligned:
- *   VALUE, DEVICE, HANDLE, FREE_HANDLE, NEW_HANDLE, FOUND_HANDLE   one uint64_t
+ *   VALUE, DEVICE, LOCATION, HANDLE, FREE_HANDLE, NEW_HANDLE, FOUND_HANDLE   one uint64_t
  *   IN                       uint64_t present, then (if 1) the bytes padded to 8
  *   INOUT                    the same
  *   OUT                      uint64_t present
@@ -37,6 +37,7 @@ enum bf_argument_kind {
 	BF_ARG_OUT_ARRAY,    /* T *, `size` bytes times argument `count` (which may itself be INOUT: a capacity) */
 	BF_ARG_IN_HANDLES,   /* const T *, 8 bytes times argument `count` */
 	BF_ARG_OUT_HANDLES,  /* T *, 8 bytes times argument `count` */
+	BF_ARG_LOCATION,     /* CUmemLocation by value, in one uint64_t; its device is translated like DEVICE */
 };
 
 struct bf_argument {
@@ -45,6 +46,8 @@ struct bf_argument {
 	uint8_t count;  /* index of the argument that counts the elements, or BF_NO_ARGUMENT */
 	uint8_t width;  /* VALUE: bytes, 1 2 4 8 */
 	uint32_t size;  /* bytes of T */
+	uint16_t location; /* 1 + offset in T of a CUmemLocation, whose device is translated like DEVICE; 0 for none */
+	uint16_t less;     /* elements fewer than argument `count` says */
 };
 
 enum bf_row_flags {

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spec -> the C that both sides share and that the proxy is made of. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Dict, Iterable, List, Sequence, Set
+
+from .emit_header import HEADER_LINE, emit_header, spell_arguments, tags_of
+from .spec import Argument, Function, Spec
+
+FIRST_ROW = 64  # BF_FIRST_ROW of wire/wire.h
+
+
+def opening(*includes: str) -> List[str]:
+    lines = ["/* SPDX-License-Identifier: Apache-2.0 */", "/* %s */" % HEADER_LINE]
+    return lines + ["#include %s" % name for name in includes] + [""]
+
+
+def header(spec: Spec) -> str:
+    prototypes = []
+    for function in spec.functions:
+        if function.prototype is None:
+            continue
+        prototypes.append((function.name, function.prototype))
+        for flavour in function.flavours:
+            prototypes.append((function.name + flavour.suffix, function.prototype))
+    return emit_header(spec.declarations, spec.header, prototypes)
+
+
+# ---------------------------------------------------------------- rows
+
+
+def describe_row(function: Function) -> str:
+    """All that the two ends must agree on, on one line."""
+    parts = [function.name, str(function.row), row_flags(function), str(function.stream)]
+    for a in function.arguments:
+        parts.append("%s %s %s %d %s %s" % (a.kind, a.handle, a.count, a.less, a.size, a.location))
+    return "; ".join(parts)
+
+
+def spec_hash(spec: Spec) -> int:
+    text = "\n".join(describe_row(f) for f in spec.rows)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def row_flags(function: Function) -> str:
+    flags = []
+    if function.row == "oneway":
+        flags.append("BF_ROW_ONEWAY")
+    if function.blocks:
+        flags.append("BF_ROW_BLOCKS")
+    if function.no_context:
+        flags.append("BF_ROW_NO_CONTEXT")
+    if function.executor:
+        flags.append("BF_ROW_CUSTOM_EXECUTOR")
+    return " | ".join(flags) or "0"
+
+
+def calls_header(spec: Spec) -> str:
+    lines = opening()
+    lines += ["#ifndef BITFUSION_CALLS_H", "#define BITFUSION_CALLS_H", ""]
+    lines += ["/* Both ends of a connection must have been made from the same rows. */"]
+    lines += ["#define BF_SPEC_HASH 0x%016xull" % spec_hash(spec), ""]
+    lines += ["enum bf_call {"]
+    lines += ["\tBF_%s = %d," % (f.name, FIRST_ROW + i) for i, f in enumerate(spec.rows)]
+    lines += ["\tBF_CALL_END = %d" % (FIRST_ROW + len(spec.rows)), "};", "", "#endif", ""]
+    return "\n".join(lines)
+
+
+def _argument(argument: Argument) -> str:
+    parts = [".kind = BF_ARG_" + argument.kind]
+    if argument.handle != "BF_NOT_A_HANDLE":
+        parts.append(".handle = " + argument.handle)
+    count = "BF_NO_ARGUMENT" if argument.count is None else str(argument.count)
+    parts.append(".count = " + count)
+    if argument.kind in ("VALUE", "DEVICE", "LOCATION", "HANDLE", "FREE_HANDLE"):
+        parts.append(".width = " + argument.size)
+    else:
+        parts.append(".size = " + argument.size)
+    if argument.less:
+        parts.append(".less = %d" % argument.less)
+    if argument.location != "0":
+        parts.append(".location = " + argument.location)
+    return "\t{%s}," % ", ".join(parts)
+
+
+def rows_source(spec: Spec) -> str:
+    lines = opening('"row.h"', '"calls.h"', '"cuda.h"', '"wire.h"', "", "<stddef.h>")
+    lines = [line for line in lines if line != "#include "]
+    for f in spec.rows:
+        if f.arguments:
+            lines.append("static const struct bf_argument %s_arguments[] = {" % f.name)
+            lines += [_argument(a) for a in f.arguments]
+            lines += ["};", ""]
+    lines.append("const struct bf_row bf_rows[] = {")
+    for f in spec.rows:
+        stream = "BF_NO_ARGUMENT" if f.stream is None else str(f.stream)
+        arguments = f.name + "_arguments" if f.arguments else "NULL"
+        lines.append('\t{"%s", %d, %s, %s, 0, %s},' % (
+            f.name, len(f.arguments), row_flags(f), stream, arguments))
+    lines += ["};", "", "const unsigned bf_row_count = sizeof(bf_rows) / sizeof(bf_rows[0]);", ""]
+    lines.append('_Static_assert(BF_CALL_END == BF_FIRST_ROW + sizeof(bf_rows) / sizeof(bf_rows[0]), "calls.h");')
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------- the proxy
+
+
+def stubs_header(spec: Spec) -> str:
+    lines = opening('"calls.h"', '"cuda.h"', "<stdint.h>")
+    lines += [
+        "/* What the stubs need of the proxy. One uint64_t per argument, in order. */",
+        "CUresult bf_call(unsigned call, const uint64_t *arguments);",
+        "/* The same with the calling thread's own stream where the row's stream is NULL. */",
+        "CUresult bf_call_per_thread(unsigned call, const uint64_t *arguments);",
+        "/* CUDA_ERROR_NOT_SUPPORTED; names the function once in the debug log. */",
+        "CUresult bf_absent(const char *name);",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _as_word(argument: Argument) -> str:
+    if argument.kind == "LOCATION":
+        return "location_word(%s)" % argument.name
+    if argument.type.pointers or argument.kind in ("HANDLE", "FREE_HANDLE") and (
+        argument.handle not in ("BF_ALLOCATION", "BF_TEXOBJECT", "BF_SURFOBJECT")
+    ):
+        return "(uint64_t)(uintptr_t)%s" % argument.name
+    return "(uint64_t)%s" % argument.name
+
+
+def _stub(function: Function, name: str, row: Function, caller: str, tags: Dict[str, str]) -> List[str]:
+    assert function.prototype is not None
+    signature = "CUresult %s(%s)" % (name, spell_arguments(function.prototype.arguments, tags))
+    words = ", ".join(_as_word(a) for a in row.arguments)
+    if not words:
+        return [signature, "{", "\treturn %s(BF_%s, NULL);" % (caller, row.name), "}", ""]
+    return [
+        signature,
+        "{",
+        "\tuint64_t arguments[] = {%s};" % words,
+        "\treturn %s(BF_%s, arguments);" % (caller, row.name),
+        "}",
+        "",
+    ]
+
+
+def stubs_source(spec: Spec) -> str:
+    """Three lines for each function that is only a row."""
+    tags, named = tags_of(spec.declarations), spec.by_name()
+    lines = opening('"stubs.h"', "<stddef.h>", "<string.h>")
+    lines += [
+        "/* A CUmemLocation by value travels as the register that holds it. */",
+        "static inline uint64_t location_word(CUmemLocation location)",
+        "{",
+        "\tuint64_t word = 0;",
+        "\tmemcpy(&word, &location, sizeof(location));",
+        "\treturn word;",
+        "}",
+        "",
+    ]
+    for f in spec.functions:
+        if f.class_ not in ("oneway", "sync"):
+            continue
+        row = named[f.alias] if f.alias else f
+        lines += _stub(f, f.name, row, "bf_call", tags)
+        for flavour in f.flavours:
+            lines += _stub(f, f.name + flavour.suffix, row, "bf_call_per_thread", tags)
+    return "\n".join(lines)
+
+
+def absent_source(names: Iterable[str], answer: str) -> str:
+    """Exports that only say no. No prototypes: nobody in this file needs their arguments."""
+    lines = ["/* SPDX-License-Identifier: Apache-2.0 */", "/* %s */" % HEADER_LINE]
+    lines += ["int %s(const char *name);" % answer, ""]
+    lines += ['#define ABSENT(name) __attribute__((visibility("default"))) int name(void);\\']
+    lines += ["\tint name(void) { return %s(#name); }" % answer, ""]
+    lines += ["ABSENT(%s)" % name for name in names]
+    return "\n".join(lines) + "\n"
+
+
+def symbols_source(spec: Spec, present: Set[str]) -> str:
+    lines = opening('"abi.h"', "<stddef.h>")
+    lines.append("const struct abi_symbol abi_symbols[] = {")
+    for s in spec.symbols:
+        function = "(void *)%s" % s.exported if s.exported in present else "NULL"
+        lines.append('\t{"%s", "%s", %d, %d, %s},' % (
+            s.base, s.exported, s.version, s.per_thread, function))
+    lines += ["};", ""]
+    lines.append("const unsigned abi_symbol_count = sizeof(abi_symbols) / sizeof(abi_symbols[0]);")
+    return "\n".join(lines) + "\n"
+
+
+def export_map(names: Sequence[str]) -> str:
+    lines = ["/* %s */" % HEADER_LINE, "{", "\tglobal:"]
+    lines += ["\t\t%s;" % name for name in names]
+    return "\n".join(lines + ["\tlocal:", "\t\t*;", "};", ""])
+
+
+def proxy_present(spec: Spec) -> Set[str]:
+    return {s.exported for s in spec.symbols if s.function.class_ != "absent"}
+
+
+def proxy_absent(spec: Spec) -> List[str]:
+    return [s for s in spec.exported if s not in proxy_present(spec)]
+
+
+# ---------------------------------------------------------------- errors
+
+
+def errors_source(spec: Spec) -> str:
+    results = spec.declarations.enums()["cudaError_enum"]
+    lines = opening('"abi.h"', "<stddef.h>")
+    lines += ["static const struct {", "\tint number;", "\tconst char *name, *text;", "} errors[] = {"]
+    for name, value in results.members:
+        number = spec.declarations.values.get(name) if value is None else value
+        if number is not None:
+            lines.append('\t{%d, "%s", "%s"},' % (number, name, error_text(name, spec.texts)))
+    lines += ["};", ""]
+    for function, member in (("abi_error_name", "name"), ("abi_error_string", "text")):
+        lines += [
+            "CUresult %s(CUresult error, const char **%s)" % (function, member),
+            "{",
+            "\tif (!%s)" % member,
+            "\t\treturn CUDA_ERROR_INVALID_VALUE;",
+            "\t*%s = NULL;" % member,
+            "\tfor (unsigned i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)",
+            "\t\tif (errors[i].number == (int)error)",
+            "\t\t\t*%s = errors[i].%s;" % (member, member),
+            "\treturn *%s ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;" % member,
+            "}",
+            "",
+        ]
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def error_text(name: str, texts: Dict[str, str] | object) -> str:  # type: ignore[valid-type]
+    if isinstance(texts, dict) and name in texts:
+        return str(texts[name])
+    return name.replace("CUDA_ERROR_", "").replace("CUDA_", "").replace("_", " ").lower()
