@@ -30,6 +30,9 @@ extern const unsigned abi_symbol_count;
 /* cuGetProcAddress_v2 with driver_version as the newest version there is. status may be NULL. */
 CUresult abi_get_proc_address(const char *name, void **function, int version, cuuint64_t flags,
 			      CUdriverProcAddressQueryResult *status, int driver_version);
+/* cuGetProcAddress as it was before 12.0: CUDA_ERROR_NOT_FOUND and NULL for what is missing. */
+CUresult abi_get_proc_address_v1(const char *name, void **function, int version, cuuint64_t flags,
+				 int driver_version);
 
 /* cuGetErrorName, cuGetErrorString; CUDA_ERROR_INVALID_VALUE and NULL for unknown numbers. */
 CUresult abi_error_name(CUresult error, const char **name);

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
-from . import declarations, emit_c, emit_docs, spec
+from . import declarations, emit_c, emit_docs, emit_null, spec
 
 ROOT = Path(__file__).resolve().parents[2]
 CUDA = "bitfusion/api/cuda.toml"
 WIRE = "bitfusion/wire/generated/"
 PROXY = "bitfusion/proxy/generated/"
 SOFTGPU = "bitfusion/softgpu/driver/generated/"
+NULL = "tests/nulldriver/"
 
 
 def _absent_in_softgpu(s: spec.Spec) -> List[str]:
@@ -38,9 +39,18 @@ OUTPUTS: Tuple[Tuple[str, Callable[[spec.Spec], str]], ...] = (
 )
 
 
-def generate(loaded: spec.Spec) -> Dict[str, str]:
+def generate(loaded: spec.Spec, null_sources: List[str]) -> Dict[str, str]:
     """Path below the root -> text, of everything that is generated."""
-    return {path: emit(loaded) for path, emit in OUTPUTS}
+    files = {path: emit(loaded) for path, emit in OUTPUTS}
+    written = emit_null.find_written(null_sources)
+    for name, text in emit_null.emit_null(loaded, written).items():
+        files[NULL + "generated/" + name] = text
+    return files
+
+
+def null_sources(root: Path) -> List[str]:
+    """The hand-written half of the null driver: what it defines is not generated."""
+    return [path.read_text(encoding="utf-8") for path in sorted((root / NULL).glob("*.c"))]
 
 
 def differing(root: Path, files: Dict[str, str]) -> List[str]:
@@ -67,7 +77,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     options = parser.parse_args(arguments)
     try:
         loaded = spec.load(ROOT / CUDA, declarations.load(options.declarations), CUDA)
-        files = generate(loaded)
+        files = generate(loaded, null_sources(ROOT))
     except (declarations.DeclarationError, spec.SpecError) as error:
         print("bitfusion.api: %s" % error, file=sys.stderr)
         return 1

@@ -674,7 +674,6 @@ const struct abi_symbol abi_symbols[] = {
 	{"cuVDPAUCtxCreate", "cuVDPAUCtxCreate", 3010, 0, NULL},
 	{"cuVDPAUCtxCreate", "cuVDPAUCtxCreate_v2", 3020, 0, NULL},
 	{"cuVDPAUGetDevice", "cuVDPAUGetDevice", 3010, 0, NULL},
-	{"cuWGLGetDevice", "cuWGLGetDevice", 2020, 0, NULL},
 	{"cuWaitExternalSemaphoresAsync", "cuWaitExternalSemaphoresAsync", 10000, 0, NULL},
 	{"cuWaitExternalSemaphoresAsync", "cuWaitExternalSemaphoresAsync_ptsz", 10000, 1, NULL},
 };
