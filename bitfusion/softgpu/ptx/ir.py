@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """PTX as values: what the parser makes, the linker joins and the encoder reads.
 
-Registers, labels and parameter blocks that PTX scopes by braces have been renamed apart: every name in a
-:class:`Function` is unique in it. Nothing here knows the meaning of an instruction.
+Registers, labels and parameter blocks that PTX scopes by braces have been renamed apart (with a
+``#``, which no PTX name has): every name in a :class:`Function` is unique in it, and a variable of
+a function never has the name of a module's. Nothing here knows the meaning of an instruction.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 
 TYPE_BYTES: Dict[str, int] = {
     "pred": 1, "b8": 1, "u8": 1, "s8": 1, "b16": 2, "u16": 2, "s16": 2, "f16": 2, "bf16": 2,
@@ -70,15 +71,15 @@ class Address:
 class Vector:
     """``{a, b, c, d}``."""
 
-    items: Tuple["Operand", ...]
+    items: Tuple[Operand, ...]
 
 
 @dataclass(frozen=True)
 class Pair:
     """``p|q``: two destinations of one instruction."""
 
-    first: "Operand"
-    second: "Operand"
+    first: Operand
+    second: Operand
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Sink:
 class Component:
     """``%r.x``: a component of a vector register or special (rare)."""
 
-    item: "Operand"
+    item: Operand
     component: str
 
 
@@ -105,17 +106,19 @@ class Component:
 class Group:
     """A bracketed or parenthesised list: tensor coordinates, call arguments ``(a, b)``."""
 
-    items: Tuple["Operand", ...]
+    items: Tuple[Operand, ...]
 
 
-Operand = Union[Reg, Special, Imm, Sym, Label, Address, Vector, Pair, Negated, Sink, Component, Group]
+Operand = Union[
+    Reg, Special, Imm, Sym, Label, Address, Vector, Pair, Negated, Sink, Component, Group
+]
 
 
-@dataclass(frozen=True)
-class Instruction:
+class Instruction(NamedTuple):
     """One instruction. ``add.rn.f32`` is opcode ``add`` with modifiers ``("rn", "f32")``.
 
-    A call is opcode ``call`` with operands (returns Group, target Sym|Reg, arguments Group, prototype Label|absent).
+    A call is opcode ``call`` with operands (returns Group, target Sym|Reg, arguments Group,
+    prototype Label|absent). A tuple because modules have hundreds of thousands of them.
     """
 
     opcode: str
@@ -128,9 +131,10 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Relocation:
-    """``size`` bytes at ``offset`` of an initialiser hold the address of ``symbol`` plus ``addend``.
+    """``size`` bytes at ``offset`` of an initialiser hold the address of ``symbol``.
 
-    ``generic`` says ``generic(symbol)``; ``shift`` selects a byte for ``0xFF(symbol)`` forms.
+    ``addend`` is added to it. ``generic`` says ``generic(symbol)``; for ``0xFF00(symbol)`` and its
+    like ``size`` is 1 and ``shift`` the bits to shift the address right by (8 here).
     """
 
     offset: int
@@ -143,10 +147,13 @@ class Relocation:
 
 @dataclass
 class Variable:
-    """A variable of any space but registers. ``size`` is 0 for ``.extern .shared x[]``."""
+    """A variable. ``size`` is 0 for ``.extern .shared x[]``.
+
+    Space ``reg`` occurs only for parameters of old-style functions: a register of that name.
+    """
 
     name: str
-    space: str  # "global", "const", "shared", "local", "param"
+    space: str  # "global", "const", "shared", "local", "param", "reg"
     type: str
     align: int
     size: int
@@ -166,13 +173,14 @@ class Function:
     returns: List[Variable]
     params: List[Variable]
     body: Optional[List[Instruction]] = None
-    registers: Dict[str, str] = field(default_factory=dict)  # name -> type
-    variables: List[Variable] = field(default_factory=list)  # .local, .shared, .param inside the body
+    registers: Dict[str, str] = field(default_factory=dict)  # name -> type; only those in use
+    variables: List[Variable] = field(default_factory=list)  # of the body
     labels: Dict[str, int] = field(default_factory=dict)  # label -> index into body
     branch_targets: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
     call_targets: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
-    prototypes: Dict[str, "Function"] = field(default_factory=dict)  # .callprototype
-    directives: Dict[str, Tuple[int, ...]] = field(default_factory=dict)  # maxntid, reqntid, minnctapersm, …
+    prototypes: Dict[str, Function] = field(default_factory=dict)  # .callprototype
+    # maxntid, reqntid, minnctapersm, explicitcluster, noreturn…
+    directives: Dict[str, Tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -187,4 +195,8 @@ class Module:
 
 
 class PtxError(Exception):
-    """The text is not PTX; the message has the line number."""
+    """The text is not PTX; the message has the line number, ``status`` is the CUresult."""
+
+    def __init__(self, message: str, status: int = 218) -> None:
+        super().__init__(message)
+        self.status = status

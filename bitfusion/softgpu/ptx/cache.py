@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The on-disk cache of compiled images: this side writes it, the driver reads it (cache.h).
+
+A cache must never be the reason for a failure: whatever goes wrong means that nothing is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import time
+from dataclasses import dataclass
+from typing import List, Mapping, Optional, Tuple
+
+MAGIC = b"SGCACHE1"
+SUFFIX = ".sgi"
+MAX_BYTES = 512 << 20
+MAX_IMAGE = 128 << 20
+STALE_TEMPORARY_S = 3600.0
+_HEADER = struct.Struct("<8sQQQQQ")
+_KEY = struct.Struct("<QQQQ")
+_FNV_PRIME = 0x100000001B3
+FNV_SEED, FNV_SEED2 = 0xCBF29CE484222325, 0x9E3779B97F4A7C15
+FRONT_END_VERSION = 1  # SG_FRONT_END_VERSION of cache.h
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the driver found no file for."""
+
+    version: int
+    raw_size: int
+    fnv: int
+    fnv2: int
+
+    SIZE = _KEY.size
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Key:
+        return cls(*_KEY.unpack(data))
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.fnv:016x}-{self.raw_size:x}{SUFFIX}"
+
+
+def fnv(data: bytes, seed: int) -> int:
+    """FNV-1a of 64 bits. Slow here: the driver sends the key along."""
+    state = seed
+    for byte in data:
+        state = (state ^ byte) * _FNV_PRIME & 0xFFFFFFFFFFFFFFFF
+    return state
+
+
+def key_of(data: bytes, version: int) -> Key:
+    return Key(version, len(data), fnv(data, FNV_SEED), fnv(data, FNV_SEED2))
+
+
+def find_folder(environment: Mapping[str, str]) -> Optional[str]:
+    """Say where the cache is by the environment, None for no cache."""
+    chosen = environment.get("BITFUSION_CACHE")
+    if chosen is not None:
+        return None if chosen in ("", "off") else chosen
+    base = environment.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        home = environment.get("HOME", "")
+        if not os.path.isabs(home):
+            return None
+        base = os.path.join(home, ".cache")
+    return os.path.join(base, "bitfusion", "ptx")
+
+
+class Cache:
+    """Writes images into a folder and keeps its size within bounds."""
+
+    def __init__(self, folder: Optional[str], max_bytes: int = MAX_BYTES) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self.stored = 0
+        self.written = 0
+
+    def store(self, key: Key, image: bytes) -> bool:
+        """Keep an image; False if it cannot be kept."""
+        if self.folder is None or len(image) > min(MAX_IMAGE, self.max_bytes):
+            return False
+        try:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            if not self._is_ours(self.folder):
+                return False
+            self._write(key, image)
+            self._evict()
+        except OSError:
+            return False
+        return True
+
+    def load(self, key: Key) -> Optional[bytes]:
+        """Give a kept image, as the driver would (for tests and tools)."""
+        if self.folder is None:
+            return None
+        try:
+            with open(os.path.join(self.folder, key.file_name), "rb") as file:
+                data = file.read()
+        except OSError:
+            return None
+        image = data[_HEADER.size :]
+        expected = _header(key, len(image))
+        return image if data[: _HEADER.size] == expected else None
+
+    def _is_ours(self, folder: str) -> bool:
+        """Refuse a folder that somebody else can put images into."""
+        status = os.stat(folder)
+        others = stat.S_IWGRP | stat.S_IWOTH
+        return status.st_uid == os.geteuid() and not status.st_mode & others
+
+    def _write(self, key: Key, image: bytes) -> None:
+        assert self.folder is not None
+        temporary = os.path.join(self.folder, f".{os.getpid()}-{self.written}.tmp")
+        self.written += 1
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(_header(key, len(image)))
+                file.write(image)
+            os.replace(temporary, os.path.join(self.folder, key.file_name))
+        except OSError:
+            _remove(temporary)
+            raise
+
+    def _evict(self) -> None:
+        """Remove the files that were not used for the longest time, now and then."""
+        self.stored += 1
+        if self.stored % 64 != 1:
+            return
+        files, total = self._scan()
+        for _, size, path in sorted(files):
+            if total <= self.max_bytes:
+                break
+            _remove(path)
+            total -= size
+
+    def _scan(self) -> Tuple[List[Tuple[float, int, str]], int]:
+        assert self.folder is not None
+        files, total, now = [], 0, time.time()
+        with os.scandir(self.folder) as found:
+            for entry in found:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue
+                if entry.name.endswith(SUFFIX):
+                    files.append((status.st_mtime, status.st_size, entry.path))
+                    total += status.st_size
+                elif entry.name.endswith(".tmp") and now - status.st_mtime > STALE_TEMPORARY_S:
+                    _remove(entry.path)
+        return files, total
+
+
+def _header(key: Key, size: int) -> bytes:
+    return _HEADER.pack(MAGIC, key.version, key.raw_size, key.fnv, key.fnv2, size)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

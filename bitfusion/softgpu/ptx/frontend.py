@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images as programs hand them over -> modules: what is it, which part of it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import List, Sequence
+
+from . import fatbin
+from .fatbin import INVALID_IMAGE, NO_BINARY_FOR_GPU
+from .ir import Module, PtxError
+from .link import Input, link
+from .parser import parse
+
+# CUjitInputType
+INPUT_CUBIN, INPUT_PTX, INPUT_FATBIN, INPUT_OBJECT, INPUT_LIBRARY = range(5)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a request; ``name`` is what the program calls it in messages."""
+
+    data: bytes
+    kind: int = INPUT_PTX
+    name: str = ""
+
+
+def read_image(data: bytes) -> Module:
+    """Give the linked module of one image; raises :class:`PtxError`."""
+    inputs = _sniff(Item(data), len(data) >= 4)
+    return link(inputs)
+
+
+def read_images(items: Sequence[Item]) -> Module:
+    """Link several images as cuLinkComplete does."""
+    inputs: List[Input] = []
+    for item in items:
+        inputs += _sniff(item, False)
+    return link(inputs)
+
+
+def _sniff(item: Item, alone: bool) -> List[Input]:
+    """Find out what an image is by its content and give its modules."""
+    data, name = item.data, item.name
+    if fatbin.is_fatbin(data):
+        members = fatbin.entries(data)
+        links = [entry for entry in members if entry.kind == fatbin.KIND_LINK_INPUT]
+        if links and alone:
+            return [one for entry in links for one in _sniff(_link_item(entry), False)]
+        return [_parsed(fatbin.choose_ptx(members), name)]
+    if data[:8] == fatbin.ARCHIVE_MAGIC:
+        return _library(data, name)
+    if data[:4] == fatbin.ELF_MAGIC:
+        if not alone and fatbin.embedded(data):
+            return _library(data, name)
+        arch = fatbin.cubin_arch(data)
+        what = f"machine code for sm_{arch}" if arch else "machine code"
+        raise PtxError(
+            f"the image is {what}; the software GPU needs PTX "
+            "(compile with -gencode arch=compute_XX,code=compute_XX)",
+            NO_BINARY_FOR_GPU,
+        )
+    if _is_text(data):
+        return [_parsed(data, name)]
+    raise PtxError("the image is neither PTX, nor a fat binary, nor ELF", INVALID_IMAGE)
+
+
+def _link_item(entry: fatbin.Entry) -> Item:
+    data = entry.unpack()
+    return Item(data[: entry.size] if entry.size else data, entry.arch)
+
+
+def _parsed(text: bytes, name: str) -> Input:
+    return Input(parse(text), name)
+
+
+def _library(data: bytes, name: str) -> List[Input]:
+    """Take the PTX of an archive's members; a member without PTX is passed over."""
+    inputs = []
+    for image in fatbin.embedded(data):
+        try:
+            members = fatbin.entries(image)
+            inputs.append(Input(parse(fatbin.choose_ptx(members)), name, on_demand=True))
+        except PtxError as error:
+            if error.status not in (NO_BINARY_FOR_GPU, INVALID_IMAGE):
+                raise
+    return inputs
+
+
+def _is_text(data: bytes) -> bool:
+    head = data[:4096].split(b"\0", 1)[0]
+    if not head.strip():
+        return False
+    return not any(byte < 9 or 13 < byte < 32 for byte in head)

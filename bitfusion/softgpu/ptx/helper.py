@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that the driver starts to compile images: requests on fd 3, replies on fd 4.
+
+The driver waits for it in a program's first load, so it imports its parts when a request needs
+them. It belongs to that program: it writes nothing to its standard output and ends when the other
+end of the pipe is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import sys
+from typing import TYPE_CHECKING, Callable, List, Optional, Tuple
+
+if TYPE_CHECKING:
+    from .cache import Cache, Key
+    from .frontend import Item
+
+REQUEST_FD, REPLY_FD = 3, 4
+MAGIC = 0x50545831
+KIND_COMPILE, KIND_LINK = 1, 2
+FLAG_KEY = 1
+MAX_ITEMS = 4096
+MAX_REQUEST = 2 << 30
+MAX_NAME = 1 << 16
+INVALID_VALUE, OUT_OF_MEMORY, INVALID_PTX, UNKNOWN = 1, 2, 218, 999
+_HEAD = struct.Struct("<IIII")
+_REPLY = struct.Struct("<IiIIQ")
+_CHUNK = 1 << 20
+
+Reader = Callable[[int], bytes]
+
+
+class EndOfRequests(Exception):
+    """The driver closed its end, maybe in the middle of a request."""
+
+
+class BadRequest(Exception):
+    """The bytes are not a request; what follows cannot be understood either."""
+
+
+def _read_exactly(descriptor: int, size: int) -> bytes:
+    parts: List[bytes] = []
+    while size:
+        part = os.read(descriptor, min(size, _CHUNK))
+        if not part:
+            raise EndOfRequests
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view[:_CHUNK]) :]
+
+
+def read_request(read: Reader) -> Tuple[List[Item], int, Optional[Key]]:
+    """Read one request: its items, its kind, its key in the cache."""
+    magic, kind, count, flags = _HEAD.unpack(read(_HEAD.size))
+    if magic != MAGIC or kind not in (KIND_COMPILE, KIND_LINK) or flags & ~FLAG_KEY:
+        raise BadRequest("unknown request")
+    if count > MAX_ITEMS or (kind == KIND_COMPILE and count != 1):
+        raise BadRequest(f"{count} items")
+    from .cache import Key
+    from .frontend import Item
+
+    key = Key.unpack(read(Key.SIZE)) if flags & FLAG_KEY else None
+    items, total = [], 0
+    for _ in range(count):
+        size = int.from_bytes(read(8), "little")
+        total += size
+        if total > MAX_REQUEST:
+            raise BadRequest("request too large")
+        data = read(size)
+        if kind == KIND_COMPILE:
+            items.append(Item(data))
+            continue
+        input_type, name_size = struct.unpack("<II", read(8))
+        if name_size > MAX_NAME:
+            raise BadRequest("name too long")
+        name = read(name_size).rstrip(b"\0").decode("utf-8", "replace")
+        items.append(Item(data, input_type, name))
+    return items, kind, key
+
+
+def answer(items: List[Item], kind: int) -> Tuple[int, str, bytes]:
+    """Compile: CUresult, one line why not, the image."""
+    from .ir import PtxError
+
+    try:
+        from ..engine.encode import encode_module
+        from .frontend import read_image, read_images
+
+        module = read_image(items[0].data) if kind == KIND_COMPILE else read_images(items)
+        return 0, "", encode_module(module)
+    except PtxError as error:
+        return error.status, str(error), b""
+    except MemoryError:
+        return OUT_OF_MEMORY, "the PTX front end is out of memory", b""
+    except Exception as error:  # a defect here must not look like a dead helper
+        _debug_traceback()
+        return UNKNOWN, f"internal error in the PTX front end: {error!r}", b""
+
+
+def _debug_traceback() -> None:
+    if os.environ.get("BITFUSION_DEBUG"):
+        import traceback
+
+        traceback.print_exc(file=sys.stderr)
+
+
+def serve(request_fd: int, reply_fd: int) -> None:
+    """Answer requests until the driver closes the pipe."""
+    cache: Optional[Cache] = None
+    while True:
+        items, kind, key = read_request(lambda size: _read_exactly(request_fd, size))
+        status, text, image = answer(items, kind)
+        why = text.encode("utf-8", "replace")
+        _write_all(reply_fd, _REPLY.pack(MAGIC, status, len(why), 0, len(image)) + why)
+        _write_all(reply_fd, image)
+        if status == 0 and key is not None:
+            if cache is None:
+                from .cache import Cache, find_folder
+
+                cache = Cache(find_folder(os.environ))
+            cache.store(key, image)
+
+
+def main() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's; we end with it
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        serve(REQUEST_FD, REPLY_FD)
+    except EndOfRequests:
+        return 0
+    except (BadRequest, OSError) as error:
+        if os.environ.get("BITFUSION_DEBUG"):
+            print(f"bitfusion: ptx helper: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    main_status = main()
+    os._exit(main_status)
