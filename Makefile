@@ -124,10 +124,12 @@ test-asan: ## Build everything under AddressSanitizer and UBSan (build/asan) and
 test-tsan: ## The same under ThreadSanitizer (build/tsan)
 	$(Q)$(MAKE) OUT=$(BUILD)/tsan SANITIZE=thread CFLAGS='-O1 -g' libs nulldriver
 programs: $(patsubst tests/programs/%.c,$(BUILD)/programs/%,$(wildcard tests/programs/*.c))
-$(BUILD)/programs/%: tests/programs/%.c $(wildcard tests/programs/*.h) | $(NEEDS_ZIG)
+# They are linked against a libcuda.so.1, as real programs are; which one they get is decided when they start.
+$(BUILD)/programs/%: tests/programs/%.c $(wildcard tests/programs/*.h) | $(NEEDS_ZIG) $(NULL_LIB)
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
-	$(Q)$(CC) -std=gnu11 $(WARN) $(CFLAGS) -pthread -Ibitfusion/wire/generated -Itests/programs -o $@ $< -ldl -lm
+	$(Q)$(CC) -std=gnu11 $(WARN) $(CFLAGS) -ffp-contract=off -pthread -Ibitfusion/wire/generated -Itests/programs \
+		-o $@ $< -L$(dir $(NULL_LIB)) -lcuda -ldl -lm
 
 # CUDA C++ programs: PTX only, cudart linked statically; one also against the shared cudart.
 CU       = $(patsubst tests/programs/%.cu,$(BUILD)/programs/%,$(wildcard tests/programs/*.cu)) $(BUILD)/programs/vector_add_shared
@@ -168,8 +170,12 @@ check-generated: $(VENV)/.dev ## Fail when a generated file differs from what th
 # ---- showing and measuring
 demo: all $(BUILD)/programs/demo_mandelbrot ## Run a CUDA program through client, TCP, server, worker and software GPU
 	$(Q)$(PY) tests/demo.py
-bench: all ## Measure on the null driver: directly, Unix socket, TCP; table and build/bench.json
+bench: all $(BUILD)/bench/driver_bench $(BUILD)/bench/limits ## Measure on the null driver: directly, Unix socket, TCP; table and build/bench.json
 	$(Q)$(PY) tests/bench/run.py $(BENCH_FLAGS)
+$(BUILD)/bench/%: tests/bench/%.c | $(NEEDS_ZIG)
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) -std=gnu11 -O2 -pthread -o $@ $< -ldl -lpthread
 gpu-test: ## For a machine with a real GPU: programs directly and through us
 	$(Q)bash tests/gpu/run
 

@@ -60,6 +60,11 @@ void *null_mint(void)
 	return (void *)(uintptr_t)(CONTEXT_BASE + 0x10000 + 16 * (uint64_t)atomic_fetch_add(&minted, 1));
 }
 
+void *null_found(void)
+{
+	return (void *)(uintptr_t)(CONTEXT_BASE + 0x8000);
+}
+
 void null_count_launch(void)
 {
 	if (print_counts)

@@ -23,6 +23,8 @@ CUresult null_enter(const char *function);
 
 /* A handle that nobody may follow. */
 void *null_mint(void);
+/* The same one every time: a default memory pool, say. */
+void *null_found(void);
 /* Statistics, printed to stderr at exit when BITFUSION_NULL_COUNTS is set. */
 void null_count_launch(void);
 

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests of several areas share: where things are, and running a program on a GPU of ours.
+
+A test that uses `gpu` gets a callable: gpu.run(how, program...) with how one of `direct` (the software GPU without
+us in between), `tcp` and `unix` (through `bitfusion run`). Every process started carries a mark in its
+environment, and the fixture fails the test when one is still there at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Sequence
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+BITFUSION = str(ROOT / "bin" / "bitfusion")
+MARK = "BITFUSION_TEST_MARK"
+sys.path.insert(0, str(ROOT))
+
+
+def _marked(value: str) -> List[int]:
+    """Processes with the mark in their environment; zombies have none."""
+    found = []
+    wanted = ("%s=%s" % (MARK, value)).encode()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if wanted in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+    return found
+
+
+@dataclass
+class Gpu:
+    """Runs programs on the software GPU (or another driver), directly and through Bitfusion."""
+
+    mark: str
+    folder: Path
+    timeout: float = 100
+    devices: int = 1
+
+    def environment(self, **extra: str) -> Dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("BITFUSION_", "CUDA_"))}
+        kept.pop("LD_PRELOAD", None)
+        kept.update({MARK: self.mark, "HOME": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"})
+        kept["XDG_CACHE_HOME"] = str(BUILD / "test-cache")
+        kept["BITFUSION_SOFTGPU_GPUS"] = str(self.devices)
+        kept.update(extra)
+        return kept
+
+    def command(self, how: str, program: Sequence[str], options: Sequence[str] = ()) -> List[str]:
+        if how == "direct":
+            return [BITFUSION, "softgpu", "--gpus", str(self.devices), "--", *program]
+        count = [] if "-n" in options else ["-n", "1"]
+        return [BITFUSION, "run", *count, "--transport", how, *options, "--", *program]
+
+    def run(
+        self,
+        how: str,
+        *program: str,
+        options: Sequence[str] = (),
+        env: Optional[Dict[str, str]] = None,
+        stdin: str = "",
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            self.command(how, program, options),
+            env=self.environment(**(env or {})),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=self.timeout,
+            check=False,
+        )
+
+    def start(self, how: str, *program: str, options: Sequence[str] = (), **env: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            self.command(how, program, options),
+            env=self.environment(**env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def bitfusion(self, *words: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [BITFUSION, *words],
+            env=self.environment(**env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=self.timeout,
+            check=False,
+        )
+
+    def processes(self) -> List[int]:
+        return _marked(self.mark)
+
+    def wait_until_gone(self, seconds: float = 5) -> List[int]:
+        """Processes of this test that are still there after that long."""
+        deadline = time.monotonic() + seconds
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self.processes()
+
+
+def describe(pid: int) -> str:
+    try:
+        return Path("/proc/%d/cmdline" % pid).read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return "?"
+
+
+@pytest.fixture
+def gpu(tmp_path: Path) -> Iterator[Gpu]:
+    helper = Gpu(uuid.uuid4().hex, tmp_path)
+    yield helper
+    left = helper.wait_until_gone()
+    names = ["%d %s" % (pid, describe(pid)) for pid in left]
+    for pid in left:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    assert not names, "left behind: %s" % "; ".join(names)
+
+
+@pytest.fixture(scope="session")
+def programs() -> Path:
+    """The folder of compiled test programs."""
+    return BUILD / "programs"

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same program, directly on the software GPU and through Bitfusion, must say the same thing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, List
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "tests" / "programs"
+C_PROGRAMS = sorted(p.stem for p in SOURCES.glob("*.c"))
+CUDA_PROGRAMS = sorted(p.stem for p in SOURCES.glob("*.cu")) + ["vector_add_shared"]
+SCRIPTS = sorted(p.name for p in SOURCES.glob("*.py"))
+# Their output names figures of one run (times, addresses), so only their status is compared.
+UNSTABLE = {"demo_mandelbrot"}
+
+
+def compare(gpu: Any, how: str, command: List[str], name: str) -> None:
+    direct = gpu.run("direct", *command)
+    through = gpu.run(how, *command)
+    assert direct.returncode == 0, direct.stdout + direct.stderr
+    assert through.returncode == 0, through.stdout + through.stderr
+    if name not in UNSTABLE:
+        assert through.stdout == direct.stdout
+        assert direct.stdout
+
+
+@pytest.mark.parametrize("how", ["tcp", "unix"])
+@pytest.mark.parametrize("name", C_PROGRAMS)
+def test_driver_program(gpu: Any, programs: Path, name: str, how: str) -> None:
+    compare(gpu, how, [str(programs / name)], name)
+
+
+@pytest.mark.parametrize("how", ["tcp", "unix"])
+@pytest.mark.parametrize("name", CUDA_PROGRAMS)
+def test_nvcc_program(gpu: Any, programs: Path, name: str, how: str) -> None:
+    if not (programs / name).exists():
+        pytest.skip("not built: nvcc needs g++ on this machine")
+    compare(gpu, how, [str(programs / name)], name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["tcp", "unix"])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_python_program(gpu: Any, name: str, how: str) -> None:
+    pytest.importorskip("numba_cuda" if "numba" in name else "cuda.core")
+    compare(gpu, how, [sys.executable, str(SOURCES / name)], name)
