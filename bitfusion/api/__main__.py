@@ -79,12 +79,12 @@ def main(arguments: Optional[List[str]] = None) -> int:
         loaded = spec.load(ROOT / CUDA, declarations.load(options.declarations), CUDA)
         files = generate(loaded, null_sources(ROOT))
     except (declarations.DeclarationError, spec.SpecError) as error:
-        print("bitfusion.api: %s" % error, file=sys.stderr)
+        print(f"bitfusion.api: {error}", file=sys.stderr)
         return 1
     if options.check:
         names = differing(ROOT, files)
         for name in names:
-            print("bitfusion.api: '%s' differs: run make generate" % name, file=sys.stderr)
+            print(f"bitfusion.api: '{name}' differs: run make generate", file=sys.stderr)
         return 1 if names else 0
     for name in write(ROOT, files):
         print(name)

@@ -27,7 +27,7 @@ class DeclarationError(Exception):
 
 @dataclass(frozen=True)
 class CType:
-    """`const base *[array]`: pointers counts the stars; inner_const marks `const T *const *` alike."""
+    """`const base **name[array]`; pointers counts the stars, const is that of the base."""
 
     base: str
     pointers: int = 0
@@ -100,7 +100,9 @@ class Declarations:
 
 # ---------------------------------------------------------------- reading
 
-_TYPE = re.compile(r"^(const\s+)?((?:(?:unsigned|signed|long|short)\s+)*\w+)\s*((?:\*\s*(?:const\s*)?)*)")
+_TYPE = re.compile(
+    r"^(const\s+)?((?:(?:unsigned|signed|long|short)\s+)*\w+)\s*((?:\*\s*(?:const\s*)?)*)"
+)
 
 
 def parse_member(text: str) -> Member:
@@ -108,21 +110,21 @@ def parse_member(text: str) -> Member:
     text = text.strip()
     match = _TYPE.match(text)
     if not match:
-        raise DeclarationError("not a type: '%s'" % text)
+        raise DeclarationError(f"not a type: '{text}'")
     base = " ".join(match.group(2).split())
-    rest = text[match.end():].strip()
+    rest = text[match.end() :].strip()
     words = base.split()
-    if not match.group(3) and len(words) > 1 and words[-1] not in _NATIVE:
+    if not match.group(3) and len(words) > 1 and words[-1] not in NATIVE:
         base, rest = " ".join(words[:-1]), words[-1] + rest
     named = re.match(r"^(\w*)(?:\[(\d+)\])?$", rest)
     if not named:
-        raise DeclarationError("not a name: '%s' in '%s'" % (rest, text))
+        raise DeclarationError(f"not a name: '{rest}' in '{text}'")
     array = int(named.group(2)) if named.group(2) else None
     stars = match.group(3).count("*")
     return Member(named.group(1), CType(base, stars, bool(match.group(1)), array))
 
 
-_NATIVE = {"char", "short", "int", "long", "unsigned", "float", "double"}
+NATIVE = {"char", "short", "int", "long", "unsigned", "float", "double"}
 
 
 def parse_arguments(text: str) -> Tuple[Member, ...]:
@@ -136,7 +138,7 @@ def parse_prototype(text: str) -> Prototype:
     """`CUresult cuX(int a, const char* b)`."""
     match = re.match(r"^\s*(.+?)(\w+)\s*\(([^()]*)\)\s*;?\s*$", text)
     if not match:
-        raise DeclarationError("not a prototype: '%s'" % text)
+        raise DeclarationError(f"not a prototype: '{text}'")
     result = parse_member(match.group(1)).type
     return Prototype(match.group(2), result, parse_arguments(match.group(3)))
 
@@ -193,7 +195,7 @@ def parse_types(text: str, where: str = TYPES) -> List[object]:
             try:
                 types.append(_parse_block(block, body))
             except DeclarationError as error:
-                raise DeclarationError("%s:%d: %s" % (where, number, error)) from error
+                raise DeclarationError(f"{where}:{number}: {error}") from error
         elif line.startswith("ctypedef"):
             types.append(_parse_alias(line))
     return types
@@ -212,7 +214,7 @@ def _parse_block(block: re.Match[str], body: List[str]) -> object:
 def _parse_enumerator(line: str) -> Tuple[str, Optional[int]]:
     match = _ENUMERATOR.match(line)
     if not match:
-        raise DeclarationError("not an enumerator: '%s'" % line)
+        raise DeclarationError(f"not an enumerator: '{line}'")
     value = match.group(2)
     return match.group(1), None if value is None else int(value, 0)
 
@@ -224,7 +226,7 @@ def _parse_alias(line: str) -> object:
         return FunctionType(callback.group(2), result, parse_arguments(callback.group(3)))
     match = _ALIAS.match(line)
     if not match:
-        raise DeclarationError("not a typedef: '%s'" % line)
+        raise DeclarationError(f"not a typedef: '{line}'")
     return Alias(match.group(2), parse_member(match.group(1)).type)
 
 
@@ -248,7 +250,7 @@ def find_package(folder: Optional[str] = None) -> Path:
     """The folder above cuda/bindings: `folder`, or where the package is installed."""
     if folder is not None:
         if not (Path(folder) / "cuda" / "bindings" / TYPES).is_file():
-            raise DeclarationError("no cuda/bindings/%s in '%s'" % (TYPES, folder))
+            raise DeclarationError(f"no cuda/bindings/{TYPES} in '{folder}'")
         return Path(folder)
     try:
         found = importlib.util.find_spec("cuda.bindings")
@@ -256,7 +258,7 @@ def find_package(folder: Optional[str] = None) -> Path:
         found = None
     if found is None or not found.submodule_search_locations:
         raise DeclarationError(
-            "the declarations are not installed: python3 -m pip install %s" % PACKAGE
+            f"the declarations are not installed: python3 -m pip install {PACKAGE}"
         )
     return Path(found.submodule_search_locations[0]).parent.parent
 
@@ -272,12 +274,12 @@ def load(folder: Optional[str] = None) -> Declarations:
 
 
 def _load_values(root: Path) -> Tuple[Dict[str, int], Dict[str, int]]:
-    """The numbers of enumerators are only in the compiled module, so ask it, in its own process."""
+    """The numbers of enumerators are only in the compiled module: ask it, in a process."""
     environment = dict(os.environ, PYTHONPATH=str(root))
     command = [sys.executable, "-c", _DUMP_VALUES]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         why = done.stderr.strip().splitlines()[-1:] or ["it failed"]
-        raise DeclarationError("cannot import cuda.bindings.driver from '%s': %s" % (root, why[0]))
+        raise DeclarationError(f"cannot import cuda.bindings.driver from '{root}': {why[0]}")
     values, constants = json.loads(done.stdout)
     return values, constants

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Dict, Iterable, List, Sequence, Set
+from typing import Iterable, List, Mapping, Sequence, Set
 
 from .emit_header import HEADER_LINE, emit_header, spell_arguments, tags_of
 from .spec import Argument, Function, Spec
@@ -13,8 +13,8 @@ FIRST_ROW = 64  # BF_FIRST_ROW of wire/wire.h
 
 
 def opening(*includes: str) -> List[str]:
-    lines = ["/* SPDX-License-Identifier: Apache-2.0 */", "/* %s */" % HEADER_LINE]
-    return lines + ["#include %s" % name for name in includes] + [""]
+    lines = ["/* SPDX-License-Identifier: Apache-2.0 */", f"/* {HEADER_LINE} */"]
+    return lines + [f"#include {name}" for name in includes] + [""]
 
 
 def header(spec: Spec) -> str:
@@ -35,7 +35,7 @@ def describe_row(function: Function) -> str:
     """All that the two ends must agree on, on one line."""
     parts = [function.name, str(function.row), row_flags(function), str(function.stream)]
     for a in function.arguments:
-        parts.append("%s %s %s %d %s %s" % (a.kind, a.handle, a.count, a.less, a.size, a.location))
+        parts.append(f"{a.kind} {a.handle} {a.count} {a.less} {a.size} {a.location}")
     return "; ".join(parts)
 
 
@@ -61,10 +61,10 @@ def calls_header(spec: Spec) -> str:
     lines = opening()
     lines += ["#ifndef BITFUSION_CALLS_H", "#define BITFUSION_CALLS_H", ""]
     lines += ["/* Both ends of a connection must have been made from the same rows. */"]
-    lines += ["#define BF_SPEC_HASH 0x%016xull" % spec_hash(spec), ""]
+    lines += [f"#define BF_SPEC_HASH 0x{spec_hash(spec):016x}ull", ""]
     lines += ["enum bf_call {"]
-    lines += ["\tBF_%s = %d," % (f.name, FIRST_ROW + i) for i, f in enumerate(spec.rows)]
-    lines += ["\tBF_CALL_END = %d" % (FIRST_ROW + len(spec.rows)), "};", "", "#endif", ""]
+    lines += [f"\tBF_{f.name} = {FIRST_ROW + i}," for i, f in enumerate(spec.rows)]
+    lines += [f"\tBF_CALL_END = {FIRST_ROW + len(spec.rows)}", "};", "", "#endif", ""]
     return "\n".join(lines)
 
 
@@ -79,10 +79,10 @@ def _argument(argument: Argument) -> str:
     else:
         parts.append(".size = " + argument.size)
     if argument.less:
-        parts.append(".less = %d" % argument.less)
+        parts.append(f".less = {argument.less}")
     if argument.location != "0":
         parts.append(".location = " + argument.location)
-    return "\t{%s}," % ", ".join(parts)
+    return "\t{{{}}},".format(", ".join(parts))
 
 
 def rows_source(spec: Spec) -> str:
@@ -90,17 +90,18 @@ def rows_source(spec: Spec) -> str:
     lines = [line for line in lines if line != "#include "]
     for f in spec.rows:
         if f.arguments:
-            lines.append("static const struct bf_argument %s_arguments[] = {" % f.name)
+            lines.append(f"static const struct bf_argument {f.name}_arguments[] = {{")
             lines += [_argument(a) for a in f.arguments]
             lines += ["};", ""]
     lines.append("const struct bf_row bf_rows[] = {")
     for f in spec.rows:
         stream = "BF_NO_ARGUMENT" if f.stream is None else str(f.stream)
         arguments = f.name + "_arguments" if f.arguments else "NULL"
-        lines.append('\t{"%s", %d, %s, %s, 0, %s},' % (
-            f.name, len(f.arguments), row_flags(f), stream, arguments))
+        fields = (f'"{f.name}"', str(len(f.arguments)), row_flags(f), stream, "0", arguments)
+        lines.append("\t{" + ", ".join(fields) + "},")
     lines += ["};", "", "const unsigned bf_row_count = sizeof(bf_rows) / sizeof(bf_rows[0]);", ""]
-    lines.append('_Static_assert(BF_CALL_END == BF_FIRST_ROW + sizeof(bf_rows) / sizeof(bf_rows[0]), "calls.h");')
+    lines.append("_Static_assert(BF_CALL_END - BF_FIRST_ROW ==")
+    lines.append('\t\t       sizeof(bf_rows) / sizeof(bf_rows[0]), "calls.h");')
     return "\n".join(lines) + "\n"
 
 
@@ -123,25 +124,29 @@ def stubs_header(spec: Spec) -> str:
 
 def _as_word(argument: Argument) -> str:
     if argument.kind == "LOCATION":
-        return "location_word(%s)" % argument.name
-    if argument.type.pointers or argument.kind in ("HANDLE", "FREE_HANDLE") and (
-        argument.handle not in ("BF_ALLOCATION", "BF_TEXOBJECT", "BF_SURFOBJECT")
+        return f"location_word({argument.name})"
+    if (
+        argument.type.pointers
+        or argument.kind in ("HANDLE", "FREE_HANDLE")
+        and (argument.handle not in ("BF_ALLOCATION", "BF_TEXOBJECT", "BF_SURFOBJECT"))
     ):
-        return "(uint64_t)(uintptr_t)%s" % argument.name
-    return "(uint64_t)%s" % argument.name
+        return f"(uint64_t)(uintptr_t){argument.name}"
+    return f"(uint64_t){argument.name}"
 
 
-def _stub(function: Function, name: str, row: Function, caller: str, tags: Dict[str, str]) -> List[str]:
+def _stub(
+    function: Function, name: str, row: Function, caller: str, tags: Mapping[str, str]
+) -> List[str]:
     assert function.prototype is not None
-    signature = "CUresult %s(%s)" % (name, spell_arguments(function.prototype.arguments, tags))
+    signature = f"CUresult {name}({spell_arguments(function.prototype.arguments, tags)})"
     words = ", ".join(_as_word(a) for a in row.arguments)
     if not words:
-        return [signature, "{", "\treturn %s(BF_%s, NULL);" % (caller, row.name), "}", ""]
+        return [signature, "{", f"\treturn {caller}(BF_{row.name}, NULL);", "}", ""]
     return [
         signature,
         "{",
-        "\tuint64_t arguments[] = {%s};" % words,
-        "\treturn %s(BF_%s, arguments);" % (caller, row.name),
+        f"\tuint64_t arguments[] = {{{words}}};",
+        f"\treturn {caller}(BF_{row.name}, arguments);",
         "}",
         "",
     ]
@@ -173,11 +178,11 @@ def stubs_source(spec: Spec) -> str:
 
 def absent_source(names: Iterable[str], answer: str) -> str:
     """Exports that only say no. No prototypes: nobody in this file needs their arguments."""
-    lines = ["/* SPDX-License-Identifier: Apache-2.0 */", "/* %s */" % HEADER_LINE]
-    lines += ["int %s(const char *name);" % answer, ""]
+    lines = ["/* SPDX-License-Identifier: Apache-2.0 */", f"/* {HEADER_LINE} */"]
+    lines += [f"int {answer}(const char *name);", ""]
     lines += ['#define ABSENT(name) __attribute__((visibility("default"))) int name(void);\\']
-    lines += ["\tint name(void) { return %s(#name); }" % answer, ""]
-    lines += ["ABSENT(%s)" % name for name in names]
+    lines += [f"\tint name(void) {{ return {answer}(#name); }}", ""]
+    lines += [f"ABSENT({name})" for name in names]
     return "\n".join(lines) + "\n"
 
 
@@ -185,17 +190,17 @@ def symbols_source(spec: Spec, present: Set[str]) -> str:
     lines = opening('"abi.h"', "<stddef.h>")
     lines.append("const struct abi_symbol abi_symbols[] = {")
     for s in spec.symbols:
-        function = "(void *)%s" % s.exported if s.exported in present else "NULL"
-        lines.append('\t{"%s", "%s", %d, %d, %s},' % (
-            s.base, s.exported, s.version, s.per_thread, function))
+        function = f"(void *){s.exported}" if s.exported in present else "NULL"
+        flavour = int(s.per_thread)
+        lines.append(f'\t{{"{s.base}", "{s.exported}", {s.version}, {flavour}, {function}}},')
     lines += ["};", ""]
     lines.append("const unsigned abi_symbol_count = sizeof(abi_symbols) / sizeof(abi_symbols[0]);")
     return "\n".join(lines) + "\n"
 
 
 def export_map(names: Sequence[str]) -> str:
-    lines = ["/* %s */" % HEADER_LINE, "{", "\tglobal:"]
-    lines += ["\t\t%s;" % name for name in names]
+    lines = [f"/* {HEADER_LINE} */", "{", "\tglobal:"]
+    lines += [f"\t\t{name};" for name in names]
     return "\n".join(lines + ["\tlocal:", "\t\t*;", "};", ""])
 
 
@@ -213,30 +218,35 @@ def proxy_absent(spec: Spec) -> List[str]:
 def errors_source(spec: Spec) -> str:
     results = spec.declarations.enums()["cudaError_enum"]
     lines = opening('"abi.h"', "<stddef.h>")
-    lines += ["static const struct {", "\tint number;", "\tconst char *name, *text;", "} errors[] = {"]
+    lines += [
+        "static const struct {",
+        "\tint number;",
+        "\tconst char *name, *text;",
+        "} errors[] = {",
+    ]
     for name, value in results.members:
         number = spec.declarations.values.get(name) if value is None else value
         if number is not None:
-            lines.append('\t{%d, "%s", "%s"},' % (number, name, error_text(name, spec.texts)))
+            lines.append(f'\t{{{number}, "{name}", "{error_text(name, spec.texts)}"}},')
     lines += ["};", ""]
     for function, member in (("abi_error_name", "name"), ("abi_error_string", "text")):
         lines += [
-            "CUresult %s(CUresult error, const char **%s)" % (function, member),
+            f"CUresult {function}(CUresult error, const char **{member})",
             "{",
-            "\tif (!%s)" % member,
+            f"\tif (!{member})",
             "\t\treturn CUDA_ERROR_INVALID_VALUE;",
-            "\t*%s = NULL;" % member,
+            f"\t*{member} = NULL;",
             "\tfor (unsigned i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)",
             "\t\tif (errors[i].number == (int)error)",
-            "\t\t\t*%s = errors[i].%s;" % (member, member),
-            "\treturn *%s ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;" % member,
+            f"\t\t\t*{member} = errors[i].{member};",
+            f"\treturn *{member} ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;",
             "}",
             "",
         ]
     return "\n".join(lines[:-1]) + "\n"
 
 
-def error_text(name: str, texts: Dict[str, str] | object) -> str:  # type: ignore[valid-type]
-    if isinstance(texts, dict) and name in texts:
-        return str(texts[name])
-    return name.replace("CUDA_ERROR_", "").replace("CUDA_", "").replace("_", " ").lower()
+def error_text(name: str, texts: Mapping[str, str]) -> str:
+    """Ours, from cuda.toml; else the name in words."""
+    words = name.replace("CUDA_ERROR_", "").replace("CUDA_", "").replace("_", " ").lower()
+    return texts.get(name, words)

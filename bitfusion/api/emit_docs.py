@@ -18,25 +18,30 @@ _MEANING = {
 }
 
 
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
 def coverage(spec: Spec) -> str:
     implemented = set(spec.softgpu)
     per_class = Counter(s.function.class_ for s in spec.symbols)
-    lines = ["<!-- %s -->" % HEADER_LINE, "# Coverage of the CUDA driver API", ""]
+    lines = [f"<!-- {HEADER_LINE} -->", "# Coverage of the CUDA driver API", ""]
     lines.append(
-        "Every name that `libcuda.so.1` exports for driver API %d.%d, what the client's library does with it, and "
-        "whether the software GPU has it." % divmod(int(spec.header["version"]) // 10, 100)
+        "Every name that `libcuda.so.1` exports for driver API "
+        f"{_version(int(spec.header['version']))}, what the client's library does with it, and "
+        "whether the software GPU has it."
     )
     lines += ["", "| class | names | meaning |", "|---|---:|---|"]
-    lines += ["| %s | %d | %s |" % (c, per_class[c], _MEANING[c]) for c in CLASSES]
-    lines += ["| all | %d | the software GPU has %d |" % (len(spec.symbols), len(implemented)), ""]
+    lines += [f"| {c} | {per_class[c]} | {_MEANING[c]} |" for c in CLASSES]
+    lines += [f"| all | {len(spec.symbols)} | the software GPU has {len(implemented)} |", ""]
     lines += ["| function | since | class | software GPU | reason |", "|---|---|---|---|---|"]
     for s in sorted(spec.symbols, key=lambda s: s.exported):
-        since = "%d.%d" % (s.version // 1000, s.version % 1000 // 10)
+        since = _version(s.version)
         has = "yes" if s.exported in implemented else ""
         why = s.function.why
         if s.function.alias:
-            why += " (as `%s`)" % s.function.alias
-        lines.append("| `%s` | %s | %s | %s | %s |" % (s.exported, since, s.function.class_, has, why))
+            why += f" (as `{s.function.alias}`)"
+        lines.append(f"| `{s.exported}` | {since} | {s.function.class_} | {has} | {why} |")
     return "\n".join(lines) + "\n"
 
 

@@ -23,11 +23,11 @@ def spell(type_: CType, name: str, tags: Mapping[str, str]) -> str:
     """The C declarator of one member or argument; tags maps `CUuuid_st` to `struct`."""
     base = type_.base
     if base in tags:
-        base = "%s %s" % (tags[base], base)
+        base = f"{tags[base]} {base}"
     text = ("const " if type_.const else "") + base
     text += " " + "*" * type_.pointers + name if type_.pointers or name else ""
     if type_.array is not None:
-        text += "[%d]" % type_.array
+        text += f"[{type_.array}]"
     return text.rstrip()
 
 
@@ -37,7 +37,7 @@ def spell_arguments(arguments: Sequence[Member], tags: Mapping[str, str]) -> str
 
 def spell_prototype(prototype: Prototype, tags: Mapping[str, str]) -> str:
     arguments = spell_arguments(prototype.arguments, tags)
-    return "%s %s(%s)" % (spell(prototype.result, "", tags), prototype.name, arguments)
+    return "{} {}({})".format(spell(prototype.result, "", tags), prototype.name, arguments)
 
 
 class _Writer:
@@ -53,9 +53,9 @@ class _Writer:
         record = self.records.get(member.type.base)
         tabs = "\t" * depth
         if record is None or not record.inline or member.type.pointers:
-            return ["%s%s;" % (tabs, spell(member.type, member.name, self.tags))]
+            return [f"{tabs}{spell(member.type, member.name, self.tags)};"]
         inner = self.members(record, depth + 1)
-        return [tabs + record.kind + " {", *inner, "%s} %s;" % (tabs, member.name)]
+        return [tabs + record.kind + " {", *inner, f"{tabs}}} {member.name};"]
 
     def members(self, record: Record, depth: int) -> List[str]:
         lines: List[str] = []
@@ -79,21 +79,21 @@ class _Writer:
         lines = []
         if record.fields is not None:
             align = self.alignment.get(record.name)
-            end = "} __attribute__((aligned(%d)));" % align if align else "};"
+            end = f"}} __attribute__((aligned({align})));" if align else "};"
             body = self.members(record, 1)
-            lines += ["%s %s {" % (record.kind, record.name), *body, end]
+            lines += [f"{record.kind} {record.name} {{", *body, end]
         return lines
 
     def enum(self, enum: Enum) -> List[str]:
-        lines = ["enum %s {" % enum.name]
+        lines = [f"enum {enum.name} {{"]
         for name, value in enum.members:
             number = self.declarations.values.get(name) if value is None else value
             if number is not None and name not in self.names:
                 self.names.add(name)
-                lines.append("\t%s = %s," % (name, _number(number)))
+                lines.append(f"\t{name} = {_number(number)},")
         lines.append("};")
         if enum.plain:
-            lines.append("typedef enum %s %s;" % (enum.name, enum.name))
+            lines.append(f"typedef enum {enum.name} {enum.name};")
         return lines
 
     def type(self, type_: object) -> List[str]:
@@ -102,11 +102,11 @@ class _Writer:
         if isinstance(type_, Enum):
             return self.enum(type_)
         if isinstance(type_, Alias):
-            return ["typedef %s;" % spell(type_.type, type_.name, self.tags)]
+            return [f"typedef {spell(type_.type, type_.name, self.tags)};"]
         assert isinstance(type_, FunctionType)
         result = spell(type_.result, "", self.tags)
         arguments = spell_arguments(type_.arguments, self.tags)
-        return ["typedef %s (*%s)(%s);" % (result, type_.name, arguments)]
+        return [f"typedef {result} (*{type_.name})({arguments});"]
 
 
 def tags_of(declarations: Declarations) -> Dict[str, str]:
@@ -131,8 +131,8 @@ def _macros(declarations: Declarations, header: Mapping[str, object]) -> List[st
     for name, value in declarations.constants.items():
         if name not in written and name != "CUDA_VERSION":
             written[name] = _number(value)
-    lines = ["#define CUDA_VERSION %s" % header["version"]]
-    return lines + ["#define %s %s" % item for item in sorted(written.items())]
+    lines = ["#define CUDA_VERSION {}".format(header["version"])]
+    return lines + ["#define {} {}".format(*item) for item in sorted(written.items())]
 
 
 def emit_header(
@@ -144,7 +144,7 @@ def emit_header(
     writer = _Writer(declarations, header)
     lines = [
         "/* SPDX-License-Identifier: Apache-2.0 */",
-        "/* %s */" % HEADER_LINE,
+        f"/* {HEADER_LINE} */",
         "/* CUDA's types and the functions under their exported names. */",
         "#ifndef BITFUSION_CUDA_H",
         "#define BITFUSION_CUDA_H",
@@ -158,7 +158,7 @@ def emit_header(
     ]
     for record in declarations.records().values():
         if record.plain and not record.inline:
-            lines.append("typedef %s %s %s;" % (record.kind, record.name, record.name))
+            lines.append(f"typedef {record.kind} {record.name} {record.name};")
     for type_ in declarations.types:
         lines += writer.type(type_)
     lines += ["", *_macros(declarations, header), ""]
@@ -166,6 +166,6 @@ def emit_header(
     lines += ["#pragma GCC visibility push(default)"]
     for name, prototype in prototypes:
         arguments = spell_arguments(prototype.arguments, writer.tags)
-        lines.append("CUresult %s(%s);" % (name, arguments))
+        lines.append(f"CUresult {name}({arguments});")
     lines += ["#pragma GCC visibility pop", "", "#endif", ""]
     return "\n".join(lines)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cuda.toml + declarations -> Spec, the checked truth that every emitter reads. Pure but for reading files.
+"""cuda.toml + declarations -> Spec, the checked truth that every emitter reads.
 
 An emitter is a function Spec -> text. What it may use:
 
-    spec.functions      every exported function, sorted by name: one Function per ABI (`cuMemAlloc_v2`)
-    spec.rows           those that cross the wire as a row, in the order of their call numbers
-    spec.symbols        (base name, exported name, version, per_thread, Function): what lookup answers
+    spec.functions      every function, sorted: one Function per ABI (`cuMemAlloc_v2`)
+    spec.rows           those that cross the wire as a row, in the order of their numbers
+    spec.symbols        what lookup answers: base and exported name, version, per_thread, Function
     spec.exported       every exported name, flavours included, sorted
     spec.declarations   types and prototypes (declarations.py)
     function.prototype  its C arguments; None for an absent ABI that nobody declares any more
@@ -19,38 +19,19 @@ Every mistake in cuda.toml is a SpecError that names file and line.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from . import toml_lines
-from .declarations import CType, DeclarationError, Declarations, Member, Prototype, Record
-from .declarations import parse_prototype
+from .declarations import DeclarationError, Declarations, Prototype, parse_prototype
+from .infer import HANDLES as HANDLES
+from .infer import Argument as Argument
+from .infer import Inference
 
 CLASSES = ("local", "oneway", "sync", "custom", "absent")
 MAX_ARGUMENTS = 16  # BF_MAX_ARGUMENTS of wire/row.h
 
-HANDLES = {
-    "CUcontext": "BF_CONTEXT",
-    "CUmodule": "BF_MODULE",
-    "CUfunction": "BF_FUNCTION",
-    "CUlibrary": "BF_LIBRARY",
-    "CUkernel": "BF_KERNEL",
-    "CUstream": "BF_STREAM",
-    "CUevent": "BF_EVENT",
-    "CUmemoryPool": "BF_MEMPOOL",
-    "CUgraph": "BF_GRAPH",
-    "CUgraphExec": "BF_GRAPHEXEC",
-    "CUgraphNode": "BF_GRAPHNODE",
-    "CUlinkState": "BF_LINKSTATE",
-    "CUmemGenericAllocationHandle": "BF_ALLOCATION",
-    "CUarray": "BF_ARRAY",
-    "CUmipmappedArray": "BF_MIPMAPPEDARRAY",
-    "CUtexObject": "BF_TEXOBJECT",
-    "CUsurfObject": "BF_SURFOBJECT",
-}
-_FREES = re.compile(r"(Destroy|Unload|Release)(_v\d+)?$")
-_CREATES = re.compile(r"Create|Instantiate|Add\w*Node|Clone")
 _SUFFIX = re.compile(r"^(cu\w+?)(_v\d+)?$")
 
 
@@ -58,7 +39,7 @@ class SpecError(Exception):
     """A mistake in the spec, with the place it was made."""
 
     def __init__(self, path: str, line: int, why: str) -> None:
-        super().__init__("%s:%d: %s" % (path, line, why))
+        super().__init__(f"{path}:{line}: {why}")
 
 
 @dataclass(frozen=True)
@@ -67,18 +48,6 @@ class Flavour:
 
     suffix: str
     since: int
-
-
-@dataclass(frozen=True)
-class Argument:
-    name: str
-    type: CType
-    kind: str  # enum bf_argument_kind, without BF_ARG_
-    handle: str = "BF_NOT_A_HANDLE"
-    count: Optional[int] = None  # index of the argument that counts the elements
-    less: int = 0  # elements fewer than it says
-    size: str = "0"  # C expression: bytes of T
-    location: str = "0"  # C expression: 1 + offset of a CUmemLocation in T
 
 
 @dataclass(frozen=True)
@@ -123,7 +92,7 @@ class Spec:
     header: Mapping[str, Any]
     functions: Tuple[Function, ...]
     softgpu: Tuple[str, ...] = ()
-    texts: Mapping[str, str] = None  # type: ignore[assignment]
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> Tuple[Function, ...]:
@@ -170,6 +139,7 @@ class _Loader:
         self.text = path.read_text(encoding="utf-8")
         self.lines = toml_lines.find_lines(self.text)
         self.declarations = declarations
+        self.inference = Inference(declarations)
         self.seen: Dict[str, int] = {}
 
     def fail(self, where: Sequence[str], why: str) -> SpecError:
@@ -185,7 +155,7 @@ class _Loader:
             raise SpecError(self.path, error.line, error.why) from error
         for name in root:
             if name not in _TABLES:
-                raise self.fail((name,), "unknown table '%s'" % name)
+                raise self.fail((name,), f"unknown table '{name}'")
         functions: List[Function] = []
         for name, group in root.get("group", {}).items():
             functions += self.group(name, group)
@@ -204,49 +174,49 @@ class _Loader:
             for name, value in header.get(table, {}).items():
                 where = ("header", table, name)
                 if name not in records:
-                    raise self.fail(where, "unknown struct '%s'" % name)
+                    raise self.fail(where, f"unknown struct '{name}'")
                 members = [m.name for m in records[name].fields or ()]
                 for member in value if table == "unions" else ():
                     if member not in members:
-                        raise self.fail(where, "'%s' has no member '%s'" % (name, member))
+                        raise self.fail(where, f"'{name}' has no member '{member}'")
 
     def complete(self, header: Mapping[str, Any]) -> None:
         newer = header.get("newer", [])
         for name in newer:
             if name not in self.declarations.functions:
-                raise self.fail(("header", "newer"), "unknown function '%s'" % name)
+                raise self.fail(("header", "newer"), f"unknown function '{name}'")
             if name in self.seen:
-                raise self.fail(("header", "newer"), "'%s' also has a class" % name)
+                raise self.fail(("header", "newer"), f"'{name}' also has a class")
         missing = sorted(set(self.declarations.functions) - set(self.seen) - set(newer))
         if missing:
-            raise self.fail((), "declared but without a class: %s" % ", ".join(missing))
+            raise self.fail((), "declared but without a class: {}".format(", ".join(missing)))
 
     def check_aliases(self, functions: Sequence[Function]) -> None:
         named = {f.name: f for f in functions}
         for f in functions:
             where = ("group", f.group, "functions", f.name)
             if f.alias is not None and f.alias not in named:
-                raise self.fail(where, "'%s' is an alias of unknown '%s'" % (f.name, f.alias))
+                raise self.fail(where, f"'{f.name}' is an alias of unknown '{f.alias}'")
             if f.alias and named[f.alias].alias:
-                raise self.fail(where, "'%s' is an alias of an alias" % f.name)
+                raise self.fail(where, f"'{f.name}' is an alias of an alias")
 
     def group(self, name: str, group: Mapping[str, Any]) -> Iterator[Function]:
         where = ("group", name)
         for key in group:
             if key not in _GROUP_KEYS:
-                raise self.fail((*where, key), "unknown key '%s'" % key)
+                raise self.fail((*where, key), f"unknown key '{key}'")
         if group.get("class") not in CLASSES:
-            raise self.fail((*where, "class"), "unknown class '%s'" % group.get("class"))
+            raise self.fail((*where, "class"), "unknown class '{}'".format(group.get("class")))
         functions = group.get("functions", {})
         names = list(functions)
         for index, function in enumerate(names):
             place = (*where, "functions", function)
             if index and function < names[index - 1]:
-                why = "not sorted: '%s' after '%s'" % (function, names[index - 1])
+                why = f"not sorted: '{function}' after '{names[index - 1]}'"
                 raise self.fail(place, why)
             if function in self.seen:
                 first = self.seen[function]
-                raise self.fail(place, "duplicate '%s', first on line %d" % (function, first))
+                raise self.fail(place, f"duplicate '{function}', first on line {first}")
             self.seen[function] = self.lines.get(place, 1)
             yield self.function(name, group, function, functions[function])
 
@@ -256,15 +226,15 @@ class _Loader:
         place = ("group", group_name, "functions", name)
         for key in entry:
             if key not in _FUNCTION_KEYS:
-                raise self.fail(place, "unknown key '%s' of '%s'" % (key, name))
+                raise self.fail(place, f"unknown key '{key}' of '{name}'")
         why = entry.get("why", group.get("why"))
         if not why or not isinstance(why, str):
-            raise self.fail(place, "'%s' has no reason (why)" % name)
+            raise self.fail(place, f"'{name}' has no reason (why)")
         if not isinstance(entry.get("since"), int):
-            raise self.fail(place, "'%s' does not say since which version" % name)
+            raise self.fail(place, f"'{name}' does not say since which version")
         match = _SUFFIX.match(name)
         if not match:
-            raise self.fail(place, "'%s' is not the name of a driver function" % name)
+            raise self.fail(place, f"'{name}' is not the name of a driver function")
         prototype = self.prototype(place, name, entry, group["class"])
         flavours = tuple(Flavour("_" + s, entry[s]) for s in ("ptds", "ptsz") if s in entry)
         function = Function(
@@ -285,7 +255,7 @@ class _Loader:
         )
         if not function.row:
             if "args" in entry:
-                raise self.fail(place, "'%s' has args but no row" % name)
+                raise self.fail(place, f"'{name}' has args but no row")
             return function
         return self.with_arguments(place, function, entry.get("args", {}))
 
@@ -295,10 +265,12 @@ class _Loader:
         row = entry.get("row")
         if class_ in ("oneway", "sync") and "alias" not in entry:
             if row is not None:
-                raise self.fail(place, "'%s': class %s already says which row" % (name, class_))
+                raise self.fail(place, f"'{name}': class {class_} already says which row")
             return class_
-        if row is not None and (class_ not in ("local", "custom") or row not in ("oneway", "sync")):
-            raise self.fail(place, "'%s': row must be oneway or sync, of a custom function" % name)
+        if row is not None and (
+            class_ not in ("local", "custom") or row not in ("oneway", "sync")
+        ):
+            raise self.fail(place, f"'{name}': row must be oneway or sync, of a custom function")
         return row
 
     def prototype(
@@ -307,164 +279,31 @@ class _Loader:
         declared = self.declarations.functions.get(name)
         text = entry.get("prototype")
         if text is not None and declared is not None:
-            raise self.fail(place, "'%s' is declared already" % name)
+            raise self.fail(place, f"'{name}' is declared already")
         if text is not None:
             try:
-                return parse_prototype("CUresult %s(%s)" % (name, text))
+                return parse_prototype(f"CUresult {name}({text})")
             except DeclarationError as error:
-                raise self.fail(place, "'%s': %s" % (name, error)) from error
+                raise self.fail(place, f"'{name}': {error}") from error
         if declared is None and "alias" in entry:
             original = self.declarations.functions.get(entry["alias"])
             return None if original is None else replace(original, name=name)
         if declared is None and class_ != "absent":
-            raise self.fail(place, "unknown function '%s'" % name)
+            raise self.fail(place, f"unknown function '{name}'")
         return declared
 
     def with_arguments(
         self, place: Sequence[str], function: Function, roles: Mapping[str, str]
     ) -> Function:
         assert function.prototype is not None
-        members = function.prototype.arguments
-        names = [m.name for m in members]
-        for name in roles:
-            if name not in names:
-                raise self.fail(place, "'%s' has no argument '%s'" % (function.name, name))
-        if len(members) > MAX_ARGUMENTS:
-            raise self.fail(place, "'%s' has more than %d arguments" % (function.name, MAX_ARGUMENTS))
+        if len(function.prototype.arguments) > MAX_ARGUMENTS:
+            why = f"'{function.name}' has more than {MAX_ARGUMENTS} arguments"
+            raise self.fail(place, why)
         try:
-            found = [self.argument(function, m, roles.get(m.name), names) for m in members]
+            found = self.inference.arguments(function.prototype, roles)
         except ValueError as error:
-            raise self.fail(place, "'%s': %s" % (function.name, error)) from error
-        for argument in found:
-            if argument.count is not None and not self.counts(members[argument.count], found):
-                why = "'%s': '%s' is counted by '%s', which is not an integer"
-                counter = names[argument.count]
-                raise self.fail(place, why % (function.name, argument.name, counter))
-        return replace(function, arguments=tuple(found))
-
-    def counts(self, member: Member, found: Sequence[Argument]) -> bool:
-        argument = next(a for a in found if a.name == member.name)
-        integer = self.scalar(member.type.base) not in ("float", "double", None)
-        return integer and argument.kind in ("VALUE", "INOUT") and argument.handle.endswith("HANDLE")
-
-    def scalar(self, base: str) -> Optional[str]:
-        """The native type behind a name; None for structs and pointers."""
-        aliases = self.declarations.aliases()
-        while base in aliases:
-            if aliases[base].type.pointers:
-                return None
-            base = aliases[base].type.base
-        if base in self.declarations.enums():
-            return "int"
-        native = {"char", "short", "int", "long", "unsigned", "signed", "float", "double"}
-        if base in ("size_t", "uint32_t", "uint64_t") or base.split()[-1] in native:
-            return base
-        return None
-
-    def record(self, base: str) -> Optional[Record]:
-        aliases, records = self.declarations.aliases(), self.declarations.records()
-        while base in aliases and not aliases[base].type.pointers:
-            base = aliases[base].type.base
-        return records.get(base)
-
-    def location(self, base: str) -> str:
-        record = self.record(base)
-        if record is None:
-            return "0"
-        if record.name == "CUmemLocation_st":
-            return "1"
-        for member in record.fields or ():
-            if member.type.base == "CUmemLocation" and not member.type.pointers:
-                return "1 + offsetof(%s, %s)" % (base, member.name)
-        return "0"
-
-    # ------------------------------------------------------------ one argument
-
-    def argument(
-        self, function: Function, member: Member, text: Optional[str], names: Sequence[str]
-    ) -> Argument:
-        role, counter, less, fixed = _parse_role(text) if text else ("", "", 0, "")
-        count = None
-        if counter:
-            if counter not in names:
-                raise ValueError("'%s' is counted by unknown argument '%s'" % (member.name, counter))
-            count = names.index(counter)
-        base, pointers = member.type.base, member.type.pointers
-        argument = Argument(member.name, member.type, "VALUE", count=count, less=less)
-        if pointers == 0 or role == "value":
-            return self.by_value(function, argument, role)
-        if pointers == 1 and base in HANDLES and not fixed:
-            return self.handles(function, argument, role)
-        if base == "CUdevice":
-            raise ValueError("'%s' returns a device number, which a row cannot" % member.name)
-        if pointers == 1 and base == "char" and member.type.const and not role:
-            return replace(argument, kind="STRING")
-        if not role and (base == "void" or pointers > 1):
-            raise ValueError("'%s' needs a direction" % member.name)
-        role = role or ("in" if member.type.const else "out")
-        if pointers > 1 and base in HANDLES and role == "out":
-            return replace(argument, kind="OUT_HANDLES", handle=HANDLES[base], size="8")
-        kind = {"in": "IN", "out": "OUT", "inout": "INOUT"}.get(role)
-        if kind is None:
-            raise ValueError("'%s' cannot be '%s'" % (member.name, role))
-        if count is not None:
-            if kind == "INOUT":
-                raise ValueError("'%s': an array goes one way" % member.name)
-            kind += "_ARRAY"
-        elif kind == "IN" and less:
-            raise ValueError("'%s' counts nothing" % member.name)
-        if base == "void" and pointers == 1 and not fixed:
-            size = "1"
-            if count is None:
-                raise ValueError("'%s' needs a length" % member.name)
-        else:
-            size = fixed or "sizeof(%s)" % (base if pointers == 1 else "void *")
-        location = self.location(base) if pointers == 1 else "0"
-        return replace(argument, kind=kind, size=size, location=location)
-
-    def by_value(self, function: Function, argument: Argument, role: str) -> Argument:
-        base, pointers = argument.type.base, argument.type.pointers
-        size = "sizeof(%s)" % (base + " " + "*" * pointers).strip()
-        if base in HANDLES and not pointers:
-            first = function.prototype is not None and function.prototype.arguments[0]
-            frees = role == "free" or (
-                not role and _FREES.search(function.name) and first and first.name == argument.name
-            )
-            kind = "FREE_HANDLE" if frees else "HANDLE"
-            return replace(argument, kind=kind, handle=HANDLES[base], size=size)
-        if base == "CUdevice" and not pointers:
-            return replace(argument, kind="DEVICE", size=size)
-        if base == "CUmemLocation" and not pointers:
-            return replace(argument, kind="LOCATION", size=size)
-        if role not in ("", "value"):
-            raise ValueError("'%s' is a value, not '%s'" % (argument.name, role))
-        if not pointers and self.scalar(base) in (None, "float", "double"):
-            raise ValueError("'%s' cannot be passed by value" % argument.name)
-        return replace(argument, size=size)
-
-    def handles(self, function: Function, argument: Argument, role: str) -> Argument:
-        handle = HANDLES[argument.type.base]
-        if argument.count is not None:
-            given = role == "in" or (not role and argument.type.const)
-            kind = "IN_HANDLES" if given else "OUT_HANDLES"
-            return replace(argument, kind=kind, handle=handle, size="8")
-        if argument.type.const or role in ("in", "inout"):
-            raise ValueError("'%s' needs a length" % argument.name)
-        created = role == "new" or (not role and _CREATES.search(function.name))
-        if role not in ("", "new", "found", "out"):
-            raise ValueError("'%s' cannot be '%s'" % (argument.name, role))
-        kind = "NEW_HANDLE" if created else "FOUND_HANDLE"
-        return replace(argument, kind=kind, handle=handle, size="8")
-
-
-_ROLE = re.compile(r"^(in|out|inout|value|new|found|free)?(?:\[(\w+)(?:-(\d+))?\]|\((\d+)\))?$")
-
-
-def _parse_role(text: str) -> Tuple[str, str, int, str]:
-    match = _ROLE.match(text)
-    if not match:
-        raise ValueError("'%s' is not a role such as in, out, in[count], out(8)" % text)
-    return match.group(1) or "", match.group(2) or "", int(match.group(3) or 0), match.group(4) or ""
+            raise self.fail(place, f"'{function.name}': {error}") from error
+        return replace(function, arguments=found)
 
 
 def load_softgpu(path: Path, shown: str, exported: Set[str]) -> Tuple[str, ...]:
@@ -478,7 +317,7 @@ def load_softgpu(path: Path, shown: str, exported: Set[str]) -> Tuple[str, ...]:
     for name in names:
         line = toml_lines.line_of_string(text, name)
         if name not in exported:
-            raise SpecError(shown, line, "unknown function '%s'" % name)
+            raise SpecError(shown, line, f"unknown function '{name}'")
         if name <= previous:
             what = "duplicate '%s'" if name == previous else "not sorted: '%s'"
             raise SpecError(shown, line, what % name)

@@ -18,18 +18,19 @@ _KEY = re.compile(r"^\s*([A-Za-z0-9_-]+|\"[^\"]*\")\s*=")
 
 class TomlError(Exception):
     def __init__(self, line: int, why: str) -> None:
-        super().__init__("line %d: %s" % (line, why))
+        super().__init__(f"line {line}: {why}")
         self.line = line
         self.why = why
 
 
 def parse(text: str) -> Dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        found: Dict[str, Any] = tomllib.loads(text)
+        return found
     except tomllib.TOMLDecodeError as error:
-        found = re.search(r" \(at line (\d+), column \d+\)$", str(error))
-        line = int(found.group(1)) if found else text.count("\n")
-        why = str(error)[: found.start()] if found else str(error)
+        place = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+        line = int(place.group(1)) if place else text.count("\n")
+        why = str(error)[: place.start()] if place else str(error)
         raise TomlError(line, why) from error
 
 
@@ -52,6 +53,6 @@ def find_lines(text: str) -> Dict[Tuple[str, ...], int]:
 
 def line_of_string(text: str, value: str) -> int:
     """The last line that holds "value"."""
-    quoted = '"%s"' % value
+    quoted = f'"{value}"'
     found = [n for n, line in enumerate(text.splitlines(), 1) if quoted in line]
     return found[-1] if found else 1

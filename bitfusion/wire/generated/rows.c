@@ -753,4 +753,5 @@ const struct bf_row bf_rows[] = {
 
 const unsigned bf_row_count = sizeof(bf_rows) / sizeof(bf_rows[0]);
 
-_Static_assert(BF_CALL_END == BF_FIRST_ROW + sizeof(bf_rows) / sizeof(bf_rows[0]), "calls.h");
+_Static_assert(BF_CALL_END - BF_FIRST_ROW ==
+		       sizeof(bf_rows) / sizeof(bf_rows[0]), "calls.h");
