@@ -55,21 +55,21 @@ def _row_output(function: Function, argument: Argument) -> List[str]:
     return ["\tif (%s)\n\t\tmemset(%s, 0, %s);" % (argument.name, argument.name, size)]
 
 
-def _plain_output(spec: Spec, member: Member) -> List[str]:
-    """The same without a row: only what can be no input."""
+def _plain_output(spec: Spec, function: Function, member: Member) -> List[str]:
+    """The same without a row: only what can be no input; a struct only where the name says Get."""
     type_ = member.type
+    zero = "\tif (%s)\n\t\tmemset(%s, 0, sizeof *%s);" % ((member.name,) * 3)
     if type_.pointers != 1 or type_.const or type_.base in _NO_OUTPUT:
         return []
     if type_.base in HANDLES:
         return [_handle(member, "null_mint()")]
-    if type_.base in spec.declarations.records():
-        return []
     aliases = spec.declarations.aliases()
-    alias = aliases.get(type_.base)
-    if alias is not None and not alias.type.pointers and alias.type.base not in aliases:
-        if alias.type.base in spec.declarations.records():
-            return []
-    return ["\tif (%s)\n\t\tmemset(%s, 0, sizeof *%s);" % ((member.name,) * 3)]
+    base = type_.base
+    while base in aliases and not aliases[base].type.pointers:
+        base = aliases[base].type.base
+    if base in spec.declarations.records() and "Get" not in function.name:
+        return []
+    return [zero]
 
 
 def _call(name: str, prototype: Prototype) -> List[str]:
@@ -86,7 +86,7 @@ def _body(spec: Spec, function: Function, prototype: Prototype) -> List[str]:
             lines += _row_output(function, argument)
     elif function.class_ != "absent":
         for member in prototype.arguments:
-            lines += _plain_output(spec, member)
+            lines += _plain_output(spec, function, member)
     return [*lines, "\treturn CUDA_SUCCESS;"]
 
 

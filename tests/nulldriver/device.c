@@ -98,7 +98,7 @@ CUresult cuGetProcAddress_v2(const char *symbol, void **function, int version, c
 
 CUresult cuGetProcAddress(const char *symbol, void **function, int version, cuuint64_t flags)
 {
-	return abi_get_proc_address(symbol, function, version, flags, NULL, 13000);
+	return abi_get_proc_address_v1(symbol, function, version, flags, 13000);
 }
 
 CUresult cuGetExportTable(const void **table, const CUuuid *id)
@@ -152,6 +152,11 @@ CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice device)
 	memcpy(uuid, "bitfusion null \0", 16);
 	uuid->bytes[15] = (char)device;
 	return is_device(device) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+}
+
+CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice device)
+{
+	return cuDeviceGetUuid_v2(uuid, device);
 }
 
 CUresult cuDeviceGetPCIBusId(char *text, int size, CUdevice device)

@@ -419,12 +419,6 @@ CUresult cuDeviceGetTexture1DLinearMaxWidth(size_t *maxWidthInElements, CUarray_
 	return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice dev)
-{
-	NULL_ENTER();
-	return CUDA_SUCCESS;
-}
-
 CUresult cuDeviceGraphMemTrim(CUdevice device)
 {
 	NULL_ENTER();
