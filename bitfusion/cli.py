@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs; the only place that prints an error or ends the process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from bitfusion.errors import BitfusionError, UnknownVerb
+from bitfusion.options import HELP, describe, parse
+
+VERBS = {
+    "run": "run a program on GPUs of the pool, or of this machine",
+    "list_gpus": "show the GPUs of the pool and what is free",
+    "smi": "show the GPUs, their memory and who uses them",
+    "server": "serve this machine's GPUs",
+    "softgpu": "run a program directly on the software GPU",
+    "version": "show the version",
+    "help": "show help about a command",
+}
+
+OVERVIEW = """\
+usage: bitfusion COMMAND [options] [--] [words]
+
+{verbs}
+
+'bitfusion help COMMAND' explains one. The commonest:
+  bitfusion run -n 1 -p 0.5 -- python3 train.py
+"""
+
+
+def overview() -> str:
+    width = max(len(verb) for verb in VERBS)
+    return OVERVIEW.format(verbs="\n".join(f"  {v:{width}}  {text}" for v, text in VERBS.items()))
+
+
+def help_for(verb: str) -> str:
+    if verb not in VERBS:
+        raise UnknownVerb(verb=verb)
+    if verb == "help":
+        return overview()
+    command = importlib.import_module(f"bitfusion.commands.{verb}")
+    text = f"usage: bitfusion {verb} {command.USAGE}\n\n{command.ABOUT.strip()}\n\n"
+    return f"{text}options:\n{describe((*command.OPTIONS, HELP))}\n\n{command.EXAMPLES.strip()}\n"
+
+
+def dispatch(words: Sequence[str]) -> int:
+    verb = words[0] if words else "help"
+    verb = {"-h": "help", "--help": "help", "--version": "version"}.get(verb, verb)
+    verb = verb.replace("-", "_") if verb.replace("-", "_") in VERBS else verb
+    if verb not in VERBS:
+        raise UnknownVerb(verb=verb)
+    if verb == "help":
+        sys.stdout.write(help_for(words[1]) if len(words) > 1 else overview())
+        return 0
+    command = importlib.import_module(f"bitfusion.commands.{verb}")
+    parsed = parse(verb, command.OPTIONS, words[1:])
+    if parsed.has(HELP.key):
+        sys.stdout.write(help_for(verb))
+        return 0
+    status: int = command.run(parsed)
+    return status
+
+
+def report(error: BitfusionError) -> None:
+    text = f"bitfusion: {error}\n" + (f"hint: {error.hint}\n" if error.hint else "")
+    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+def leave(status: int) -> NoReturn:
+    """Flush and end at once: tearing the interpreter down would cost milliseconds and can change
+    nothing.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        status = status or 1
+    os._exit(status)
+
+
+def main() -> NoReturn:
+    try:
+        status = dispatch(sys.argv[1:])
+    except BitfusionError as error:
+        report(error)
+        status = error.exit_status
+    except BrokenPipeError:
+        os._exit(1)
+    except KeyboardInterrupt:
+        status = 130
+    leave(status)

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections to a server: control requests, and data connections opened with a ticket.
+
+The session lives as long as the control connection, so that connection is kept and used for every
+request.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Optional, Protocol
+
+from bitfusion import __version__
+from bitfusion.errors import (
+    BitfusionError,
+    Busy,
+    CannotReach,
+    NotAServer,
+    ServerLost,
+    ServerRefused,
+    TooMuch,
+    VersionMismatch,
+)
+from bitfusion.wire.control import (
+    MAX_ANSWER,
+    OK,
+    PROTOCOL,
+    TRANSPORT_TCP,
+    TRANSPORT_UNIX,
+    Json,
+    Reply,
+    pack_line,
+    pack_ticket,
+    unix_address,
+    unpack_object,
+)
+
+MAX_REPLY = 16 << 20
+
+
+def reason(error: OSError) -> str:
+    """Why, in a few words."""
+    if isinstance(error, (TimeoutError, socket.timeout)):
+        return "no answer in time"
+    if isinstance(error, socket.gaierror):
+        return "no such host"
+    return (error.strerror or str(error)).lower()
+
+
+class Channel(Protocol):
+    name: str
+    host: str
+
+    def fileno(self) -> int: ...
+    def request(self, method: str, path: str, body: Optional[Json] = None) -> Reply: ...
+    def close(self) -> None: ...
+
+
+class LineChannel:
+    """To a private server: one line of JSON each way."""
+
+    def __init__(
+        self, sock: socket.socket, timeout_s: float, name: str = "private server"
+    ) -> None:
+        self.name = name
+        self.host = "127.0.0.1"
+        self._socket = sock
+        self._timeout_s = timeout_s
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def request(self, method: str, path: str, body: Optional[Json] = None) -> Reply:
+        self._socket.settimeout(self._timeout_s)
+        try:
+            self._socket.sendall(pack_line({"method": method, "path": path, "body": body or {}}))
+            value = unpack_object(self._read_line())
+        except (OSError, ValueError) as error:
+            why = reason(error) if isinstance(error, OSError) else str(error)
+            raise ServerLost(server=self.name, why=why) from None
+        status, answer = value.get("status"), value.get("body")
+        assert isinstance(status, int) and isinstance(answer, dict)
+        return Reply(status, answer)
+
+    def _read_line(self) -> bytes:
+        data = b""
+        while not data.endswith(b"\n"):
+            part = self._socket.recv(65536)
+            if not part or len(data) > MAX_REPLY:
+                raise ConnectionError("it ended")
+            data += part
+        return data
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class HttpChannel:
+    """To a server on the network."""
+
+    def __init__(self, address: tuple[str, int], name: str, timeout_s: float) -> None:
+        import http.client
+
+        self.name = name
+        self.host = address[0]
+        self._connection = http.client.HTTPConnection(*address, timeout=timeout_s)
+        self._broken = http.client.HTTPException
+        try:
+            self._connection.connect()
+        except (OSError, UnicodeError) as error:
+            why = reason(error) if isinstance(error, OSError) else "not a host's name"
+            raise CannotReach(server=name, why=why) from None
+        sock = self._connection.sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def fileno(self) -> int:
+        return self._connection.sock.fileno() if self._connection.sock else -1
+
+    def request(self, method: str, path: str, body: Optional[Json] = None) -> Reply:
+        data = json.dumps(body).encode() if body is not None else None
+        headers = {"Content-Type": "application/json"} if data else {}
+        self._connection.auto_open = 0  # a new connection would not own our session
+        try:
+            self._connection.request(method, path, data, headers)
+            response = self._connection.getresponse()
+            text = response.read(MAX_REPLY)
+        except OSError as error:
+            raise ServerLost(server=self.name, why=reason(error)) from None
+        except self._broken:
+            raise NotAServer(server=self.name, why="it does not speak HTTP") from None
+        try:
+            return Reply(response.status, unpack_object(text))
+        except ValueError:
+            raise NotAServer(server=self.name, why="its answer is not JSON") from None
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def greet(channel: Channel) -> Json:
+    """Make sure that this is a server of our version."""
+    status, answer = channel.request("GET", "/v1/server")
+    if status != 200 or answer.get("product") != "bitfusion":
+        raise NotAServer(server=channel.name, why="it is not a Bitfusion server")
+    theirs, protocol = str(answer.get("version")), answer.get("protocol")
+    if protocol != PROTOCOL or theirs.split(".")[:2] != __version__.split(".")[:2]:
+        raise VersionMismatch(
+            server=channel.name,
+            theirs=theirs[:40],
+            their_protocol=protocol,
+            ours=__version__,
+            our_protocol=PROTOCOL,
+        )
+    return answer
+
+
+def explain(channel: Channel, reply: Reply, asked: str) -> BitfusionError:
+    error = reply.body.get("error")
+    kind, text = "", f"status {reply.status}"
+    if isinstance(error, dict):
+        kind, text = str(error.get("kind", "")), str(error.get("text", ""))[:300]
+    if kind == "too-much":
+        return TooMuch(asked=asked, why=text)
+    if kind == "in-use":
+        return Busy(asked=asked, why=text)
+    return ServerRefused(server=channel.name, why=text)
+
+
+class Session:
+    """GPUs claimed from one server."""
+
+    def __init__(self, channel: Channel, answer: Json, transport: str, timeout_s: float) -> None:
+        self.channel = channel
+        self.name = str(answer["session"])
+        self.software = bool(answer.get("software"))
+        self.gpus = list_of_objects(answer.get("gpus"))
+        data = answer.get("data")
+        self._data: Json = data if isinstance(data, dict) else {}
+        self._transport = transport
+        self._timeout_s = timeout_s
+
+    def open_data(self, pid: int) -> tuple[socket.socket, int]:
+        """A connection for one client process, with its ticket shown, and its transport."""
+        reply = self.channel.request("POST", f"/v1/sessions/{self.name}/tickets", {"pid": pid})
+        if reply.status != 201:
+            raise explain(self.channel, reply, "a connection")
+        sock, transport = self._connect()
+        try:
+            sock.sendall(pack_ticket(str(reply.body["ticket"])))
+            answer = read_answer(sock)
+        except OSError as error:
+            sock.close()
+            raise ServerLost(server=self.channel.name, why=reason(error)) from None
+        if answer != OK:
+            sock.close()
+            raise ServerRefused(
+                server=self.channel.name, why=answer.decode("utf-8", "replace").strip()
+            )
+        sock.settimeout(None)
+        return sock, transport
+
+    def data_port(self) -> int:
+        port = self._data.get("tcp")
+        return port if isinstance(port, int) else 0
+
+    def _connect(self) -> tuple[socket.socket, int]:
+        unix, port = self._data.get("unix"), self.data_port()
+        if isinstance(unix, str) and self._transport != "tcp":
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(self._timeout_s)
+            try:
+                sock.connect(unix_address(unix))
+                return sock, TRANSPORT_UNIX
+            except OSError as error:  # the server is on another host
+                sock.close()
+                if self._transport == "unix" or not port:
+                    raise CannotReach(server=self.channel.name, why=reason(error)) from None
+        try:
+            sock = socket.create_connection((self.channel.host, port), self._timeout_s)
+        except OSError as error:
+            raise CannotReach(server=f"{self.channel.host}:{port}", why=reason(error)) from None
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return sock, TRANSPORT_TCP
+
+
+def list_of_objects(value: object) -> list[Json]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def read_answer(sock: socket.socket) -> bytes:
+    """One line and not a byte more: what follows is for the proxy."""
+    answer = b""
+    while not answer.endswith(b"\n") and len(answer) < MAX_ANSWER:
+        byte = sock.recv(1)
+        if not byte:
+            break
+        answer += byte
+    return answer
+
+
+def claim(
+    channel: Channel, request: Json, asked: str, transport: str, timeout_s: float
+) -> Session:
+    reply = channel.request("POST", "/v1/sessions", request)
+    if reply.status != 201:
+        raise explain(channel, reply, asked)
+    return Session(channel, reply.body, transport, timeout_s)
+
+
+def list_gpus(channel: Channel) -> list[Json]:
+    reply = channel.request("GET", "/v1/gpus")
+    if reply.status != 200:
+        raise explain(channel, reply, "the list of GPUs")
+    return list_of_objects(reply.body.get("gpus"))

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of one run: private, removed at its end, and by the next run where a launcher was
+killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import stat
+
+from bitfusion import paths
+from bitfusion.errors import SystemFailure
+
+LOCK = "lock"
+SOCKET = "broker"
+
+
+class RunFolder:
+    """Holds a lock as long as its owner lives, so that others can tell a folder in use from a
+    leftover.
+    """
+
+    def __init__(self) -> None:
+        base = private_base()
+        remove_leftovers(base)
+        self.path = os.path.join(base, f"run-{secrets.token_hex(6)}")
+        try:
+            os.mkdir(self.path, 0o700)
+            self._lock = os.open(
+                os.path.join(self.path, LOCK), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+            )
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise SystemFailure(
+                what=f"make folder '{self.path}'", why=str(error.strerror)
+            ) from None
+
+    @property
+    def socket(self) -> str:
+        return os.path.join(self.path, SOCKET)
+
+    def remove(self) -> None:
+        remove(self.path)
+        os.close(self._lock)
+
+
+def private_base() -> str:
+    """A folder of ours that nobody else can write to; a squatted name is refused."""
+    base = paths.runtime_folder()
+    try:
+        os.makedirs(base, 0o700, exist_ok=True)
+        status = os.lstat(base)
+    except OSError as error:
+        raise SystemFailure(what=f"make folder '{base}'", why=str(error.strerror)) from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise SystemFailure(
+            what=f"use folder '{base}'",
+            why="it is not ours alone",
+            hint="remove it, or set TMPDIR to another folder",
+        )
+    return base
+
+
+def remove(path: str) -> None:
+    for name in (SOCKET, LOCK):
+        try:
+            os.unlink(os.path.join(path, name))
+        except OSError:
+            pass  # somebody was faster
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass
+
+
+def remove_leftovers(base: str) -> None:
+    for name in os.listdir(base):
+        if name.startswith("run-"):
+            path = os.path.join(base, name)
+            try:
+                lock = os.open(os.path.join(path, LOCK), os.O_RDWR | os.O_CLOEXEC)
+            except OSError:
+                continue  # just being made, or just being removed
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(path)
+            except OSError:
+                pass  # in use
+            finally:
+                os.close(lock)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a program with GPUs: a session, a broker, the program, and everything put back at its end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Optional
+
+from bitfusion import __version__, log, paths
+from bitfusion.client.broker import Broker
+from bitfusion.client.control import Session
+from bitfusion.client.folder import RunFolder
+from bitfusion.client.program import Program
+from bitfusion.wire.control import Json
+
+MIB = 1 << 20
+
+
+def environment_for(session_software: bool, socket: str, base: dict[str, str]) -> dict[str, str]:
+    """What the program sees: our libraries first, and where the broker is."""
+    folder = os.path.dirname(paths.library(paths.CLIENT_LIBRARY))
+    environment = dict(base)
+    prepend(environment, "LD_LIBRARY_PATH", folder)
+    environment["BITFUSION_SOCKET"] = socket
+    if session_software:
+        add_linker(environment)
+    return environment
+
+
+def prepend(environment: dict[str, str], name: str, value: str) -> None:
+    rest = environment.get(name, "")
+    environment[name] = f"{value}:{rest}" if rest else value
+
+
+def add_linker(environment: dict[str, str]) -> None:
+    """NVIDIA's nvJitLink makes code for real GPUs only; ours keeps PTX, which software GPUs run."""
+    path = os.path.join(paths.library_folder(), paths.SOFTGPU_LINKER)
+    if os.path.exists(path):
+        prepend(environment, "LD_PRELOAD", path)
+
+
+def describe(session: Session, words: Sequence[str]) -> None:
+    gpus = session.gpus
+    indexes = " ".join(str(gpu["index"]) for gpu in gpus)
+    memory = size_of(gpus[0], "memory")
+    share = memory / (size_of(gpus[0], "total") or 1)
+    name = session.channel.name
+    log.info(
+        f"Requesting GPUs [{indexes}] with {memory // MIB} MiB of memory from {name}, "
+        f"with version {__version__}"
+    )
+    log.info(f"Locked {len(gpus)} GPUs with partial memory {share:.4g}")
+    command = " ".join(words)
+    log.info(
+        f"Running client command '{command}' on {len(gpus)} GPUs, with the following servers:"
+    )
+    log.info(f"{name} {session.data_port() or '-'} {session.name} {__version__}")
+
+
+def size_of(gpu: Json, key: str) -> int:
+    value = gpu.get(key)
+    return value if isinstance(value, int) else 0
+
+
+def run_program(
+    session: Session, path: str, words: Sequence[str], base: Optional[dict[str, str]] = None
+) -> int:
+    """Returns the program's wait status."""
+    describe(session, words)
+    folder = RunFolder()
+    try:
+        environment = environment_for(session.software, folder.socket, dict(base or os.environ))
+        broker = Broker(folder.socket, session, session.channel.fileno(), lambda: lost(session))
+        program = Program(path, words, environment)  # forks, so before the broker's thread starts
+        broker.start()
+        status = program.wait()
+        broker.stop()
+    finally:
+        folder.remove()
+    return status
+
+
+def lost(session: Session) -> None:
+    log.error(f"lost {session.channel.name}: the program's GPUs are gone")

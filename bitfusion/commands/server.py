@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bitfusion server: serve this machine's GPUs to the network."""
+
+from __future__ import annotations
+
+import os
+
+from bitfusion import config, inventory, log, paths
+from bitfusion.errors import UsageError
+from bitfusion.options import Option, Parsed
+
+USAGE = "[--config FILE] [options]"
+ABOUT = """\
+Serve this machine's GPUs, or software GPUs where it has none, until SIGTERM. Connections are not
+encrypted and
+clients are not asked who they are: listen on loopback, or on a network that you trust."""
+OPTIONS = (
+    Option(
+        ("--config",), "FILE", "settings (default: /etc/bitfusion/server.toml where it exists)"
+    ),
+    config.option("server.listen"),
+    config.option("server.data_ports"),
+    config.option("server.driver"),
+    config.option("server.spare_workers"),
+    config.option("server.state_dir"),
+    Option(("-q", "--quiet"), "", "log warnings and errors only"),
+)
+EXAMPLES = """\
+examples:
+  bitfusion server --config /etc/bitfusion/server.toml
+  BITFUSION_SOFTGPU_GPUS=4 bitfusion server --listen 127.0.0.1:56001"""
+
+
+def run(parsed: Parsed) -> int:
+    if parsed.words:
+        raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[0]}'")
+    given = parsed.text("config")
+    if given is not None and not os.path.exists(given):
+        raise UsageError(verb=parsed.verb, why=f"no such file '{given}'")
+    files = (given,) if given else (paths.system_file("server.toml"),)
+    settings = config.load(files, parsed, ("server", "softgpu"))
+    log.set_level(log.WARN if parsed.has("quiet") else log.INFO)
+    from bitfusion.server import public
+
+    found = inventory.find(
+        settings.text("server.driver"),
+        settings.number("softgpu.gpus") or 1,
+        settings.number("softgpu.memory"),
+    )
+    public.serve(found, settings)
+    return 0

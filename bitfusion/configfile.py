@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a TOML file into (setting, text, file:line). Apart from config.py, so that a run without a
+file stays fast.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Container, Iterator
+
+from bitfusion.errors import ConfigError, MissingPackage
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    try:
+        import tomli as tomllib
+    except ImportError:
+        raise MissingPackage(what="read the configuration", package="tomli") from None
+
+MAX_FILE = 1 << 20
+
+
+def find_line(text: str, section: str, key: str) -> int:
+    """The line where a key of a section stands; the section's own where the key is not found; else
+    1.
+    """
+    current, section_line = "", 1
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\s*([\w.-]+)\s*\]", line)
+        if header:
+            current = header.group(1)
+            section_line = number if current == section else section_line
+        elif (
+            current == section and key and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line)
+        ):
+            return number
+    return section_line
+
+
+def as_text(value: object, place: str) -> str:
+    if isinstance(value, list):
+        return ",".join(as_text(item, place) for item in value)
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise ConfigError(place=place, why=f"'{value}' is not a text, a number or a list of them")
+
+
+def parse_toml(text: str, path: str) -> dict[str, object]:
+    try:
+        loaded: dict[str, object] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        line = found.group(1) if found else str(len(text.splitlines()))
+        why = re.sub(r" \(at .*\)$", "", str(error))
+        raise ConfigError(place=f"{path}:{line}", why=why) from None
+    return loaded
+
+
+def read(path: str, known: Container[str]) -> Iterator[tuple[str, str, str]]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(MAX_FILE)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(place=path, why=getattr(error, "strerror", None) or str(error)) from None
+    for section, table in parse_toml(text, path).items():
+        if not isinstance(table, dict):
+            raise ConfigError(
+                place=f"{path}:{find_line(text, '', section)}",
+                why=f"unknown key '{section}' outside any section",
+            )
+        for key, value in table.items():
+            place = f"{path}:{find_line(text, section, key)}"
+            name = f"{section}.{key}"
+            if name not in known:
+                raise ConfigError(place=place, why=f"unknown key '{key}' in [{section}]")
+            yield name, as_text(value, place), place

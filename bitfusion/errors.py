@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that can fail in a way the user can understand: text and exit status of each.
+
+Library code raises these; only cli.py turns them into lines and exit statuses.
+"""
+
+from __future__ import annotations
+
+
+class BitfusionError(Exception):
+    """A known failure: `what failed: why`, the exit status, and what to do about it where that is
+    known.
+    """
+
+    template = "{what}"
+    exit_status = 1
+    hint = ""
+
+    def __init__(self, hint: str = "", **fields: object) -> None:
+        super().__init__(self.template.format(**fields))
+        self.hint = hint or self.hint.format(**fields)
+
+
+class UsageError(BitfusionError):
+    template = "{verb}: {why}"
+    exit_status = 2
+    hint = "see 'bitfusion help {verb}'"
+
+
+class UnknownVerb(BitfusionError):
+    template = "unknown command '{verb}'"
+    exit_status = 2
+    hint = "see 'bitfusion help'"
+
+
+class ConfigError(BitfusionError):
+    template = "{place}: {why}"
+    exit_status = 2
+
+
+class TooMuch(BitfusionError):
+    """More than there is at all: waiting would not help."""
+
+    template = "cannot give {asked}: {why}"
+    exit_status = 2
+    hint = "see 'bitfusion list_gpus'"
+
+
+class Busy(BitfusionError):
+    """There is enough, but others have it now."""
+
+    template = "cannot give {asked}: {why}"
+    hint = "try again later; 'bitfusion list_gpus' shows what is free"
+
+
+class ProgramNotFound(BitfusionError):
+    template = "cannot run '{program}': not found"
+    exit_status = 127
+
+
+class ProgramNotExecutable(BitfusionError):
+    template = "cannot run '{program}': {why}"
+    exit_status = 126
+
+
+class CannotReach(BitfusionError):
+    template = "cannot reach '{server}': {why}"
+    hint = "is the server up? systemctl status bitfusion-server"
+
+
+class NotAServer(BitfusionError):
+    template = "cannot use '{server}': {why}"
+    hint = "is that the address of a Bitfusion server?"
+
+
+class VersionMismatch(BitfusionError):
+    template = (
+        "cannot use server '{server}': it has version {theirs} (protocol {their_protocol}),"
+        " this is version {ours} (protocol {our_protocol})"
+    )
+    hint = "install the same version on both machines"
+
+
+class ServerRefused(BitfusionError):
+    template = "server '{server}' refused: {why}"
+
+
+class ServerLost(BitfusionError):
+    template = "lost server '{server}': {why}"
+
+
+class NotBuilt(BitfusionError):
+    template = "cannot find '{path}': {why}"
+    hint = "run 'make' in the checkout, or set BITFUSION_LIBDIR"
+
+
+class DriverUnusable(BitfusionError):
+    template = "cannot use driver '{path}': {why}"
+
+
+class CannotListen(BitfusionError):
+    template = "cannot listen on '{address}': {why}"
+
+
+class MissingPackage(BitfusionError):
+    template = "cannot {what}: the Python package '{package}' is not installed"
+    hint = "python3 -m pip install {package}"
+
+
+class SystemFailure(BitfusionError):
+    """The operating system refused something that normally works."""
+
+    template = "cannot {what}: {why}"

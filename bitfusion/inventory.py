@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The GPUs of this machine: real ones by NVML, those of a given driver, or software ones.
+
+The only importer of pynvml, which is optional.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bitfusion import paths
+from bitfusion.errors import DriverUnusable
+
+MAX_SOFTWARE_GPUS = 16
+SOFTWARE_NAME = "Bitfusion Software GPU"
+PROBE_TIMEOUT_S = 60
+
+
+class Gpu(NamedTuple):
+    name: str
+    memory: int  # bytes
+    uuid: str = ""
+
+
+class Inventory(NamedTuple):
+    gpus: tuple[Gpu, ...]
+    driver: str  # the libcuda.so.1 to load
+    origin: str  # in words, for log lines
+    environment: dict[str, str]  # what a process that loads the driver needs
+    driver_version: str = ""
+    software: bool = False
+
+
+def software(count: int, memory: int) -> Inventory:
+    count = max(1, min(count, MAX_SOFTWARE_GPUS))
+    environment = {"BITFUSION_SOFTGPU_GPUS": str(count), "BITFUSION_SOFTGPU_MEMORY": str(memory)}
+    gpus = tuple(Gpu(SOFTWARE_NAME, memory, f"software-{index}") for index in range(count))
+    return Inventory(
+        gpus, paths.library(paths.SOFTGPU_LIBRARY), "software GPUs", environment, software=True
+    )
+
+
+def has_nvidia_driver() -> bool:
+    """Cheap: decides whether it is worth loading NVML at all."""
+    return any(map(os.path.exists, ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg")))
+
+
+def nvidia() -> Inventory:
+    """The machine's own GPUs; without pynvml the driver itself is asked."""
+    try:
+        import pynvml
+    except ImportError:
+        return of_driver("libcuda.so.1")
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise DriverUnusable(path="libnvidia-ml.so.1", why=str(error)) from None
+    gpus = []
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        gpus.append(
+            Gpu(
+                _text(pynvml.nvmlDeviceGetName(handle)),
+                int(memory.total),
+                _text(pynvml.nvmlDeviceGetUUID(handle)),
+            )
+        )
+    version = _text(pynvml.nvmlSystemGetDriverVersion())
+    pynvml.nvmlShutdown()
+    return Inventory(tuple(gpus), "libcuda.so.1", "this machine's GPUs", {}, version)
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def of_driver(path: str) -> Inventory:
+    """Ask a driver; in a child process, because it may crash and can never be unloaded."""
+    answer = _in_child(path)
+    if "error" in answer:
+        raise DriverUnusable(path=path, why=str(answer["error"]))
+    devices = answer.get("devices")
+    if not isinstance(devices, list) or not devices:
+        raise DriverUnusable(path=path, why="it has no device")
+    gpus = tuple(Gpu(str(d["name"]), int(d["total_memory"]), str(d["uuid"])) for d in devices)
+    return Inventory(gpus, path, f"driver '{path}'", {}, str(devices[0].get("driver_version", "")))
+
+
+def _in_child(path: str) -> dict[str, object]:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _answer_and_end(path, writer)
+    os.close(writer)
+    try:
+        text = _read_all(reader)
+    finally:
+        os.close(reader)
+        _, status = os.waitpid(child, 0)
+    if not text:
+        return {"error": f"it ended the process that loaded it (wait status {status})"}
+    loaded = json.loads(text)
+    return loaded if isinstance(loaded, dict) else {"error": "no answer"}
+
+
+def _read_all(reader: int) -> bytes:
+    return b"".join(iter(lambda: os.read(reader, 65536), b""))
+
+
+def _answer_and_end(path: str, writer: int) -> None:
+    """In the child: whatever happens, write one JSON text at most and end."""
+    try:
+        import signal
+
+        from bitfusion.executor import core
+
+        signal.alarm(PROBE_TIMEOUT_S)
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1):
+            os.dup2(null, fd)
+        text = json.dumps({"devices": core.probe(path)})
+    except BaseException as error:
+        text = json.dumps({"error": str(error) or type(error).__name__})
+    os.write(writer, text.encode())
+    os._exit(0)
+
+
+def find(driver: str, software_gpus: int, software_memory: int) -> Inventory:
+    """What a server on this machine would serve."""
+    if driver:
+        if "/" in driver and not os.path.exists(driver):
+            raise DriverUnusable(path=driver, why="no such file")
+        return of_driver(os.path.abspath(driver) if "/" in driver else driver)
+    if has_nvidia_driver():
+        found = nvidia()
+        if found.gpus:
+            return found
+    return software(software_gpus, software_memory)
+
+
+def describe(gpus: Iterable[Gpu]) -> str:
+    return ", ".join(gpu.name for gpu in gpus)

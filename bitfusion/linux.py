@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Linux offers and Python 3.9 does not: signalfd, prctl, memfd, credentials of a Unix
+socket's peer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+SFD_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
+SIGINFO_SIZE = 128
+
+
+class SignalInfo(NamedTuple):
+    number: int
+    code: int
+    pid: int
+
+    @property
+    def from_kernel(self) -> bool:
+        """Made by the kernel: a terminal's key, a hang-up; it went to the whole foreground group."""
+        return self.code > 0
+
+
+def die_with_parent(signal_number: int, parent: int) -> None:
+    """Ask for a signal when the parent ends; to be repeated after a change of user, which clears
+    it.
+    """
+    _libc.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before we asked
+        os.kill(os.getpid(), signal_number)
+
+
+def set_process_name(name: str) -> None:
+    """The name that ps and top show; the kernel keeps 15 bytes."""
+    _libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def open_signals(numbers: Iterable[int], blocking: bool = False) -> int:
+    """Block these signals and return a descriptor that tells of them instead."""
+    numbers = set(numbers)
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    mask = 0
+    for number in numbers:
+        mask |= 1 << (number - 1)
+    sigset = (ctypes.c_ubyte * 128).from_buffer_copy(mask.to_bytes(128, "little"))
+    flags = 0o2000000 if blocking else SFD_NONBLOCK_CLOEXEC
+    fd: int = _libc.signalfd(-1, ctypes.byref(sigset), flags)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return fd
+
+
+def read_signals(fd: int) -> list[SignalInfo]:
+    """The signals that have come; empty when there are none on a non-blocking descriptor."""
+    try:
+        data = os.read(fd, 16 * SIGINFO_SIZE)
+    except BlockingIOError:
+        return []
+    found = []
+    for start in range(0, len(data), SIGINFO_SIZE):
+        number, _errno, code, pid = struct.unpack_from("=IiiI", data, start)
+        found.append(SignalInfo(number, code, pid))
+    return found
+
+
+def close_all_but(wanted: Iterable[int]) -> None:
+    """Close every descriptor above 2 except these."""
+    keep = set(wanted)
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2 and fd not in keep:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # the one that listed the folder
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """(pid, uid, gid) of the process at the other end of a Unix socket."""
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid, gid = struct.unpack("=iII", data)
+    return pid, uid, gid

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Log lines, `[LEVEL] time text`, on stderr. Silent until a command sets a level."""
+
+from __future__ import annotations
+
+import os
+import time
+
+DEBUG, INFO, WARN, ERROR, SILENT = range(5)
+NAMES = ("DEBUG", "INFO", "WARN", "ERROR")
+
+_level = SILENT
+_said: set[str] = set()
+
+
+def set_level(level: int) -> None:
+    global _level
+    _level = level
+
+
+def level() -> int:
+    return _level
+
+
+def format_line(level: int, text: str, now_s: float) -> str:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s))
+    return f"[{NAMES[level]}] {stamp} {text}\n"
+
+
+def _write(level: int, text: str) -> None:
+    if level < _level:
+        return
+    line = format_line(level, text, time.time())
+    try:
+        os.write(2, line.encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass  # nobody reads our stderr any more; that must not end a session
+
+
+def debug(text: str) -> None:
+    _write(DEBUG, text)
+
+
+def info(text: str) -> None:
+    _write(INFO, text)
+
+
+def warn(text: str) -> None:
+    _write(WARN, text)
+
+
+def error(text: str) -> None:
+    _write(ERROR, text)
+
+
+def once(text: str) -> None:
+    """Warn about it the first time only."""
+    if text not in _said and len(_said) < 1000:
+        _said.add(text)
+        warn(text)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command lines: options as a table, parsed and explained. Pure; flags end at the first word that
+is not one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+from bitfusion.errors import UsageError
+
+
+class Option(NamedTuple):
+    names: tuple[str, ...]  # ("-n", "--num_gpus"); the last one names the value
+    value: str  # what help calls the value; "" for a flag without one
+    help: str
+
+    @property
+    def key(self) -> str:
+        return canonical(self.names[-1])
+
+
+class Parsed:
+    """What a command line said: options by key, and the words after them."""
+
+    def __init__(self, verb: str, table: Sequence[Option] = ()) -> None:
+        self.verb = verb
+        self.table = tuple(table)
+        self.values: dict[str, str] = {}
+        self.words: list[str] = []
+
+    def has(self, key: str) -> bool:
+        return key in self.values
+
+    def text(self, key: str) -> Optional[str]:
+        return self.values.get(key)
+
+
+HELP = Option(("-h", "--help"), "", "show this help")
+
+
+def canonical(name: str) -> str:
+    """--server-list and --server_list are the same option."""
+    return name.lstrip("-").replace("-", "_")
+
+
+def _find(table: Sequence[Option], word: str, verb: str) -> Option:
+    for option in table:
+        for name in option.names:
+            same_long = word.startswith("--") and name.startswith("--")
+            if word == name or (same_long and canonical(word) == canonical(name)):
+                return option
+    raise UsageError(verb=verb, why=f"unknown option '{word}'")
+
+
+def _split(table: Sequence[Option], word: str, verb: str) -> tuple[Option, Optional[str]]:
+    """An option and the value stuck to it: --name=value, -nVALUE, or neither."""
+    if word.startswith("--"):
+        name, equals, value = word.partition("=")
+        return _find(table, name, verb), value if equals else None
+    option = _find(table, word[:2], verb)
+    if len(word) == 2:
+        return option, None
+    if not option.value:
+        raise UsageError(verb=verb, why=f"unknown option '{word}'")
+    return option, word[2:].removeprefix("=")
+
+
+def parse(verb: str, table: Sequence[Option], words: Sequence[str]) -> Parsed:
+    parsed = Parsed(verb, table)
+    rest = list(words)
+    while rest and rest[0].startswith("-") and rest[0] != "-":
+        word = rest.pop(0)
+        if word == "--":
+            break
+        option, value = _split((*table, HELP), word, verb)
+        if option.value and value is None:
+            if not rest:
+                raise UsageError(verb=verb, why=f"option '{word}' needs a value, {option.value}")
+            value = rest.pop(0)
+        if not option.value and value is not None:
+            raise UsageError(verb=verb, why=f"option '{option.names[-1]}' takes no value")
+        if option.key in parsed.values and option.value:
+            raise UsageError(verb=verb, why=f"option '{option.names[-1]}' is given twice")
+        parsed.values[option.key] = value if value is not None else ""
+    parsed.words = rest
+    return parsed
+
+
+def describe(table: Sequence[Option]) -> str:
+    """The lines of help about options."""
+    heads = [", ".join(o.names) + (f" {o.value}" if o.value else "") for o in table]
+    width = min(30, max((len(head) for head in heads), default=0))
+    lines = []
+    for option, head in zip(table, heads):
+        if len(head) > width:
+            lines += [f"  {head}", f"  {'':{width}}  {option.help}"]
+        else:
+            lines.append(f"  {head:{width}}  {option.help}")
+    return "\n".join(lines)
+
+
+def positive(verb: str, name: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1 or len(text) > 9:
+        raise UsageError(verb=verb, why=f"{name} must be a whole number above 0, not '{text}'")
+    return int(text)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the parts of Bitfusion lie, in a checkout and installed. The one place that knows."""
+
+from __future__ import annotations
+
+import os
+
+from bitfusion.errors import NotBuilt
+
+PACKAGE = os.path.dirname(os.path.realpath(__file__))
+ROOT = os.path.dirname(PACKAGE)
+
+CLIENT_LIBRARY = "client/libcuda.so.1"
+EXECUTOR_LIBRARY = "server/libbfexecutor.so"
+SOFTGPU_LIBRARY = "softgpu/libcuda.so.1"
+SOFTGPU_LINKER = "softgpu/libnvJitLink.so.13"
+INSTALLED = ("/usr/lib/bitfusion", "/usr/local/lib/bitfusion")
+
+
+def library_folder() -> str:
+    """The folder that holds client/, server/ and softgpu/."""
+    given = os.environ.get("BITFUSION_LIBDIR")
+    if given:
+        return os.path.abspath(given)
+    built = os.path.join(ROOT, "build", "lib")
+    for folder in (built, *INSTALLED):
+        if os.path.isdir(folder):
+            return folder
+    return built
+
+
+def library(name: str) -> str:
+    """The path of one of our libraries; raises NotBuilt where it is missing."""
+    path = os.path.join(library_folder(), name)
+    if not os.path.exists(path):
+        raise NotBuilt(path=path, why="no such file")
+    return path
+
+
+def executor_library() -> str:
+    return library(EXECUTOR_LIBRARY)
+
+
+def system_file(name: str) -> str:
+    return os.path.join("/etc/bitfusion", name)
+
+
+def user_file(name: str) -> str:
+    return os.path.join(os.path.expanduser("~"), ".bitfusion", name)
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def state_folder() -> str:
+    if is_root():
+        return "/var/lib/bitfusion"
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(base, "bitfusion")
+
+
+def runtime_folder() -> str:
+    """Where the folders of running commands lie; made on demand, ours alone."""
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    if base and os.path.isdir(base) and os.access(base, os.W_OK):
+        return os.path.join(base, "bitfusion")
+    base = os.environ.get("TMPDIR") or "/tmp"
+    return os.path.join(base, f"bitfusion-{os.geteuid()}")

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data connections: one line with a ticket, in time and of bounded length; then the socket is a
+worker's.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from bitfusion import log
+from bitfusion.server.loop import READ, Loop
+from bitfusion.wire.control import MAX_TICKET_LINE, unpack_ticket
+
+TICKET_PATIENCE_S = 5.0
+MAX_PENDING = 256  # connections that have not shown a ticket yet
+BACKLOG = 128
+
+Redeem = Callable[[str, socket.socket], bool]
+
+
+class Pending:
+    """A connection whose ticket has not come yet."""
+
+    def __init__(self, listener: DataListener, sock: socket.socket) -> None:
+        self._listener = listener
+        self._socket = sock
+        self._line = b""
+        sock.setblocking(False)
+        listener.loop.watch(sock.fileno(), READ, self._read)
+        self._timer = listener.loop.after(
+            TICKET_PATIENCE_S, lambda: self._end("no ticket in time")
+        )
+
+    def _read(self, _events: int) -> None:
+        try:
+            data = self._socket.recv(MAX_TICKET_LINE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._line += data
+        if not data:
+            self._end("it went away")
+        elif b"\n" in self._line or len(self._line) >= MAX_TICKET_LINE:
+            self._redeem()
+
+    def _redeem(self) -> None:
+        line, _, rest = self._line.partition(b"\n")
+        ticket = None if rest or len(self._line) > MAX_TICKET_LINE else unpack_ticket(line)
+        if ticket is None:
+            self._end("not a ticket")
+            return
+        self._forget()
+        if not self._listener.redeem(ticket, self._socket):
+            self._refuse("unknown or used ticket")
+        self._socket.close()
+
+    def _end(self, why: str) -> None:
+        self._forget()
+        self._refuse(why)
+        self._socket.close()
+
+    def _refuse(self, why: str) -> None:
+        log.debug(f"refused a data connection: {why}")
+        try:
+            self._socket.send(f"ERR {why}\n".encode())
+        except OSError:
+            pass  # it does not matter to a peer that is gone
+
+    def _forget(self) -> None:
+        self._timer.cancel()
+        self._listener.loop.unwatch(self._socket.fileno())
+        self._listener.pending.discard(self)
+
+
+class DataListener:
+    def __init__(self, loop: Loop, sock: socket.socket, redeem: Redeem) -> None:
+        self.loop = loop
+        self.pending: set[Pending] = set()
+        self._socket = sock
+        self.redeem = redeem
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+        loop.watch(sock.fileno(), READ, self._accept)
+
+    def _accept(self, _events: int) -> None:
+        try:
+            sock, _address = self._socket.accept()
+        except OSError:
+            return  # gone again, or no descriptors left: the next turn tries again
+        if len(self.pending) >= MAX_PENDING:
+            sock.close()
+            return
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.pending.add(Pending(self, sock))
+
+    def close(self) -> None:
+        self.loop.unwatch(self._socket.fileno())
+        self._socket.close()

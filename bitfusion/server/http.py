@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control plane as HTTP/1.1: h11 does the protocol, this file only joins it to calls and
+replies.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Optional
+
+from bitfusion.errors import MissingPackage
+from bitfusion.server.peer import BrokenRules
+from bitfusion.wire.control import MAX_BODY, Call, Reply, failure, unpack_object
+
+try:
+    import h11
+except ImportError:
+    raise MissingPackage(what="serve", package="h11") from None
+
+MAX_HEADERS = 16 << 10
+
+
+class HttpCodec:
+    def __init__(self) -> None:
+        self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADERS)
+        self._request: Optional[h11.Request] = None
+        self._body = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        try:
+            self._connection.receive_data(data)
+        except h11.RemoteProtocolError as error:
+            raise BrokenRules(str(error)) from None
+
+    def next_call(self) -> Optional[Call]:
+        while True:
+            try:
+                event = self._connection.next_event()
+            except h11.RemoteProtocolError as error:
+                raise BrokenRules(str(error)) from None
+            if (
+                event is h11.NEED_DATA
+                or event is h11.PAUSED
+                or isinstance(event, h11.ConnectionClosed)
+            ):
+                return None
+            if isinstance(event, h11.Request):
+                self._request = event
+                self._body.clear()
+            elif isinstance(event, h11.Data):
+                self._body += event.data
+                if len(self._body) > MAX_BODY:
+                    raise BrokenRules("a request's body is too long")
+            elif isinstance(event, h11.EndOfMessage):
+                return self._call()
+
+    def _call(self) -> Call:
+        assert self._request is not None
+        try:
+            body = unpack_object(bytes(self._body)) if self._body else {}
+        except ValueError as error:
+            raise BrokenRules(f"a request's body is not JSON: {error}") from None
+        method = self._request.method.decode("ascii")
+        return Call(method, self._request.target.decode("ascii", "replace"), body)
+
+    def reply(self, reply: Reply) -> bytes:
+        body = json.dumps(reply.body).encode() + b"\n"
+        headers = [
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+        ]
+        head = self._request is not None and self._request.method == b"HEAD"
+        data = self._send(h11.Response(status_code=reply.status, headers=headers))
+        data += self._send(h11.Data(data=b"" if head else body))
+        data += self._send(h11.EndOfMessage())
+        if self._connection.our_state is h11.DONE and self._connection.their_state is h11.DONE:
+            self._connection.start_next_cycle()
+        return data
+
+    def _send(self, event: h11.Event) -> bytes:
+        return self._connection.send(event) or b""
+
+    def complain(self, text: str) -> bytes:
+        if self._connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return b""
+        try:
+            return self.reply(failure(400, "bad-request", text))
+        except h11.LocalProtocolError:
+            return b""

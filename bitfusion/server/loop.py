@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One selectors loop: descriptors, timers, signals. No threads, and nothing that it calls may
+block.
+"""
+
+from __future__ import annotations
+
+import heapq
+import selectors
+import time
+from collections.abc import Callable
+from typing import Optional
+
+from bitfusion import linux, log
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+SLOW_TURN_S = 0.1
+
+
+class Timer:
+    def __init__(self, due_s: float, action: Callable[[], object]) -> None:
+        self.due_s = due_s
+        self.action: Optional[Callable[[], object]] = action
+
+    def cancel(self) -> None:
+        self.action = None
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.due_s < other.due_s
+
+
+class Loop:
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[Timer] = []
+        self._running = False
+        self.longest_turn_s = 0.0
+
+    def watch(self, fd: int, events: int, action: Callable[[int], None]) -> None:
+        """Call action(events) when the descriptor is ready; replaces an earlier watch of it."""
+        try:
+            self._selector.modify(fd, events, action)
+        except KeyError:
+            self._selector.register(fd, events, action)
+
+    def unwatch(self, fd: int) -> None:
+        try:
+            self._selector.unregister(fd)
+        except (KeyError, ValueError):
+            pass  # not watched (any more)
+
+    def after(self, seconds: float, action: Callable[[], object]) -> Timer:
+        timer = Timer(time.monotonic() + seconds, action)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def on_signals(self, numbers: tuple[int, ...], action: Callable[[int], None]) -> None:
+        fd = linux.open_signals(numbers)
+
+        def read(_events: int) -> None:
+            for info in linux.read_signals(fd):
+                action(info.number)
+
+        self.watch(fd, READ, read)
+
+    def stop(self) -> None:
+        self._running = False
+
+    def run(self) -> None:
+        self._running = True
+        while self._running:
+            self.turn(self._patience())
+
+    def _patience(self) -> Optional[float]:
+        while self._timers and self._timers[0].action is None:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return None
+        return max(0.0, self._timers[0].due_s - time.monotonic())
+
+    def turn(self, timeout_s: Optional[float]) -> None:
+        """Wait for events and timers once, and act on them."""
+        ready = self._selector.select(timeout_s)
+        started = time.monotonic()
+        for key, events in ready:
+            current = self._selector.get_map().get(key.fd)
+            if (
+                current is not None and current.data is key.data
+            ):  # else closed by an earlier one of this turn
+                key.data(events)
+        while self._timers and self._timers[0].due_s <= started:
+            timer = heapq.heappop(self._timers)
+            if timer.action is not None:
+                timer.action()
+        lasted = time.monotonic() - started
+        self.longest_turn_s = max(self.longest_turn_s, lasted)
+        if lasted > SLOW_TURN_S:
+            log.debug(f"a turn of the loop took {lasted * 1000:.0f} ms")

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A private server: forked from `bitfusion run`, which costs less than starting a program, and
+ended with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import NoReturn, Optional
+
+from bitfusion import linux, log, paths
+from bitfusion.inventory import Inventory
+from bitfusion.server.nursery import WorkerMain
+from bitfusion.server.service import Service, serve_private
+from bitfusion.server.worker import serve
+
+END_PATIENCE_S = 5.0
+
+
+class PrivateServer:
+    def __init__(self, pid: int, control: socket.socket) -> None:
+        self.pid = pid
+        self.control = control
+
+    def stop(self) -> None:
+        """Close our end and wait until server and workers are gone."""
+        self.control.close()
+        signal.signal(signal.SIGALRM, lambda _number, _frame: os.kill(self.pid, signal.SIGKILL))
+        signal.setitimer(signal.ITIMER_REAL, END_PATIENCE_S)
+        os.waitpid(self.pid, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def start(
+    inventory: Inventory, transport: str, main: Optional[WorkerMain] = None, ledgers: bool = True
+) -> PrivateServer:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _become_server(inventory, transport, main or serve, theirs, parent, ledgers)
+    theirs.close()
+    return PrivateServer(pid, ours)
+
+
+def _become_server(
+    inventory: Inventory,
+    transport: str,
+    main: WorkerMain,
+    control: socket.socket,
+    parent: int,
+    ledgers: bool,
+) -> NoReturn:
+    status = 1
+    try:
+        os.setsid()  # out of the terminal's reach: Ctrl-C is the program's
+        linux.set_process_name("bitfusion-serve")
+        linux.close_all_but({control.fileno()})
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.close(null)
+        linux.die_with_parent(signal.SIGTERM, parent)
+        environment = {"BITFUSION_PYTHON": sys.executable, "BITFUSION_HOME": paths.ROOT}
+        service = Service(inventory, main, environment=environment, ledgers=ledgers)
+        serve_private(service, control, transport)
+        status = 0
+    except BaseException as error:
+        log.error(f"private server: {error!r}")
+        if log.level() <= log.DEBUG:
+            import traceback
+
+            traceback.print_exc(file=sys.stderr)
+    finally:
+        os._exit(status)

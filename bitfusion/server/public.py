@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server for the network: listens for control connections, and on the first free data port."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import Optional
+
+from bitfusion import __version__, config, linux, log, paths
+from bitfusion.config import Config
+from bitfusion.errors import CannotListen
+from bitfusion.inventory import Inventory, describe
+from bitfusion.server.http import HttpCodec
+from bitfusion.server.loop import READ, Loop
+from bitfusion.server.nursery import WorkerMain
+from bitfusion.server.peer import Peer
+from bitfusion.server.service import Service
+from bitfusion.server.worker import pick_user
+from bitfusion.server.worker import serve as serve_client
+
+MAX_PEERS = 512
+IDLE_S = 30.0  # of a control connection that holds no session
+
+
+def listen(address: tuple[str, int]) -> socket.socket:
+    """Bound, not listening yet."""
+    try:
+        family, kind, protocol, _name, where = socket.getaddrinfo(
+            *address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(where)
+        sock.listen(128)
+    except OSError as error:
+        raise CannotListen(
+            address=config.format_address(address), why=(error.strerror or str(error)).lower()
+        ) from None
+    return sock
+
+
+def listen_first_free(host: str, ports: tuple[int, int]) -> socket.socket:
+    first, last = ports
+    for port in range(first, last + 1):
+        try:
+            return listen((host, port))
+        except CannotListen:
+            if port == last:
+                raise CannotListen(
+                    address=f"{host}:{first}-{last}", why="no port of these is free"
+                ) from None
+    raise AssertionError("an empty range is refused by the configuration")
+
+
+class Doorman:
+    """Accepts control connections; drops those that hold no session and say nothing."""
+
+    def __init__(self, service: Service, sock: socket.socket) -> None:
+        self._service = service
+        self._socket = sock
+        self.peers: set[Peer] = set()
+        sock.setblocking(False)
+        service.loop.watch(sock.fileno(), READ, self._accept)
+
+    def _accept(self, _events: int) -> None:
+        try:
+            sock, address = self._socket.accept()
+        except OSError:
+            return
+        if len(self.peers) >= MAX_PEERS:
+            sock.close()
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keep_alive(sock)
+        name = config.format_address((address[0], address[1]))
+        peer = Peer(
+            self._service.loop, sock, HttpCodec(), self._service.api.handle, self._gone, name
+        )
+        self.peers.add(peer)
+        self._watch_idle(peer, self._service.loop)
+
+    def _watch_idle(self, peer: Peer, loop: Loop) -> None:
+        def look() -> None:
+            if peer.closed:
+                return
+            if not self._service.sessions.has(peer) and peer.calls == seen:
+                peer.close()
+            else:
+                self._watch_idle(peer, loop)
+
+        seen = peer.calls
+        loop.after(IDLE_S, look)
+
+    def _gone(self, peer: Peer) -> None:
+        self.peers.discard(peer)
+        self._service.sessions.close_owner(peer)
+
+    def close(self) -> None:
+        self._service.loop.unwatch(self._socket.fileno())
+        self._socket.close()
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """A client machine that vanished is noticed after half a minute."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
+def worker_environment(settings: Config, user: str) -> dict[str, str]:
+    """A worker that is not its server's user needs a cache of its own."""
+    environment = {"BITFUSION_PYTHON": sys.executable, "BITFUSION_HOME": paths.ROOT}
+    if user:
+        import pwd
+
+        folder = os.path.join(settings.text("server.state_dir") or paths.state_folder(), "cache")
+        os.makedirs(folder, 0o700, exist_ok=True)
+        entry = pwd.getpwnam(user)
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
+        environment["XDG_CACHE_HOME"] = folder
+    return environment
+
+
+def serve(
+    inventory: Inventory, settings: Config, main: Optional[WorkerMain] = None, ledgers: bool = True
+) -> None:
+    """Until SIGTERM."""
+    user = (
+        pick_user(settings.text("server.worker_user")) if paths.is_root() and main is None else ""
+    )
+    linux.set_process_name("bitfusion-serve")
+    service = Service(
+        inventory, main or serve_client, user, worker_environment(settings, user), ledgers
+    )
+    address = settings.address("server.listen")
+    try:
+        control = listen(address)
+        data = listen_first_free(address[0], settings.ports("server.data_ports"))
+    except CannotListen:
+        service.workers.stop()
+        raise
+    service.listen_tcp(data)
+    service.listen_unix()
+    doorman = Doorman(service, control)
+    where = config.format_address(control.getsockname()[:2])
+    log.info(
+        f"Bitfusion {__version__} serves {len(inventory.gpus)} GPUs ({describe(inventory.gpus)}) "
+        f"on {where}, data on port {data.getsockname()[1]}, in clear text"
+    )
+    service.run()
+    doorman.close()
+    log.info("server ends")

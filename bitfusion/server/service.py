@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts a server together: loop, nursery, sessions, listeners; private for one run, or for the
+network.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Sequence
+from typing import Optional
+
+from bitfusion import log
+from bitfusion.inventory import Inventory
+from bitfusion.server.api import Api
+from bitfusion.server.data import DataListener
+from bitfusion.server.lines import LineCodec
+from bitfusion.server.loop import Loop
+from bitfusion.server.nursery import WorkerMain
+from bitfusion.server.peer import Peer
+from bitfusion.server.sessions import Ledger, Sessions
+from bitfusion.server.workers import Workers
+from bitfusion.wire.control import Json
+
+
+def make_ledger(limits: Sequence[int]) -> Optional[Ledger]:
+    from bitfusion.executor import core
+
+    return core.Ledger.create(limits)
+
+
+class Service:
+    def __init__(
+        self,
+        inventory: Inventory,
+        main: WorkerMain,
+        worker_user: str = "",
+        environment: Optional[dict[str, str]] = None,
+        ledgers: bool = True,
+    ) -> None:
+        self.loop = Loop()
+        self.workers = Workers(self.loop, main, self._worker_ended)
+        self.sessions = Sessions(
+            inventory,
+            self.workers,
+            self.loop,
+            make_ledger if ledgers else lambda _limits: None,
+            worker_user,
+            environment,
+        )
+        self.data: Json = {}
+        self.api = Api(self.sessions, self.data)
+        self._listeners: list[DataListener] = []
+
+    def _worker_ended(self, number: int, how: str) -> None:
+        self.sessions.worker_ended(number, how)
+
+    def listen_unix(self) -> None:
+        """On an abstract name: reachable from this host only, and no file to leave behind."""
+        name = f"@bitfusion-{os.getpid()}-{secrets.token_hex(8)}"
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind("\0" + name[1:])
+        self._add(sock)
+        self.data["unix"] = name
+
+    def listen_tcp(self, sock: socket.socket) -> None:
+        self._add(sock)
+        self.data["tcp"] = sock.getsockname()[1]
+
+    def _add(self, sock: socket.socket) -> None:
+        self._listeners.append(DataListener(self.loop, sock, self.sessions.redeem))
+
+    def run(self) -> None:
+        self.loop.on_signals((signal.SIGTERM, signal.SIGHUP), lambda _number: self.loop.stop())
+        self.loop.run()
+        for listener in self._listeners:
+            listener.close()
+        self.workers.stop()
+
+
+def serve_private(service: Service, control: socket.socket, transport: str) -> None:
+    """Serve one launcher until it closes its end, which its death does too."""
+    if transport == "tcp":
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.bind(("127.0.0.1", 0))
+        service.listen_tcp(sock)
+    else:
+        service.listen_unix()
+    Peer(
+        service.loop,
+        control,
+        LineCodec(),
+        service.api.handle,
+        lambda _peer: service.loop.stop(),
+        "the launcher",
+    )
+    service.run()
+    log.info(
+        f"private server ends; longest turn of its loop "
+        f"{service.loop.longest_turn_s * 1000:.1f} ms"
+    )

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sessions: who holds which GPUs, their tickets and their workers.
+
+A session belongs to the control connection that made it. Its memory returns to the pool when it
+has been closed and the last of its workers is gone, not before: until then the driver may still
+hold that memory.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Optional, Protocol
+
+from bitfusion import log
+from bitfusion.inventory import Inventory
+from bitfusion.server.nursery import Job
+from bitfusion.server.pool import Pool, Request, Slice
+from bitfusion.wire.control import OK
+
+MAX_TICKETS = 64  # of one session that nobody has used yet
+MAX_WORKERS = 256  # of one session
+TICKET_LIFE_S = 30.0
+TERM_PATIENCE_S = 2.0
+
+
+class Refusal(Exception):
+    """A request that cannot be granted: HTTP status, kind for programs, text for people."""
+
+    def __init__(self, status: int, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.kind = kind
+
+
+class Ledger(Protocol):
+    """Of executor/core.py: the memory that the workers of one session hold."""
+
+    def fileno(self) -> int: ...
+    def used(self, slot: Optional[int] = None) -> list[int]: ...
+    def clear(self, slot: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Workers(Protocol):
+    """Who starts and ends worker processes."""
+
+    def start(self, number: int, job: Job, data: socket.socket, ledger: int) -> None: ...
+    def signal(self, number: int, signal_number: int) -> None: ...
+
+
+class Timers(Protocol):
+    """Of loop.py."""
+
+    def after(self, seconds: float, action: Callable[[], object]) -> Any: ...
+
+
+class Ticket(NamedTuple):
+    session: str
+    pid: int  # of the client process that it is for
+    timer: Any
+
+
+class Session:
+    def __init__(
+        self, name: str, owner: object, slices: Sequence[Slice], ledger: Optional[Ledger]
+    ) -> None:
+        self.name = name
+        self.owner = owner
+        self.slices = tuple(slices)
+        self.ledger = ledger
+        self.workers: dict[int, int] = {}  # number -> slot in the ledger
+        self.tickets = 0
+        self.closing = False
+
+    def free_slot(self) -> int:
+        taken = set(self.workers.values())
+        return next(slot for slot in range(MAX_WORKERS) if slot not in taken)
+
+    def used(self) -> list[int]:
+        """Bytes that its workers hold now, per GPU of the session."""
+        return self.ledger.used() if self.ledger else [0] * len(self.slices)
+
+
+class Sessions:
+    def __init__(
+        self,
+        inventory: Inventory,
+        workers: Workers,
+        timers: Timers,
+        make_ledger: Callable[[Sequence[int]], Optional[Ledger]],
+        worker_user: str = "",
+        environment: Optional[dict[str, str]] = None,
+    ) -> None:
+        self.inventory = inventory
+        self.pool = Pool(inventory.gpus)
+        self.by_name: dict[str, Session] = {}
+        self._workers = workers
+        self._timers = timers
+        self._make_ledger = make_ledger
+        self._worker_user = worker_user
+        self._environment = {**inventory.environment, **(environment or {})}
+        self._tickets: dict[str, Ticket] = {}
+        self._by_worker: dict[int, Session] = {}
+        self._last_worker = 0
+
+    def open(self, owner: object, request: Request) -> Session:
+        """Raises the pool's NotEnough or InUse."""
+        name = secrets.token_hex(8)
+        slices = self.pool.allocate(name, request)
+        try:
+            ledger = self._make_ledger([s.memory for s in slices])
+        except BaseException:
+            self.pool.release(name)
+            raise
+        session = self.by_name[name] = Session(name, owner, slices, ledger)
+        gpus = ", ".join(f"{s.gpu} ({s.memory >> 20} MiB)" for s in slices)
+        log.info(f"session {name} has GPU {gpus}")
+        return session
+
+    def make_ticket(self, owner: object, name: str, pid: int) -> str:
+        session = self._owned(owner, name)
+        if session.tickets >= MAX_TICKETS or len(session.workers) >= MAX_WORKERS:
+            raise Refusal(429, "too-many", "too many processes of this session connect at once")
+        ticket = secrets.token_hex(16)
+        timer = self._timers.after(TICKET_LIFE_S, lambda: self._forget(ticket))
+        self._tickets[ticket] = Ticket(name, pid, timer)
+        session.tickets += 1
+        return ticket
+
+    def _owned(self, owner: object, name: str) -> Session:
+        session = self.by_name.get(name)
+        if session is None or session.owner is not owner or session.closing:
+            raise Refusal(404, "no-session", "no such session")
+        return session
+
+    def _forget(self, ticket: str) -> Optional[Ticket]:
+        known = self._tickets.pop(ticket, None)
+        if known is not None:
+            known.timer.cancel()
+            self.by_name[known.session].tickets -= 1
+        return known
+
+    def redeem(self, ticket: str, data: socket.socket) -> bool:
+        """Give a data connection to a new worker; False when the ticket is not, or no longer,
+        good.
+        """
+        known = self._forget(ticket)
+        session = self.by_name.get(known.session) if known else None
+        if (
+            known is None
+            or session is None
+            or session.closing
+            or len(session.workers) >= MAX_WORKERS
+        ):
+            return False
+        try:
+            data.send(OK)
+            data.setblocking(True)  # of the file behind it, so for the worker too
+        except OSError:
+            return False
+        self._last_worker += 1
+        number, slot = self._last_worker, session.free_slot()
+        session.workers[number] = slot
+        self._by_worker[number] = session
+        job = Job(
+            session.name,
+            slot,
+            self.inventory.driver,
+            [s.gpu for s in session.slices],
+            self._environment,
+            self._worker_user,
+        )
+        ledger = session.ledger.fileno() if session.ledger else -1
+        self._workers.start(number, job, data, ledger)
+        log.info(f"worker {number} of session {session.name} serves process {known.pid}")
+        return True
+
+    def worker_ended(self, number: int, how: str) -> None:
+        session = self._by_worker.pop(number, None)
+        if session is None:
+            return
+        slot = session.workers.pop(number)
+        if session.ledger:
+            session.ledger.clear(slot)
+        log.info(f"worker {number} of session {session.name} {how}")
+        if session.closing and not session.workers:
+            self._finish(session)
+
+    def close(self, owner: object, name: str) -> None:
+        self._close(self._owned(owner, name))
+
+    def close_owner(self, owner: object) -> None:
+        for session in [s for s in self.by_name.values() if s.owner is owner]:
+            self._close(session)
+
+    def close_all(self) -> None:
+        for session in list(self.by_name.values()):
+            self._close(session)
+
+    def has(self, owner: object) -> bool:
+        return any(session.owner is owner for session in self.by_name.values())
+
+    def _close(self, session: Session) -> None:
+        if session.closing:
+            return
+        session.closing = True
+        for ticket in [t for t, known in self._tickets.items() if known.session == session.name]:
+            self._forget(ticket)
+        if not session.workers:
+            self._finish(session)
+            return
+        self._signal(session, 15)
+        self._timers.after(TERM_PATIENCE_S, lambda: self._signal(session, 9))
+
+    def _signal(self, session: Session, number: int) -> None:
+        for worker in session.workers:
+            self._workers.signal(worker, number)
+
+    def _finish(self, session: Session) -> None:
+        self.pool.release(session.name)
+        del self.by_name[session.name]
+        if session.ledger:
+            session.ledger.close()
+        log.info(f"session {session.name} ended")

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What launcher, proxy and server say around the command stream. Pure: bytes and values.
+
+Three small languages: requests of the control plane (over HTTP, or as lines to a private server),
+the ticket that opens a data connection, and the broker's answer to a proxy (struct layouts known
+to the proxy's C code).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import NamedTuple, Optional
+
+PROTOCOL = 1  # of the command stream and of the control plane; BF_PROTOCOL in wire.h
+
+# ------------------------------------------ control plane
+
+MAX_BODY = 64 << 10
+
+Json = dict[str, object]
+
+
+class Call(NamedTuple):
+    method: str
+    path: str
+    body: Json
+
+
+class Reply(NamedTuple):
+    status: int
+    body: Json
+
+
+def failure(status: int, kind: str, text: str) -> Reply:
+    return Reply(status, {"error": {"kind": kind, "text": text}})
+
+
+def pack_line(value: Json) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def unpack_object(data: bytes) -> Json:
+    """A JSON object; ValueError for anything else."""
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+# ------------------------------------------ tickets
+
+TICKET_PREFIX = b"BITFUSION/1 TICKET "
+MAX_TICKET_LINE = 128
+OK = b"OK\n"
+MAX_ANSWER = 256
+
+
+def pack_ticket(ticket: str) -> bytes:
+    return TICKET_PREFIX + ticket.encode() + b"\n"
+
+
+def unpack_ticket(line: bytes) -> Optional[str]:
+    """The ticket of a whole line, without its newline; None when the line is anything else."""
+    ticket = line[len(TICKET_PREFIX) :]
+    if not line.startswith(TICKET_PREFIX) or not ticket.isalnum():
+        return None
+    return ticket.decode()
+
+
+# ------------------------------------------ broker
+
+BROKER_MAGIC = b"BFBROKR\0"
+BROKER_VERSION = 1
+BROKER_CONNECT = 1
+BROKER_REQUEST = struct.Struct("<8sIIII")  # magic, version, operation, pid, zero
+BROKER_ANSWER = struct.Struct(
+    "<8sIiII"
+)  # magic, version, CUresult, transport, size of the text that follows
+TRANSPORT_TCP, TRANSPORT_UNIX = 1, 2
+CUDA_SUCCESS = 0
+CUDA_ERROR_SYSTEM_NOT_READY = 802
+
+
+def unpack_broker_request(data: bytes) -> int:
+    """The pid in a request; ValueError when it is not one."""
+    magic, version, operation, pid, _zero = BROKER_REQUEST.unpack(data)
+    if magic != BROKER_MAGIC:
+        raise ValueError("not a request to the broker")
+    if version != BROKER_VERSION or operation != BROKER_CONNECT:
+        raise ValueError(f"the library speaks version {version} of the broker's protocol, not 1")
+    return int(pid)
+
+
+def pack_broker_answer(status: int, transport: int, text: str) -> bytes:
+    data = text.encode()[:1000]
+    return BROKER_ANSWER.pack(BROKER_MAGIC, BROKER_VERSION, status, transport, len(data)) + data
+
+
+# ------------------------------------------ addresses of Unix sockets in JSON
+
+
+def unix_address(name: str) -> str:
+    """'@name' stands for an abstract socket, which leaves no file behind."""
+    return "\0" + name[1:] if name.startswith("@") else name

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bitfusion run` with a worker in Python: everything real but the C libraries.
+
+usage: harness.py [run's words]; environment: HARNESS_WORKER names a function of this file.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, ROOT)
+
+from bitfusion import cli, errors  # noqa: E402
+from bitfusion.server.nursery import Job  # noqa: E402
+
+
+def echo(job: Job, data: int, ledger: int) -> int:
+    """Says which session it serves, then gives back what it gets until the client goes."""
+    with socket.socket(fileno=data) as sock:
+        sock.sendall(f"{job.session} {os.getpid()}\n".encode())
+        while True:
+            received = sock.recv(65536)
+            if not received:
+                return 0
+            if received.startswith(b"crash"):
+                os.abort()
+            sock.sendall(received)
+
+
+def stubborn(job: Job, data: int, ledger: int) -> int:
+    """Ignores its client's end and SIGTERM, as a driver in the middle of a kernel may."""
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    socket.socket(fileno=data).sendall(f"{job.session} {os.getpid()}\n".encode())
+    while True:
+        time.sleep(60)
+
+
+def main() -> None:
+    from bitfusion.commands import run
+    from bitfusion.options import parse
+
+    worker = {"echo": echo, "stubborn": stubborn}[os.environ.get("HARNESS_WORKER", "echo")]
+    try:
+        status = run.run(parse("run", run.OPTIONS, sys.argv[1:]), worker, ledgers=False)
+    except errors.BitfusionError as error:
+        cli.report(error)
+        status = error.exit_status
+    cli.leave(status)
+
+
+if __name__ == "__main__":
+    main()
