@@ -177,7 +177,7 @@ $(BUILD)/bench/%: tests/bench/%.c | $(NEEDS_ZIG)
 	@echo "  CC    $<"
 	$(Q)$(CC) -std=gnu11 -O2 -pthread -o $@ $< -ldl -lpthread
 gpu-test: ## For a machine with a real GPU: programs directly and through us
-	$(Q)bash tests/gpu/run
+	+$(Q)bash tests/gpu/run
 
 # ---- releases: glibc 2.17 and newer
 release: $(VENV)/.zig ## Libraries for x86-64 and aarch64 in build/release

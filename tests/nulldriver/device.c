@@ -48,6 +48,8 @@ CUresult null_enter(const char *function)
 
 	if (__builtin_expect(!fail_at && !print_counts, 1))
 		return CUDA_SUCCESS;
+	if (!strncmp(function, "cuDeviceGet", 11)) /* hundreds at every start */
+		return CUDA_SUCCESS;
 	number = atomic_fetch_add(&calls, 1) + 1;
 	if (number != fail_at)
 		return CUDA_SUCCESS;
