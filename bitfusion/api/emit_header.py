@@ -117,7 +117,7 @@ def tags_of(declarations: Declarations) -> Dict[str, str]:
 
 
 def _number(value: int) -> str:
-    return str(value) if -256 < value < 256 else hex(value)
+    return str(value) if -10000 < value < 10000 else hex(value)
 
 
 def _table(header: Mapping[str, object], name: str) -> Dict[str, object]:
@@ -164,8 +164,10 @@ def emit_header(
     lines += ["", *_macros(declarations, header), ""]
     lines += ["/* A library that defines one of these exports it, whatever -fvisibility says. */"]
     lines += ["#pragma GCC visibility push(default)"]
+    lines += ["#ifdef __cplusplus", 'extern "C" {', "#endif"]
     for name, prototype in prototypes:
         arguments = spell_arguments(prototype.arguments, writer.tags)
         lines.append(f"CUresult {name}({arguments});")
+    lines += ["#ifdef __cplusplus", "}", "#endif"]
     lines += ["#pragma GCC visibility pop", "", "#endif", ""]
     return "\n".join(lines)

@@ -303,7 +303,11 @@ class _Loader:
             found = self.inference.arguments(function.prototype, roles)
         except ValueError as error:
             raise self.fail(place, f"'{function.name}': {error}") from error
-        return replace(function, arguments=found)
+        function = replace(function, arguments=found)
+        if function.flavours and function.class_ != "custom" and function.stream is None:
+            why = f"'{function.name}' has a per-thread twin but no stream argument"
+            raise self.fail(place, why)
+        return function
 
 
 def load_softgpu(path: Path, shown: str, exported: Set[str]) -> Tuple[str, ...]:
