@@ -28,7 +28,7 @@ class SignalInfo(NamedTuple):
 
     @property
     def from_kernel(self) -> bool:
-        """Made by the kernel: a terminal's key, a hang-up; it went to the whole foreground group."""
+        """Made by the kernel (a terminal's key, a hang-up), so for the whole foreground group."""
         return self.code > 0
 
 

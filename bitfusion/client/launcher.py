@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a program with GPUs: a session, a broker, the program, and everything put back at its end."""
+"""Runs a program with GPUs: a session, a broker, the program, and all put back at its end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def prepend(environment: dict[str, str], name: str, value: str) -> None:
 
 
 def add_linker(environment: dict[str, str]) -> None:
-    """NVIDIA's nvJitLink makes code for real GPUs only; ours keeps PTX, which software GPUs run."""
+    """NVIDIA's nvJitLink makes code for real GPUs only; ours keeps the PTX for software ones."""
     path = os.path.join(paths.library_folder(), paths.SOFTGPU_LINKER)
     if os.path.exists(path):
         prepend(environment, "LD_PRELOAD", path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The broker's other end, as the C proxy does it; as a program it says what the worker says and echoes a word."""
+"""The broker's other end, as the C proxy does it; as a program it shows what the worker says."""
 
 from __future__ import annotations
 

@@ -36,7 +36,8 @@ def stubborn(job: Job, data: int, ledger: int) -> int:
     import signal
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    socket.socket(fileno=data).sendall(f"{job.session} {os.getpid()}\n".encode())
+    sock = socket.socket(fileno=data)
+    sock.sendall(f"{job.session} {os.getpid()}\n".encode())
     while True:
         time.sleep(60)
 

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What users type: options, quoting, mistakes; one clear line and the right status for each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bitfusion import cli, config, errors
+from bitfusion.commands import run
+from bitfusion.options import Option, Parsed, describe, parse
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TABLE = (
+    Option(("-n", "--num_gpus"), "N", "how many"),
+    Option(("--server_list",), "LIST", "which"),
+    Option(("-v", "--verbose"), "", "talk"),
+)
+
+
+def values(*words: str) -> tuple[dict[str, str], list[str]]:
+    parsed = parse("run", TABLE, words)
+    return parsed.values, parsed.words
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "rest"),
+    [
+        (["-n", "1", "prog", "-v"], {"num_gpus": "1"}, ["prog", "-v"]),
+        (["-n1", "--", "prog"], {"num_gpus": "1"}, ["prog"]),
+        (["-n=1", "prog"], {"num_gpus": "1"}, ["prog"]),
+        (["--num_gpus=1", "--", "--", "x"], {"num_gpus": "1"}, ["--", "x"]),
+        (["--num-gpus", "1", "prog", "--", "x"], {"num_gpus": "1"}, ["prog", "--", "x"]),
+        (["--server-list=a:1,b", "-v", "p"], {"server_list": "a:1,b", "verbose": ""}, ["p"]),
+        (["-v", "-v", "p"], {"verbose": ""}, ["p"]),
+        (["--", "-v"], {}, ["-v"]),
+        (["-", "-v"], {}, ["-", "-v"]),
+        ([], {}, []),
+    ],
+)
+def test_parse(words: list[str], options: dict[str, str], rest: list[str]) -> None:
+    assert values(*words) == (options, rest)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["-x", "p"], "unknown option '-x'"),
+        (["--frob=1", "p"], "unknown option '--frob'"),
+        (["-vn", "1"], "unknown option '-vn'"),
+        (["-n"], "needs a value"),
+        (["-n", "1", "-n", "2", "p"], "given twice"),
+        (["--verbose=1", "p"], "takes no value"),
+    ],
+)
+def test_mistakes(words: list[str], why: str) -> None:
+    with pytest.raises(errors.UsageError, match=why):
+        values(*words)
+
+
+def words_of(*words: str) -> list[str]:
+    return run.words_of(parse("run", run.OPTIONS, ["-n", "1", *words]))
+
+
+def test_a_quoted_command_is_split_like_a_shell_would(tmp_path: object) -> None:
+    assert words_of("python3 train.py --name 'a b'") == ["python3", "train.py", "--name", "a b"]
+    assert words_of("--", "python3 x.py") == ["python3", "x.py"]
+    assert words_of("prog", "a b") == ["prog", "a b"]
+    path = os.path.join(str(tmp_path), "a program")
+    with open(path, "w"):
+        assert words_of(path) == [path]
+    with pytest.raises(errors.UsageError, match="quotation"):
+        words_of("echo 'a")
+    with pytest.raises(errors.UsageError, match="missing"):
+        words_of(" ")
+
+
+BAD = [
+    (["run"], "option '-n' is missing", 2),
+    (["run", "-n", "0", "true"], "'0'", 2),
+    (["run", "-n", "two", "true"], "'two'", 2),
+    (["run", "-n", "1"], "which program", 2),
+    (["run", "-n", "1", "-p", "0", "true"], "'0' is not above 0", 2),
+    (["run", "-n", "1", "-p", "1.5", "true"], "'1.5' is not above 0 and at most 1", 2),
+    (["run", "-n", "1", "-p", "0.5", "-m", "100", "true"], "exclude each other", 2),
+    (["run", "-n", "1", "-m", "0", "true"], "-m must be", 2),
+    (["run", "-n", "1", "--frob", "true"], "unknown option '--frob'", 2),
+    (["run", "-n", "1", "--transport", "pigeon", "true"], "'pigeon' is none of auto", 2),
+    (["run", "-n", "1", "--server_list", "a:b", "true"], "no port", 2),
+    (["run", "-n", "1", "no-such-program"], "cannot run 'no-such-program': not found", 127),
+    (["run", "-n", "1", "/no/such"], "not found", 127),
+    (["run", "-n", "1", "/etc/passwd"], "permission denied", 126),
+    (["run", "-n", "1", "/tmp"], "it is a folder", 126),
+    (["run", "-n", "1", "--driver", "/no/such.so", "true"], "'/no/such.so': no such file", 1),
+    (["run", "-n", "1", "--server_list", "127.0.0.1:1", "true"], "connection refused", 1),
+    (["frobnicate"], "unknown command 'frobnicate'", 2),
+    (["help", "frobnicate"], "unknown command 'frobnicate'", 2),
+    (["softgpu"], "which program", 2),
+    (["server", "extra"], "unexpected word 'extra'", 2),
+    (["server", "--config", "/no/such.toml"], "no such file", 2),
+]
+
+
+@pytest.mark.parametrize(("words", "text", "status"), BAD, ids=lambda v: str(v)[:40])
+def test_bad_input(words: list[str], text: str, status: int) -> None:
+    with pytest.raises(errors.BitfusionError) as caught:
+        cli.dispatch(words)
+    assert text in str(caught.value) and "\n" not in str(caught.value)
+    assert caught.value.exit_status == status
+
+
+def test_errors_reach_the_user_as_one_line_and_a_hint() -> None:
+    done = subprocess.run(
+        [sys.executable, os.path.join(ROOT, "bin", "bitfusion"), "run", "--frob"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == (
+        "bitfusion: run: unknown option '--frob'\nhint: see 'bitfusion help run'\n"
+    )
+
+
+def test_runs_through_a_symbolic_link_from_anywhere(tmp_path: object) -> None:
+    link = os.path.join(str(tmp_path), "bf")
+    os.symlink(os.path.join(ROOT, "bin", "bitfusion"), link)
+    for command in ([sys.executable, link], [sys.executable, "-m", "bitfusion"]):
+        done = subprocess.run(
+            [*command, "version"],
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": ROOT if "-m" in command else ""},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("bitfusion 0.")
+
+
+def test_help_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in cli.VERBS:
+        assert cli.dispatch(["help", verb]) == 0
+        text = capsys.readouterr().out
+        assert len(text.splitlines()) <= 24, verb
+        assert max(len(line) for line in text.splitlines()) <= 99, verb
+        assert "bitfusion" in text
+        if verb != "help":
+            assert "examples:" in text
+    assert cli.dispatch([]) == 0
+    assert all(verb in capsys.readouterr().out for verb in ["run"])
+
+
+def test_every_verb_and_option_is_documented() -> None:
+    with open(os.path.join(ROOT, "docs", "commands.md")) as file:
+        text = file.read()
+    for verb in cli.VERBS:
+        assert f"bitfusion {verb}" in text, verb
+    import importlib
+
+    for verb in cli.VERBS:
+        if verb != "help":
+            for option in importlib.import_module(f"bitfusion.commands.{verb}").OPTIONS:
+                for name in option.names:
+                    assert f"`{name}" in text, (verb, name)
+    for setting in config.SETTINGS:
+        assert setting.name.partition(".")[2] in text, setting.name
+        assert setting.environment in text
+
+
+def test_describe_wraps_long_heads() -> None:
+    text = describe((Option(("--" + "x" * 40,), "V", "why"), Option(("-a",), "", "short")))
+    assert text.splitlines()[1].strip() == "why"
+
+
+def test_parsed_of_nothing() -> None:
+    assert Parsed("run").text("x") is None and not Parsed("run").has("x")

@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`run` with real processes and a worker in Python: ends, signals, terminals, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+HARNESS = [sys.executable, os.path.join(HERE, "harness.py"), "-n", "1"]
+PROXY = [sys.executable, os.path.join(HERE, "fake_proxy.py")]
+
+
+@pytest.fixture()
+def environment(tmp_path: pathlib.Path) -> Iterator[dict[str, str]]:
+    """Libraries that need only exist, and a folder for sockets that must be empty at the end."""
+    for name in ("client", "softgpu"):
+        (tmp_path / "lib" / name).mkdir(parents=True)
+        (tmp_path / "lib" / name / "libcuda.so.1").touch()
+    (tmp_path / "run").mkdir()
+    env = {k: v for k, v in os.environ.items() if not k.startswith("BITFUSION_")}
+    env.pop("XDG_RUNTIME_DIR", None)
+    mark = f"{os.getpid()}-{tmp_path.name}"
+    yield {
+        **env,
+        "BITFUSION_LIBDIR": str(tmp_path / "lib"),
+        "TMPDIR": str(tmp_path / "run"),
+        "HOME": str(tmp_path),
+        "TEST_MARK": mark,
+    }
+    assert wait_for(lambda: not marked(mark)), [describe(pid) for pid in marked(mark)]
+
+
+def marked(mark: str) -> list[int]:
+    """Every process that carries this test's mark in its environment."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                with open(f"/proc/{name}/environ", "rb") as file:
+                    if f"TEST_MARK={mark}".encode() in file.read():
+                        found.append(int(name))
+            except OSError:
+                pass
+    return found
+
+
+def describe(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return " ".join(file.read().split()[:16])
+    except OSError:
+        return f"{pid} gone"
+
+
+def wait_for(condition: object, patience_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def run(environment: dict[str, str], *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*HARNESS, *words], env={**environment, **more}, capture_output=True, text=True, timeout=30
+    )
+
+
+def start(environment: dict[str, str], *words: str, **more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*HARNESS, *words],
+        env={**environment, **more},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+
+
+def leftovers(environment: dict[str, str]) -> list[str]:
+    base = os.path.join(environment["TMPDIR"], f"bitfusion-{os.geteuid()}")
+    return os.listdir(base) if os.path.exists(base) else []
+
+
+@pytest.mark.parametrize(("transport", "number"), [("auto", "2"), ("unix", "2"), ("tcp", "1")])
+def test_a_process_gets_a_worker(environment: dict[str, str], transport: str, number: str) -> None:
+    done = run(environment, "--transport", transport, "--", *PROXY)
+    assert done.stderr == "" and done.returncode == 0
+    assert done.stdout.split()[2:] == [number, "ping"]
+    assert leftovers(environment) == []
+
+
+def test_silent_and_transparent(environment: dict[str, str]) -> None:
+    done = run(environment, "--", "sh", "-c", "cat; echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
+
+
+def test_verbose_says_what_happens_on_stderr(environment: dict[str, str]) -> None:
+    done = run(environment, "-v", "-p", "0.5", *PROXY)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1
+    for text in (
+        "private",
+        "Requesting GPUs [0] with 2048 MiB",
+        "partial memory 0.5",
+        "Unix socket",
+    ):
+        assert text in done.stderr, done.stderr
+    assert all(
+        line.startswith("[INFO] 20") and line[26] == "Z" for line in done.stderr.splitlines()
+    )
+
+
+def test_the_programs_environment(environment: dict[str, str]) -> None:
+    done = run(environment, "env", LD_LIBRARY_PATH="/a:/b")
+    seen = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    assert seen["LD_LIBRARY_PATH"] == f"{environment['BITFUSION_LIBDIR']}/client:/a:/b"
+    assert seen["BITFUSION_SOCKET"].startswith(environment["TMPDIR"])
+    assert "LD_PRELOAD" not in seen
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGINT])
+def test_dies_like_its_program(environment: dict[str, str], number: int) -> None:
+    done = run(environment, "sh", "-c", f"kill -{number} $$")
+    assert done.returncode == -number
+
+
+FORWARDED = ["TERM", "HUP", "USR1", "USR2", "INT", "QUIT", "WINCH", "ALRM"]
+
+
+@pytest.mark.parametrize("name", FORWARDED)
+def test_signals_are_passed_on(environment: dict[str, str], name: str) -> None:
+    script = f"trap 'echo got; exit 5' {name}; echo ready; while :; do sleep 0.02; done"
+    with start(environment, "sh", "-c", script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(getattr(signal, f"SIG{name}"))
+        assert process.stdout.readline() == "got\n"
+        assert process.wait(10) == 5
+
+
+def test_a_stopped_program_is_continued(environment: dict[str, str]) -> None:
+    with start(environment, "sh", "-c", "echo ready; sleep 0.2; echo done") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTSTP)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout.readline() == "done\n"
+        assert process.wait(10) == 0
+
+
+def test_ignored_signals_stay_ignored(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [
+            "sh",
+            "-c",
+            'trap "" INT; exec "$@"',
+            "sh",
+            *HARNESS,
+            "sh",
+            "-c",
+            "kill -INT $$; echo alive",
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "alive\n" and done.returncode == 0
+
+
+def test_inherited_dispositions_are_restored(environment: dict[str, str]) -> None:
+    """Python ignores SIGPIPE; a program must not inherit that."""
+    done = run(environment, "sh", "-c", "kill -PIPE $$; echo alive")
+    assert done.returncode == -signal.SIGPIPE
+
+
+@pytest.mark.parametrize("victim", ["launcher", "server", "nursery", "worker"])
+def test_kill_anyone_and_nothing_is_left(environment: dict[str, str], victim: str) -> None:
+    """The fixture checks that no process remains."""
+    with start(environment, *PROXY, "wait") as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline().split()[1])
+        nursery = parent_of(worker)
+        pids = {
+            "launcher": process.pid,
+            "worker": worker,
+            "nursery": nursery,
+            "server": parent_of(nursery),
+        }
+        os.kill(pids[victim], signal.SIGKILL)
+        process.wait(10)
+        assert victim == "launcher" or process.returncode == 0
+    if victim != "launcher":
+        assert leftovers(environment) == []
+
+
+def parent_of(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
+def test_the_next_run_removes_what_a_killed_one_left(environment: dict[str, str]) -> None:
+    with start(environment, "sh", "-c", "echo ready; exec sleep 60") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+    assert len(leftovers(environment)) == 1
+    assert run(environment, "true").returncode == 0
+    assert leftovers(environment) == []
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(environment: dict[str, str]) -> None:
+    with start(environment, *PROXY, "wait") as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        assert run(environment, *PROXY).returncode == 0
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(10) == -signal.SIGTERM
+
+
+def test_background_processes_lose_their_worker_with_the_program(
+    environment: dict[str, str],
+) -> None:
+    code = f"{sys.executable} {PROXY[1]} wait & read x < /dev/stdin; echo main ends"
+    with subprocess.Popen(
+        [*HARNESS, "sh", "-c", code],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stdin is not None
+        worker = int(process.stdout.readline().split()[1])
+        process.stdin.write("go\n")
+        process.stdin.close()
+        assert process.wait(10) == 0
+        assert not os.path.exists(f"/proc/{worker}")
+
+
+def test_a_stubborn_worker_is_ended(environment: dict[str, str]) -> None:
+    script = f"{sys.executable} {PROXY[1]} & sleep 0.4; kill $!"
+    assert run(environment, "sh", "-c", script, HARNESS_WORKER="stubborn").returncode == 0
+
+
+def test_a_crashed_worker_is_its_clients_error_only(environment: dict[str, str]) -> None:
+    code = (
+        "import fake_proxy as p; a = p.connect()[0]; b = p.connect()[0]; p.hello(a); p.hello(b);"
+        "a.sendall(b'crash'); assert a.recv(9) == b''; b.sendall(b'x'); assert b.recv(9) == b'x';"
+        "c = p.connect()[0]; p.hello(c); print('fine')"
+    )
+    done = run(environment, "-v", sys.executable, "-c", code, PYTHONPATH=HERE)
+    assert done.stdout == "fine\n", done.stderr
+    assert "was ended by signal 6" in done.stderr
+
+
+def test_a_lost_server_is_told(environment: dict[str, str]) -> None:
+    code = (
+        "import fake_proxy as p, os, signal, time; a = p.connect()[0]; pid = p.hello(a)[1]\n"
+        "parent = lambda pid: int(open(f'/proc/{pid}/stat').read().rpartition(')')[2].split()[1])\n"
+        "os.kill(parent(parent(pid)), signal.SIGKILL); assert a.recv(9) == b''\n"
+        "time.sleep(0.2)\n"
+        "try: p.connect()\n"
+        "except p.Refused as error: print(error.status, error)\n"
+    )
+    done = run(environment, sys.executable, "-c", code, PYTHONPATH=HERE)
+    assert done.stdout == "802 the server is gone\n", done.stderr
+    assert "lost private server" in done.stderr
+
+
+def test_many_processes_at_once(environment: dict[str, str]) -> None:
+    script = f"for i in $(seq 12); do {sys.executable} {PROXY[1]} & done; wait"
+    done = run(environment, "sh", "-c", script)
+    assert done.stdout.count("ping") == 12, done.stderr
+    assert len({line.split()[1] for line in done.stdout.splitlines()}) == 12
+
+
+def test_nested(environment: dict[str, str]) -> None:
+    done = run(environment, *HARNESS, *PROXY)
+    assert done.returncode == 0 and "ping" in done.stdout
+
+
+def test_not_a_program(environment: dict[str, str], tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(b"\0\1\2 no program")
+    path.chmod(0o755)
+    done = run(environment, str(path))
+    assert (
+        done.returncode == 126
+        and done.stderr == f"bitfusion: cannot run '{path}': not a program\n"
+    )
+
+
+def test_a_folder_that_others_may_write_is_refused(environment: dict[str, str]) -> None:
+    base = os.path.join(environment["TMPDIR"], f"bitfusion-{os.geteuid()}")
+    os.mkdir(base)
+    os.chmod(base, 0o777)
+    done = run(environment, "true")
+    assert done.returncode == 1 and "it is not ours alone" in done.stderr
+
+
+class Terminal:
+    """An interactive shell on a terminal of its own, to which tests type."""
+
+    def __init__(self, environment: dict[str, str], *words: str) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execve(words[0], list(words), {**environment, "PS1": "$ ", "TERM": "dumb"})
+        self.text = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def expect(self, text: str, patience_s: float = 10.0) -> None:
+        deadline = time.monotonic() + patience_s
+        while text not in self.text:
+            left = deadline - time.monotonic()
+            ready = select.select([self.fd], [], [], max(0.0, left))[0]
+            assert ready, f"no {text!r} in {self.text!r}"
+            try:
+                self.text += os.read(self.fd, 4096).decode("utf-8", "replace")
+            except OSError:
+                raise AssertionError(f"ended without {text!r}: {self.text!r}") from None
+        self.text = self.text.partition(text)[2]
+
+    def end(self) -> int:
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.fd)
+        return status
+
+
+BASH = ("/bin/bash", "--norc", "--noprofile", "--noediting", "-i")
+
+
+def test_ctrl_c_interrupts_the_program_and_not_the_run(environment: dict[str, str]) -> None:
+    code = (
+        "import time\ntry:\n print('rea' + 'dy', flush=True)\n time.sleep(60)\n"
+        "except KeyboardInterrupt:\n print('inter' + 'rupted', flush=True)\n"
+    )
+    terminal = Terminal(environment, *HARNESS, "--", sys.executable, "-c", code)
+    terminal.expect("ready")
+    terminal.type("\x03")
+    terminal.expect("interrupted")
+    assert terminal.end() == 0
+
+
+def test_an_interactive_shell(environment: dict[str, str]) -> None:
+    terminal = Terminal(environment, *HARNESS, "--", *BASH)
+    terminal.expect("$ ")
+    terminal.type(" ".join(PROXY) + "\n")
+    terminal.expect("ping")
+    terminal.expect("$ ")
+    terminal.type("sleep 60\n")
+    time.sleep(0.2)
+    terminal.type("\x1a")
+    terminal.expect("Stopped")
+    terminal.type("fg\n")
+    terminal.expect("sleep 60")
+    time.sleep(0.1)
+    terminal.type("\x03")
+    terminal.expect("$ ")
+    terminal.type("exit 3\n")
+    assert os.WEXITSTATUS(terminal.end()) == 3
+
+
+def test_ctrl_z_and_fg_in_the_users_shell(environment: dict[str, str]) -> None:
+    terminal = Terminal(environment, *BASH)
+    terminal.expect("$ ")
+    command = " ".join(HARNESS)
+    terminal.type(f"{command} -- sh -c 'echo start$((1+1)); sleep 0.6; read x; echo got-$x'\n")
+    terminal.expect("start2")
+    terminal.type("\x1a")
+    terminal.expect("Stopped")
+    terminal.type("echo shell$((1+1))\n")
+    terminal.expect("shell2")
+    terminal.type("fg\n")
+    terminal.expect("harness.py")
+    terminal.type("line\n")
+    terminal.expect("got-line")
+    terminal.expect("$ ")
+    terminal.type("exit\n")
+    terminal.end()
+
+
+def test_hang_up_ends_everything(environment: dict[str, str]) -> None:
+    terminal = Terminal(environment, *BASH)
+    terminal.expect("$ ")
+    terminal.type(" ".join([*HARNESS, "--", *PROXY, "wait"]) + "\n")
+    terminal.expect("ping")
+    os.close(terminal.fd)
+    os.waitpid(terminal.pid, 0)

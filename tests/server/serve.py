@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server for the network whose workers are Python functions of tests/client/harness.py.
+
+usage: serve.py WORKER GPUS MEMORY_MIB; prints its control port and its data port.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [
+    os.path.dirname(os.path.dirname(HERE)),
+    os.path.join(os.path.dirname(HERE), "client"),
+]
+
+import harness
+
+from bitfusion import log
+from bitfusion.config import Config
+from bitfusion.inventory import Gpu, Inventory
+from bitfusion.server import public
+
+
+def main() -> None:
+    worker = {"echo": harness.echo, "stubborn": harness.stubborn}[sys.argv[1]]
+    gpus = tuple(
+        Gpu("Test GPU", int(sys.argv[3]) << 20, f"gpu-{i}") for i in range(int(sys.argv[2]))
+    )
+    settings = Config()
+    settings.set("server.listen", "127.0.0.1:0", "test")
+    settings.set("server.data_ports", "0", "test")
+    log.set_level(log.INFO)
+    public.serve(
+        Inventory(gpus, "none", "test GPUs", {}, "", True), settings, worker, ledgers=False
+    )
+
+
+if __name__ == "__main__":
+    main()
