@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tests of several areas share: where things are, and running a program on a GPU of ours.
 
-A test that uses `gpu` gets a callable: gpu.run(how, program...) with how one of `direct` (the software GPU without
-us in between), `tcp` and `unix` (through `bitfusion run`). Every process started carries a mark in its
-environment, and the fixture fails the test when one is still there at the end.
+A test that uses `gpu` gets a callable: gpu.run(how, program...) with how one of `direct` (the
+software GPU without us in between), `tcp` and `unix` (through `bitfusion run`). Every process
+started carries a mark in its environment, and the fixture fails the test when one is still there
+at the end.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Gpu:
         options: Sequence[str] = (),
         env: Optional[Dict[str, str]] = None,
         stdin: str = "",
-    ) -> "subprocess.CompletedProcess[str]":
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(how, program, options),
             env=self.environment(**(env or {})),
@@ -83,7 +84,9 @@ class Gpu:
             check=False,
         )
 
-    def start(self, how: str, *program: str, options: Sequence[str] = (), **env: str) -> "subprocess.Popen[str]":
+    def start(
+        self, how: str, *program: str, options: Sequence[str] = (), **env: str
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.command(how, program, options),
             env=self.environment(**env),
@@ -93,7 +96,7 @@ class Gpu:
             text=True,
         )
 
-    def bitfusion(self, *words: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    def bitfusion(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [BITFUSION, *words],
             env=self.environment(**env),

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make demo`: one CUDA program through every part of Bitfusion, told in plain words.
 
-Runs build/programs/demo_mandelbrot through `bitfusion run --transport tcp`, with the software GPU as the server's
-driver, turns its picture into build/demo.png, and looks for processes that were left behind.
+Runs build/programs/demo_mandelbrot through `bitfusion run --transport tcp`, with the software
+GPU as the server's driver, turns its picture into build/demo.png, and looks for processes that
+were left behind.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def write_png(path: Path, width: int, height: int, pixels: bytes) -> None:
 
 
 def marked_processes(mark: str) -> List[str]:
-    """Command lines of processes, other than this one, that carry the mark in their environment."""
+    """Command lines of other processes that carry the mark in their environment."""
     found = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit() or int(folder.name) == os.getpid():
@@ -84,7 +85,9 @@ def main() -> int:
     command = [str(ROOT / "bin" / "bitfusion"), "run", "-n", "1", "--transport", "tcp", "-v", "--"]
     command += [str(PROGRAM), str(picture)]
     print("$ bitfusion run -n 1 --transport tcp -v -- %s" % PROGRAM.relative_to(ROOT))
-    print("  This machine needs no GPU: the server's driver is Bitfusion's software GPU.", flush=True)
+    print(
+        "  This machine needs no GPU: the server's driver is Bitfusion's software GPU.", flush=True
+    )
     start = time.monotonic()
     status = subprocess.run(command, env=environment, check=False).returncode
     seconds = time.monotonic() - start
@@ -94,7 +97,9 @@ def main() -> int:
     write_png(BUILD / "demo.png", *read_pgm(picture))
     processes = left_behind(mark)
     print()
-    print("What happened: an unmodified CUDA program loaded Bitfusion's libcuda.so.1 (the client).")
+    print(
+        "What happened: an unmodified CUDA program loaded Bitfusion's libcuda.so.1 (the client)."
+    )
     print("Every driver call it made went over TCP to a server, which gave the program a worker")
     print("process; the worker made the calls on the software GPU, which ran the program's PTX on")
     print("this machine's CPU. The picture came back the same way and equals the CPU's own.")

@@ -29,7 +29,8 @@ if [ ! -x "$folder/bin/python" ]; then
 	fi
 fi
 
-set -- $(for file in "$@"; do printf ' -r %s' "$file"; done)
+# shellcheck disable=SC2046 # a list of words
+set -- $(printf -- '-r %s ' "$@")
 [ -d "$folder/site" ] && set -- --target "$folder/site" --upgrade "$@"
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-warn-script-location "$@" \
 	|| fail "pip could not install the packages"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Spec -> the generated part of the null driver (tests/nulldriver/generated). Pure.
 
-Functions that need state are written by hand; `written` names those. Everything else succeeds, with what it
-returns zeroed or minted.
+Functions that need state are written by hand; `written` names those. Everything else succeeds,
+with what it returns zeroed or minted.
 """
 
 from __future__ import annotations

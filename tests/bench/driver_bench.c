@@ -36,31 +36,31 @@ typedef void *CUcontext, *CUmodule, *CUfunction, *CUstream, *CUevent;
 enum { STREAM_NON_BLOCKING = 1, EVENT_DISABLE_TIMING = 2, ERROR_NOT_READY = 600 };
 
 /* name in cuGetProcAddress, exported name, the API version asked for, and the type */
-#define DRIVER_CALLS(X)                                                                                      \
-	X(cuInit, cuInit, 2000, (unsigned))                                                                  \
-	X(cuDriverGetVersion, cuDriverGetVersion, 2020, (int *))                                             \
-	X(cuDeviceGet, cuDeviceGet, 2000, (CUdevice *, int))                                                 \
-	X(cuDeviceGetName, cuDeviceGetName, 2000, (char *, int, CUdevice))                                   \
-	X(cuDevicePrimaryCtxRetain, cuDevicePrimaryCtxRetain, 7000, (CUcontext *, CUdevice))                 \
-	X(cuCtxSetCurrent, cuCtxSetCurrent, 4000, (CUcontext))                                               \
-	X(cuCtxSynchronize, cuCtxSynchronize, 2000, (void))                                                  \
-	X(cuModuleLoadData, cuModuleLoadData, 2000, (CUmodule *, const void *))                              \
-	X(cuModuleGetFunction, cuModuleGetFunction, 2000, (CUfunction *, CUmodule, const char *))            \
-	X(cuMemAlloc, cuMemAlloc_v2, 3020, (CUdeviceptr *, size_t))                                          \
-	X(cuMemFree, cuMemFree_v2, 3020, (CUdeviceptr))                                                      \
-	X(cuMemHostAlloc, cuMemHostAlloc, 2020, (void **, size_t, unsigned))                                 \
-	X(cuMemFreeHost, cuMemFreeHost, 2000, (void *))                                                      \
-	X(cuMemcpyHtoD, cuMemcpyHtoD_v2, 3020, (CUdeviceptr, const void *, size_t))                          \
-	X(cuMemcpyDtoH, cuMemcpyDtoH_v2, 3020, (void *, CUdeviceptr, size_t))                                \
-	X(cuMemcpyHtoDAsync, cuMemcpyHtoDAsync_v2, 3020, (CUdeviceptr, const void *, size_t, CUstream))      \
-	X(cuMemcpyDtoHAsync, cuMemcpyDtoHAsync_v2, 3020, (void *, CUdeviceptr, size_t, CUstream))            \
-	X(cuMemsetD32Async, cuMemsetD32Async, 3020, (CUdeviceptr, unsigned, size_t, CUstream))               \
-	X(cuStreamCreate, cuStreamCreate, 2000, (CUstream *, unsigned))                                      \
-	X(cuStreamSynchronize, cuStreamSynchronize, 2000, (CUstream))                                        \
-	X(cuEventCreate, cuEventCreate, 2000, (CUevent *, unsigned))                                         \
-	X(cuEventRecord, cuEventRecord, 2000, (CUevent, CUstream))                                           \
-	X(cuEventQuery, cuEventQuery, 2000, (CUevent))                                                       \
-	X(cuLaunchKernel, cuLaunchKernel, 4000,                                                              \
+#define DRIVER_CALLS(X) \
+	X(cuInit, cuInit, 2000, (unsigned)) \
+	X(cuDriverGetVersion, cuDriverGetVersion, 2020, (int *)) \
+	X(cuDeviceGet, cuDeviceGet, 2000, (CUdevice *, int)) \
+	X(cuDeviceGetName, cuDeviceGetName, 2000, (char *, int, CUdevice)) \
+	X(cuDevicePrimaryCtxRetain, cuDevicePrimaryCtxRetain, 7000, (CUcontext *, CUdevice)) \
+	X(cuCtxSetCurrent, cuCtxSetCurrent, 4000, (CUcontext)) \
+	X(cuCtxSynchronize, cuCtxSynchronize, 2000, (void)) \
+	X(cuModuleLoadData, cuModuleLoadData, 2000, (CUmodule *, const void *)) \
+	X(cuModuleGetFunction, cuModuleGetFunction, 2000, (CUfunction *, CUmodule, const char *)) \
+	X(cuMemAlloc, cuMemAlloc_v2, 3020, (CUdeviceptr *, size_t)) \
+	X(cuMemFree, cuMemFree_v2, 3020, (CUdeviceptr)) \
+	X(cuMemHostAlloc, cuMemHostAlloc, 2020, (void **, size_t, unsigned)) \
+	X(cuMemFreeHost, cuMemFreeHost, 2000, (void *)) \
+	X(cuMemcpyHtoD, cuMemcpyHtoD_v2, 3020, (CUdeviceptr, const void *, size_t)) \
+	X(cuMemcpyDtoH, cuMemcpyDtoH_v2, 3020, (void *, CUdeviceptr, size_t)) \
+	X(cuMemcpyHtoDAsync, cuMemcpyHtoDAsync_v2, 3020, (CUdeviceptr, const void *, size_t, CUstream)) \
+	X(cuMemcpyDtoHAsync, cuMemcpyDtoHAsync_v2, 3020, (void *, CUdeviceptr, size_t, CUstream)) \
+	X(cuMemsetD32Async, cuMemsetD32Async, 3020, (CUdeviceptr, unsigned, size_t, CUstream)) \
+	X(cuStreamCreate, cuStreamCreate, 2000, (CUstream *, unsigned)) \
+	X(cuStreamSynchronize, cuStreamSynchronize, 2000, (CUstream)) \
+	X(cuEventCreate, cuEventCreate, 2000, (CUevent *, unsigned)) \
+	X(cuEventRecord, cuEventRecord, 2000, (CUevent, CUstream)) \
+	X(cuEventQuery, cuEventQuery, 2000, (CUevent)) \
+	X(cuLaunchKernel, cuLaunchKernel, 4000, \
 	  (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **, \
 	   void **))
 
@@ -80,11 +80,11 @@ static void die(const char *what, CUresult status)
 	exit(1);
 }
 
-#define CHECK(call)                                                                                          \
-	do {                                                                                                 \
-		CUresult status_ = (call);                                                                   \
-		if (status_)                                                                                 \
-			die(#call, status_);                                                                 \
+#define CHECK(call) \
+	do { \
+		CUresult status_ = (call); \
+		if (status_) \
+			die(#call, status_); \
 	} while (0)
 
 static void *find_call(void *library, const char *name, const char *exported, int version)
@@ -196,8 +196,8 @@ static void record(const char *name, const char *unit, long ops, const struct ru
 	m->p99 = quantile(p99, count, 0.5);
 	m->cpu_us_per_op = quantile(cpu, count, 0.5);
 
-	printf("{\"metric\":\"%s\",\"unit\":\"%s\",\"median\":%.6g,\"min\":%.6g,\"max\":%.6g,\"runs\":%d,\"ops\":%ld", name,
-	       unit, m->median, m->min, m->max, count, ops);
+	printf("{\"metric\":\"%s\",\"unit\":\"%s\",\"median\":%.6g,\"min\":%.6g,\"max\":%.6g,\"runs\":%d,\"ops\":%ld",
+	       name, unit, m->median, m->min, m->max, count, ops);
 	if (m->p99 >= 0)
 		printf(",\"p99\":%.6g", m->p99);
 	if (m->cpu_us_per_op >= 0)
@@ -208,7 +208,8 @@ static void record(const char *name, const char *unit, long ops, const struct ru
 
 static void print_table(void)
 {
-	fprintf(stderr, "%-26s %12s %12s %12s %12s  %-10s %s\n", "metric", "median", "min", "max", "p99", "unit", "cpu us/op");
+	fprintf(stderr, "%-26s %12s %12s %12s %12s  %-10s %s\n", "metric", "median", "min", "max", "p99", "unit",
+		"cpu us/op");
 	for (int i = 0; i < metric_count; i++) {
 		struct metric *m = &metrics[i];
 		char p99[32] = "-", cpu[32] = "-";
@@ -598,7 +599,8 @@ static void measure_copies(void)
 	measure_each("htod_4B", 2000, small_copy, &(struct copy){ 1, 0, 4, source, device });
 	measure_each("dtoh_4B", 2000, small_copy, &(struct copy){ 0, 0, 4, target, device });
 	for (int i = 0; i < COPIES && copies[i].size <= size; i++) {
-		struct copy in = { 1, 0, copies[i].size, source, device }, out = { 0, 0, copies[i].size, target, device };
+		struct copy in = { 1, 0, copies[i].size, source, device },
+			    out = { 0, 0, copies[i].size, target, device };
 
 		measure(copies[i].to_device, "GB/s", copies[i].ops, copy_many, &in);
 		measure(copies[i].to_host, "GB/s", copies[i].ops, copy_many, &out);
@@ -648,10 +650,17 @@ static double inference_step(const void *unused)
 
 static void parse_options(int argc, char **argv)
 {
-	static const struct option known[] = { { "repeats", 1, 0, 'r' },  { "warmup", 1, 0, 'w' },   { "device", 1, 0, 'd' },
-					       { "launches", 1, 0, 'n' }, { "only", 1, 0, 'o' },     { "label", 1, 0, 'l' },
-					       { "zeros", 0, 0, 'z' },	  { "max-copy", 1, 0, 'm' }, { "startup-child", 0, 0, 's' },
-					       { "help", 0, 0, 'h' },	  { 0 } };
+	static const struct option known[] = { { "repeats", 1, 0, 'r' },
+					       { "warmup", 1, 0, 'w' },
+					       { "device", 1, 0, 'd' },
+					       { "launches", 1, 0, 'n' },
+					       { "only", 1, 0, 'o' },
+					       { "label", 1, 0, 'l' },
+					       { "zeros", 0, 0, 'z' },
+					       { "max-copy", 1, 0, 'm' },
+					       { "startup-child", 0, 0, 's' },
+					       { "help", 0, 0, 'h' },
+					       { 0 } };
 	int option, child = 0;
 
 	while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1)
@@ -666,12 +675,14 @@ static void parse_options(int argc, char **argv)
 		case 'm': options.largest_copy = (size_t)atoi(optarg) << 20; break;
 		case 's': child = 1; break;
 		default:
-			fprintf(stderr, "usage: %s [--only NAME-PART] [--repeats N] [--warmup N] [--launches N] [--device N]\n"
-					"       [--max-copy MIB] [--zeros] [--label TEXT]\n",
+			fprintf(stderr,
+				"usage: %s [--only NAME-PART] [--repeats N] [--warmup N] [--launches N] [--device N]\n"
+				"       [--max-copy MIB] [--zeros] [--label TEXT]\n",
 				argv[0]);
 			exit(option == 'h' ? 0 : 2);
 		}
-	if (options.repeats < 1 || options.repeats > MAX_RUNS || options.launches < 4 || options.largest_copy < 1 << 20) {
+	if (options.repeats < 1 || options.repeats > MAX_RUNS || options.launches < 4 ||
+	    options.largest_copy < 1 << 20) {
 		fprintf(stderr, "%s: an option is out of range\n", argv[0]);
 		exit(2);
 	}

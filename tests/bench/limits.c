@@ -88,8 +88,8 @@ static void report(const char *name, const char *unit, double *values, int count
 {
 	double middle = median(values, count);
 
-	printf("{\"metric\":\"%s\",\"unit\":\"%s\",\"median\":%.6g,\"min\":%.6g,\"max\":%.6g,\"runs\":%d}\n", name, unit, middle,
-	       values[0], values[count - 1], count);
+	printf("{\"metric\":\"%s\",\"unit\":\"%s\",\"median\":%.6g,\"min\":%.6g,\"max\":%.6g,\"runs\":%d}\n", name,
+	       unit, middle, values[0], values[count - 1], count);
 	fprintf(stderr, "%-28s %12.5g %12.5g %12.5g  %s\n", name, middle, values[0], values[count - 1], unit);
 }
 

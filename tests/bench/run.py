@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make bench`: driver_bench on the null driver, directly and through Bitfusion, beside the raw limits of the machine.
+"""`make bench`: driver_bench on the null driver, directly and through Bitfusion, beside the raw
+limits of the machine.
 
-All columns are measured in every round, one after the other, so that a change of the machine's mood meets all of
-them; a figure is the median of the rounds. Prints a table and writes build/bench.json.
+All columns are measured in every round, one after the other, so that a change of the machine's
+mood meets all of them; a figure is the median of the rounds. Prints a table and writes
+build/bench.json.
 """
 
 from __future__ import annotations
@@ -53,14 +55,18 @@ def environment() -> Dict[str, str]:
 
 def run(command: List[str], env: Dict[str, str]) -> List[Dict[str, object]]:
     """The JSON lines that one program prints."""
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=600, check=False
+    )
     if done.returncode != 0:
         sys.stderr.write(done.stderr[-2000:])
         raise SystemExit("bench: '%s' ended with status %d" % (" ".join(command), done.returncode))
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def command_for(column: str, pin: List[str], options: List[str]) -> Tuple[List[str], Dict[str, str]]:
+def command_for(
+    column: str, pin: List[str], options: List[str]
+) -> Tuple[List[str], Dict[str, str]]:
     bench = [str(BUILD / "bench" / "driver_bench"), *options]
     env = environment()
     if column == "direct":
@@ -90,7 +96,10 @@ def ratio(name: str, value: Optional[float], limit: Optional[float]) -> str:
     return "%.2f" % (value / limit)
 
 
-def print_table(limits: Dict[str, Tuple[str, List[float]]], columns: Dict[str, Dict[str, Tuple[str, List[float]]]]) -> None:
+def print_table(
+    limits: Dict[str, Tuple[str, List[float]]],
+    columns: Dict[str, Dict[str, Tuple[str, List[float]]]],
+) -> None:
     print("%-28s %12s  %s" % ("limit of this machine", "median", "unit"))
     for name, (unit, _) in limits.items():
         print("%-28s %12s  %s" % (name, show(median(limits, name)), unit))
@@ -104,13 +113,18 @@ def print_table(limits: Dict[str, Tuple[str, List[float]]], columns: Dict[str, D
         values = {c: median(columns.get(c, {}), name) for c in COLUMNS}
         ratios = [ratio(name, values[c], limit) for c in ("unix", "tcp")]
         cells = [show(values[c]) for c in COLUMNS]
-        print("%-26s %11s %11s %11s  %-11s %-26s %10s %10s" % (name, *cells, unit, limit_name or "-", *ratios))
+        print(
+            "%-26s %11s %11s %11s  %-11s %-26s %10s %10s"
+            % (name, *cells, unit, limit_name or "-", *ratios)
+        )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="one round, fewer repeats, no copy over 64 MiB")
+    parser.add_argument(
+        "--quick", action="store_true", help="one round, fewer repeats, no copy over 64 MiB"
+    )
     parser.add_argument("--only", help="only metrics whose name contains this")
     parser.add_argument("--one-cpu", action="store_true", help="everything on CPU 0 (taskset)")
     parser.add_argument("--columns", default=",".join(COLUMNS))

@@ -20,7 +20,12 @@ CASES: List[Tuple[str, List[str], int, str]] = [
     ("no program", ["run", "-n", "1"], 2, "program"),
     ("unknown transport", ["run", "-n", "1", "--transport", "pigeon", "--", "true"], 2, "pigeon"),
     ("unknown verb", ["fly"], 2, "fly"),
-    ("no such driver", ["run", "-n", "1", "--driver", "/no/libcuda.so.1", "--", "true"], 2, "/no/libcuda.so.1"),
+    (
+        "no such driver",
+        ["run", "-n", "1", "--driver", "/no/libcuda.so.1", "--", "true"],
+        2,
+        "/no/libcuda.so.1",
+    ),
     ("no such program", ["run", "-n", "1", "--", "/no/such/program"], 127, "/no/such/program"),
     ("more GPUs than there are", ["run", "-n", "9", "--", "true"], 2, "9"),
     ("not a server address", ["run", "-n", "1", "--server_list", "::::", "--", "true"], 2, "::::"),
@@ -65,7 +70,9 @@ def foreign_server() -> Iterator[str]:
     listener.bind(("127.0.0.1", 0))
     listener.listen()
     body = b'{"protocol": 999, "version": "99.0", "error": "unsupported protocol"}'
-    head = b"HTTP/1.1 426 Upgrade Required\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    head = (
+        b"HTTP/1.1 426 Upgrade Required\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    )
 
     def serve() -> None:
         while True:

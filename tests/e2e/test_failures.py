@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver fails at its n-th call, for every n that a small program makes it do: the program sees an error or nothing
-of it, in good order; nobody crashes, nobody hangs.
+"""The driver fails at its n-th call, for every n that a small program makes it do: the program
+sees an error or nothing of it, in good order; nobody crashes, nobody hangs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ def test_every_call_may_fail(gpu: Any, programs: Path) -> None:
     passed = failed = 0
     for n in range(1, 200):
         done = run(gpu, programs, "unix", "%d:999" % n)
-        assert done.returncode in (0, 1, 2), "call %d: status %d\n%s" % (n, done.returncode, done.stderr)
+        assert done.returncode in (0, 1, 2), "call %d: status %d\n%s" % (
+            n,
+            done.returncode,
+            done.stderr,
+        )
         assert "Traceback" not in done.stderr, done.stderr
         if done.returncode == 0:
             passed += 1
@@ -41,7 +45,9 @@ def test_every_call_may_fail(gpu: Any, programs: Path) -> None:
 
 def test_no_failure(gpu: Any, programs: Path) -> None:
     done = run(gpu, programs, "tcp", "1000000")
-    assert (done.returncode, "done, last value" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert (done.returncode, "done, last value" in done.stdout) == (0, True), (
+        done.stdout + done.stderr
+    )
 
 
 def test_the_null_driver_refuses_by_itself(gpu: Any, programs: Path) -> None:

@@ -30,17 +30,22 @@ def find(gpu: Any, launcher: int, role: str) -> List[int]:
     """Processes of one role among those of this test."""
     if role == "launcher":
         return [launcher]
-    name = {"program": "steady", "worker": "bitfusion-work", "server": "bitfusion-serve", "nursery": "bitfusion-nurse"}[role]
+    name = {
+        "program": "steady",
+        "worker": "bitfusion-work",
+        "server": "bitfusion-serve",
+        "nursery": "bitfusion-nurse",
+    }[role]
     return [pid for pid in gpu.processes() if comm(pid) == name[:15]]
 
 
-def wait_until_ready(run: "subprocess.Popen[str]") -> None:
+def wait_until_ready(run: subprocess.Popen[str]) -> None:
     assert run.stdout is not None
     ready, _, _ = select.select([run.stdout], [], [], 30)
     assert ready and run.stdout.readline() == "ready\n"
 
 
-def finish(run: "subprocess.Popen[str]") -> str:
+def finish(run: subprocess.Popen[str]) -> str:
     """What it still says; it must end by itself."""
     try:
         out, err = run.communicate(timeout=20)
@@ -78,7 +83,9 @@ def test_killed_while_starting(gpu: Any, programs: Path) -> None:
         assert gpu.wait_until_gone(5) == []
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_signals_reach_the_program(gpu: Any, programs: Path, number: int, status: int) -> None:
     run = gpu.start("tcp", str(programs / "steady"))
     wait_until_ready(run)
@@ -95,9 +102,16 @@ def test_signals_reach_the_program(gpu: Any, programs: Path, number: int, status
 def server(gpu: Any, tmp_path: Path) -> Iterator[str]:
     """HOST:PORT of a `bitfusion server` with one software GPU."""
     config = tmp_path / "server.toml"
-    config.write_text('[server]\nlisten = "127.0.0.1:0"\nstate_dir = "%s"\n' % (tmp_path / "state"))
+    config.write_text(
+        '[server]\nlisten = "127.0.0.1:0"\nstate_dir = "%s"\n' % (tmp_path / "state")
+    )
     process = subprocess.Popen(
-        [str(Path(__file__).resolve().parents[2] / "bin" / "bitfusion"), "server", "--config", str(config)],
+        [
+            str(Path(__file__).resolve().parents[2] / "bin" / "bitfusion"),
+            "server",
+            "--config",
+            str(config),
+        ],
         env=gpu.environment(),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -119,7 +133,9 @@ def server(gpu: Any, tmp_path: Path) -> Iterator[str]:
 
 def free_memory(gpu: Any, programs: Path, server: str) -> int:
     """MiB that a whole-GPU session can have."""
-    done = gpu.run("tcp", str(programs / "memory_limits"), options=["-n", "1", "--server_list", server])
+    done = gpu.run(
+        "tcp", str(programs / "memory_limits"), options=["-n", "1", "--server_list", server]
+    )
     match = re.search(r"got (\d+) MiB", done.stdout)
     assert match, done.stdout + done.stderr
     return int(match.group(1))
@@ -130,7 +146,9 @@ def free_memory(gpu: Any, programs: Path, server: str) -> int:
 def test_memory_comes_back(gpu: Any, programs: Path, server: str, role: str) -> None:
     before = free_memory(gpu, programs, server)
     for _ in range(2):
-        run = gpu.start("tcp", str(programs / "steady"), options=["-n", "1", "--server_list", server])
+        run = gpu.start(
+            "tcp", str(programs / "steady"), options=["-n", "1", "--server_list", server]
+        )
         wait_until_ready(run)
         victims = find(gpu, run.pid, role)
         if role == "worker":  # spares are workers too: take the one that works

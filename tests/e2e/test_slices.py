@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A share of a GPU's memory is what the program sees and all that it gets; several runs share one GPU."""
+"""A share of a GPU's memory is what the program sees and all that it gets; several runs share
+one GPU.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def test_processes_of_one_run_share_the_slice(gpu: Any, programs: Path, whole: i
 
 def test_two_runs_share_one_gpu(gpu: Any, programs: Path, whole: int) -> None:
     program = str(programs / "memory_limits")
-    runs = [gpu.start("tcp", program, "80", "1", options=["-n", "1", "-p", "0.5"]) for _ in range(2)]
+    runs = [
+        gpu.start("tcp", program, "80", "1", options=["-n", "1", "-p", "0.5"]) for _ in range(2)
+    ]
     for run in runs:
         out, err = run.communicate(timeout=60)
         assert run.returncode == 0, err

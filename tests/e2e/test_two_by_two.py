@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same program, directly on the software GPU and through Bitfusion, must say the same thing."""
+"""The same program, directly on the software GPU and through us, must say the same thing."""
 
 from __future__ import annotations
 

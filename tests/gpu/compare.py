@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs programs on a real GPU, directly and through `bitfusion run --driver`, and compares them.
 
-Each job has a time limit and all together end within nine minutes; the last thing printed is a table.
+Each job has a time limit and all together end within nine minutes; the last thing printed is a
+table.
 """
 
 from __future__ import annotations
@@ -80,7 +81,15 @@ class Runner:
     def run(self, job: Job, through: bool) -> Tuple[Optional[int], str, str, float]:
         command = job.command
         if through:
-            ours = [sys.executable, str(ROOT / "bin" / "bitfusion"), "run", "-n", "1", "--driver", self.driver]
+            ours = [
+                sys.executable,
+                str(ROOT / "bin" / "bitfusion"),
+                "run",
+                "-n",
+                "1",
+                "--driver",
+                self.driver,
+            ]
             command = [*ours, "--transport", self.transport, "--", *command]
         limit = min(job.limit_s, self.deadline - time.monotonic())
         if limit <= 1:
@@ -105,7 +114,9 @@ class Runner:
 
 
 def split_figures(out: str) -> Tuple[str, Dict[str, float]]:
-    """What must be equal, and the lines `FIGURE name value` and driver_bench's JSON, which need not."""
+    """What must be equal, and the lines `FIGURE name value` and driver_bench's JSON, which need
+    not.
+    """
     figures: Dict[str, float] = {}
     rest = []
     for line in out.splitlines():
@@ -182,7 +193,10 @@ def stable(job: Job) -> Job:
 def print_table(results: List[Tuple[str, Outcome]]) -> None:
     print("\n%-22s %-10s %10s %10s" % ("program", "result", "direct s", "through s"))
     for name, outcome in results:
-        seconds = ["%.2f" % outcome.seconds[k] if k in outcome.seconds else "-" for k in ("direct", "through")]
+        seconds = [
+            "%.2f" % outcome.seconds[k] if k in outcome.seconds else "-"
+            for k in ("direct", "through")
+        ]
         print("%-22s %-10s %10s %10s" % (name, outcome.status.split(":")[0][:34], *seconds))
     print("\n%-44s %12s %12s %9s" % ("figure", "direct", "through", "ratio"))
     for name, outcome in results:

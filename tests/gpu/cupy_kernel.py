@@ -24,7 +24,9 @@ extern "C" __global__ void collatz(const int *from, int *steps, int count)
 numbers = cupy.arange(1, 100001, dtype=cupy.int32)
 steps = cupy.empty_like(numbers)
 kernel((391,), (256,), (numbers, steps, numbers.size))
-print("most steps below 100001: %d, sum %d" % (int(steps.max()), int(steps.astype(cupy.int64).sum())))
+print(
+    "most steps below 100001: %d, sum %d" % (int(steps.max()), int(steps.astype(cupy.int64).sum()))
+)
 values = cupy.sin(numbers.astype(cupy.float64)) ** 2
 print("mean of squared sines: %.9f" % float(values.mean()))
 print("median step count: %d" % int(cupy.sort(steps)[steps.size // 2]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small convolutional network trained for some steps: the losses must be the same, the speed is a FIGURE."""
+"""A small network in training: the losses must be the same, the speed is a FIGURE."""
 
 import time
 

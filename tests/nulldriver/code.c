@@ -146,7 +146,8 @@ CUresult cuModuleLoadData(CUmodule *module, const void *image)
 	return load((struct image **)module, image);
 }
 
-CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int count, CUjit_option *options, void **values)
+CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int count, CUjit_option *options,
+			    void **values)
 {
 	return cuModuleLoadData(module, image);
 }
@@ -168,8 +169,9 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
 	return find((struct image *)module, name, (struct function **)function);
 }
 
-CUresult cuLibraryLoadData(CUlibrary *library, const void *image, CUjit_option *options, void **values, unsigned int count,
-			   CUlibraryOption *library_options, void **library_values, unsigned int library_count)
+CUresult cuLibraryLoadData(CUlibrary *library, const void *image, CUjit_option *options, void **values,
+			   unsigned int count, CUlibraryOption *library_options, void **library_values,
+			   unsigned int library_count)
 {
 	NULL_ENTER();
 	return load((struct image **)library, image);
@@ -260,10 +262,10 @@ CUresult cuKernelGetName(const char **name, CUkernel kernel)
 CUresult cuFuncGetAttribute(int *value, CUfunction_attribute attribute, CUfunction function)
 {
 	NULL_ENTER();
-	*value = attribute == CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK ? 1024 :
-		 attribute == CU_FUNC_ATTRIBUTE_NUM_REGS	       ? 16 :
-		 attribute == CU_FUNC_ATTRIBUTE_PTX_VERSION	       ? 70 :
-									 0;
+	*value = attribute == CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK ? 1024
+		 : attribute == CU_FUNC_ATTRIBUTE_NUM_REGS            ? 16
+		 : attribute == CU_FUNC_ATTRIBUTE_PTX_VERSION         ? 70
+								      : 0;
 	return CUDA_SUCCESS;
 }
 
@@ -275,8 +277,8 @@ CUresult cuKernelGetAttribute(int *value, CUfunction_attribute attribute, CUkern
 /* ------------------------------------------------------------------ launches */
 
 CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
-			unsigned int block_x, unsigned int block_y, unsigned int block_z, unsigned int shared, CUstream stream,
-			void **parameters, void **extra)
+			unsigned int block_x, unsigned int block_y, unsigned int block_z, unsigned int shared,
+			CUstream stream, void **parameters, void **extra)
 {
 	NULL_ENTER();
 	null_count_launch();
@@ -284,8 +286,8 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int g
 }
 
 CUresult cuLaunchCooperativeKernel(CUfunction function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
-				   unsigned int block_x, unsigned int block_y, unsigned int block_z, unsigned int shared,
-				   CUstream stream, void **parameters)
+				   unsigned int block_x, unsigned int block_y, unsigned int block_z,
+				   unsigned int shared, CUstream stream, void **parameters)
 {
 	NULL_ENTER();
 	null_count_launch();

@@ -270,7 +270,8 @@ CUresult cuCtxCreate_v2(CUcontext *context, unsigned int flags, CUdevice device)
 	return cuCtxPushCurrent_v2(*context);
 }
 
-CUresult cuCtxCreate_v3(CUcontext *context, CUexecAffinityParam *parameters, int count, unsigned int flags, CUdevice device)
+CUresult cuCtxCreate_v3(CUcontext *context, CUexecAffinityParam *parameters, int count, unsigned int flags,
+			CUdevice device)
 {
 	return cuCtxCreate_v2(context, flags, device);
 }

@@ -54,7 +54,7 @@ static CUresult allocate(struct arena *arena, uint64_t size, CUdeviceptr *addres
 	struct block *block;
 
 	while (class < CLASSES - 1 && (uint64_t)1 << class < size)
-		class ++;
+		class++;
 	if (arena_open(arena) || arena->used + size > NULL_MEMORY || (uint64_t)1 << class < size)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	index = arena->free[class];

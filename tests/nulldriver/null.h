@@ -14,11 +14,11 @@ enum { NULL_DEVICES = 2 };
 /* First line of every function: counts the call and answers the failure that BITFUSION_NULL_FAIL=N[:CODE] asks
  * for at the N-th counted call (cuDeviceGet… is not counted). */
 CUresult null_enter(const char *function);
-#define NULL_ENTER()                                                                                                   \
-	do {                                                                                                           \
-		CUresult failure_ = null_enter(__func__);                                                              \
-		if (__builtin_expect(failure_ != CUDA_SUCCESS, 0))                                                     \
-			return failure_;                                                                               \
+#define NULL_ENTER() \
+	do { \
+		CUresult failure_ = null_enter(__func__); \
+		if (__builtin_expect(failure_ != CUDA_SUCCESS, 0)) \
+			return failure_; \
 	} while (0)
 
 /* A handle that nobody may follow. */

@@ -8,13 +8,13 @@
 #include <cstdlib>
 #include <cuda_runtime.h>
 
-#define CHECK(call)                                                                                                    \
-	do {                                                                                                           \
-		cudaError_t status_ = (call);                                                                          \
-		if (status_ != cudaSuccess) {                                                                          \
-			printf("%s:%d: %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorName(status_));               \
-			exit(1);                                                                                       \
-		}                                                                                                      \
+#define CHECK(call) \
+	do { \
+		cudaError_t status_ = (call); \
+		if (status_ != cudaSuccess) { \
+			printf("%s:%d: %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorName(status_)); \
+			exit(1); \
+		} \
 	} while (0)
 
 static inline uint64_t checksum(const void *bytes, size_t size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An ordinary cuda.core program: NVRTC compiles C++ at run time, to a cubin by way of a linker and to PTX directly."""
+"""An ordinary cuda.core program: NVRTC compiles C++ to PTX and, by way of a linker, to a cubin."""
 
 import numpy as np
 from cuda.core import Device, LaunchConfig, Program, ProgramOptions, launch
@@ -16,7 +16,9 @@ __global__ void axpy(T a, const T *x, T *y, size_t count)
 
 def run(device, stream, kind):
     options = ProgramOptions(std="c++17", arch="sm_" + device.arch)
-    module = Program(SOURCE, "c++", options=options).compile(kind, name_expressions=("axpy<float>",))
+    module = Program(SOURCE, "c++", options=options).compile(
+        kind, name_expressions=("axpy<float>",)
+    )
     kernel = module.get_kernel("axpy<float>")
     count = 5000
     x = (np.arange(count) % 13).astype(np.float32)

@@ -83,16 +83,16 @@ static const char ptx[] =
 
 static unsigned calls;
 
-#define CHECK(call)                                                                                                    \
-	do {                                                                                                           \
-		CUresult status_ = (call);                                                                             \
-		calls++;                                                                                               \
-		if (status_) {                                                                                         \
-			const char *name_ = "an unknown error";                                                        \
-			cuGetErrorName(status_, &name_);                                                               \
-			fprintf(stderr, "demo_mandelbrot: %s: %s\n", #call, name_);                                    \
-			exit(1);                                                                                       \
-		}                                                                                                      \
+#define CHECK(call) \
+	do { \
+		CUresult status_ = (call); \
+		calls++; \
+		if (status_) { \
+			const char *name_ = "an unknown error"; \
+			cuGetErrorName(status_, &name_); \
+			fprintf(stderr, "demo_mandelbrot: %s: %s\n", #call, name_); \
+			exit(1); \
+		} \
 	} while (0)
 
 static double now_ms(void)
@@ -133,10 +133,10 @@ static void render(CUfunction kernel, CUdeviceptr image, unsigned char *host)
 		CUstream stream = streams[band % STREAMS];
 		unsigned first = band * rows;
 		size_t offset = (size_t)first * WIDTH;
-		void *parameters[] = { &image,	     &width,	 &first,      &rows,
-				       &given_left, &given_top, &given_step, &limit };
+		void *parameters[] = { &image, &width, &first, &rows, &given_left, &given_top, &given_step, &limit };
 
-		CHECK(cuLaunchKernel(kernel, (WIDTH + 31) / 32, (rows + 3) / 4, 1, 32, 4, 1, 0, stream, parameters, NULL));
+		CHECK(cuLaunchKernel(kernel, (WIDTH + 31) / 32, (rows + 3) / 4, 1, 32, 4, 1, 0, stream, parameters,
+				     NULL));
 		CHECK(cuMemcpyDtoHAsync_v2(host + offset, image + offset, (size_t)rows * WIDTH, stream));
 	}
 	for (int s = 0; s < STREAMS; s++) {
@@ -203,8 +203,8 @@ int main(int argc, char **argv)
 	show(host);
 	if (argc > 1)
 		save(argv[1], host);
-	printf("device '%s': %d x %d pixels, %u driver calls, start %.1f ms, picture %.1f ms\n", name, WIDTH, HEIGHT, calls,
-	       ready - start, rendered - ready);
+	printf("device '%s': %d x %d pixels, %u driver calls, start %.1f ms, picture %.1f ms\n", name, WIDTH, HEIGHT,
+	       calls, ready - start, rendered - ready);
 	printf("pixels that differ from the CPU's: %u of %d\n", wrong, WIDTH * HEIGHT);
 	return wrong != 0;
 }

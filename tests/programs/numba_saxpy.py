@@ -48,7 +48,9 @@ def main():
     stream.synchronize()
     assert (result == 2 * x + y).all()
     print("saxpy", result[:5], float(result.sum()))
-    print("sum of squares", float(total.copy_to_host()[0]), float((x.astype(np.float64) ** 2).sum()))
+    print(
+        "sum of squares", float(total.copy_to_host()[0]), float((x.astype(np.float64) ** 2).sum())
+    )
 
 
 main()

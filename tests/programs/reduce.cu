@@ -114,8 +114,9 @@ int main()
 	void *arguments[] = { &in, &count, &partial, &total };
 	CHECK(cudaLaunchCooperativeKernel((void *)over_grid, BLOCKS, BLOCK, arguments, 0, 0));
 	CHECK(cudaMemcpy(&cooperative, total, sizeof cooperative, cudaMemcpyDeviceToHost));
-	printf("expected %lld, shuffle %lld, shared %lld, cooperative %lld\n", expected, (long long)sums[0], (long long)sums[1],
-	       cooperative);
+	printf("expected %lld, shuffle %lld, shared %lld, cooperative %lld\n", expected, (long long)sums[0],
+	       (long long)sums[1], cooperative);
 	printf("odd %u of %u, warps with odd %u\n", counts[0], odd, counts[1]);
-	return expected != (long long)sums[0] || expected != (long long)sums[1] || expected != cooperative || odd != counts[0];
+	return expected != (long long)sums[0] || expected != (long long)sums[1] || expected != cooperative ||
+	       odd != counts[0];
 }

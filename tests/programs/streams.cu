@@ -51,10 +51,12 @@ int main()
 	CHECK(cudaMallocHost(&total, COUNT * sizeof(uint32_t)));
 	CHECK(cudaEventRecord(start, streams[0]));
 	for (int s = 0; s < STREAMS; s++) {
-		CHECK(cudaMemcpyAsync(device[s], host[s], COUNT * sizeof(uint32_t), cudaMemcpyHostToDevice, streams[s]));
+		CHECK(cudaMemcpyAsync(device[s], host[s], COUNT * sizeof(uint32_t), cudaMemcpyHostToDevice,
+				      streams[s]));
 		for (int round = 0; round < ROUNDS; round++)
 			mix<<<16, 128, 0, streams[s]>>>(device[s], round * 77 + s, COUNT);
-		CHECK(cudaMemcpyAsync(host[s], device[s], COUNT * sizeof(uint32_t), cudaMemcpyDeviceToHost, streams[s]));
+		CHECK(cudaMemcpyAsync(host[s], device[s], COUNT * sizeof(uint32_t), cudaMemcpyDeviceToHost,
+				      streams[s]));
 		CHECK(cudaEventRecord(ready[s], streams[s]));
 	}
 	for (int s = 1; s < STREAMS; s++) {
