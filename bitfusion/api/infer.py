@@ -120,6 +120,8 @@ class Inference:
             return self._handles(prototype, argument, role)
         if pointers == 1 and base == "char" and member.type.const and not role:
             return replace(argument, kind="STRING")
+        if pointers == 1 and base == "CUlaunchConfig" and not role:
+            return replace(argument, kind="CONFIG", size="sizeof(CUlaunchConfig)")
         if not role and (base == "void" or pointers > 1):
             raise ValueError(f"'{member.name}' needs a direction")
         return self._pointer(argument, role or ("in" if member.type.const else "out"), fixed)

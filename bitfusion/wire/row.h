@@ -10,6 +10,8 @@
  *   OUT                      uint64_t present
  *   IN_ARRAY, STRING, IN_HANDLES   uint64_t bytes (BF_NULL for NULL), then the bytes padded to 8
  *   OUT_ARRAY, OUT_HANDLES   uint64_t capacity in bytes (BF_NULL for NULL)
+ *   CONFIG                   uint64_t bytes, then a CUlaunchConfig and its numAttrs CUlaunchAttribute: `attrs` is
+ *                            set, hStream and the handles in attributes are translated by the executor
  * The reply's body holds the same way, for each argument the program passed a pointer for: OUT, INOUT the bytes
  * padded to 8; OUT_ARRAY, OUT_HANDLES uint64_t bytes, then they; FOUND_HANDLE one uint64_t. A reply without
  * a body means that the executor did not make the call.
@@ -38,6 +40,7 @@ enum bf_argument_kind {
 	BF_ARG_IN_HANDLES,   /* const T *, 8 bytes times argument `count` */
 	BF_ARG_OUT_HANDLES,  /* T *, 8 bytes times argument `count` */
 	BF_ARG_LOCATION,     /* CUmemLocation by value, in one uint64_t; its device is translated like DEVICE */
+	BF_ARG_CONFIG,       /* const CUlaunchConfig *, with its attributes right behind it */
 };
 
 struct bf_argument {
