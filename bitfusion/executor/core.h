@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of the executor share. Threads of a worker:
+ *   issue    reads commands and makes the driver's calls, in the order of the stream (serve.c)
+ *   sender   empties the outbox when the socket is full (outbox.c)
+ *   copier   delivers device-to-host copies as they complete (copy.c)
+ *   waiters  one per call that has to wait (wait.c)
+ *   watcher  notices that the client is gone, forwards what the driver prints (output.c)
+ */
+#ifndef BITFUSION_EXECUTOR_CORE_H
+#define BITFUSION_EXECUTOR_CORE_H
+
+#include "cuda.h"
+#include "executor.h"
+#include "row.h"
+#include "transport.h"
+#include "wire.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BF_EXPORT __attribute__((visibility("default")))
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* A status of our own, never sent: the client broke the rules and its session ends. */
+#define BF_VIOLATION ((CUresult)0x7fffff01)
+
+static inline size_t bf_pad(size_t size)
+{
+	return (size + 7) & ~(size_t)7;
+}
+
+int64_t bf_now_ns(void);
+
+/* ------------------------------------------------------------------ driver.c */
+
+/* Functions that the executor calls by itself; each may be NULL in an old driver. */
+#define BF_DRIVER_FUNCTIONS(X)                                                                               \
+	X(cuInit)                                                                                            \
+	X(cuDriverGetVersion)                                                                                \
+	X(cuDeviceGet)                                                                                       \
+	X(cuDeviceGetCount)                                                                                  \
+	X(cuDeviceGetName)                                                                                   \
+	X(cuDeviceGetUuid)                                                                                   \
+	X(cuDeviceGetUuid_v2)                                                                                \
+	X(cuDeviceGetPCIBusId)                                                                               \
+	X(cuDeviceGetAttribute)                                                                              \
+	X(cuDeviceTotalMem_v2)                                                                               \
+	X(cuDevicePrimaryCtxRetain)                                                                          \
+	X(cuDevicePrimaryCtxGetState)                                                                        \
+	X(cuCtxSetCurrent)                                                                                   \
+	X(cuCtxGetDevice)                                                                                    \
+	X(cuCtxGetStreamPriorityRange)                                                                       \
+	X(cuCtxSynchronize)                                                                                  \
+	X(cuStreamQuery)                                                                                     \
+	X(cuStreamSynchronize)                                                                               \
+	X(cuStreamIsCapturing)                                                                               \
+	X(cuStreamWaitEvent)                                                                                 \
+	X(cuStreamGetFlags)                                                                                  \
+	X(cuStreamAddCallback)                                                                               \
+	X(cuLaunchHostFunc)                                                                                  \
+	X(cuEventCreate)                                                                                     \
+	X(cuEventDestroy_v2)                                                                                 \
+	X(cuEventRecord)                                                                                     \
+	X(cuEventQuery)                                                                                      \
+	X(cuEventSynchronize)                                                                                \
+	X(cuLaunchKernel)                                                                                    \
+	X(cuLaunchKernelEx)                                                                                  \
+	X(cuLaunchCooperativeKernel)                                                                         \
+	X(cuMemGetInfo_v2)                                                                                   \
+	X(cuMemAlloc_v2)                                                                                     \
+	X(cuMemAllocPitch_v2)                                                                                \
+	X(cuMemFree_v2)                                                                                      \
+	X(cuMemHostRegister_v2)                                                                              \
+	X(cuMemcpyHtoDAsync_v2)                                                                              \
+	X(cuMemcpyDtoHAsync_v2)                                                                              \
+	X(cuMemcpy3DAsync_v2)                                                                                \
+	X(cuModuleLoadDataEx)                                                                                \
+	X(cuModuleGetFunction)                                                                               \
+	X(cuLibraryLoadData)                                                                                 \
+	X(cuLibraryGetKernel)                                                                                \
+	X(cuKernelGetFunction)                                                                               \
+	X(cuLinkCreate_v2)                                                                                   \
+	X(cuLinkAddData_v2)                                                                                  \
+	X(cuLinkComplete)                                                                                    \
+	X(cuFuncGetParamInfo)                                                                                \
+	X(cuKernelGetParamInfo)                                                                              \
+	X(cuFuncGetAttribute)                                                                                \
+	X(cuKernelGetAttribute)
+
+#define BF_DRIVER_MEMBER(name) __typeof__(&name) name;
+struct bf_driver {
+	void *library;
+	char path[4096];
+	bool ready; /* cuInit has succeeded in this process */
+	BF_DRIVER_FUNCTIONS(BF_DRIVER_MEMBER)
+};
+
+/* Loads the library and, if asked, initialises it; 0, or a CUresult with the reason in text. */
+CUresult bf_driver_load(struct bf_driver *driver, const char *path, bool init, char *text, size_t size);
+void *bf_driver_symbol(struct bf_driver *driver, const char *name);
+extern struct bf_driver bf_driver; /* the one of this process; warm spares have it filled in already */
+
+/* ------------------------------------------------------------------ handles.c
+ *
+ * Only the issue thread looks handles up while others may bind them, so an entry is published by one store.
+ */
+struct bf_entry {
+	_Atomic uint64_t value; /* the driver's handle, 0 when free */
+	uint32_t owner;         /* packed kind and index whose end is this handle's end, 0 for none */
+	uint32_t flags;         /* streams: enum bf_stream_flags */
+};
+enum bf_stream_flags { BF_STREAM_NON_BLOCKING = 1 };
+
+enum { BF_HANDLE_CHUNK = 4096 };
+struct bf_handles {
+	pthread_mutex_t lock;
+	_Atomic(struct bf_entry *) chunk[BF_HANDLE_KINDS][BF_MAX_HANDLES / BF_HANDLE_CHUNK];
+	struct bf_reverse {
+		uint64_t *slot; /* pairs: driver handle, index */
+		size_t size, used, live;
+	} reverse[BF_HANDLE_KINDS];
+	uint32_t minted[BF_HANDLE_KINDS]; /* handles that the executor had to number, from the top */
+};
+
+void bf_handles_init(struct bf_handles *handles);
+void bf_handles_free(struct bf_handles *handles);
+/* The entry if it was ever bound, else NULL. */
+static inline struct bf_entry *bf_handle_entry(struct bf_handles *handles, unsigned kind, uint32_t index)
+{
+	if (unlikely(index >= BF_MAX_HANDLES || kind >= BF_HANDLE_KINDS))
+		return NULL;
+	struct bf_entry *chunk =
+		atomic_load_explicit(&handles->chunk[kind][index / BF_HANDLE_CHUNK], memory_order_acquire);
+	return likely(chunk != NULL) ? &chunk[index % BF_HANDLE_CHUNK] : NULL;
+}
+/* Translates a number from the client into the driver's handle. False: no such handle. */
+bool bf_handle_resolve(struct bf_handles *handles, unsigned kind, uint64_t number, uint64_t *value);
+/* False: the number is not one that a client may mint for this kind, or there is no memory. */
+bool bf_handle_bind(struct bf_handles *handles, unsigned kind, uint64_t number, uint64_t value, uint32_t owner);
+void bf_handle_drop(struct bf_handles *handles, uint64_t number);
+/* Drops what ends together with `number` (the functions of a module, all of a context). */
+void bf_handle_drop_owned(struct bf_handles *handles, uint64_t number);
+/* The client's number for a driver handle; if there is none yet, `proposed` or, for 0, one of our own. */
+uint64_t bf_handle_find(struct bf_handles *handles, unsigned kind, uint64_t value, uint64_t proposed,
+			uint32_t owner);
+bool bf_handle_is(uint64_t number, unsigned kind);
+static inline uint32_t bf_handle_pack(uint64_t number)
+{
+	return (uint32_t)BF_HANDLE_KIND(number) << 24 | (BF_HANDLE_INDEX(number) & 0xffffff);
+}
+
+/* ------------------------------------------------------------------ staging.c: pinned host memory */
+
+struct bf_session;
+
+/* An event of the executor's own, of the context that was current when it was taken. */
+struct bf_marker {
+	struct bf_marker *next;
+	CUevent event;
+	uint32_t context, generation;
+};
+struct bf_marker *bf_marker_take(struct bf_session *session);
+void bf_marker_give(struct bf_session *session, struct bf_marker *marker);
+
+struct bf_slot {
+	struct bf_slot *next;
+	uint8_t *data;
+	size_t size;
+	struct bf_marker *marker;
+	bool kept;
+};
+struct bf_staging {
+	pthread_mutex_t lock;
+	struct bf_slot *idle[2];          /* large, small */
+	struct bf_slot *busy, **busy_tail; /* host-to-device, in issue order; the issue thread's alone */
+	unsigned busy_count;
+	size_t total;
+	struct bf_marker *markers;
+};
+enum { BF_STAGING_CHUNK = 1 << 20, BF_STAGING_SMALL = 64 << 10 };
+void bf_staging_init(struct bf_session *session);
+/* A buffer for at most BF_STAGING_CHUNK bytes; fails only when there is no memory at all. */
+struct bf_slot *bf_staging_take(struct bf_session *session, size_t size);
+/* The same, but waits for earlier host-to-device copies rather than take ever more. Issue thread. */
+struct bf_slot *bf_staging_take_busy(struct bf_session *session, size_t size);
+void bf_staging_give(struct bf_session *session, struct bf_slot *slot);
+/* Gives the buffer back once the work that the stream has now is over. Issue thread. */
+void bf_staging_retire(struct bf_session *session, struct bf_slot *slot, CUstream stream);
+bool bf_staging_full(struct bf_session *session);
+/* Makes a little time for copies on their way to the client. */
+void bf_staging_relieve(struct bf_session *session);
+
+/* ------------------------------------------------------------------ outbox.c */
+
+struct bf_outbox {
+	pthread_mutex_t lock;
+	pthread_cond_t work, room;
+	pthread_t sender;
+	bool started, broken;
+	_Atomic bool over; /* the issue thread should stop reading until the queue has drained */
+	size_t queued;     /* bytes */
+	struct bf_item *first, **last;
+};
+void bf_outbox_init(struct bf_session *session);
+/* Queues or sends a reply; takes the slot over (may be NULL), whose bytes are the bulk. Never blocks. */
+void bf_send(struct bf_session *session, struct bf_reply *reply, const void *body, size_t body_size,
+	     const void *bulk, size_t bulk_size, struct bf_slot *slot);
+void bf_reply(struct bf_session *session, uint32_t request, CUresult status, const void *body, size_t size);
+/* Waits until the client has read enough; call it on the issue thread only. */
+void bf_outbox_throttle(struct bf_session *session);
+/* Gives the last replies a moment to leave. */
+void bf_outbox_finish(struct bf_session *session, int timeout_ms);
+
+/* ------------------------------------------------------------------ wait.c */
+
+struct bf_job {
+	struct bf_job *next;
+	void (*run)(struct bf_session *session, struct bf_job *job); /* frees the job */
+	uint32_t request;
+	uint32_t context;
+};
+struct bf_waiters {
+	pthread_mutex_t lock;
+	pthread_cond_t work;
+	struct bf_job *first, **last;
+	unsigned idle, threads;
+};
+void bf_waiters_init(struct bf_session *session);
+bool bf_submit(struct bf_session *session, struct bf_job *job);
+
+/* ------------------------------------------------------------------ the session */
+
+struct bf_frame;
+typedef CUresult (*bf_around)(struct bf_session *session, struct bf_frame *frame);
+
+/* How a row is carried out. */
+struct bf_route {
+	void *function; /* the driver's, looked up at first use */
+	const struct bf_row *row;
+	bf_around around; /* does more than the call, or NULL */
+	bool resolved, has_arrays, has_locations, waits;
+};
+
+struct bf_input {
+	uint8_t *base;
+	size_t start, end, capacity;
+	uint8_t *aligned; /* where a command goes that follows bulk data of an odd size */
+};
+
+struct bf_allocation {
+	uint64_t address, size;
+	uint32_t device;
+};
+
+struct bf_session {
+	struct bf_serve_options options;
+	struct bf_transport transport;
+	struct bf_input input;
+	struct bf_driver *driver;
+	struct bf_handles handles;
+	struct bf_route *routes;
+	struct bf_ledger *ledger;
+	struct bf_outbox outbox;
+	struct bf_staging staging;
+	struct bf_waiters waiters;
+
+	/* one-way failure to report: call << 32 | status */
+	_Atomic uint64_t deferred;
+
+	/* contexts (context.c) */
+	CUdevice ordinal[BF_MAX_DEVICES];
+	pthread_mutex_t context_lock;
+	bool implicit[BF_MAX_DEVICES]; /* we retained the primary context ourselves */
+	_Atomic uint32_t context_generation;
+
+	/* device-to-host copies under way, in issue order (copy.c) */
+	pthread_mutex_t pending_lock;
+	pthread_cond_t pending_work;
+	struct bf_pending *pending, **pending_tail;
+	_Atomic unsigned pending_count;
+	bool copier_started;
+
+	/* allocations (memory.c) */
+	pthread_mutex_t memory_lock;
+	struct bf_allocation *allocation;
+	size_t allocation_size, allocation_used;
+
+	/* host functions (callback.c) */
+	pthread_mutex_t callback_lock;
+	struct bf_fired *fired;
+	uint64_t next_token;
+	_Atomic unsigned host_functions; /* registered and not yet returned */
+	_Atomic bool had_host_function;
+
+	/* output (output.c) */
+	int output[2]; /* read ends of what the driver prints to descriptors 1 and 2, or -1 */
+	int saved[2];
+	pthread_mutex_t output_lock;
+	int stop[2];
+	pthread_t watcher;
+	_Atomic bool over;
+
+	/* images that the driver wants kept (module.c) */
+	struct bf_image *images;
+	pthread_mutex_t image_lock;
+
+	/* the issue thread's own */
+	CUresult context_status; /* of the command being carried out */
+	bool captures;           /* a stream may be capturing */
+	CUstream synced_stream;  /* where the last synchronous upload went (order.c) */
+	uint32_t synced_context, synced_epoch;
+	bool stopped;
+	enum bf_ended ended;
+	int64_t spin_ns;
+	uint8_t *scratch; /* output arguments of rows on the issue thread */
+	uint8_t *answer;  /* a reply's body on the issue thread */
+};
+
+/* ------------------------------------------------------------------ serve.c */
+
+void bf_log(struct bf_session *session, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Logs why, ends the session; always returns BF_VIOLATION. */
+CUresult bf_violation(struct bf_session *session, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+void bf_defer(struct bf_session *session, uint32_t call, CUresult status);
+
+/* ------------------------------------------------------------------ order.c */
+
+/* A synchronous upload has been enqueued on this stream. */
+void bf_stream_synced(struct bf_session *session, uint32_t context, CUstream stream);
+CUresult bf_stream_order(struct bf_session *session, uint64_t number, uint64_t stream);
+/* Before work goes to a stream: makes it wait for such uploads if it would not by itself. */
+static inline CUresult bf_stream_ready(struct bf_session *session, uint64_t number, uint64_t stream)
+{
+	if (likely(!session->synced_epoch || number <= 2))
+		return CUDA_SUCCESS;
+	return bf_stream_order(session, number, stream);
+}
+
+/* ------------------------------------------------------------------ input.c */
+
+bool bf_input_init(struct bf_session *session);
+/* More bytes: 1; nothing there (only without wait): 0; the client is gone: -1. */
+int bf_input_more(struct bf_session *session, bool wait);
+/* Takes exactly size bytes of bulk data. */
+bool bf_input_take(struct bf_session *session, void *data, size_t size);
+bool bf_input_skip(struct bf_session *session, uint64_t size);
+/* Makes `size` (at most BF_MAX_COMMAND) bytes of bulk lie together; NULL when the client is gone. */
+const uint8_t *bf_input_peek(struct bf_session *session, size_t size);
+static inline void bf_input_consume(struct bf_input *input, size_t size)
+{
+	input->start += size;
+}
+
+/* ------------------------------------------------------------------ context.c */
+
+/* Makes the context with this index current on the calling thread. */
+CUresult bf_context_use(struct bf_session *session, uint32_t index);
+extern __thread uint32_t bf_context_current; /* index + 1, 0 for unknown; see bf_context_ensure */
+extern __thread uint32_t bf_context_seen;
+static inline CUresult bf_context_ensure(struct bf_session *session, uint32_t index)
+{
+	if (likely(bf_context_current == index + 1 &&
+		   bf_context_seen == atomic_load_explicit(&session->context_generation, memory_order_relaxed)))
+		return CUDA_SUCCESS;
+	return bf_context_use(session, index);
+}
+bool bf_context_resolve(struct bf_session *session, uint32_t index, uint64_t *context);
+/* The session's index of the current context's device, or -1. */
+int bf_context_device(struct bf_session *session);
+
+/* ------------------------------------------------------------------ call.c */
+
+struct bf_frame {
+	struct bf_route *route;
+	const struct bf_command *command;
+	uint64_t argument[BF_MAX_ARGUMENTS]; /* what the driver gets */
+	uint64_t given[BF_MAX_ARGUMENTS];    /* as they came: handle numbers, capacities */
+	uint8_t *scratch;
+	size_t scratch_size;
+};
+enum { BF_SCRATCH = BF_MAX_COMMAND + 4096 };
+bool bf_routes_init(struct bf_session *session);
+void bf_row_command(struct bf_session *session, const struct bf_command *command);
+CUresult bf_invoke(struct bf_frame *frame);
+/* Binds and drops handles, composes the answer, replies. */
+void bf_finish(struct bf_session *session, struct bf_frame *frame, CUresult status, uint8_t *answer);
+/* rows that need more than the call (rows.c) */
+bf_around bf_row_around(const char *name);
+/* Ends a command that had no row: defers or replies. */
+void bf_done(struct bf_session *session, const struct bf_command *command, CUresult status, const void *body,
+	     size_t size);
+
+/* ------------------------------------------------------------------ operations; body checked for its fixed part */
+
+typedef void (*bf_operation_function)(struct bf_session *session, const struct bf_command *command,
+				      const uint8_t *body, size_t size);
+void bf_op_devices(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_launch(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_htod(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_dtoh(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_copy3d(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_alloc(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_free(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_load(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_get_function(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_host_function(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_callback_done(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_memory_info(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+
+/* ------------------------------------------------------------------ copy.c, wait.c, output.c, memory.c, callback.c */
+
+void bf_copy_init(struct bf_session *session);
+/* Sends the device-to-host copies that have completed. */
+void bf_copy_deliver(struct bf_session *session);
+/* What the client has to get before the reply of something that waited. */
+void bf_settle(struct bf_session *session);
+
+enum bf_wait_kind { BF_WAIT_CONTEXT, BF_WAIT_STREAM, BF_WAIT_EVENT };
+/* Waits for what the frame's row waits for, here or on a waiter, and replies. */
+void bf_wait_row(struct bf_session *session, struct bf_frame *frame);
+/* Polls a stream for a moment, unless new commands arrive: CUDA_ERROR_NOT_READY when it takes longer. */
+CUresult bf_wait_briefly(struct bf_session *session, CUstream stream);
+/* May this thread block for the command? */
+bool bf_may_block(struct bf_session *session, const struct bf_command *command);
+
+bool bf_output_start(struct bf_session *session);
+void bf_output_drain(struct bf_session *session);
+void bf_output_stop(struct bf_session *session);
+
+CUresult bf_memory_charge(struct bf_session *session, uint64_t size, int *device);
+void bf_memory_refund(struct bf_session *session, int device, uint64_t size);
+bool bf_memory_add(struct bf_session *session, uint64_t address, uint64_t size, int device);
+bool bf_memory_remove(struct bf_session *session, uint64_t address, struct bf_allocation *allocation);
+CUresult bf_memory_info(struct bf_session *session, uint64_t info[2]);
+uint64_t bf_memory_total(struct bf_session *session, uint32_t device, uint64_t total);
+
+void bf_image_drop(struct bf_session *session, uint64_t handle);
+
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Device memory that the workers of one session hold, in memory that they share. A slot has one writer at a
+ * time; the sums are derived from the slots, so a worker that dies half way leaves nothing that cannot be
+ * recomputed.
+ */
+#define _GNU_SOURCE
+#include "core.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_SLOTS = 4096, LOCK_TIMEOUT_S = 1 };
+#define LEDGER_MAGIC 0x3172656764656c42ull
+
+struct header {
+	uint64_t magic;
+	uint32_t devices, slots;
+	pthread_mutex_t lock;
+	uint64_t limit[BF_MAX_DEVICES];
+	uint64_t sum[BF_MAX_DEVICES];
+};
+
+struct bf_ledger {
+	struct header *header;
+	size_t size;
+	uint32_t devices, slots; /* a copy that no other process can change */
+};
+
+static size_t ledger_size(uint32_t devices, uint32_t slots)
+{
+	return sizeof(struct header) + (size_t)devices * slots * sizeof(uint64_t);
+}
+
+static uint64_t *cell(struct bf_ledger *ledger, uint32_t slot, uint32_t device)
+{
+	return (uint64_t *)(ledger->header + 1) + (size_t)slot * ledger->devices + device;
+}
+
+static int anonymous_file(void)
+{
+#ifdef SYS_memfd_create
+	int fd = (int)syscall(SYS_memfd_create, "bitfusion-ledger", 1u /* MFD_CLOEXEC */);
+	if (fd >= 0)
+		return fd;
+#endif
+	char path[] = "/dev/shm/bitfusion-XXXXXX";
+	int file = mkostemp(path, O_CLOEXEC);
+	if (file >= 0)
+		unlink(path);
+	return file < 0 ? -errno : file;
+}
+
+BF_EXPORT int bf_ledger_create(const uint64_t *limits, uint32_t devices, uint32_t slots)
+{
+	if (devices > BF_MAX_DEVICES || !slots || slots > MAX_SLOTS)
+		return -EINVAL;
+	int fd = anonymous_file();
+	if (fd < 0)
+		return fd;
+	size_t size = ledger_size(devices, slots);
+	struct header *header = MAP_FAILED;
+	if (ftruncate(fd, (off_t)size) == 0)
+		header = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (header == MAP_FAILED) {
+		int error = errno;
+		close(fd);
+		return -error;
+	}
+	pthread_mutexattr_t attributes;
+	pthread_mutexattr_init(&attributes);
+	pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+	pthread_mutex_init(&header->lock, &attributes);
+	pthread_mutexattr_destroy(&attributes);
+	header->devices = devices;
+	header->slots = slots;
+	for (uint32_t i = 0; i < devices; i++)
+		header->limit[i] = limits[i];
+	header->magic = LEDGER_MAGIC;
+	munmap(header, size);
+	return fd;
+}
+
+BF_EXPORT struct bf_ledger *bf_ledger_open(int fd)
+{
+	struct stat status;
+	if (fstat(fd, &status) != 0 || (size_t)status.st_size < sizeof(struct header))
+		return NULL;
+	size_t size = (size_t)status.st_size;
+	struct header *header = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (header == MAP_FAILED)
+		return NULL;
+	struct bf_ledger *ledger = calloc(1, sizeof(*ledger));
+	if (!ledger || header->magic != LEDGER_MAGIC || header->devices > BF_MAX_DEVICES ||
+	    size < ledger_size(header->devices, header->slots)) {
+		free(ledger);
+		munmap(header, size);
+		return NULL;
+	}
+	*ledger = (struct bf_ledger){header, size, header->devices, header->slots};
+	return ledger;
+}
+
+BF_EXPORT void bf_ledger_close(struct bf_ledger *ledger)
+{
+	munmap(ledger->header, ledger->size);
+	free(ledger);
+}
+
+static void recompute(struct bf_ledger *ledger)
+{
+	for (uint32_t device = 0; device < ledger->devices; device++) {
+		uint64_t sum = 0;
+		for (uint32_t slot = 0; slot < ledger->slots; slot++)
+			sum += *cell(ledger, slot, device);
+		ledger->header->sum[device] = sum;
+	}
+}
+
+/* The server must not hang on a worker that was stopped inside: past the deadline it goes on unlocked. */
+static bool lock(struct bf_ledger *ledger)
+{
+	struct timespec deadline;
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += LOCK_TIMEOUT_S;
+	int error = pthread_mutex_timedlock(&ledger->header->lock, &deadline);
+	if (error == EOWNERDEAD) {
+		pthread_mutex_consistent(&ledger->header->lock);
+		recompute(ledger);
+	}
+	return !error || error == EOWNERDEAD;
+}
+
+static void unlock(struct bf_ledger *ledger, bool locked)
+{
+	if (locked)
+		pthread_mutex_unlock(&ledger->header->lock);
+}
+
+BF_EXPORT int bf_ledger_reserve(struct bf_ledger *ledger, uint32_t slot, uint32_t device, uint64_t size)
+{
+	if (slot >= ledger->slots || device >= ledger->devices)
+		return -1;
+	bool locked = lock(ledger);
+	uint64_t limit = ledger->header->limit[device], sum = ledger->header->sum[device];
+	bool fits = size <= UINT64_MAX - sum && (!limit || (sum <= limit && size <= limit - sum));
+	if (fits) {
+		*cell(ledger, slot, device) += size;
+		ledger->header->sum[device] += size;
+	}
+	unlock(ledger, locked);
+	return fits ? 0 : -1;
+}
+
+BF_EXPORT void bf_ledger_release(struct bf_ledger *ledger, uint32_t slot, uint32_t device, uint64_t size)
+{
+	if (slot >= ledger->slots || device >= ledger->devices)
+		return;
+	bool locked = lock(ledger);
+	uint64_t *held = cell(ledger, slot, device);
+	size = size < *held ? size : *held;
+	*held -= size;
+	ledger->header->sum[device] -= size;
+	unlock(ledger, locked);
+}
+
+BF_EXPORT int bf_ledger_used(struct bf_ledger *ledger, int32_t slot, uint64_t *used, uint32_t count)
+{
+	if (slot >= 0 && (uint32_t)slot >= ledger->slots)
+		return -1;
+	bool locked = lock(ledger);
+	for (uint32_t i = 0; i < count && i < ledger->devices; i++)
+		used[i] = slot < 0 ? ledger->header->sum[i] : *cell(ledger, (uint32_t)slot, i);
+	unlock(ledger, locked);
+	return 0;
+}
+
+BF_EXPORT int bf_ledger_limits(struct bf_ledger *ledger, uint64_t *limits, uint32_t count)
+{
+	for (uint32_t i = 0; i < count && i < ledger->devices; i++)
+		limits[i] = ledger->header->limit[i];
+	return (int)ledger->devices;
+}
+
+BF_EXPORT int bf_ledger_clear(struct bf_ledger *ledger, uint32_t slot)
+{
+	if (slot >= ledger->slots)
+		return -1;
+	bool locked = lock(ledger);
+	for (uint32_t device = 0; device < ledger->devices; device++)
+		*cell(ledger, slot, device) = 0;
+	recompute(ledger);
+	unlock(ledger, locked);
+	return 0;
+}

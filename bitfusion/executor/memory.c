@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Allocations, and what they count for against the session's slice of each device.
+ */
+#include "core.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ------------------------------------------------------------------ the slice */
+
+CUresult bf_memory_charge(struct bf_session *session, uint64_t size, int *device)
+{
+	*device = bf_context_device(session);
+	if (!session->ledger || *device < 0)
+		return CUDA_SUCCESS; /* without a context the driver itself refuses */
+	if (bf_ledger_reserve(session->ledger, session->options.slot, (uint32_t)*device, size) != 0)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	return CUDA_SUCCESS;
+}
+
+void bf_memory_refund(struct bf_session *session, int device, uint64_t size)
+{
+	if (session->ledger && device >= 0)
+		bf_ledger_release(session->ledger, session->options.slot, (uint32_t)device, size);
+}
+
+static uint64_t limit_of(struct bf_session *session, uint32_t device)
+{
+	uint64_t limits[BF_MAX_DEVICES] = {0};
+	if (session->ledger)
+		bf_ledger_limits(session->ledger, limits, BF_MAX_DEVICES);
+	return limits[device];
+}
+
+uint64_t bf_memory_total(struct bf_session *session, uint32_t device, uint64_t total)
+{
+	uint64_t limit = limit_of(session, device);
+	return limit && limit < total ? limit : total;
+}
+
+CUresult bf_memory_info(struct bf_session *session, uint64_t info[2])
+{
+	size_t free = 0, total = 0;
+	CUresult status = session->driver->cuMemGetInfo_v2(&free, &total);
+	info[0] = free;
+	info[1] = total;
+	int device = status == CUDA_SUCCESS ? bf_context_device(session) : -1;
+	uint64_t limit = device >= 0 ? limit_of(session, (uint32_t)device) : 0;
+	if (!limit)
+		return status;
+	uint64_t used[BF_MAX_DEVICES] = {0};
+	bf_ledger_used(session->ledger, -1, used, BF_MAX_DEVICES);
+	uint64_t left = used[device] < limit ? limit - used[device] : 0;
+	info[0] = left < info[0] ? left : info[0];
+	info[1] = limit < info[1] ? limit : info[1];
+	return status;
+}
+
+void bf_op_memory_info(struct bf_session *session, const struct bf_command *command, const uint8_t *body,
+		       size_t size)
+{
+	uint64_t info[2] = {0, 0};
+	CUresult status = bf_memory_info(session, info);
+	bf_done(session, command, status, info, sizeof(info));
+}
+
+/* ------------------------------------------------------------------ what lies where: open addressing by address */
+
+static size_t home(uint64_t address, size_t size)
+{
+	return (size_t)((address * 0x9e3779b97f4a7c15ull) >> 32) & (size - 1);
+}
+
+static void insert(struct bf_allocation *table, size_t size, struct bf_allocation entry)
+{
+	size_t i = home(entry.address, size);
+	while (table[i].address)
+		i = (i + 1) & (size - 1);
+	table[i] = entry;
+}
+
+static bool grow(struct bf_session *session)
+{
+	size_t size = session->allocation_size ? 2 * session->allocation_size : 256;
+	struct bf_allocation *table = calloc(size, sizeof(*table));
+	if (!table)
+		return false;
+	for (size_t i = 0; i < session->allocation_size; i++) {
+		if (session->allocation[i].address)
+			insert(table, size, session->allocation[i]);
+	}
+	free(session->allocation);
+	session->allocation = table;
+	session->allocation_size = size;
+	return true;
+}
+
+bool bf_memory_add(struct bf_session *session, uint64_t address, uint64_t size, int device)
+{
+	pthread_mutex_lock(&session->memory_lock);
+	bool room = 2 * session->allocation_used < session->allocation_size || grow(session);
+	if (room && address) {
+		insert(session->allocation, session->allocation_size,
+		       (struct bf_allocation){address, size, device});
+		session->allocation_used++;
+	}
+	pthread_mutex_unlock(&session->memory_lock);
+	return room;
+}
+
+static void close_gap(struct bf_session *session, size_t gap)
+{
+	struct bf_allocation *table = session->allocation;
+	size_t mask = session->allocation_size - 1;
+	for (size_t i = (gap + 1) & mask; table[i].address; i = (i + 1) & mask) {
+		size_t wanted = home(table[i].address, session->allocation_size);
+		if (((i - wanted) & mask) < ((i - gap) & mask))
+			continue;
+		table[gap] = table[i];
+		gap = i;
+	}
+	table[gap].address = 0;
+	session->allocation_used--;
+}
+
+bool bf_memory_remove(struct bf_session *session, uint64_t address, struct bf_allocation *allocation)
+{
+	bool found = false;
+	pthread_mutex_lock(&session->memory_lock);
+	size_t mask = session->allocation_size - 1;
+	for (size_t i = session->allocation_size ? home(address, session->allocation_size) : 0;
+	     address && session->allocation_size && session->allocation[i].address; i = (i + 1) & mask) {
+		if (session->allocation[i].address != address)
+			continue;
+		*allocation = session->allocation[i];
+		close_gap(session, i);
+		found = true;
+		break;
+	}
+	pthread_mutex_unlock(&session->memory_lock);
+	return found;
+}
+
+/* ------------------------------------------------------------------ the operations */
+
+static CUresult allocate(struct bf_session *session, const struct bf_alloc *alloc, uint64_t answer[2])
+{
+	CUdeviceptr address = 0;
+	size_t pitch = 0;
+	uint64_t size = alloc->size;
+	CUresult status;
+	if (alloc->height) {
+		/* the driver chooses the pitch, so charge for it once it is known */
+		status = session->driver->cuMemAllocPitch_v2(&address, &pitch, alloc->size, alloc->height,
+							     alloc->element_size);
+		if (status != CUDA_SUCCESS || __builtin_mul_overflow(pitch, alloc->height, &size))
+			return status != CUDA_SUCCESS ? status : CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	int device;
+	status = bf_memory_charge(session, size, &device);
+	bool charged = status == CUDA_SUCCESS;
+	if (charged && !alloc->height)
+		status = session->driver->cuMemAlloc_v2(&address, size);
+	if (status == CUDA_SUCCESS && !bf_memory_add(session, address, size, device))
+		status = CUDA_ERROR_OUT_OF_MEMORY;
+	if (status != CUDA_SUCCESS) {
+		if (charged)
+			bf_memory_refund(session, device, size);
+		if (address)
+			session->driver->cuMemFree_v2(address);
+		return status;
+	}
+	answer[0] = address;
+	answer[1] = pitch;
+	return CUDA_SUCCESS;
+}
+
+/* Addresses that the client cannot use stay allocated until another one is found, but no longer count. */
+static bool take_rejected(struct bf_session *session, const uint64_t *rejected, uint32_t count)
+{
+	struct bf_allocation allocation;
+	for (uint32_t i = 0; i < count; i++) {
+		if (!bf_memory_remove(session, rejected[i], &allocation))
+			return false;
+		bf_memory_refund(session, (int)allocation.device, allocation.size);
+	}
+	return true;
+}
+
+void bf_op_alloc(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
+{
+	const struct bf_alloc *alloc = (const struct bf_alloc *)body;
+	const uint64_t *rejected = (const uint64_t *)(alloc + 1);
+	if (size - sizeof(*alloc) < (uint64_t)alloc->rejected_count * 8 ||
+	    !take_rejected(session, rejected, alloc->rejected_count)) {
+		bf_violation(session, "bad list of rejected addresses");
+		return;
+	}
+	uint64_t answer[2] = {0, 0};
+	CUresult status = allocate(session, alloc, answer);
+	for (uint32_t i = 0; i < alloc->rejected_count; i++)
+		session->driver->cuMemFree_v2(rejected[i]);
+	bf_done(session, command, status, answer, sizeof(answer));
+}
+
+static CUresult release(struct bf_session *session, uint64_t address)
+{
+	struct bf_allocation allocation;
+	bool known = bf_memory_remove(session, address, &allocation);
+	CUresult status = session->driver->cuMemFree_v2(address);
+	if (!known)
+		return status;
+	if (status == CUDA_SUCCESS)
+		bf_memory_refund(session, (int)allocation.device, allocation.size);
+	else
+		bf_memory_add(session, address, allocation.size, (int)allocation.device);
+	return status;
+}
+
+struct free_job {
+	struct bf_job job;
+	struct bf_command command;
+	uint64_t address;
+};
+
+static void run_free(struct bf_session *session, struct bf_job *job)
+{
+	struct free_job *work = (struct free_job *)job;
+	CUresult status = bf_context_ensure(session, job->context);
+	if (status == CUDA_SUCCESS)
+		status = release(session, work->address);
+	bf_done(session, &work->command, status, NULL, 0);
+	free(work);
+}
+
+void bf_op_free(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
+{
+	uint64_t address = ((const struct bf_free *)body)->address;
+	/* a driver may wait for the device here, and so for a host function whose return has yet to arrive */
+	if (atomic_load_explicit(&session->host_functions, memory_order_acquire)) {
+		struct free_job *work = calloc(1, sizeof(*work));
+		if (work) {
+			work->job.run = run_free;
+			work->job.context = command->context;
+			work->command = *command;
+			work->address = address;
+			if (bf_submit(session, &work->job))
+				return;
+			free(work);
+		}
+	}
+	bf_done(session, command, release(session, address), NULL, 0);
+}

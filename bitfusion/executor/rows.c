@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Rows that mean more to the executor than their call: contexts, streams' flags, captures, and memory that
+ * counts against the session's slice.
+ */
+#include "core.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ------------------------------------------------------------------ contexts */
+
+static int device_of(struct bf_session *session, uint64_t ordinal)
+{
+	for (uint32_t i = 0; i < session->options.device_count; i++) {
+		if (session->ordinal[i] == (CUdevice)ordinal)
+			return (int)i;
+	}
+	return -1;
+}
+
+/* Everything that threads of ours believe about current contexts is void. */
+static void forget_contexts(struct bf_session *session)
+{
+	atomic_fetch_add(&session->context_generation, 1);
+	bf_context_current = 0;
+}
+
+/* A driver makes a new context current on the thread that creates it. */
+static CUresult context_create(struct bf_session *session, struct bf_frame *frame)
+{
+	CUresult status = bf_invoke(frame);
+	bf_context_current = 0;
+	return status;
+}
+
+static CUresult context_destroy(struct bf_session *session, struct bf_frame *frame)
+{
+	CUresult status = bf_invoke(frame);
+	forget_contexts(session);
+	return status;
+}
+
+/* The client says so when its program releases for the last time; the one retain to give back is ours. */
+static CUresult primary_release(struct bf_session *session, struct bf_frame *frame)
+{
+	int device = device_of(session, frame->argument[0]);
+	uint64_t number = BF_HANDLE(BF_CONTEXT, device + 1), context;
+	if (device < 0 || !bf_handle_resolve(&session->handles, BF_CONTEXT, number, &context))
+		return CUDA_SUCCESS; /* it never came to life */
+	CUresult status = bf_invoke(frame);
+	if (status == CUDA_SUCCESS) {
+		bf_handle_drop_owned(&session->handles, number);
+		bf_handle_drop(&session->handles, number);
+	}
+	forget_contexts(session);
+	return status;
+}
+
+/* A reset takes the retains away with the state, so the next use retains anew. */
+static CUresult primary_reset(struct bf_session *session, struct bf_frame *frame)
+{
+	int device = device_of(session, frame->argument[0]);
+	CUresult status = bf_invoke(frame);
+	if (device >= 0 && status == CUDA_SUCCESS) {
+		uint64_t number = BF_HANDLE(BF_CONTEXT, device + 1);
+		bf_handle_drop_owned(&session->handles, number);
+		bf_handle_drop(&session->handles, number);
+	}
+	forget_contexts(session);
+	return status;
+}
+
+/* ------------------------------------------------------------------ streams */
+
+static CUresult begin_capture(struct bf_session *session, struct bf_frame *frame)
+{
+	CUresult status = bf_invoke(frame);
+	/* never counted down: a capture can end in ways that no call tells of */
+	session->captures |= status == CUDA_SUCCESS;
+	return status;
+}
+
+/* ------------------------------------------------------------------ memory */
+
+static CUresult charged_call(struct bf_session *session, struct bf_frame *frame, uint64_t size, uint64_t *place,
+			     uint64_t key)
+{
+	int device;
+	CUresult status = bf_memory_charge(session, size, &device);
+	if (status != CUDA_SUCCESS)
+		return status;
+	status = bf_invoke(frame);
+	if (status != CUDA_SUCCESS)
+		bf_memory_refund(session, device, size);
+	else
+		bf_memory_add(session, place ? *place : key, size, device);
+	return status;
+}
+
+/* (CUdeviceptr *address, size_t size, …) */
+static CUresult alloc_row(struct bf_session *session, struct bf_frame *frame)
+{
+	uint64_t *place = (uint64_t *)(uintptr_t)frame->argument[0];
+	if (!place)
+		return bf_invoke(frame);
+	return charged_call(session, frame, frame->argument[1], place, 0);
+}
+
+static CUresult refunded_call(struct bf_session *session, struct bf_frame *frame, uint64_t key)
+{
+	struct bf_allocation allocation;
+	bool known = bf_memory_remove(session, key, &allocation);
+	CUresult status = bf_invoke(frame);
+	if (known && status == CUDA_SUCCESS)
+		bf_memory_refund(session, (int)allocation.device, allocation.size);
+	else if (known)
+		bf_memory_add(session, key, allocation.size, (int)allocation.device);
+	return status;
+}
+
+/* (CUdeviceptr address, …) */
+static CUresult free_row(struct bf_session *session, struct bf_frame *frame)
+{
+	return refunded_call(session, frame, frame->argument[0]);
+}
+
+/* cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size, const CUmemAllocationProp *prop, …): by the
+ * client's number, which is not an address */
+static CUresult create_row(struct bf_session *session, struct bf_frame *frame)
+{
+	const CUmemAllocationProp *prop = (const CUmemAllocationProp *)(uintptr_t)frame->argument[2];
+	bool counts = prop && prop->location.type == CU_MEM_LOCATION_TYPE_DEVICE && session->ledger;
+	int on = counts ? device_of(session, (uint64_t)prop->location.id) : -1;
+	if (on < 0 || !frame->argument[0])
+		return bf_invoke(frame);
+	uint32_t device = (uint32_t)on;
+	uint64_t size = frame->argument[1];
+	if (bf_ledger_reserve(session->ledger, session->options.slot, device, size) != 0)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	CUresult status = bf_invoke(frame);
+	if (status == CUDA_SUCCESS)
+		bf_memory_add(session, frame->given[0], size, (int)device);
+	else
+		bf_memory_refund(session, (int)device, size);
+	return status;
+}
+
+static CUresult release_row(struct bf_session *session, struct bf_frame *frame)
+{
+	return refunded_call(session, frame, frame->given[0]);
+}
+
+static CUresult total_memory(struct bf_session *session, struct bf_frame *frame)
+{
+	CUresult status = bf_invoke(frame);
+	uint64_t *total = (uint64_t *)(uintptr_t)frame->argument[0];
+	int device = device_of(session, frame->argument[1]);
+	if (status == CUDA_SUCCESS && total && device >= 0)
+		*total = bf_memory_total(session, (uint32_t)device, *total);
+	return status;
+}
+
+static CUresult memory_info(struct bf_session *session, struct bf_frame *frame)
+{
+	uint64_t info[2] = {0, 0};
+	CUresult status = bf_memory_info(session, info);
+	for (int i = 0; i < 2 && status == CUDA_SUCCESS; i++) {
+		if (frame->argument[i])
+			*(uint64_t *)(uintptr_t)frame->argument[i] = info[i];
+	}
+	return status;
+}
+
+/* Formats have 1, 2 or 4 bytes per channel; the compressed ones count for a byte. */
+static uint64_t array_bytes(uint64_t width, uint64_t height, uint64_t depth, CUarray_format format,
+			    unsigned channels)
+{
+	uint64_t bytes = format == CU_AD_FORMAT_UNSIGNED_INT32 || format == CU_AD_FORMAT_SIGNED_INT32 ||
+					 format == CU_AD_FORMAT_FLOAT
+				 ? 4
+			 : format == CU_AD_FORMAT_UNSIGNED_INT16 || format == CU_AD_FORMAT_SIGNED_INT16 ||
+					 format == CU_AD_FORMAT_HALF
+				 ? 2
+				 : 1;
+	uint64_t total = bytes * (channels ? channels : 1);
+	if (__builtin_mul_overflow(total, width ? width : 1, &total) ||
+	    __builtin_mul_overflow(total, height ? height : 1, &total) ||
+	    __builtin_mul_overflow(total, depth ? depth : 1, &total))
+		return UINT64_MAX;
+	return total;
+}
+
+static CUresult array_row(struct bf_session *session, struct bf_frame *frame)
+{
+	const CUDA_ARRAY_DESCRIPTOR *what = (const CUDA_ARRAY_DESCRIPTOR *)(uintptr_t)frame->argument[1];
+	if (!what || !frame->argument[0])
+		return bf_invoke(frame);
+	return charged_call(session, frame,
+			    array_bytes(what->Width, what->Height, 1, what->Format, what->NumChannels), NULL,
+			    frame->given[0]);
+}
+
+static CUresult array3d_row(struct bf_session *session, struct bf_frame *frame)
+{
+	const CUDA_ARRAY3D_DESCRIPTOR *what = (const CUDA_ARRAY3D_DESCRIPTOR *)(uintptr_t)frame->argument[1];
+	if (!what || !frame->argument[0])
+		return bf_invoke(frame);
+	return charged_call(session, frame,
+			    array_bytes(what->Width, what->Height, what->Depth, what->Format, what->NumChannels),
+			    NULL, frame->given[0]);
+}
+
+/* ------------------------------------------------------------------ images */
+
+static CUresult unload_row(struct bf_session *session, struct bf_frame *frame)
+{
+	CUresult status = bf_invoke(frame);
+	if (status == CUDA_SUCCESS)
+		bf_image_drop(session, frame->given[0]);
+	return status;
+}
+
+static const struct {
+	const char *name;
+	bf_around around;
+} rows[] = {
+	{"cuArray3DCreate_v2", array3d_row},
+	{"cuArrayCreate_v2", array_row},
+	{"cuArrayDestroy", release_row},
+	{"cuCtxCreate_v2", context_create},
+	{"cuCtxCreate_v3", context_create},
+	{"cuCtxCreate_v4", context_create},
+	{"cuCtxDestroy_v2", context_destroy},
+	{"cuDevicePrimaryCtxRelease_v2", primary_release},
+	{"cuDevicePrimaryCtxReset_v2", primary_reset},
+	{"cuDeviceTotalMem_v2", total_memory},
+	{"cuLibraryUnload", unload_row},
+	{"cuLinkDestroy", unload_row},
+	{"cuMemAllocAsync", alloc_row},
+	{"cuMemAllocAsync_ptsz", alloc_row},
+	{"cuMemAllocFromPoolAsync", alloc_row},
+	{"cuMemAllocFromPoolAsync_ptsz", alloc_row},
+	{"cuMemAllocManaged", alloc_row},
+	{"cuMemCreate", create_row},
+	{"cuMemFreeAsync", free_row},
+	{"cuMemFreeAsync_ptsz", free_row},
+	{"cuMemFree_v2", free_row},
+	{"cuMemGetInfo_v2", memory_info},
+	{"cuMemRelease", release_row},
+	{"cuModuleUnload", unload_row},
+	{"cuStreamBeginCaptureToGraph", begin_capture},
+	{"cuStreamBeginCaptureToGraph_ptsz", begin_capture},
+	{"cuStreamBeginCapture_v2", begin_capture},
+	{"cuStreamBeginCapture_v2_ptsz", begin_capture},
+};
+
+bf_around bf_row_around(const char *name)
+{
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		if (!strcmp(rows[i].name, name))
+			return rows[i].around;
+	}
+	return NULL;
+}

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Calls that wait for the device. The issue thread looks for a moment whether the wait is over already;
+ * otherwise a waiter takes it, so that the stream goes on.
+ */
+#include "core.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+enum { MAX_WAITERS = 256, WAITER_STACK = 1 << 20 };
+
+int64_t bf_now_ns(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* ------------------------------------------------------------------ waiters */
+
+void bf_waiters_init(struct bf_session *session)
+{
+	struct bf_waiters *waiters = &session->waiters;
+	pthread_mutex_init(&waiters->lock, NULL);
+	pthread_cond_init(&waiters->work, NULL);
+	waiters->last = &waiters->first;
+}
+
+static void *waiter(void *argument)
+{
+	struct bf_session *session = argument;
+	struct bf_waiters *waiters = &session->waiters;
+	pthread_mutex_lock(&waiters->lock);
+	for (;;) {
+		waiters->idle++;
+		while (!waiters->first)
+			pthread_cond_wait(&waiters->work, &waiters->lock);
+		waiters->idle--;
+		struct bf_job *job = waiters->first;
+		waiters->first = job->next;
+		if (!waiters->first)
+			waiters->last = &waiters->first;
+		pthread_mutex_unlock(&waiters->lock);
+		job->run(session, job);
+		pthread_mutex_lock(&waiters->lock);
+	}
+	return NULL;
+}
+
+static bool start_waiter(struct bf_session *session)
+{
+	pthread_t thread;
+	pthread_attr_t attributes;
+	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, WAITER_STACK);
+	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	bool started = pthread_create(&thread, &attributes, waiter, session) == 0;
+	pthread_attr_destroy(&attributes);
+	return started;
+}
+
+bool bf_submit(struct bf_session *session, struct bf_job *job)
+{
+	struct bf_waiters *waiters = &session->waiters;
+	pthread_mutex_lock(&waiters->lock);
+	unsigned queued = 1;
+	for (struct bf_job *other = waiters->first; other; other = other->next)
+		queued++;
+	if (queued > waiters->idle && waiters->threads < MAX_WAITERS && start_waiter(session))
+		waiters->threads++;
+	bool taken = waiters->threads > 0;
+	if (taken) {
+		job->next = NULL;
+		*waiters->last = job;
+		waiters->last = &job->next;
+		pthread_cond_signal(&waiters->work);
+	}
+	pthread_mutex_unlock(&waiters->lock);
+	return taken;
+}
+
+/* ------------------------------------------------------------------ waiting on the issue thread */
+
+bool bf_may_block(struct bf_session *session, const struct bf_command *command)
+{
+	/* a host function's return comes in through the stream, so blocking it could wait for itself */
+	return (command->flags & BF_ALONE) &&
+	       !atomic_load_explicit(&session->had_host_function, memory_order_relaxed);
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+struct polled {
+	CUstream stream;
+	CUevent event;
+};
+
+static CUresult poll_once(struct bf_session *session, const struct polled *polled)
+{
+	if (polled->event)
+		return session->driver->cuEventQuery(polled->event);
+	return session->driver->cuStreamQuery(polled->stream);
+}
+
+static CUresult poll_briefly(struct bf_session *session, const struct polled *polled, bool look)
+{
+	CUresult status = poll_once(session, polled);
+	if (status != CUDA_ERROR_NOT_READY || session->spin_ns <= 0)
+		return status;
+	int64_t until = bf_now_ns() + session->spin_ns;
+	/* commands that have arrived already must not wait for this one */
+	if (look && session->input.start != session->input.end)
+		return status;
+	do {
+		for (int i = 0; i < 4; i++) {
+			relax();
+			status = poll_once(session, polled);
+			if (status != CUDA_ERROR_NOT_READY)
+				return status;
+		}
+		if (look && bf_input_more(session, false) != 0)
+			return status;
+	} while (bf_now_ns() < until);
+	return status;
+}
+
+CUresult bf_wait_briefly(struct bf_session *session, CUstream stream)
+{
+	return poll_briefly(session, &(struct polled){.stream = stream}, true);
+}
+
+/* ------------------------------------------------------------------ synchronize rows */
+
+struct wait_job {
+	struct bf_job job;
+	struct bf_route *route;
+	uint64_t argument;
+	struct bf_marker *marker; /* of the work that had been enqueued when the call was issued */
+};
+
+static void run_wait(struct bf_session *session, struct bf_job *job)
+{
+	struct wait_job *wait = (struct wait_job *)job;
+	CUresult status = bf_context_ensure(session, job->context);
+	if (status == CUDA_SUCCESS && wait->marker)
+		status = session->driver->cuEventSynchronize(wait->marker->event);
+	else if (status == CUDA_SUCCESS)
+		status = ((CUresult(*)(uint64_t))wait->route->function)(wait->argument);
+	if (wait->marker)
+		bf_marker_give(session, wait->marker);
+	bf_settle(session);
+	bf_reply(session, job->request, status, NULL, 0);
+	free(wait);
+}
+
+static enum bf_wait_kind wait_kind(const struct bf_frame *frame)
+{
+	const struct bf_row *row = frame->route->row;
+	if (row->argument_count == 0 || row->arguments[0].handle == BF_CONTEXT)
+		return BF_WAIT_CONTEXT;
+	return row->arguments[0].handle == BF_STREAM ? BF_WAIT_STREAM : BF_WAIT_EVENT;
+}
+
+/* Hands the wait over; a stream's is pinned to what had been enqueued by now. */
+static void wait_elsewhere(struct bf_session *session, struct bf_frame *frame, enum bf_wait_kind kind)
+{
+	struct wait_job *wait = calloc(1, sizeof(*wait));
+	CUresult status = wait ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+	if (status == CUDA_SUCCESS && kind == BF_WAIT_STREAM) {
+		wait->marker = bf_marker_take(session);
+		if (wait->marker)
+			status = session->driver->cuEventRecord(wait->marker->event,
+								(CUstream)(uintptr_t)frame->argument[0]);
+	}
+	if (status == CUDA_SUCCESS) {
+		wait->job.run = run_wait;
+		wait->job.request = frame->command->request;
+		wait->job.context = frame->command->context;
+		wait->route = frame->route;
+		wait->argument = frame->argument[0];
+		if (bf_submit(session, &wait->job))
+			return;
+		status = CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	if (wait && wait->marker)
+		bf_marker_give(session, wait->marker);
+	free(wait);
+	bf_done(session, frame->command, status, NULL, 0);
+}
+
+void bf_wait_row(struct bf_session *session, struct bf_frame *frame)
+{
+	enum bf_wait_kind kind = wait_kind(frame);
+	bool alone = bf_may_block(session, frame->command);
+	CUresult status = CUDA_SUCCESS;
+	if (kind == BF_WAIT_CONTEXT && !alone) {
+		wait_elsewhere(session, frame, kind);
+		return;
+	}
+	if (kind != BF_WAIT_CONTEXT) {
+		struct polled polled = {0};
+		if (kind == BF_WAIT_STREAM)
+			polled.stream = (CUstream)(uintptr_t)frame->argument[0];
+		else
+			polled.event = (CUevent)(uintptr_t)frame->argument[0];
+		if (kind == BF_WAIT_STREAM || polled.event)
+			status = poll_briefly(session, &polled, !alone);
+		if (status == CUDA_ERROR_NOT_READY && !alone) {
+			wait_elsewhere(session, frame, kind);
+			return;
+		}
+	}
+	/* also when a query said it is over: only a real wait makes a driver hand out what kernels print */
+	if (status == CUDA_SUCCESS || status == CUDA_ERROR_NOT_READY)
+		status = bf_invoke(frame);
+	bf_settle(session);
+	bf_done(session, frame->command, status, NULL, 0);
+}
+
+void bf_settle(struct bf_session *session)
+{
+	if (atomic_load_explicit(&session->pending_count, memory_order_acquire))
+		bf_copy_deliver(session);
+	bf_output_drain(session);
+}
