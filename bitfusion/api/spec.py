@@ -162,9 +162,17 @@ class _Loader:
         self.complete(root.get("header", {}))
         functions.sort(key=lambda f: f.name)
         self.check_aliases(functions)
-        header = root.get("header", {})
+        header, texts = root.get("header", {}), root.get("errors", {})
         self.check_header(header)
-        return header, tuple(functions), root.get("errors", {})
+        self.check_texts(texts)
+        return header, tuple(functions), texts
+
+    def check_texts(self, texts: Mapping[str, str]) -> None:
+        results = self.declarations.enums().get("cudaError_enum")
+        known = {name for name, _ in results.members} if results else set()
+        for name in texts:
+            if name not in known:
+                raise self.fail(("errors", name), f"unknown error '{name}'")
 
     def check_header(self, header: Mapping[str, Any]) -> None:
         if not isinstance(header.get("version"), int):

@@ -60,6 +60,11 @@ DAMAGES = {
     "union": ('["id", "localized"]', '["id", "lost"]', "has no member 'lost'"),
     "struct": ("CUproperties_st = 64", "CUother_st = 64", "unknown struct 'CUother_st'"),
     "no version": ("version = 13000\n", "", "the header has no version"),
+    "error": (
+        "CUDA_ERROR_INVALID_VALUE =",
+        "CUDA_ERROR_OF_MINE =",
+        "unknown error 'CUDA_ERROR_OF_MINE'",
+    ),
     "name": ("cuInit = {", "init = {", "not the name of a driver function"),
     "forgotten": ("cuGone = { since = 2000 }\n", "", "declared but without a class: cuGone"),
 }
