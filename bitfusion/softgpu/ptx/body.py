@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from . import ir
 from .declaration import Declarations
@@ -14,7 +14,7 @@ from .operand import Names, Scope
 
 # Groups: 1 negation and 2 name of the guard, 3 opcode, 4 operands; 5 label; 6 brace; 7 directive.
 _STATEMENT = re.compile(
-    r"\s*(?:(?:@\s*(!?)\s*([\w$%.]+)\s+)?([a-z][\w.]*(?:::[\w.]+)*)(?![\w.:])([^;]*);"
+    r"\s*(?:(?:@\s*(!?)\s*([\w$%.]+)\s+)?([a-z][\w.]*(?:::[\w.]+)*)(?![\w.]|\s*:)\s*((?:[^\s;][^;]*)?);"
     r"|([A-Za-z_$%][\w$]*)\s*:(?!:)"
     r"|([{}])"
     r"|(\.[a-z_]\w*))",
@@ -36,7 +36,7 @@ class Body:
         self.declare = declare
         self.names = Names(function, declare.known)
         self.instructions: List[Instruction] = []
-        self.opcodes: Dict[str, Tuple[str, Tuple[str, ...]]] = {}
+        self.opcodes = declare.opcodes
         # By scope depth: the instructions and tables whose labels are not resolved yet.
         self.pending: List[List[int]] = [[]]
         self.tables: List[List[str]] = [[]]
@@ -77,9 +77,9 @@ class Body:
                 if name in _LABELLED:
                     operands = self._labelled(name, text)
                 elif "{" in text or "(" in text:
-                    operands = tuple([cache[part] for part in split_list(text)])
+                    operands = tuple([cache[part.strip()] for part in split_list(text)])
                 elif text:
-                    operands = tuple(map(cache.__getitem__, text.split(",")))
+                    operands = tuple(map(cache.__getitem__, text.replace(", ", ",").split(",")))
                 else:
                     operands = ()
                 append(

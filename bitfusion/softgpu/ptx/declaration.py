@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 from . import ir
 from .ir import PtxError
@@ -57,6 +57,7 @@ class Declarations:
 
     def __init__(self, module: ir.Module) -> None:
         self.module = module
+        self.opcodes: Dict[str, Tuple[str, Tuple[str, ...]]] = {}  # text -> opcode, modifiers
 
     def known(self, name: str) -> bool:
         module = self.module

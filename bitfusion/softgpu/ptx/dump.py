@@ -20,8 +20,10 @@ def show_operand(operand: ir.Operand) -> str:
     if isinstance(operand, ir.Sym):
         return operand.name + (f"{operand.offset:+d}" if operand.offset else "")
     if isinstance(operand, ir.Address):
-        base = show_operand(operand.base) if operand.base else ""
-        return f"[{base}{operand.offset:+d}]" if operand.offset or not base else f"[{base}]"
+        if operand.base is None:
+            return f"[{operand.offset}]"
+        offset = f"{operand.offset:+d}" if operand.offset else ""
+        return f"[{show_operand(operand.base)}{offset}]"
     if isinstance(operand, ir.Vector):
         return "{" + ", ".join(map(show_operand, operand.items)) + "}"
     if isinstance(operand, ir.Group):

@@ -89,6 +89,6 @@ def _library(data: bytes, name: str) -> List[Input]:
 
 def _is_text(data: bytes) -> bool:
     head = data[:4096].split(b"\0", 1)[0]
-    if not head.strip():
+    if not 32 < (head.strip() or b"\0")[0] < 127:
         return False
     return not any(byte < 9 or 13 < byte < 32 for byte in head)

@@ -10,21 +10,30 @@ from . import ir
 from .ir import PtxError
 from .lexer import END, PUNCTUATION, Tokens, expression, split_list
 
-_RANGE_NAME = re.compile(r"(.*?)(0|[1-9]\d*)$", re.A)
 _NAME = re.compile(r"(?:[A-Za-z][\w$]*|[_$%][\w$]+)$", re.A)
 _DOTTED = re.compile(r"([A-Za-z_$%][\w$]*)\.([xyzwrgba])$", re.A)
 _ADDRESS = re.compile(r"\[\s*([A-Za-z_$%][\w$]*)\s*(?:([-+])\s*(-?\s*\w+)\s*)?\]$", re.A)
 _SUFFIX = re.compile(r"\]\s*\.\w+\s*$", re.A)
 _MAX_NESTING = 8
-_SPECIAL = re.compile(
-    r"%(?:(?:tid|ntid|ctaid|nctaid|clusterid|nclusterid|cluster_ctaid|cluster_nctaid)(?:\.[xyzw])?"
-    r"|laneid|warpid|nwarpid|smid|nsmid|gridid|is_explicit_cluster|cluster_ctarank"
-    r"|cluster_nctarank|lanemask_(?:eq|le|lt|ge|gt)|clock|clock_hi|clock64|pm\d+(?:_64)?"
-    r"|envreg\d+|globaltimer|globaltimer_lo|globaltimer_hi|total_smem_size|aggr_smem_size"
-    r"|dynamic_smem_size|current_graph_exec|reserved_smem_offset_\w+)$",
-    re.A,
-)
+# Not a regular expression: compiling one this large would be felt in each start of the helper.
+_COORDINATES = (
+    "tid", "ntid", "ctaid", "nctaid",
+    "clusterid", "nclusterid", "cluster_ctaid", "cluster_nctaid",
+)  # fmt: skip
+_SPECIALS = frozenset((
+    "laneid", "warpid", "nwarpid", "smid", "nsmid", "gridid", "is_explicit_cluster",
+    "cluster_ctarank", "cluster_nctarank", "lanemask_eq", "lanemask_le", "lanemask_lt",
+    "lanemask_ge", "lanemask_gt", "clock", "clock_hi", "clock64", "globaltimer",
+    "globaltimer_lo", "globaltimer_hi", "total_smem_size", "aggr_smem_size",
+    "dynamic_smem_size", "current_graph_exec",
+)).union(_COORDINATES, (f"{name}.{lane}" for name in _COORDINATES for lane in "xyzw"))  # fmt: skip
+_NUMBERED_SPECIALS = ("envreg", "pm", "reserved_smem_offset_")
 _LANES = {"x": 0, "y": 1, "z": 2, "w": 3, "r": 0, "g": 1, "b": 2, "a": 3}
+
+
+def is_special(name: str) -> bool:
+    """Say whether ``%name`` is a special register."""
+    return name[1:] in _SPECIALS or name[1:].startswith(_NUMBERED_SPECIALS)
 
 
 class OperandCache(Dict[str, ir.Operand]):
@@ -47,9 +56,23 @@ class Scope:
         self.suffix = f"#{number}" if number else ""
         self.registers: Dict[str, str] = {}  # name -> type, "v4.f32" for vectors
         self.ranges: Dict[str, Tuple[int, str]] = {}  # prefix -> (count, type)
+        self.digits_in_prefix = False
         self.symbols: Dict[str, str] = {}  # name -> unique name
         self.labels: Dict[str, str] = {}
         self.cache: OperandCache = parent.cache if parent else OperandCache(names.operand)
+
+    def ranged(self, prefix: str, name: str) -> Optional[str]:
+        """Give the type of a register that a range declares; ``prefix`` is without its digits."""
+        size = len(prefix)
+        while size < len(name):
+            count, kind = self.ranges.get(name[:size], (0, ""))
+            digits = name[size : size + 12]
+            if count and (digits[0] != "0" or digits == "0") and int(digits) < count:
+                return kind
+            if not self.digits_in_prefix:
+                return None
+            size += 1
+        return None
 
     def own_cache(self, names: Names) -> None:
         """Stop sharing the parent's operands: a name means something else from here on."""
@@ -93,6 +116,7 @@ class Names:
             scope.registers[name] = kind
         else:
             scope.ranges[name] = (count, kind)
+            scope.digits_in_prefix |= name[-1].isdigit()
         if scope.cache or scope.parent:
             scope.own_cache(self)
 
@@ -118,14 +142,12 @@ class Names:
 
     def _register(self, name: str) -> Optional[Tuple[str, str]]:
         """Find a register: its unique name and type."""
-        split = _RANGE_NAME.match(name)
+        prefix = name.rstrip("0123456789")
         scope: Optional[Scope] = self.scope
         while scope:
             kind = scope.registers.get(name)
-            if kind is None and split:
-                count, kind_of_range = scope.ranges.get(split.group(1), (0, ""))
-                if count and len(split.group(2)) < 12 and int(split.group(2)) < count:
-                    kind = kind_of_range
+            if kind is None and scope.ranges:
+                kind = scope.ranged(prefix, name)
             if kind is not None:
                 return name + scope.suffix, kind
             if name in scope.symbols:
@@ -153,7 +175,7 @@ class Names:
             self.function.registers[unique] = kind
             return ir.Reg(unique)
         if name[0] == "%":
-            if _SPECIAL.match(name):
+            if is_special(name):
                 return ir.Special(name[1:])
             raise PtxError(f"unknown register '{name}'")
         return ir.Sym(self.symbol(name))
@@ -175,7 +197,13 @@ class Names:
 
     def operand(self, text: str) -> ir.Operand:
         """Parse one operand; the caches call this for each text they have not met."""
+        if text[:1] == "%" and self.scope.parent is None:
+            quick = self._quick(text)
+            if quick:
+                return quick
         text = text.strip()
+        if text.isdigit() and text[0] != "0" and len(text) < 20:
+            return ir.Imm(int(text))
         if not text:
             raise PtxError("an operand is missing")
         if _NAME.match(text):
@@ -191,11 +219,26 @@ class Names:
             return self._constant(text)
         if first == "_" and text == "_":
             return ir.Sink()
-        if first == "!":
+        if first == "!" and not text[1:].lstrip()[:1].isdigit():
             return ir.Negated(self.register(text[1:].strip()))
+        if first == "-" and text[1:].isdigit() and text[1] != "0" and len(text) < 20:
+            return ir.Imm(-int(text[1:]))
         if "|" in text and first not in "0123456789-~":
             return self._pair(text)
         return self._dotted(text)
+
+    def _quick(self, text: str) -> Optional[ir.Reg]:
+        """Find a register of a range of the outermost scope, which nearly all operands are."""
+        scope = self.scope
+        prefix = text.rstrip("0123456789")
+        count, kind = scope.ranges.get(prefix, (0, ""))
+        digits = text[len(prefix) :]
+        if not count or not digits or (digits[0] == "0" and digits != "0") or len(digits) > 9:
+            return None
+        if int(digits) >= count or text in scope.registers:
+            return None
+        self.function.registers[text] = kind
+        return ir.Reg(text)
 
     def _pair(self, text: str) -> ir.Operand:
         first, _, second = text.partition("|")
@@ -213,7 +256,7 @@ class Names:
             if found[1][0] != "v" or found[1][2] != ".":
                 raise PtxError(f"'{name}' is not a vector")
             return self._lane(found[0], found[1], _LANES[lane])
-        if _SPECIAL.match(text):
+        if is_special(text):
             return ir.Special(text[1:])
         raise PtxError(f"unknown register '{text}'")
 

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The helper process and the cache, as the driver meets them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Tuple
+
+import pytest
+from ptx_fatbins import container, entry, ptx
+
+from bitfusion.softgpu.ptx import cache as cache_module
+from bitfusion.softgpu.ptx.cache import Cache, Key, find_folder, fnv, key_of
+
+ROOT = Path(__file__).resolve().parents[2]
+MAGIC = 0x50545831
+# The encoder is the engine's; this stand-in makes an image that tests can look into.
+STAND_IN = """
+import os, sys, types
+encode = types.ModuleType("bitfusion.softgpu.engine.encode")
+def encode_module(module):
+    if "defect" in module.functions:
+        raise RuntimeError("as bad as it gets")
+    return ("image of " + " ".join(module.functions)).encode()
+encode.encode_module = encode_module
+sys.modules["bitfusion.softgpu.engine.encode"] = encode
+from bitfusion.softgpu.ptx import helper
+os._exit(helper.main())
+"""
+
+
+class Helper:
+    """A running helper and our ends of its pipes."""
+
+    def __init__(self, environment: Optional[Dict[str, str]] = None, real: bool = False) -> None:
+        request_read, self.request = os.pipe()
+        self.reply, reply_write = os.pipe()
+        command = ["-m", "bitfusion.softgpu.ptx.helper"] if real else ["-c", STAND_IN]
+        moves = f'exec {sys.executable} "$@" 3<&{request_read} 4>&{reply_write}'
+        self.process = subprocess.Popen(
+            ["/bin/bash", "-c", moves, "bash", *command],
+            pass_fds=(request_read, reply_write),
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        os.close(request_read)
+        os.close(reply_write)
+
+    def send(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self.request, data) :]
+
+    def _read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            part = os.read(self.reply, size - len(data))
+            if not part:
+                raise EOFError(self.process.stderr and self.process.stderr.read())
+            data += part
+        return data
+
+    def receive(self) -> Tuple[int, str, bytes]:
+        magic, status, text_size, zero, size = struct.unpack("<IiIIQ", self._read(24))
+        assert (magic, zero) == (MAGIC, 0)
+        text = self._read(text_size).decode()
+        return status, text, self._read(size)
+
+    def ask(self, request: bytes) -> Tuple[int, str, bytes]:
+        self.send(request)
+        return self.receive()
+
+    def close(self) -> Tuple[int, bytes]:
+        """Hang up; returns the exit status and what it printed."""
+        for descriptor in (self.request, self.reply):
+            os.close(descriptor)
+        out, _ = self.process.communicate(timeout=20)
+        return self.process.returncode, out
+
+
+def compile_request(image: bytes, key: Optional[Key] = None) -> bytes:
+    packed = b""
+    if key:
+        packed = struct.pack("<QQQQ", key.version, key.raw_size, key.fnv, key.fnv2)
+    head = struct.pack("<IIII", MAGIC, 1, 1, 1 if key else 0)
+    return head + packed + struct.pack("<Q", len(image)) + image
+
+
+def link_request(images: List[Tuple[bytes, int, str]]) -> bytes:
+    request = struct.pack("<IIII", MAGIC, 2, len(images), 0)
+    for data, kind, name in images:
+        encoded = name.encode()
+        request += struct.pack("<Q", len(data)) + data
+        request += struct.pack("<II", kind, len(encoded)) + encoded
+    return request
+
+
+@pytest.fixture
+def helper(tmp_path: Path) -> Iterator[Helper]:
+    running = Helper({"BITFUSION_CACHE": str(tmp_path / "cache")})
+    yield running
+    status, printed = running.close()
+    assert (status, printed) == (0, b"")
+
+
+# ---------------------------------------------------------------- protocol
+
+
+def test_requests_are_answered_in_order(helper: Helper) -> None:
+    requests = [compile_request(ptx(name=f"k{i}")) for i in range(5)]
+    helper.send(b"".join(requests))
+    for i in range(5):
+        assert helper.receive() == (0, "", f"image of k{i}".encode())
+
+
+def test_containers_and_links(helper: Helper) -> None:
+    fatbin = container([entry(1, 75, ptx("sm_75", "old")), entry(1, 90, ptx("sm_90", "new"))])
+    assert helper.ask(compile_request(fatbin)) == (0, "", b"image of new")
+    images = [(ptx(name="a") + b"\0", 1, "a.ptx"), (fatbin, 2, "f"), (ptx(name="b"), 1, "")]
+    assert helper.ask(link_request(images)) == (0, "", b"image of a new b")
+
+
+def test_failures_have_a_status_and_one_line(helper: Helper) -> None:
+    for image, expected, part in (
+        (b"\x7fELF" + bytes(60), 209, "machine code"),
+        (b"\xff\xfe\x00", 200, "neither PTX"),
+        (b"hello world", 218, "line 1:"),
+        (b".version 99.0", 222, "not supported"),
+        (b"", 200, "neither PTX"),
+        (ptx(name="defect"), 999, "as bad as it gets"),
+    ):
+        status, text, data = helper.ask(compile_request(image))
+        assert (status, data) == (expected, b"")
+        assert part in text
+        assert "\n" not in text
+    assert helper.ask(link_request([]))[0] == 218
+    twice = [(ptx(), 1, "one"), (ptx(), 1, "two")]
+    status, text, _ = helper.ask(link_request(twice))
+    assert status == 218
+    assert "'k' is defined twice, the second time in 'two'" in text
+    assert helper.ask(compile_request(ptx())) == (0, "", b"image of k")
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        struct.pack("<IIII", 0x12345678, 1, 1, 0),
+        struct.pack("<IIII", MAGIC, 3, 1, 0),
+        struct.pack("<IIII", MAGIC, 1, 2, 0),
+        struct.pack("<IIII", MAGIC, 2, 1 << 20, 0),
+        struct.pack("<IIII", MAGIC, 1, 1, 0x80),
+        struct.pack("<IIIIQ", MAGIC, 1, 1, 0, 1 << 62),
+    ],
+)
+def test_what_is_no_request_ends_the_helper(request_bytes: bytes) -> None:
+    running = Helper()
+    running.send(request_bytes)
+    with pytest.raises(EOFError):
+        running.receive()
+    assert running.close() == (1, b"")
+
+
+@pytest.mark.parametrize("length", [0, 7, 16, 20, 30])
+def test_hanging_up_ends_the_helper_at_any_point(length: int) -> None:
+    running = Helper()
+    running.send(compile_request(ptx())[:length])
+    assert running.close() == (0, b"")
+
+
+def test_an_interrupt_is_not_for_the_helper(helper: Helper) -> None:
+    assert helper.ask(compile_request(ptx()))[0] == 0
+    helper.process.send_signal(signal.SIGINT)
+    assert helper.ask(compile_request(ptx()))[0] == 0
+
+
+def test_the_real_encoder() -> None:
+    pytest.importorskip("bitfusion.softgpu.engine.encode")
+    running = Helper({"BITFUSION_CACHE": "off"}, real=True)
+    status, text, image = running.ask(compile_request(ptx()))
+    assert (status, text) == (0, "")
+    assert len(image) > 16
+    assert running.close() == (0, b"")
+
+
+# ---------------------------------------------------------------- cache
+
+
+def _wait_for(path: Path) -> bytes:
+    deadline = time.monotonic() + 10
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return path.read_bytes()
+
+
+def test_the_helper_fills_the_cache(helper: Helper, tmp_path: Path) -> None:
+    image = ptx()
+    key = key_of(image, 0x1234)
+    assert helper.ask(compile_request(image, key)) == (0, "", b"image of k")
+    data = _wait_for(tmp_path / "cache" / f"{key.fnv:016x}-{len(image):x}.sgi")
+    expected = struct.pack("<8sQQQQQ", b"SGCACHE1", 0x1234, len(image), key.fnv, key.fnv2, 10)
+    assert data == expected + b"image of k"
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+    bad = key_of(b"bad", 1)
+    assert helper.ask(compile_request(b"bad", bad))[0] == 218
+    assert helper.ask(compile_request(ptx(name="other")))[0] == 0
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_fnv_is_the_usual_one() -> None:
+    assert fnv(b"", cache_module.FNV_SEED) == 0xCBF29CE484222325
+    assert fnv(b"a", cache_module.FNV_SEED) == 0xAF63DC4C8601EC8C
+    assert fnv(b"foobar", cache_module.FNV_SEED) == 0x85944171F73967E8
+
+
+def test_the_header_for_the_driver_says_the_same() -> None:
+    text = (ROOT / "bitfusion/softgpu/ptx/cache.h").read_text()
+    assert f'SG_CACHE_MAGIC "{cache_module.MAGIC.decode()}"' in text
+    assert '"%016llx-%llx.sgi"' in text
+    found = dict(re.findall(r"#define (\w+) (\w+)", text))
+    assert int(found["SG_FRONT_END_VERSION"].rstrip("u")) == cache_module.FRONT_END_VERSION
+    assert int(found["SG_FNV_SEED"].rstrip("ul"), 16) == cache_module.FNV_SEED
+    assert int(found["SG_FNV_SEED2"].rstrip("ul"), 16) == cache_module.FNV_SEED2
+    assert "struct sg_cache_header" in text
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"BITFUSION_CACHE": "off", "HOME": "/h"}, None),
+        ({"BITFUSION_CACHE": "", "HOME": "/h"}, None),
+        ({"BITFUSION_CACHE": "/c", "HOME": "/h"}, "/c"),
+        ({"XDG_CACHE_HOME": "/x", "HOME": "/h"}, "/x/bitfusion/ptx"),
+        ({"XDG_CACHE_HOME": "x", "HOME": "/h"}, "/h/.cache/bitfusion/ptx"),
+        ({"HOME": "/h"}, "/h/.cache/bitfusion/ptx"),
+        ({}, None),
+    ],
+)
+def test_where_the_cache_is(environment: Dict[str, str], folder: Optional[str]) -> None:
+    assert find_folder(environment) == folder
+
+
+def test_a_cache_that_cannot_be_written_is_no_cache(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    key = Key(1, 2, 3, 4)
+    assert not Cache(str(file)).store(key, b"image")
+    assert not Cache(str(file / "below")).store(key, b"image")
+    assert not Cache(None).store(key, b"image")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    assert not Cache(str(shared)).store(key, b"image")
+    assert list(shared.iterdir()) == []
+
+
+def test_only_the_same_key_is_a_hit(tmp_path: Path) -> None:
+    cache = Cache(str(tmp_path / "c"))
+    key = Key(1, 2, 3, 4)
+    assert cache.load(key) is None
+    assert cache.store(key, b"image")
+    assert cache.load(key) == b"image"
+    for other in (Key(9, 2, 3, 4), Key(1, 2, 3, 9), Key(1, 9, 3, 4), Key(1, 2, 9, 4)):
+        assert cache.load(other) is None
+    path = tmp_path / "c" / key.file_name
+    path.write_bytes(path.read_bytes()[:-1])
+    assert cache.load(key) is None
+
+
+def test_the_oldest_go_first(tmp_path: Path) -> None:
+    cache = Cache(str(tmp_path), max_bytes=5 * 1048)
+    for i in range(8):
+        assert cache.store(Key(1, 2, i, 4), bytes(1000))
+        os.utime(tmp_path / Key(1, 2, i, 4).file_name, (i, i))
+    os.utime(tmp_path / Key(1, 2, 0, 4).file_name, (100, 100))
+    stale, fresh = tmp_path / ".1-1.tmp", tmp_path / ".1-2.tmp"
+    for file in (stale, fresh):
+        file.write_bytes(b"")
+    os.utime(stale, (1, 1))
+    again = Cache(str(tmp_path), max_bytes=5 * 1048)
+    assert again.store(Key(1, 2, 99, 4), bytes(1000))
+    left = sorted(int(p.name.split("-")[0], 16) for p in tmp_path.glob("*.sgi"))
+    assert left == [0, 5, 6, 7, 99]
+    assert not stale.exists()
+    assert fresh.exists()
+    assert not again.store(Key(1, 2, 50, 4), bytes(6000))
+
+
+def test_many_writers_and_readers(tmp_path: Path) -> None:
+    """A reader sees a whole image or none, whoever writes and evicts meanwhile."""
+    images = {n: bytes([n]) * (500 + n) for n in range(12)}
+    torn: List[int] = []
+    done = threading.Event()
+
+    def write(seed: int) -> None:
+        cache = Cache(str(tmp_path / "c"), max_bytes=4000)
+        for turn in range(40):
+            n = (turn * 7 + seed) % 12
+            cache.store(Key(1, 2, n, 4), images[n])
+            cache.stored = 0  # evict in every turn
+
+    def read() -> None:
+        cache = Cache(str(tmp_path / "c"))
+        while not done.is_set():
+            for n, image in images.items():
+                if cache.load(Key(1, 2, n, 4)) not in (None, image):
+                    torn.append(n)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    writers = [threading.Thread(target=write, args=(seed,)) for seed in range(3)]
+    for thread in readers + writers:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    for thread in readers:
+        thread.join()
+    assert not torn
+    assert not list((tmp_path / "c").glob(".*.tmp"))
