@@ -8,6 +8,7 @@ beats the default.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional
 
@@ -49,6 +50,14 @@ def parse_transport(text: str) -> str:
     return text
 
 
+def is_ipv6(host: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """host, host:port, [v6]:port"""
     host, port = text, str(DEFAULT_PORT)
@@ -59,6 +68,8 @@ def parse_address(text: str) -> tuple[str, int]:
         port = rest[1:] or port
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
+    if (":" in host or text.startswith("[")) and not is_ipv6(host):
+        raise ValueError(f"'{text}' is not an address such as gpu01:{DEFAULT_PORT}")
     if not host or host != host.strip() or any(c in host for c in " /\t\n"):
         raise ValueError(f"'{text}' is not an address such as gpu01:{DEFAULT_PORT}")
     if not port.isascii() or not port.isdigit() or not 0 <= int(port) < 65536:

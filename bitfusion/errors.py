@@ -98,6 +98,11 @@ class DriverUnusable(BitfusionError):
     template = "cannot use driver '{path}': {why}"
 
 
+class NoDriver(BitfusionError):
+    template = "cannot use driver '{path}': no such file"
+    exit_status = 2
+
+
 class CannotListen(BitfusionError):
     template = "cannot listen on '{address}': {why}"
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from bitfusion import paths
-from bitfusion.errors import DriverUnusable
+from bitfusion.errors import DriverUnusable, NoDriver
 
 MAX_SOFTWARE_GPUS = 16
 SOFTWARE_NAME = "Bitfusion Software GPU"
@@ -134,7 +134,7 @@ def find(driver: str, software_gpus: int, software_memory: int) -> Inventory:
     """What a server on this machine would serve."""
     if driver:
         if "/" in driver and not os.path.exists(driver):
-            raise DriverUnusable(path=driver, why="no such file")
+            raise NoDriver(path=driver)
         return of_driver(os.path.abspath(driver) if "/" in driver else driver)
     if has_nvidia_driver():
         found = nvidia()

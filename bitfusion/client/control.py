@@ -142,9 +142,9 @@ class HttpChannel:
 def greet(channel: Channel) -> Json:
     """Make sure that this is a server of our version."""
     status, answer = channel.request("GET", "/v1/server")
-    if status != 200 or answer.get("product") != "bitfusion":
-        raise NotAServer(server=channel.name, why="it is not a Bitfusion server")
     theirs, protocol = str(answer.get("version")), answer.get("protocol")
+    if not isinstance(protocol, int) or "version" not in answer:
+        raise NotAServer(server=channel.name, why="it is not a Bitfusion server")
     if protocol != PROTOCOL or theirs.split(".")[:2] != __version__.split(".")[:2]:
         raise VersionMismatch(
             server=channel.name,
@@ -153,6 +153,8 @@ def greet(channel: Channel) -> Json:
             ours=__version__,
             our_protocol=PROTOCOL,
         )
+    if status != 200:
+        raise explain(channel, Reply(status, answer), "its version")
     return answer
 
 

@@ -80,6 +80,10 @@ class HttpCodec:
     def _send(self, event: h11.Event) -> bytes:
         return self._connection.send(event) or b""
 
+    def finished(self) -> bool:
+        """The client asked for the connection to end after this answer."""
+        return self._connection.our_state is h11.MUST_CLOSE
+
     def complain(self, text: str) -> bytes:
         if self._connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return b""

@@ -37,5 +37,8 @@ class LineCodec:
     def reply(self, reply: Reply) -> bytes:
         return pack_line({"status": reply.status, "body": reply.body})
 
+    def finished(self) -> bool:
+        return False
+
     def complain(self, text: str) -> bytes:
         return self.reply(failure(400, "bad-request", text))

@@ -28,6 +28,7 @@ class Codec(Protocol):
     def next_call(self) -> Optional[Call]: ...
     def reply(self, reply: Reply) -> bytes: ...
     def complain(self, text: str) -> bytes: ...
+    def finished(self) -> bool: ...
 
 
 class Peer:
@@ -76,6 +77,7 @@ class Peer:
             log.warn(f"dropping {self.name}: {error}")
             self._output += self._codec.complain(str(error))
             self._ending = True
+        self._ending = self._ending or self._codec.finished()
         self._flush()
 
     def _answer_all(self) -> None:

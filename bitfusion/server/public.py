@@ -152,4 +152,4 @@ def serve(
     )
     service.run()
     doorman.close()
-    log.info("server ends")
+    log.info(f"server ends; longest turn of its loop {service.loop.longest_turn_s * 1000:.1f} ms")

@@ -94,7 +94,7 @@ BAD = [
     (["run", "-n", "1", "/no/such"], "not found", 127),
     (["run", "-n", "1", "/etc/passwd"], "permission denied", 126),
     (["run", "-n", "1", "/tmp"], "it is a folder", 126),
-    (["run", "-n", "1", "--driver", "/no/such.so", "true"], "'/no/such.so': no such file", 1),
+    (["run", "-n", "1", "--driver", "/no/such.so", "true"], "'/no/such.so': no such file", 2),
     (["run", "-n", "1", "--server_list", "127.0.0.1:1", "true"], "connection refused", 1),
     (["frobnicate"], "unknown command 'frobnicate'", 2),
     (["help", "frobnicate"], "unknown command 'frobnicate'", 2),

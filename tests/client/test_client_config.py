@@ -88,7 +88,9 @@ def test_samples_are_valid_and_name_every_key() -> None:
                 assert f"{key} =" in text, setting.name
 
 
-@pytest.mark.parametrize("text", ["", "a b", ":1", "a:", "[::1", "a:70000", "[::1]x", "a:-1"])
+@pytest.mark.parametrize(
+    "text", ["", "a b", ":1", "a:", "[::1", "a:70000", "[::1]x", "a:-1", "::::", "[x]:1"]
+)
 def test_bad_addresses(text: str) -> None:
     with pytest.raises(ValueError):
         config.parse_address(text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`run` with real processes and a worker in Python: ends, signals, terminals, and nothing left behind."""
+"""`run` with real processes and a worker in Python: ends, signals, terminals, leftovers."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(environment: dict[str, str])
         assert first.wait(10) == -signal.SIGTERM
 
 
-def test_background_processes_lose_their_worker_with_the_program(
+def test_background_processes_lose_their_worker(
     environment: dict[str, str],
 ) -> None:
     code = f"{sys.executable} {PROXY[1]} wait & read x < /dev/stdin; echo main ends"
@@ -253,7 +253,7 @@ def test_a_stubborn_worker_is_ended(environment: dict[str, str]) -> None:
     assert run(environment, "sh", "-c", script, HARNESS_WORKER="stubborn").returncode == 0
 
 
-def test_a_crashed_worker_is_its_clients_error_only(environment: dict[str, str]) -> None:
+def test_a_crashed_worker_is_its_clients_error(environment: dict[str, str]) -> None:
     code = (
         "import fake_proxy as p; a = p.connect()[0]; b = p.connect()[0]; p.hello(a); p.hello(b);"
         "a.sendall(b'crash'); assert a.recv(9) == b''; b.sendall(b'x'); assert b.recv(9) == b'x';"

@@ -15,12 +15,12 @@ sys.path[:0] = [
     os.path.join(os.path.dirname(HERE), "client"),
 ]
 
-import harness
+import harness  # noqa: E402
 
-from bitfusion import log
-from bitfusion.config import Config
-from bitfusion.inventory import Gpu, Inventory
-from bitfusion.server import public
+from bitfusion import log  # noqa: E402
+from bitfusion.config import Config  # noqa: E402
+from bitfusion.inventory import Gpu, Inventory  # noqa: E402
+from bitfusion.server import public  # noqa: E402
 
 
 def main() -> None:
