@@ -3,14 +3,10 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from typing import Any, Dict, Tuple
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # the standard library has none before 3.11
-    import tomli as tomllib
 
 _TABLE = re.compile(r"^\s*\[\s*([^\[\]]+?)\s*\]")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_-]+|\"[^\"]*\")\s*=")
@@ -23,11 +19,21 @@ class TomlError(Exception):
         self.why = why
 
 
-def parse(text: str) -> Dict[str, Any]:
+def _parser() -> Any:
+    """The standard library has one since 3.11."""
+    name = "tomllib" if sys.version_info >= (3, 11) else "tomli"
     try:
-        found: Dict[str, Any] = tomllib.loads(text)
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise TomlError(1, f"reading TOML needs {name}: python3 -m pip install {name}") from error
+
+
+def parse(text: str) -> Dict[str, Any]:
+    parser = _parser()
+    try:
+        found: Dict[str, Any] = parser.loads(text)
         return found
-    except tomllib.TOMLDecodeError as error:
+    except parser.TOMLDecodeError as error:
         place = re.search(r" \(at line (\d+), column \d+\)$", str(error))
         line = int(place.group(1)) if place else text.count("\n")
         why = str(error)[: place.start()] if place else str(error)
