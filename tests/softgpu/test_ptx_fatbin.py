@@ -7,12 +7,11 @@ import struct
 from pathlib import Path
 
 import pytest
+from ptx_fatbins import container, entry, lz4_literals, ptx
 
 from bitfusion.softgpu.ptx import fatbin, lz4, zstd
 from bitfusion.softgpu.ptx.frontend import Item, read_image, read_images
 from bitfusion.softgpu.ptx.ir import PtxError
-
-from ptx_fatbins import container, entry, lz4_literals, ptx
 
 DATA = Path(__file__).parent / "data"
 
@@ -156,7 +155,7 @@ def test_lz4_damage(block: bytes, size: int) -> None:
 # ---------------------------------------------------------------- zstd
 
 
-def _packed() -> "tuple[bytes, int]":
+def _packed() -> tuple[bytes, int]:
     member = fatbin.entries((DATA / "tiny.fatbin").read_bytes())[0]
     return member.data[: member.compressed_size], member.size
 

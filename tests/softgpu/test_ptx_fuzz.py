@@ -62,11 +62,12 @@ def _mutations(random_: random.Random, seed: bytes) -> bytes:
 
 
 WORDS = [
-    b"{", b"}", b"(", b")", b"[", b"]", b",", b";", b":", b"::", b".", b"@", b"!", b"|", b"-", b"+",
-    b"_", b"<", b">", b"=", b'"', b"\\", b"//", b"/*", b"*/", b"\n", b"\0", b" ", b"%", b"0x", b"0f",
-    b"99999999999999999999999", b"0b1", b"1e999", b"1.5", b"generic(", b"0xFF(", b".reg", b".param",
-    b".v4", b".align", b"a", b"%r1", b"%tid.x", b"bra", b"call", b".b32", b"WARP_SZ", b"?", b"<<",
-    b"\xff\xff\xff\xff", b"\x80", b"\x00\x00\x00\x80", b"((((", b"{{{{", b"- ", b"\xb2",
+    b"{", b"}", b"(", b")", b"[", b"]", b",", b";", b":", b"::", b".", b"@", b"!", b"|", b"-",
+    b"+", b"_", b"<", b">", b"=", b'"', b"\\", b"//", b"/*", b"*/", b"\n", b"\0", b" ", b"%",
+    b"0x", b"0f", b"99999999999999999999999", b"0b1", b"1e999", b"1.5", b"generic(", b"0xFF(",
+    b".reg", b".param", b".v4", b".align", b"a", b"%r1", b"%tid.x", b"bra", b"call", b".b32",
+    b"WARP_SZ", b"?", b"<<", b"\xff\xff\xff\xff", b"\x80", b"\x00\x00\x00\x80", b"((((",
+    b"{{{{", b"- ", b"\xb2",
 ]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def refusal(*texts: str) -> str:
     return str(caught.value)
 
 
-def shown(module: Module, name: str) -> "list[str]":
+def shown(module: Module, name: str) -> list[str]:
     return [show_instruction(i) for i in module.functions[name].body or ()]
 
 
@@ -127,7 +127,7 @@ def test_dynamic_shared_memory_is_one() -> None:
         ((".extern .func g();", ".visible .global .u64 g;"), "a variable and a function"),
     ],
 )
-def test_what_does_not_fit_is_named(texts: "tuple[str, ...]", why: str) -> None:
+def test_what_does_not_fit_is_named(texts: tuple[str, ...], why: str) -> None:
     assert why in refusal(*texts)
 
 

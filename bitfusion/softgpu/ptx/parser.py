@@ -26,14 +26,14 @@ _UNSUPPORTED_VERSION = 222
 
 
 def decode(data: bytes) -> str:
-    """Give the text of raw PTX: what follows the first NUL does not belong to it."""
-    return data.split(b"\0", 1)[0].decode("latin-1")
+    """Give the text of raw PTX: ASCII, up to the first NUL."""
+    return data.split(b"\0", 1)[0].decode("ascii", "replace")
 
 
 def parse(source: Union[str, bytes]) -> ir.Module:
     """Parse one PTX module; raises :class:`PtxError` with the line number."""
-    text = strip_comments(decode(source) if isinstance(source, bytes) else source)
-    return _Parser(text).parse()
+    data = source if isinstance(source, bytes) else source.encode("ascii", "replace")
+    return _Parser(strip_comments(decode(data))).parse()
 
 
 class _Parser:
