@@ -134,27 +134,35 @@ def _as_word(argument: Argument) -> str:
     return f"(uint64_t){argument.name}"
 
 
-def _stub(
-    function: Function, name: str, row: Function, caller: str, tags: Mapping[str, str]
-) -> List[str]:
+def _signature(function: Function, name: str, tags: Mapping[str, str]) -> str:
     assert function.prototype is not None
-    signature = f"CUresult {name}({spell_arguments(function.prototype.arguments, tags)})"
-    words = ", ".join(_as_word(a) for a in row.arguments)
+    return f"CUresult {name}({spell_arguments(function.prototype.arguments, tags)})"
+
+
+def _stub(function: Function, name: str, caller: str, tags: Mapping[str, str]) -> List[str]:
+    signature = _signature(function, name, tags)
+    words = ", ".join(_as_word(a) for a in function.arguments)
     if not words:
-        return [signature, "{", f"\treturn {caller}(BF_{row.name}, NULL);", "}", ""]
+        return [signature, "{", f"\treturn {caller}(BF_{function.name}, NULL);", "}", ""]
     return [
         signature,
         "{",
         f"\tuint64_t arguments[] = {{{words}}};",
-        f"\treturn {caller}(BF_{row.name}, arguments);",
+        f"\treturn {caller}(BF_{function.name}, arguments);",
         "}",
         "",
     ]
 
 
+def _forward(function: Function, name: str, to: str, tags: Mapping[str, str]) -> List[str]:
+    assert function.prototype is not None
+    arguments = ", ".join(a.name for a in function.prototype.arguments)
+    return [_signature(function, name, tags), "{", f"\treturn {to}({arguments});", "}", ""]
+
+
 def stubs_source(spec: Spec) -> str:
     """Three lines for each function that is only a row."""
-    tags, named = tags_of(spec.declarations), spec.by_name()
+    tags = tags_of(spec.declarations)
     lines = opening('"stubs.h"', "<stddef.h>", "<string.h>")
     lines += [
         "/* A CUmemLocation by value travels as the register that holds it. */",
@@ -167,12 +175,14 @@ def stubs_source(spec: Spec) -> str:
         "",
     ]
     for f in spec.functions:
-        if f.class_ not in ("oneway", "sync"):
-            continue
-        row = named[f.alias] if f.alias else f
-        lines += _stub(f, f.name, row, "bf_call", tags)
-        for flavour in f.flavours:
-            lines += _stub(f, f.name + flavour.suffix, row, "bf_call_per_thread", tags)
+        if f.alias and f.class_ != "absent":
+            lines += _forward(f, f.name, f.alias, tags)
+            for flavour in f.flavours:
+                lines += _forward(f, f.name + flavour.suffix, f.alias + flavour.suffix, tags)
+        elif f.class_ in ("oneway", "sync"):
+            lines += _stub(f, f.name, "bf_call", tags)
+            for flavour in f.flavours:
+                lines += _stub(f, f.name + flavour.suffix, "bf_call_per_thread", tags)
     return "\n".join(lines)
 
 

@@ -110,9 +110,6 @@ class Spec:
     def exported(self) -> Tuple[str, ...]:
         return tuple(sorted(s.exported for s in self.symbols))
 
-    def by_name(self) -> Dict[str, Function]:
-        return {f.name: f for f in self.functions}
-
 
 # ---------------------------------------------------------------- loading
 
@@ -203,10 +200,18 @@ class _Loader:
         named = {f.name: f for f in functions}
         for f in functions:
             where = ("group", f.group, "functions", f.name)
-            if f.alias is not None and f.alias not in named:
+            if f.alias is None:
+                continue
+            if f.alias not in named:
                 raise self.fail(where, f"'{f.name}' is an alias of unknown '{f.alias}'")
-            if f.alias and named[f.alias].alias:
-                raise self.fail(where, f"'{f.name}' is an alias of an alias")
+            target = named[f.alias]
+            suffixes = {x.suffix for x in target.flavours}
+            if target.alias or target.class_ == "absent":
+                raise self.fail(
+                    where, f"'{f.name}' is an alias of '{f.alias}', which does nothing"
+                )
+            if f.row or not suffixes >= {x.suffix for x in f.flavours}:
+                raise self.fail(where, f"'{f.name}' cannot be an alias of '{f.alias}'")
 
     def group(self, name: str, group: Mapping[str, Any]) -> Iterator[Function]:
         where = ("group", name)

@@ -36,6 +36,12 @@ DAMAGES = {
     "key": ("cuInit = { since = 2000 }", "cuInit = { since = 1, much = 2 }", "unknown key 'much'"),
     "since": ("cuInit = { since = 2000 }", "cuInit = { }", "does not say since which version"),
     "alias": ('alias = "cuDeviceSetMemPool"', 'alias = "cuNone"', "alias of unknown 'cuNone'"),
+    "alias of nothing": ('alias = "cuDeviceSetMemPool"', 'alias = "cuGone"', "which does nothing"),
+    "alias twin": (
+        '12000, alias = "cuDeviceSetMemPool"',
+        '12000, ptsz = 12000, alias = "cuDeviceSetMemPool"',
+        "cannot be an alias",
+    ),
     "row": ('row = "oneway"', 'row = "later"', "row must be oneway or sync"),
     "role": ('"in[rank-1]"', '"sideways"', "'sideways' is not a role"),
     "counter": ('"in[rank-1]"', '"in[rang]"', "counted by unknown argument 'rang'"),

@@ -125,6 +125,21 @@ CUresult cuLibraryGetKernelCount(unsigned int *count, CUlibrary lib)
 	return bf_call(BF_cuLibraryGetKernelCount, arguments);
 }
 
+CUresult cuLinkAddData(CUlinkState state, CUjitInputType type, void *data, size_t size, const char *name, unsigned int numOptions, CUjit_option *options, void **optionValues)
+{
+	return cuLinkAddData_v2(state, type, data, size, name, numOptions, options, optionValues);
+}
+
+CUresult cuLinkAddFile(CUlinkState state, CUjitInputType type, const char *path, unsigned int numOptions, CUjit_option *options, void **optionValues)
+{
+	return cuLinkAddFile_v2(state, type, path, numOptions, options, optionValues);
+}
+
+CUresult cuLinkCreate(unsigned int numOptions, CUjit_option *options, void **optionValues, CUlinkState *stateOut)
+{
+	return cuLinkCreate_v2(numOptions, options, optionValues, stateOut);
+}
+
 CUresult cuMemAddressFree(CUdeviceptr ptr, size_t size)
 {
 	uint64_t arguments[] = {(uint64_t)ptr, (uint64_t)size};
@@ -283,14 +298,12 @@ CUresult cuModuleGetFunctionCount(unsigned int *count, CUmodule mod)
 
 CUresult cuStreamBatchMemOp(CUstream stream, unsigned int count, CUstreamBatchMemOpParams *paramArray, unsigned int flags)
 {
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)count, (uint64_t)(uintptr_t)paramArray, (uint64_t)flags};
-	return bf_call(BF_cuStreamBatchMemOp_v2, arguments);
+	return cuStreamBatchMemOp_v2(stream, count, paramArray, flags);
 }
 
 CUresult cuStreamBatchMemOp_ptsz(CUstream stream, unsigned int count, CUstreamBatchMemOpParams *paramArray, unsigned int flags)
 {
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)count, (uint64_t)(uintptr_t)paramArray, (uint64_t)flags};
-	return bf_call_per_thread(BF_cuStreamBatchMemOp_v2, arguments);
+	return cuStreamBatchMemOp_v2_ptsz(stream, count, paramArray, flags);
 }
 
 CUresult cuStreamBatchMemOp_v2(CUstream stream, unsigned int count, CUstreamBatchMemOpParams *paramArray, unsigned int flags)
@@ -355,14 +368,12 @@ CUresult cuStreamWaitEvent_ptsz(CUstream hStream, CUevent hEvent, unsigned int F
 
 CUresult cuStreamWaitValue32(CUstream stream, CUdeviceptr addr, cuuint32_t value, unsigned int flags)
 {
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call(BF_cuStreamWaitValue32_v2, arguments);
+	return cuStreamWaitValue32_v2(stream, addr, value, flags);
 }
 
 CUresult cuStreamWaitValue32_ptsz(CUstream stream, CUdeviceptr addr, cuuint32_t value, unsigned int flags)
 {
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call_per_thread(BF_cuStreamWaitValue32_v2, arguments);
+	return cuStreamWaitValue32_v2_ptsz(stream, addr, value, flags);
 }
 
 CUresult cuStreamWaitValue32_v2(CUstream stream, CUdeviceptr addr, cuuint32_t value, unsigned int flags)
@@ -379,14 +390,12 @@ CUresult cuStreamWaitValue32_v2_ptsz(CUstream stream, CUdeviceptr addr, cuuint32
 
 CUresult cuStreamWaitValue64(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)
 {
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call(BF_cuStreamWaitValue64_v2, arguments);
+	return cuStreamWaitValue64_v2(stream, addr, value, flags);
 }
 
 CUresult cuStreamWaitValue64_ptsz(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)
 {
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call_per_thread(BF_cuStreamWaitValue64_v2, arguments);
+	return cuStreamWaitValue64_v2_ptsz(stream, addr, value, flags);
 }
 
 CUresult cuStreamWaitValue64_v2(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)
@@ -403,14 +412,12 @@ CUresult cuStreamWaitValue64_v2_ptsz(CUstream stream, CUdeviceptr addr, cuuint64
 
 CUresult cuStreamWriteValue32(CUstream stream, CUdeviceptr addr, cuuint32_t value, unsigned int flags)
 {
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call(BF_cuStreamWriteValue32_v2, arguments);
+	return cuStreamWriteValue32_v2(stream, addr, value, flags);
 }
 
 CUresult cuStreamWriteValue32_ptsz(CUstream stream, CUdeviceptr addr, cuuint32_t value, unsigned int flags)
 {
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call_per_thread(BF_cuStreamWriteValue32_v2, arguments);
+	return cuStreamWriteValue32_v2_ptsz(stream, addr, value, flags);
 }
 
 CUresult cuStreamWriteValue32_v2(CUstream stream, CUdeviceptr addr, cuuint32_t value, unsigned int flags)
@@ -427,14 +434,12 @@ CUresult cuStreamWriteValue32_v2_ptsz(CUstream stream, CUdeviceptr addr, cuuint3
 
 CUresult cuStreamWriteValue64(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)
 {
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call(BF_cuStreamWriteValue64_v2, arguments);
+	return cuStreamWriteValue64_v2(stream, addr, value, flags);
 }
 
 CUresult cuStreamWriteValue64_ptsz(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)
 {
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call_per_thread(BF_cuStreamWriteValue64_v2, arguments);
+	return cuStreamWriteValue64_v2_ptsz(stream, addr, value, flags);
 }
 
 CUresult cuStreamWriteValue64_v2(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)

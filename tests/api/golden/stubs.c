@@ -31,8 +31,7 @@ CUresult cuDeviceSetMemPool(CUdevice dev, CUmemoryPool pool)
 
 CUresult cuDeviceSetMemPool_v2(CUdevice dev, CUmemoryPool pool)
 {
-	uint64_t arguments[] = {(uint64_t)dev, (uint64_t)(uintptr_t)pool};
-	return bf_call(BF_cuDeviceSetMemPool, arguments);
+	return cuDeviceSetMemPool(dev, pool);
 }
 
 CUresult cuMemAdvise(CUdeviceptr ptr, size_t count, int advice, CUdevice device)
