@@ -26,7 +26,7 @@ BASE     := -std=gnu11 -fPIC -fvisibility=hidden -pthread -fno-strict-aliasing -
             -Ibitfusion/wire/generated -Ibitfusion/wire -Ibitfusion/abi
 SANITIZE ?=
 SANE     := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
-SHARED   := -shared -pthread -Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now $(if $(SANITIZE),,-Wl,-z,defs)
+SHARED   := -shared -pthread -Wl,-Bsymbolic -Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now $(if $(SANITIZE),,-Wl,-z,defs)
 
 # ---- sources: a library whose folder is empty is left out
 ABI    := $(wildcard bitfusion/abi/*.c bitfusion/abi/generated/*.c)
