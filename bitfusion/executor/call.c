@@ -117,7 +117,7 @@ static CUresult read_device(struct bf_session *session, u64 number, u64 *value)
 static CUresult map_location(struct bf_session *session, void *location)
 {
 	uint32_t part[2];
-	u64 ordinal;
+	u64 ordinal = 0;
 	memcpy(part, location, sizeof(part));
 	if (part[0] != CU_MEM_LOCATION_TYPE_DEVICE)
 		return CUDA_SUCCESS;
@@ -225,6 +225,33 @@ static CUresult read_new_handle(struct bf_frame *frame, const struct bf_argument
 	return reserve(frame, 8, &frame->argument[i]) ? CUDA_SUCCESS : BF_VIOLATION;
 }
 
+/* A CUlaunchConfig with its attributes behind it; handles in both are translated. */
+static CUresult read_config(struct bf_session *session, struct bf_frame *frame, unsigned i, struct reader *reader)
+{
+	CUlaunchConfig config;
+	if (!read_u64(reader, &frame->given[i]))
+		return BF_VIOLATION;
+	u64 size = frame->given[i], stream;
+	frame->argument[i] = 0;
+	if (size == BF_NULL)
+		return CUDA_SUCCESS;
+	const uint8_t *bytes = read_bytes(reader, size);
+	if (!bytes || size < sizeof(config))
+		return BF_VIOLATION;
+	memcpy(&config, bytes, sizeof(config));
+	if (config.numAttrs > BF_MAX_LAUNCH_ATTRIBUTES ||
+	    size != sizeof(config) + config.numAttrs * sizeof(CUlaunchAttribute) ||
+	    !reserve(frame, size, &frame->argument[i]))
+		return BF_VIOLATION;
+	CUlaunchConfig *ours = (CUlaunchConfig *)(uintptr_t)frame->argument[i];
+	memcpy(ours, bytes, size);
+	ours->attrs = config.numAttrs ? (CUlaunchAttribute *)(ours + 1) : NULL;
+	if (!bf_handle_resolve(&session->handles, BF_STREAM, (u64)(uintptr_t)config.hStream, &stream))
+		return CUDA_ERROR_INVALID_HANDLE;
+	ours->hStream = (CUstream)(uintptr_t)stream;
+	return bf_launch_attributes(session, ours->attrs, config.numAttrs);
+}
+
 static inline CUresult read_argument(struct bf_session *session, struct bf_frame *frame, unsigned i,
 				     struct reader *reader)
 {
@@ -252,6 +279,8 @@ static inline CUresult read_argument(struct bf_session *session, struct bf_frame
 	case BF_ARG_INOUT:
 	case BF_ARG_OUT:
 		return read_fixed(frame, what, i, reader);
+	case BF_ARG_CONFIG:
+		return read_config(session, frame, i, reader);
 	default:
 		return read_array(session, frame, what, i, reader);
 	}
@@ -552,8 +581,11 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 		return;
 	}
 	CUresult status = CUDA_SUCCESS;
-	if (!(route->row->flags & BF_ROW_NO_CONTEXT))
+	/* special streams are those of the current context, also where no context is needed otherwise */
+	if (!(route->row->flags & BF_ROW_NO_CONTEXT) || route->row->stream != BF_NO_ARGUMENT)
 		status = bf_context_ensure(session, command->context);
+	if (route->row->flags & BF_ROW_NO_CONTEXT)
+		status = CUDA_SUCCESS;
 	bool elsewhere = (route->row->flags & BF_ROW_BLOCKS) && !route->waits &&
 			 (command->flags & BF_WANTS_REPLY) && !bf_may_block(session, command);
 	if (elsewhere && status == CUDA_SUCCESS && submit_row(session, route, command))

@@ -413,6 +413,11 @@ void bf_op_host_function(struct bf_session *, const struct bf_command *, const u
 void bf_op_callback_done(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_memory_info(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 
+/* ------------------------------------------------------------------ launch.c */
+
+/* Translates the handles in launch attributes. */
+CUresult bf_launch_attributes(struct bf_session *session, CUlaunchAttribute *attributes, unsigned count);
+
 /* ------------------------------------------------------------------ copy.c, wait.c, output.c, memory.c, callback.c */
 
 void bf_copy_init(struct bf_session *session);

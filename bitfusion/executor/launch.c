@@ -26,6 +26,14 @@ static CUresult translate_attribute(struct bf_session *session, CUlaunchAttribut
 	return CUDA_SUCCESS;
 }
 
+CUresult bf_launch_attributes(struct bf_session *session, CUlaunchAttribute *attributes, unsigned count)
+{
+	CUresult status = CUDA_SUCCESS;
+	for (unsigned i = 0; i < count && status == CUDA_SUCCESS; i++)
+		status = translate_attribute(session, &attributes[i]);
+	return status;
+}
+
 static CUresult launch_ex(struct bf_session *session, const struct bf_launch *launch, CUfunction function,
 			  CUstream stream, void **extra)
 {
@@ -34,11 +42,9 @@ static CUresult launch_ex(struct bf_session *session, const struct bf_launch *la
 	if (!session->driver->cuLaunchKernelEx)
 		return CUDA_ERROR_NOT_SUPPORTED;
 	memcpy(attributes, launch + 1, count * sizeof(*attributes));
-	for (unsigned i = 0; i < count; i++) {
-		CUresult status = translate_attribute(session, &attributes[i]);
-		if (status != CUDA_SUCCESS)
-			return status;
-	}
+	CUresult status = bf_launch_attributes(session, attributes, count);
+	if (status != CUDA_SUCCESS)
+		return status;
 	if (launch->kind == BF_LAUNCH_COOPERATIVE) {
 		/* cuLaunchCooperativeKernel takes no packed parameters */
 		memset(&attributes[count], 0, sizeof(*attributes));

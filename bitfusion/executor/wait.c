@@ -169,11 +169,23 @@ static enum bf_wait_kind wait_kind(const struct bf_frame *frame)
 	return row->arguments[0].handle == BF_STREAM ? BF_WAIT_STREAM : BF_WAIT_EVENT;
 }
 
+/* An event can be recorded only in a stream of its own context. */
+static uint32_t context_of(struct bf_session *session, const struct bf_frame *frame, enum bf_wait_kind kind)
+{
+	uint64_t number = kind == BF_WAIT_STREAM ? frame->given[0] : 0;
+	struct bf_entry *entry = number > 2 ? bf_handle_entry(&session->handles, BF_STREAM, BF_HANDLE_INDEX(number))
+					    : NULL;
+	return entry && entry->owner >> 24 == BF_CONTEXT ? entry->owner & 0xffffff : frame->command->context;
+}
+
 /* Hands the wait over; a stream's is pinned to what had been enqueued by now. */
 static void wait_elsewhere(struct bf_session *session, struct bf_frame *frame, enum bf_wait_kind kind)
 {
 	struct wait_job *wait = calloc(1, sizeof(*wait));
 	CUresult status = wait ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+	uint32_t context = context_of(session, frame, kind);
+	if (status == CUDA_SUCCESS && kind == BF_WAIT_STREAM)
+		status = bf_context_ensure(session, context);
 	if (status == CUDA_SUCCESS && kind == BF_WAIT_STREAM) {
 		wait->marker = bf_marker_take(session);
 		if (wait->marker)
@@ -183,7 +195,7 @@ static void wait_elsewhere(struct bf_session *session, struct bf_frame *frame, e
 	if (status == CUDA_SUCCESS) {
 		wait->job.run = run_wait;
 		wait->job.request = frame->command->request;
-		wait->job.context = frame->command->context;
+		wait->job.context = context;
 		wait->route = frame->route;
 		wait->argument = frame->argument[0];
 		if (bf_submit(session, &wait->job))
