@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The PTX front end is a Python program: one helper process per process that needs it, started at the first
+ * image that the cache on disk does not have.
+ */
+#include "driver.h"
+#include "../ptx/cache.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { MAGIC = 0x50545831, COMPILE = 1, LINK = 2, REQUESTS = 3, REPLIES = 4 };
+
+extern char **environ;
+
+static struct {
+	pthread_mutex_t lock;
+	int requests, replies; /* our ends; 0: not running */
+} helper = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+struct request {
+	uint32_t magic, kind, count, flags;
+	struct sg_cache_key key;
+};
+
+struct reply {
+	uint32_t magic;
+	int32_t status;
+	uint32_t text_size, zero;
+	uint64_t image_size;
+};
+
+/* ------------------------------------------------------------------ starting it */
+
+/* The folder that holds the Python package: said by the environment, or above this library. */
+static int find_root(char root[PATH_MAX])
+{
+	const char *home = getenv("BITFUSION_HOME");
+	Dl_info info;
+	char path[PATH_MAX + 64];
+	if (home && *home)
+		return snprintf(root, PATH_MAX, "%s", home) < PATH_MAX;
+	if (!dladdr((void *)(uintptr_t)find_root, &info) || !realpath(info.dli_fname, root))
+		return 0;
+	for (char *slash; (slash = strrchr(root, '/')) && slash != root;) {
+		*slash = 0;
+		snprintf(path, sizeof path, "%s/bitfusion/softgpu/ptx/helper.py", root);
+		if (!access(path, R_OK))
+			return 1;
+	}
+	return 0;
+}
+
+/* The program's environment without what would change the helper: malloc'ed, entry 0 is malloc'ed too. */
+static char **make_environment(void)
+{
+	char root[PATH_MAX];
+	const char *path = getenv("PYTHONPATH");
+	size_t count = 0, used = 0;
+	while (environ[count])
+		count++;
+	char **list = calloc(count + 2, sizeof *list);
+	if (!list)
+		return NULL;
+	if (find_root(root)) {
+		size_t size = strlen(root) + (path ? strlen(path) : 0) + 16;
+		list[used] = malloc(size);
+		if (list[used])
+			snprintf(list[used], size, "PYTHONPATH=%s%s%s", root, path ? ":" : "", path ? path : "");
+	}
+	if (!list[used])
+		list[used] = strdup("BITFUSION_HELPER=1");
+	used++;
+	for (size_t i = 0; i < count; i++) {
+		int replaced = strncmp(list[0], "PYTHONPATH=", 11) == 0 && strncmp(environ[i], "PYTHONPATH=", 11) == 0;
+		if (!replaced && strncmp(environ[i], "LD_PRELOAD=", 11) && strncmp(environ[i], "PYTHONHOME=", 11))
+			list[used++] = environ[i];
+	}
+	return list;
+}
+
+/* Well above the descriptors that the helper is told to use. */
+static int move_up(int fd)
+{
+	int moved = fcntl(fd, F_DUPFD_CLOEXEC, 16);
+	close(fd);
+	return moved;
+}
+
+static int spawn(int requests, int replies)
+{
+	const char *python = getenv("BITFUSION_PYTHON");
+	char *arguments[] = { (char *)(python && *python ? python : "python3"), "-S", "-m",
+			      "bitfusion.softgpu.ptx.helper", NULL };
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attributes;
+	sigset_t none, all;
+	pid_t pid;
+	char **environment = make_environment();
+	if (!environment)
+		return ENOMEM;
+	sigemptyset(&none);
+	sigfillset(&all);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, requests, REQUESTS);
+	posix_spawn_file_actions_adddup2(&actions, replies, REPLIES);
+	posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+	posix_spawn_file_actions_adddup2(&actions, 2, 1); /* the program's output is not ours to write to */
+	posix_spawnattr_init(&attributes);
+	posix_spawnattr_setsigmask(&attributes, &none);
+	posix_spawnattr_setsigdefault(&attributes, &all);
+	/* a group of its own: an interrupt typed at the program is not for it. It ends when its input does. */
+	posix_spawnattr_setflags(&attributes,
+				 POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+	int error = posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments, environment);
+	posix_spawnattr_destroy(&attributes);
+	posix_spawn_file_actions_destroy(&actions);
+	free(environment[0]);
+	free(environment);
+	return error;
+}
+
+static int start(char *text, size_t text_size)
+{
+	int requests[2], replies[2];
+	if (helper.requests)
+		return 1;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, requests))
+		goto fail;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, replies)) {
+		close(requests[0]);
+		close(requests[1]);
+		goto fail;
+	}
+	for (int i = 0; i < 2; i++) {
+		requests[i] = move_up(requests[i]);
+		replies[i] = move_up(replies[i]);
+	}
+	int error = spawn(requests[1], replies[1]);
+	close(requests[1]);
+	close(replies[1]);
+	if (!error) {
+		helper.requests = requests[0];
+		helper.replies = replies[0];
+		return 1;
+	}
+	close(requests[0]);
+	close(replies[0]);
+	errno = error;
+fail:
+	snprintf(text, text_size, "cannot start the PTX front end: %s", strerror(errno));
+	return 0;
+}
+
+static void stop(void)
+{
+	if (!helper.requests)
+		return;
+	close(helper.requests);
+	close(helper.replies);
+	helper.requests = helper.replies = 0;
+}
+
+void helper_forget(void)
+{
+	stop();
+	pthread_mutex_init(&helper.lock, NULL);
+}
+
+/* ------------------------------------------------------------------ talking to it */
+
+static int send_all(const void *bytes, size_t size)
+{
+	const char *at = bytes;
+	while (size) {
+		ssize_t sent = send(helper.requests, at, size, MSG_NOSIGNAL);
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent <= 0)
+			return 0;
+		at += sent;
+		size -= (size_t)sent;
+	}
+	return 1;
+}
+
+static int receive_all(void *bytes, size_t size)
+{
+	char *at = bytes;
+	while (size) {
+		ssize_t received = recv(helper.replies, at, size, 0);
+		if (received < 0 && errno == EINTR)
+			continue;
+		if (received <= 0)
+			return 0;
+		at += received;
+		size -= (size_t)received;
+	}
+	return 1;
+}
+
+static int send_items(const struct helper_item *items, unsigned count, int link)
+{
+	for (unsigned i = 0; i < count; i++) {
+		uint32_t name_size = items[i].name ? (uint32_t)strlen(items[i].name) : 0;
+		uint32_t head[2] = { items[i].type, name_size };
+		if (!send_all(&items[i].size, sizeof items[i].size) || !send_all(items[i].bytes, items[i].size))
+			return 0;
+		if (link && (!send_all(head, sizeof head) || !send_all(items[i].name, name_size)))
+			return 0;
+	}
+	return 1;
+}
+
+/* The whole reply's text is read, what fits is kept. */
+static int receive_text(uint32_t size, char *text, size_t text_size)
+{
+	char *all = malloc((size_t)size + 1);
+	if (!all || !receive_all(all, size)) {
+		free(all);
+		return 0;
+	}
+	all[size] = 0;
+	snprintf(text, text_size, "%s", all);
+	free(all);
+	return 1;
+}
+
+static int receive_reply(struct reply *reply, void **image, char *text, size_t text_size)
+{
+	if (!receive_all(reply, sizeof *reply) || reply->magic != MAGIC)
+		return 0;
+	if (!receive_text(reply->text_size, text, text_size))
+		return 0;
+	if (!reply->image_size)
+		return 1;
+	*image = malloc(reply->image_size);
+	if (*image && receive_all(*image, reply->image_size))
+		return 1;
+	free(*image);
+	*image = NULL;
+	return 0;
+}
+
+static CUresult ask(const struct helper_item *items, unsigned count, int link, const struct sg_cache_key *key,
+		    void **image, size_t *size, char *text, size_t text_size)
+{
+	struct request request = { MAGIC, link ? LINK : COMPILE, count, key ? SG_HELPER_FLAG_KEY : 0, { 0 } };
+	struct reply reply;
+	if (key)
+		request.key = *key;
+	if (!start(text, text_size))
+		return CUDA_ERROR_JIT_COMPILER_NOT_FOUND;
+	if (!send_all(&request, key ? sizeof request : sizeof request - sizeof request.key) ||
+	    !send_items(items, count, link) || !receive_reply(&reply, image, text, text_size)) {
+		stop();
+		snprintf(text, text_size, "the PTX front end ended unexpectedly");
+		return CUDA_ERROR_JIT_COMPILER_NOT_FOUND;
+	}
+	*size = reply.image_size;
+	if (reply.status == CUDA_SUCCESS && !*image)
+		return CUDA_ERROR_INVALID_IMAGE;
+	return reply.status < 0 ? CUDA_ERROR_UNKNOWN : (CUresult)reply.status;
+}
+
+/* ------------------------------------------------------------------ the cache */
+
+static int cache_path(char path[PATH_MAX], const struct sg_cache_key *key)
+{
+	const char *folder = getenv("BITFUSION_CACHE"), *home = getenv("HOME"), *xdg = getenv("XDG_CACHE_HOME");
+	int used;
+	if (folder)
+		used = !*folder || !strcmp(folder, "off") ? PATH_MAX : snprintf(path, PATH_MAX, "%s/", folder);
+	else if (xdg && *xdg == '/')
+		used = snprintf(path, PATH_MAX, "%s/bitfusion/ptx/", xdg);
+	else
+		used = home ? snprintf(path, PATH_MAX, "%s/.cache/bitfusion/ptx/", home) : PATH_MAX;
+	if (used >= PATH_MAX)
+		return 0;
+	size_t left = (size_t)(PATH_MAX - used);
+	return snprintf(path + used, left, SG_CACHE_NAME, (unsigned long long)key->fnv,
+			(unsigned long long)key->raw_size) < (int)left;
+}
+
+static int read_file(int fd, void *bytes, size_t size)
+{
+	char *at = bytes;
+	while (size) {
+		ssize_t got = read(fd, at, size);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return 0;
+		at += got;
+		size -= (size_t)got;
+	}
+	return 1;
+}
+
+static int header_fits(const struct sg_cache_header *header, const struct sg_cache_key *key, uint64_t file_size)
+{
+	return !memcmp(header->magic, SG_CACHE_MAGIC, 8) && header->version == key->version &&
+	       header->raw_size == key->raw_size && header->fnv == key->fnv && header->fnv2 == key->fnv2 &&
+	       file_size >= sizeof *header && header->image_size == file_size - sizeof *header;
+}
+
+static int cache_find(const struct sg_cache_key *key, void **image, size_t *size)
+{
+	char path[PATH_MAX];
+	struct sg_cache_header header;
+	struct stat status;
+	int fd = cache_path(path, key) ? open(path, O_RDONLY | O_CLOEXEC) : -1, found = 0;
+	if (fd < 0)
+		return 0;
+	if (fstat(fd, &status) || !read_file(fd, &header, sizeof header))
+		goto out;
+	if (!header_fits(&header, key, (uint64_t)status.st_size))
+		goto out;
+	*image = malloc(header.image_size);
+	found = *image && read_file(fd, *image, header.image_size);
+	if (found) {
+		*size = header.image_size;
+		futimens(fd, NULL);
+	} else {
+		free(*image);
+		*image = NULL;
+	}
+out:
+	close(fd);
+	return found;
+}
+
+static void hash(struct sg_cache_key *key, const void *bytes, size_t size)
+{
+	key->raw_size += size;
+	key->fnv = sg_fnv(key->fnv, bytes, size);
+	key->fnv2 = sg_fnv(key->fnv2, bytes, size);
+}
+
+static struct sg_cache_key make_key(const struct helper_item *items, unsigned count, int link)
+{
+	struct sg_cache_key key = { .version = sg_image_version() ^ (uint64_t)SG_FRONT_END_VERSION << 48,
+				    .fnv = SG_FNV_SEED,
+				    .fnv2 = SG_FNV_SEED2 };
+	for (unsigned i = 0; i < count; i++) {
+		if (link) {
+			hash(&key, &items[i].size, sizeof items[i].size);
+			hash(&key, &items[i].type, sizeof items[i].type);
+		}
+		hash(&key, items[i].bytes, items[i].size);
+	}
+	return key;
+}
+
+CUresult helper_compile(const struct helper_item *items, unsigned count, int link, void **image, size_t *size,
+			char *text, size_t text_size)
+{
+	struct sg_cache_key key = make_key(items, count, link);
+	*image = NULL;
+	if (cache_find(&key, image, size))
+		return CUDA_SUCCESS;
+	pthread_mutex_lock(&helper.lock);
+	CUresult result = ask(items, count, link, &key, image, size, text, text_size);
+	pthread_mutex_unlock(&helper.lock);
+	if (result != CUDA_SUCCESS) {
+		free(*image);
+		*image = NULL;
+	}
+	return result;
+}

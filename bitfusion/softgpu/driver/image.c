@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Code as programs pass it: where it begins, how long it is, and what the PTX front end makes of it.
+ */
+#include "image.h"
+
+#include <elf.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { WRAPPER_MAGIC = 0x466243b1, FATBIN_HEADER = 16 };
+#define FATBIN_MAGIC 0xba55ed50u
+#define MAX_IMAGE ((uint64_t)2 << 30)
+
+static uint64_t read_number(const unsigned char *bytes, unsigned size)
+{
+	uint64_t value = 0;
+	memcpy(&value, bytes, size);
+	return value;
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static uint64_t elf_size(const unsigned char *bytes)
+{
+	Elf64_Ehdr header;
+	memcpy(&header, bytes, sizeof header);
+	if (header.e_ident[EI_CLASS] != ELFCLASS64)
+		return 0;
+	uint64_t end = later(header.e_shoff + (uint64_t)header.e_shnum * header.e_shentsize,
+			     header.e_phoff + (uint64_t)header.e_phnum * header.e_phentsize);
+	if (end > MAX_IMAGE || (header.e_shnum && header.e_shentsize != sizeof(Elf64_Shdr)))
+		return 0;
+	for (unsigned i = 0; i < header.e_shnum; i++) {
+		Elf64_Shdr section;
+		memcpy(&section, bytes + header.e_shoff + i * sizeof section, sizeof section);
+		if (section.sh_type != SHT_NOBITS)
+			end = later(end, section.sh_offset + section.sh_size);
+	}
+	return end > MAX_IMAGE ? 0 : end;
+}
+
+uint64_t image_size(const void *code, const void **start, int *text)
+{
+	const unsigned char *bytes = code;
+	*text = 0;
+	/* the first byte decides how much more there certainly is */
+	if (bytes[0] == (WRAPPER_MAGIC & 0xff) && read_number(bytes, 4) == WRAPPER_MAGIC) {
+		bytes = (const unsigned char *)(uintptr_t)read_number(bytes + 8, 8);
+		if (!bytes)
+			return 0;
+	}
+	*start = bytes;
+	if (bytes[0] == (FATBIN_MAGIC & 0xff) && read_number(bytes, 4) == FATBIN_MAGIC) {
+		uint64_t size = read_number(bytes + 6, 2) + read_number(bytes + 8, 8);
+		return size > MAX_IMAGE ? 0 : size;
+	}
+	if (bytes[0] == ELFMAG0 && !memcmp(bytes, ELFMAG, SELFMAG))
+		return elf_size(bytes);
+	*text = 1;
+	uint64_t size = strnlen(code, MAX_IMAGE);
+	return size == MAX_IMAGE ? 0 : size;
+}
+
+/* ------------------------------------------------------------------ JIT options */
+
+void jit_options_read(struct jit_options *options, unsigned count, const CUjit_option *names, void **values)
+{
+	memset(options, 0, sizeof *options);
+	for (unsigned i = 0; names && values && i < count; i++) {
+		switch ((int)names[i]) {
+		case CU_JIT_INFO_LOG_BUFFER:
+			options->info = values[i];
+			break;
+		case CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES:
+			options->info_size = (unsigned)(uintptr_t)values[i];
+			options->info_slot = &values[i];
+			break;
+		case CU_JIT_ERROR_LOG_BUFFER:
+			options->error = values[i];
+			break;
+		case CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES:
+			options->error_size = (unsigned)(uintptr_t)values[i];
+			options->error_slot = &values[i];
+			break;
+		case CU_JIT_WALL_TIME:
+			options->wall_time_slot = (float *)(void *)&values[i];
+			break;
+		}
+	}
+}
+
+static void report(char *buffer, size_t size, void **slot, const char *text)
+{
+	size_t written = 0;
+	if (buffer && size) {
+		snprintf(buffer, size, "%s", text);
+		written = *text ? strlen(buffer) + 1 : 0;
+	}
+	if (slot)
+		*slot = (void *)(uintptr_t)written;
+}
+
+void jit_options_report(const struct jit_options *options, CUresult result, const char *text)
+{
+	if (!options)
+		return;
+	report(options->info, options->info_size, options->info_slot, result == CUDA_SUCCESS ? text : "");
+	report(options->error, options->error_size, options->error_slot, result == CUDA_SUCCESS ? "" : text);
+	if (options->wall_time_slot)
+		*options->wall_time_slot = 0;
+}
+
+/* ------------------------------------------------------------------ our own image in a fatbin's clothes */
+
+/* What cuLinkComplete gives out: every loader, also of a proxy, knows how long a fatbin is. */
+struct own_fatbin {
+	uint32_t magic;
+	uint16_t version, header_size;
+	uint64_t size;
+	uint16_t kind, entry_version;
+	uint32_t entry_size;
+	uint64_t padded_size;
+	uint8_t unused[40];
+	uint64_t exact_size;
+};
+_Static_assert(sizeof(struct own_fatbin) == 16 + 64, "a fatbin header and one entry header");
+
+void *image_wrap(const void *bytes, size_t size, size_t *total)
+{
+	uint64_t padded = (size + 7) & ~(uint64_t)7;
+	struct own_fatbin *wrapped = calloc(1, sizeof *wrapped + padded);
+	if (!wrapped)
+		return NULL;
+	*wrapped = (struct own_fatbin){ .magic = FATBIN_MAGIC,
+					.version = 1,
+					.header_size = FATBIN_HEADER,
+					.size = 64 + padded,
+					.kind = OWN_KIND,
+					.entry_version = 0x0101,
+					.entry_size = 64,
+					.padded_size = padded,
+					.exact_size = size };
+	memcpy(wrapped + 1, bytes, size);
+	*total = sizeof *wrapped + padded;
+	return wrapped;
+}
+
+static const void *unwrap(const void *bytes, uint64_t size, size_t *inner)
+{
+	struct own_fatbin header;
+	if (size < sizeof header)
+		return NULL;
+	memcpy(&header, bytes, sizeof header);
+	if (header.magic != FATBIN_MAGIC || header.kind != OWN_KIND || header.exact_size > size - sizeof header)
+		return NULL;
+	*inner = header.exact_size;
+	return (const char *)bytes + sizeof header;
+}
+
+/* ------------------------------------------------------------------ loading */
+
+static CUresult parse(struct image **result, const void *bytes, size_t size, char *text, size_t text_size)
+{
+	struct image *image = calloc(1, sizeof *image);
+	if (!image)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	image->references = 1;
+	image->parsed = sg_image_parse(bytes, size, text, text_size);
+	if (!image->parsed) {
+		free(image);
+		return CUDA_ERROR_INVALID_IMAGE;
+	}
+	*result = image;
+	return CUDA_SUCCESS;
+}
+
+static CUresult load(struct image **result, const void *code, char *text, size_t text_size)
+{
+	const void *start;
+	int is_text;
+	uint64_t size = image_size(code, &start, &is_text);
+	size_t inner;
+	if (!size) {
+		snprintf(text, text_size, "the code is neither PTX nor a fatbin nor an ELF file");
+		return is_text ? CUDA_ERROR_INVALID_IMAGE : CUDA_ERROR_INVALID_SOURCE;
+	}
+	const void *own = unwrap(start, size, &inner);
+	if (own)
+		return parse(result, own, inner, text, text_size);
+	struct helper_item item = { .bytes = start, .size = size };
+	void *compiled = NULL;
+	TRY(helper_compile(&item, 1, 0, &compiled, &inner, text, text_size));
+	CUresult status = parse(result, compiled, inner, text, text_size);
+	free(compiled);
+	return status;
+}
+
+CUresult image_load(struct image **image, const void *code, const struct jit_options *options)
+{
+	char text[8192] = "";
+	CUresult result = load(image, code, text, sizeof text);
+	if (result != CUDA_SUCCESS)
+		driver_debug("cannot load code: %s", text);
+	jit_options_report(options, result, text);
+	return result;
+}
+
+void image_release(struct image *image)
+{
+	if (!image || --image->references)
+		return;
+	sg_image_free(image->parsed);
+	free(image);
+}
+
+unsigned image_kernel_count(const struct image *image)
+{
+	return sg_image_kernel_count(image->parsed);
+}
+
+const struct sg_kernel *image_kernel(const struct image *image, unsigned index)
+{
+	return sg_image_kernel(image->parsed, index);
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Kernel launches: checks, parameters, attributes.
+ */
+#include "queue.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int dimensions_fit(const uint32_t grid[3], const uint32_t block[3])
+{
+	static const uint32_t largest_grid[3] = { 2147483647, 65535, 65535 }, largest_block[3] = { 1024, 1024, 64 };
+	uint64_t threads = 1;
+	for (int i = 0; i < 3; i++) {
+		if (!grid[i] || grid[i] > largest_grid[i] || !block[i] || block[i] > largest_block[i])
+			return 0;
+		threads *= block[i];
+	}
+	return threads <= MAX_BLOCK_THREADS;
+}
+
+/* Packs what `parameters` or `extra` give into the kernel's parameter block. */
+static CUresult pack(const struct sg_kernel *code, void **parameters, void **extra, unsigned char *block)
+{
+	if (!parameters && extra) {
+		const void *buffer = NULL;
+		size_t size = 0;
+		for (; *extra != CU_LAUNCH_PARAM_END; extra += 2) {
+			if (*extra == CU_LAUNCH_PARAM_BUFFER_POINTER)
+				buffer = extra[1];
+			else if (*extra == CU_LAUNCH_PARAM_BUFFER_SIZE)
+				size = *(size_t *)extra[1];
+			else
+				return CUDA_ERROR_INVALID_VALUE;
+		}
+		if (size && !buffer)
+			return CUDA_ERROR_INVALID_VALUE;
+		if (size)
+			memcpy(block, buffer, size < code->parameters_size ? size : code->parameters_size);
+		return CUDA_SUCCESS;
+	}
+	if (code->parameter_count && (!parameters || extra))
+		return CUDA_ERROR_INVALID_VALUE;
+	for (uint32_t i = 0; i < code->parameter_count; i++) {
+		if (!parameters[i])
+			return CUDA_ERROR_INVALID_VALUE;
+		memcpy(block + code->parameters[i].offset, parameters[i], code->parameters[i].size);
+	}
+	return CUDA_SUCCESS;
+}
+
+static CUresult check_block(const struct function *function, const uint32_t block[3], uint32_t dynamic_shared)
+{
+	const struct sg_kernel *code = function->code;
+	uint32_t threads = block[0] * block[1] * block[2];
+	if (dynamic_shared > (uint32_t)function->max_dynamic_shared)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (threads > code->max_threads)
+		return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
+	for (int i = 0; i < 3; i++)
+		if (code->required_block[i] && code->required_block[i] != block[i])
+			return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
+	return CUDA_SUCCESS;
+}
+
+CUresult launch_prepare(struct context *context, CUfunction handle, const uint32_t grid[3], const uint32_t block[3],
+			uint32_t dynamic_shared, void **parameters, void **extra, struct work **result)
+{
+	struct function *function;
+	TRY(function_resolve(handle, context, &function));
+	if (!dimensions_fit(grid, block))
+		return CUDA_ERROR_INVALID_VALUE;
+	TRY(check_block(function, block, dynamic_shared));
+	struct work *work = work_new(WORK_KERNEL, function->code->parameters_size);
+	if (!work)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	struct kernel_work *kernel = &work->kernel;
+	kernel->function = function;
+	kernel->handle = handle;
+	memcpy(kernel->grid, grid, sizeof kernel->grid);
+	memcpy(kernel->block, block, sizeof kernel->block);
+	memcpy(kernel->cluster, function->code->required_cluster, sizeof kernel->cluster);
+	kernel->dynamic_shared = dynamic_shared;
+	kernel->parameters = work->tail;
+	kernel->size = function->code->parameters_size;
+	CUresult status = pack(function->code, parameters, extra, work->tail);
+	if (status == CUDA_SUCCESS)
+		*result = work;
+	else
+		work_discard(work);
+	return status;
+}
+
+static CUresult check_cooperative(const struct kernel_work *kernel)
+{
+	uint64_t blocks = (uint64_t)kernel->grid[0] * kernel->grid[1] * kernel->grid[2];
+	unsigned threads = kernel->block[0] * kernel->block[1] * kernel->block[2];
+	uint64_t fit = (uint64_t)function_blocks(kernel->function, threads, kernel->dynamic_shared) * SM_COUNT;
+	return blocks > fit ? CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE : CUDA_SUCCESS;
+}
+
+static CUresult set_cluster(struct kernel_work *kernel, unsigned x, unsigned y, unsigned z)
+{
+	unsigned limit = kernel->function->cluster_nonportable ? 2 * MAX_CLUSTER : MAX_CLUSTER;
+	if (!x || !y || !z || x > limit || y > limit || z > limit || x * y * z > limit)
+		return CUDA_ERROR_INVALID_CLUSTER_SIZE;
+	if (kernel->grid[0] % x || kernel->grid[1] % y || kernel->grid[2] % z)
+		return CUDA_ERROR_INVALID_CLUSTER_SIZE;
+	kernel->cluster[0] = x;
+	kernel->cluster[1] = y;
+	kernel->cluster[2] = z;
+	return CUDA_SUCCESS;
+}
+
+/* Those that only advise are taken note of by doing nothing; those that change meaning must be carried out. */
+static CUresult apply_attribute(struct kernel_work *kernel, const CUlaunchAttribute *attribute)
+{
+	const CUlaunchAttributeValue *value = &attribute->value;
+	switch ((int)attribute->id) {
+	case CU_LAUNCH_ATTRIBUTE_COOPERATIVE:
+		kernel->cooperative = value->cooperative != 0;
+		return CUDA_SUCCESS;
+	case CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION:
+		return set_cluster(kernel, value->clusterDim.x, value->clusterDim.y, value->clusterDim.z);
+	case CU_LAUNCH_ATTRIBUTE_IGNORE:
+	case CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW:
+	case CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY:
+	case CU_LAUNCH_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE:
+	case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION:
+	case CU_LAUNCH_ATTRIBUTE_PRIORITY:
+	case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP:
+	case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN:
+	case CU_LAUNCH_ATTRIBUTE_PREFERRED_CLUSTER_DIMENSION:
+	case CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:
+		return CUDA_SUCCESS;
+	default:
+		return CUDA_ERROR_NOT_SUPPORTED;
+	}
+}
+
+static CUresult launch(CUfunction handle, const CUlaunchConfig *config, void **parameters, void **extra)
+{
+	struct context *context;
+	struct stream *stream;
+	TRY(stream_enter(config->hStream, &context, &stream));
+	const uint32_t grid[3] = { config->gridDimX, config->gridDimY, config->gridDimZ };
+	const uint32_t block[3] = { config->blockDimX, config->blockDimY, config->blockDimZ };
+	struct work *work;
+	if (config->numAttrs && !config->attrs)
+		return CUDA_ERROR_INVALID_VALUE;
+	TRY(launch_prepare(context, handle, grid, block, config->sharedMemBytes, parameters, extra, &work));
+	CUresult result = CUDA_SUCCESS;
+	for (unsigned i = 0; i < config->numAttrs && result == CUDA_SUCCESS; i++)
+		result = apply_attribute(&work->kernel, &config->attrs[i]);
+	if (result == CUDA_SUCCESS && work->kernel.cooperative)
+		result = check_cooperative(&work->kernel);
+	if (result == CUDA_SUCCESS)
+		return submit(stream, work, 0);
+	work_discard(work);
+	return result;
+}
+
+EXPORT CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDimY, unsigned int gridDimZ,
+			       unsigned int blockDimX, unsigned int blockDimY, unsigned int blockDimZ,
+			       unsigned int sharedMemBytes, CUstream hStream, void **kernelParams, void **extra)
+{
+	CUlaunchConfig config = { gridDimX,  gridDimY,	     gridDimZ, blockDimX, blockDimY,
+				  blockDimZ, sharedMemBytes, hStream,  NULL,	  0 };
+	return launch(f, &config, kernelParams, extra);
+}
+
+EXPORT CUresult cuLaunchKernel_ptsz(CUfunction f, unsigned int gridDimX, unsigned int gridDimY, unsigned int gridDimZ,
+				    unsigned int blockDimX, unsigned int blockDimY, unsigned int blockDimZ,
+				    unsigned int sharedMemBytes, CUstream hStream, void **kernelParams, void **extra)
+{
+	return cuLaunchKernel(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ, sharedMemBytes,
+			      PER_THREAD(hStream), kernelParams, extra);
+}
+
+EXPORT CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **kernelParams, void **extra)
+{
+	return config ? launch(f, config, kernelParams, extra) : CUDA_ERROR_INVALID_VALUE;
+}
+
+EXPORT CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f, void **kernelParams, void **extra)
+{
+	if (!config)
+		return CUDA_ERROR_INVALID_VALUE;
+	CUlaunchConfig own = *config;
+	own.hStream = PER_THREAD(config->hStream);
+	return launch(f, &own, kernelParams, extra);
+}
+
+EXPORT CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDimY,
+					  unsigned int gridDimZ, unsigned int blockDimX, unsigned int blockDimY,
+					  unsigned int blockDimZ, unsigned int sharedMemBytes, CUstream hStream,
+					  void **kernelParams)
+{
+	CUlaunchAttribute cooperative = { .id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE, .value.cooperative = 1 };
+	CUlaunchConfig config = { gridDimX,  gridDimY,	     gridDimZ, blockDimX,    blockDimY,
+				  blockDimZ, sharedMemBytes, hStream,  &cooperative, 1 };
+	return launch(f, &config, kernelParams, NULL);
+}
+
+EXPORT CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigned int gridDimX, unsigned int gridDimY,
+					       unsigned int gridDimZ, unsigned int blockDimX, unsigned int blockDimY,
+					       unsigned int blockDimZ, unsigned int sharedMemBytes, CUstream hStream,
+					       void **kernelParams)
+{
+	return cuLaunchCooperativeKernel(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ,
+					 sharedMemBytes, PER_THREAD(hStream), kernelParams);
+}
+
+static CUresult host_function(CUstream handle, CUhostFn function, CUstreamCallback callback, void *data)
+{
+	struct context *context;
+	struct stream *stream;
+	TRY(stream_enter(handle, &context, &stream));
+	if (!function && !callback)
+		return CUDA_ERROR_INVALID_VALUE;
+	struct work *work = work_new(WORK_HOST, 0);
+	if (!work)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	work->host = (struct host_work){ function, callback, handle, data };
+	return submit(stream, work, 0);
+}
+
+EXPORT CUresult cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void *userData)
+{
+	return host_function(hStream, fn, NULL, userData);
+}
+
+EXPORT CUresult cuStreamAddCallback(CUstream hStream, CUstreamCallback callback, void *userData, unsigned int flags)
+{
+	return flags ? CUDA_ERROR_INVALID_VALUE : host_function(hStream, NULL, callback, userData);
+}

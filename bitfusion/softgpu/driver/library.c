@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Libraries: images without a context. Each context that uses one gets its own instance of it.
+ */
+#include "driver.h"
+#include "memory.h"
+#include "module.h"
+#include "queue.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct library *get(CUlibrary handle)
+{
+	return object_get(handle, OBJECT_LIBRARY);
+}
+
+static struct kernel *make_kernel(struct library *library, unsigned index)
+{
+	struct kernel *kernel = object_new(OBJECT_KERNEL, sizeof *kernel);
+	if (!kernel)
+		return NULL;
+	kernel->library = library;
+	kernel->index = index;
+	kernel->code = image_kernel(library->image, index);
+	return kernel;
+}
+
+static void library_free(struct library *library)
+{
+	for (unsigned i = 0; library->kernels && i < library->kernel_count; i++)
+		object_free(library->kernels[i]);
+	for (unsigned i = 0; library->managed && i < sg_image_variable_count(library->image->parsed); i++)
+		if (library->managed[i])
+			managed_free(library->managed[i]);
+	image_release(library->image);
+	free(library->kernels);
+	free(library->managed);
+	free(library->instances);
+	object_free(library);
+}
+
+/* The program may use managed variables before there is any context: they are given their place and their
+ * first value by an instance of the code that is thrown away again. */
+static CUresult start_managed(struct library *library)
+{
+	unsigned count = sg_image_variable_count(library->image->parsed), any = 0;
+	for (unsigned i = 0; i < count; i++)
+		any |= sg_image_variable(library->image->parsed, i)->managed != 0;
+	if (!any)
+		return CUDA_SUCCESS;
+	uint64_t *places = calloc(2 * (size_t)count, sizeof *places), *managed = calloc(count, sizeof *managed);
+	CUresult result = places && managed ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+	for (unsigned i = 0; i < count && !result; i++) {
+		const struct sg_variable *variable = sg_image_variable(library->image->parsed, i);
+		if (variable->managed)
+			result = managed_allocate(NULL, variable->size, CU_MEM_ATTACH_GLOBAL, &managed[i]);
+		else if (posix_memalign((void **)&places[count + i], 512, variable->size + 1))
+			result = CUDA_ERROR_OUT_OF_MEMORY;
+		if (!result)
+			places[i] = managed[i] ? managed[i] : places[count + i];
+	}
+	struct sg_module *module = result ? NULL : sg_module_create(library->image->parsed, places, NULL, 0);
+	if (module)
+		sg_module_free(module);
+	else if (!result)
+		result = CUDA_ERROR_INVALID_PTX;
+	for (unsigned i = 0; places && i < count; i++)
+		free((void *)(uintptr_t)places[count + i]);
+	free(places);
+	library->managed = managed;
+	return result;
+}
+
+static CUresult load(CUlibrary *result, const void *code, const struct jit_options *options)
+{
+	ENTER();
+	struct image *image;
+	if (!result || !code)
+		return CUDA_ERROR_INVALID_VALUE;
+	TRY(image_load(&image, code, options));
+	struct library *library = object_new(OBJECT_LIBRARY, sizeof *library);
+	if (!library) {
+		image_release(image);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	library->image = image;
+	library->kernel_count = image_kernel_count(image);
+	library->kernels = calloc((size_t)library->kernel_count + 1, sizeof *library->kernels);
+	CUresult status = library->kernels ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+	for (unsigned i = 0; status == CUDA_SUCCESS && i < library->kernel_count; i++)
+		if (!(library->kernels[i] = make_kernel(library, i)))
+			status = CUDA_ERROR_OUT_OF_MEMORY;
+	if (status == CUDA_SUCCESS)
+		status = start_managed(library);
+	if (status == CUDA_SUCCESS)
+		*result = (CUlibrary)library;
+	else
+		library_free(library);
+	return status;
+}
+
+EXPORT CUresult cuLibraryLoadData(CUlibrary *library, const void *code, CUjit_option *jitOptions,
+				  void **jitOptionsValues, unsigned int numJitOptions, CUlibraryOption *libraryOptions,
+				  void **libraryOptionValues, unsigned int numLibraryOptions)
+{
+	struct jit_options options;
+	/* the library options say how long the program keeps the code and who uses it: we keep our own */
+	(void)libraryOptions, (void)libraryOptionValues, (void)numLibraryOptions;
+	jit_options_read(&options, numJitOptions, jitOptions, jitOptionsValues);
+	return load(library, code, &options);
+}
+
+EXPORT CUresult cuLibraryLoadFromFile(CUlibrary *library, const char *fileName, CUjit_option *jitOptions,
+				      void **jitOptionsValues, unsigned int numJitOptions,
+				      CUlibraryOption *libraryOptions, void **libraryOptionValues,
+				      unsigned int numLibraryOptions)
+{
+	ENTER();
+	void *bytes;
+	size_t size;
+	TRY(file_read(fileName, &bytes, &size));
+	CUresult result = cuLibraryLoadData(library, bytes, jitOptions, jitOptionsValues, numJitOptions,
+					    libraryOptions, libraryOptionValues, numLibraryOptions);
+	free(bytes);
+	return result;
+}
+
+EXPORT CUresult cuLibraryUnload(CUlibrary handle)
+{
+	ENTER();
+	struct library *library = get(handle);
+	if (!library)
+		return CUDA_ERROR_INVALID_HANDLE;
+	object_retire(library);
+	pthread_mutex_lock(&modules_lock);
+	while (library->instance_count) {
+		struct module *module = library->instances[--library->instance_count];
+		context_synchronize(module->context);
+		module_free(module);
+	}
+	library_free(library);
+	pthread_mutex_unlock(&modules_lock);
+	return CUDA_SUCCESS;
+}
+
+/* With modules_lock held. */
+static CUresult instance_locked(struct library *library, struct context *context, struct module **result)
+{
+	for (unsigned i = 0; i < library->instance_count; i++)
+		if (library->instances[i]->context == context) {
+			*result = library->instances[i];
+			return CUDA_SUCCESS;
+		}
+	struct module **more = realloc(library->instances, (library->instance_count + 1) * sizeof *more);
+	if (!more)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	library->instances = more;
+	TRY(module_create(result, context, library->image, library));
+	library->instances[library->instance_count++] = *result;
+	return CUDA_SUCCESS;
+}
+
+CUresult library_instance(struct library *library, struct context *context, struct module **module)
+{
+	pthread_mutex_lock(&modules_lock);
+	CUresult result = instance_locked(library, context, module);
+	pthread_mutex_unlock(&modules_lock);
+	return result;
+}
+
+void modules_forget_context(struct context *context)
+{
+	pthread_mutex_lock(&modules_lock);
+	while (context->modules) {
+		struct module *module = context->modules;
+		struct library *library = module->library;
+		for (unsigned i = 0; library && i < library->instance_count; i++)
+			if (library->instances[i] == module)
+				library->instances[i] = library->instances[--library->instance_count];
+		module_free(module);
+	}
+	pthread_mutex_unlock(&modules_lock);
+}
+
+/* With modules_lock held. */
+static CUresult kernel_instance(struct kernel *kernel, struct context *context, struct function **result)
+{
+	struct module *module;
+	TRY(instance_locked(kernel->library, context, &module));
+	struct function *function = module_function(module, kernel->index);
+	if (!function)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	function->kernel = kernel;
+	int device = context->device->index;
+	if (kernel->set[device])
+		function->max_dynamic_shared = kernel->max_dynamic_shared[device];
+	*result = function;
+	return CUDA_SUCCESS;
+}
+
+CUresult function_resolve(CUfunction handle, struct context *context, struct function **function)
+{
+	struct kernel *kernel = object_get(handle, OBJECT_KERNEL);
+	*function = object_get(handle, OBJECT_FUNCTION);
+	if (*function)
+		return (*function)->module->context == context ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+	if (!kernel)
+		return CUDA_ERROR_INVALID_HANDLE;
+	pthread_mutex_lock(&modules_lock);
+	CUresult result = kernel_instance(kernel, context, function);
+	pthread_mutex_unlock(&modules_lock);
+	return result;
+}
+
+EXPORT CUresult cuLibraryGetModule(CUmodule *pMod, CUlibrary handle)
+{
+	ENTER_CONTEXT(context);
+	struct library *library = get(handle);
+	struct module *module;
+	if (!pMod)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!library)
+		return CUDA_ERROR_INVALID_HANDLE;
+	TRY(library_instance(library, context, &module));
+	*pMod = (CUmodule)module;
+	return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuLibraryGetKernel(CUkernel *pKernel, CUlibrary handle, const char *name)
+{
+	ENTER();
+	struct library *library = get(handle);
+	if (!pKernel || !name)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!library)
+		return CUDA_ERROR_INVALID_HANDLE;
+	for (unsigned i = 0; i < library->kernel_count; i++)
+		if (!strcmp(library->kernels[i]->code->name, name)) {
+			*pKernel = (CUkernel)library->kernels[i];
+			return CUDA_SUCCESS;
+		}
+	return CUDA_ERROR_NOT_FOUND;
+}
+
+EXPORT CUresult cuLibraryGetKernelCount(unsigned int *count, CUlibrary lib)
+{
+	ENTER();
+	struct library *library = get(lib);
+	if (!count)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!library)
+		return CUDA_ERROR_INVALID_HANDLE;
+	*count = library->kernel_count;
+	return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuLibraryEnumerateKernels(CUkernel *kernels, unsigned int numKernels, CUlibrary lib)
+{
+	ENTER();
+	struct library *library = get(lib);
+	if (!kernels || !numKernels)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!library)
+		return CUDA_ERROR_INVALID_HANDLE;
+	for (unsigned i = 0; i < numKernels && i < library->kernel_count; i++)
+		kernels[i] = (CUkernel)library->kernels[i];
+	return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuLibraryGetGlobal(CUdeviceptr *dptr, size_t *bytes, CUlibrary handle, const char *name)
+{
+	ENTER_CONTEXT(context);
+	struct library *library = get(handle);
+	struct module *module;
+	if (!library)
+		return CUDA_ERROR_INVALID_HANDLE;
+	TRY(library_instance(library, context, &module));
+	return module_global(module, name, dptr, bytes);
+}
+
+EXPORT CUresult cuLibraryGetManaged(CUdeviceptr *dptr, size_t *bytes, CUlibrary handle, const char *name)
+{
+	ENTER();
+	struct library *library = get(handle);
+	if (!library)
+		return CUDA_ERROR_INVALID_HANDLE;
+	if (!name || (!dptr && !bytes))
+		return CUDA_ERROR_INVALID_VALUE;
+	for (unsigned i = 0; library->managed && i < sg_image_variable_count(library->image->parsed); i++) {
+		const struct sg_variable *variable = sg_image_variable(library->image->parsed, i);
+		if (!library->managed[i] || strcmp(variable->name, name))
+			continue;
+		if (dptr)
+			*dptr = library->managed[i];
+		if (bytes)
+			*bytes = variable->size;
+		return CUDA_SUCCESS;
+	}
+	return CUDA_ERROR_NOT_FOUND;
+}
