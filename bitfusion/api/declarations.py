@@ -263,9 +263,21 @@ def find_package(folder: Optional[str] = None) -> Path:
     return Path(found.submodule_search_locations[0]).parent.parent
 
 
+def check_version(bindings: Path) -> None:
+    """Another release declares other things; the generated files would differ for no reason."""
+    path = bindings / "_version.py"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    found = re.search(r"^__version__ = .*['\"](\S+)['\"]$", text, re.MULTILINE)
+    version = found.group(1) if found else "of an unknown version"
+    if version != PACKAGE.split("==")[1]:
+        why = f"'{bindings}' is {version}: python3 -m pip install {PACKAGE}"
+        raise DeclarationError(why)
+
+
 def load(folder: Optional[str] = None) -> Declarations:
     root = find_package(folder)
     bindings = root / "cuda" / "bindings"
+    check_version(bindings)
     found = Declarations()
     found.types = parse_types((bindings / TYPES).read_text(encoding="utf-8"))
     found.functions = parse_functions((bindings / FUNCTIONS).read_text(encoding="utf-8"))

@@ -112,6 +112,23 @@ def test_declarations_that_are_not_there(tmp_path: Path) -> None:
         declarations.load(str(tmp_path))
 
 
+def test_declarations_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(declarations.DeclarationError, match="pip install cuda-bindings==13.5.0"):
+        declarations.load()
+
+
+def test_declarations_of_another_release(tmp_path: Path) -> None:
+    bindings = tmp_path / "cuda" / "bindings"
+    bindings.mkdir(parents=True)
+    (bindings / "cydriver.pxd").write_text("")
+    with pytest.raises(declarations.DeclarationError, match="is of an unknown version"):
+        declarations.load(str(tmp_path))
+    (bindings / "_version.py").write_text("__version__ = version = '12.9.4'\n")
+    with pytest.raises(declarations.DeclarationError, match="is 12.9.4: python3 -m pip install"):
+        declarations.load(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "text, line, why",
     [
