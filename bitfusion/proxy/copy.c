@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Copies of plain ranges. To the device they are one-way: the bytes are on their way, straight from the caller's
+ * memory, when the call returns. To the host they go straight into the caller's memory, and only a copy into
+ * pinned memory may still be under way when the call returns.
+ */
+#define _GNU_SOURCE
+#include "proxy.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Resolves the stream and checks that the caller may copy at all. */
+static CUresult check(CUstream *stream, bool per_thread)
+{
+	CUresult status = bf_check();
+
+	if (!status)
+		status = bf_context_check();
+	if (!status)
+		status = bf_stream_resolve(stream, per_thread);
+	return status ? status : bf_stream_check(*stream);
+}
+
+static bool is_pinned(const void *data)
+{
+	struct bf_range range;
+
+	return bf_map_find(BF_ARG(data), &range) && bf_range_is_host(&range);
+}
+
+CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async)
+{
+	struct bf_copy copy = { size, to, size, BF_ARG(stream), async, 0 };
+	CUresult status;
+	uint8_t *command;
+
+	if (!size)
+		return CUDA_SUCCESS;
+	if (!from || bf_device_range_check(to, size))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!async || is_pinned(from)) {
+		status = bf_host_settle(from, size);
+		if (status)
+			return status;
+	}
+	command = bf_queue_begin(BF_OP_HTOD, sizeof(struct bf_command) + sizeof copy, BF_HAS_BULK, bf_self.current);
+	if (!command)
+		return CUDA_ERROR_DEVICE_UNAVAILABLE;
+	memcpy(command + sizeof(struct bf_command), &copy, sizeof copy);
+	bf_queue_end_with_bulk(from, size, BF_LATER);
+	return CUDA_SUCCESS;
+}
+
+static CUresult send_to_host(struct bf_wait *wait, CUdeviceptr from, size_t size, CUstream stream, bool async,
+			     enum bf_urgency urgency)
+{
+	struct bf_copy copy = { 0, from, size, BF_ARG(stream), async, 0 };
+	uint8_t *command;
+
+	bf_wait_add(wait, BF_OP_DTOH);
+	command = bf_queue_begin(BF_OP_DTOH, sizeof(struct bf_command) + sizeof copy, BF_WANTS_REPLY,
+				 bf_self.current);
+	if (!command) {
+		bf_wait_cancel(wait);
+		return CUDA_ERROR_DEVICE_UNAVAILABLE;
+	}
+	((struct bf_command *)command)->request = wait->request;
+	memcpy(command + sizeof(struct bf_command), &copy, sizeof copy);
+	bf_queue_end(urgency);
+	return CUDA_SUCCESS;
+}
+
+static void copy_finished(struct bf_wait *wait)
+{
+}
+
+/* Nobody waits: whoever reads the socket next, at the latest the sync that orders the copy, brings it in. */
+static CUresult start_to_host(void *to, CUdeviceptr from, size_t size, CUstream stream)
+{
+	struct bf_wait *wait = calloc(1, sizeof *wait);
+	CUresult status;
+
+	if (!wait)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	wait->data = to;
+	wait->data_size = size;
+	wait->finish = copy_finished;
+	wait->stream = BF_ARG(stream);
+	wait->host = to;
+	wait->host_end = wait->host + size;
+	status = send_to_host(wait, from, size, stream, true, BF_LATER);
+	if (status)
+		free(wait);
+	return status;
+}
+
+CUresult bf_copy_to_host(void *to, CUdeviceptr from, size_t size, CUstream stream, bool async)
+{
+	struct bf_wait wait = { .data = to, .data_size = size };
+	CUresult status;
+
+	if (!size)
+		return CUDA_SUCCESS;
+	if (!to || bf_device_range_check(from, size))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (async && is_pinned(to))
+		return start_to_host(to, from, size, stream);
+	status = send_to_host(&wait, from, size, stream, async, BF_NOW);
+	if (status)
+		return status;
+	status = bf_wait_for(&wait);
+	bf_wait_drop(&wait);
+	return status;
+}
+
+CUresult bf_copy_between(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream, bool async)
+{
+	if (!size)
+		return CUDA_SUCCESS;
+	if (bf_device_range_check(to, size) || bf_device_range_check(from, size))
+		return CUDA_ERROR_INVALID_VALUE;
+	/* the synchronous form is asynchronous too as far as the host can see, so a stream of its own is no harm */
+	if (async || stream)
+		return BF_CALL(cuMemcpyDtoDAsync_v2, to, from, size, BF_ARG(stream));
+	return BF_CALL(cuMemcpyDtoD_v2, to, from, size);
+}
+
+static CUresult copy_on_host(void *to, const void *from, size_t size, CUstream stream, bool async)
+{
+	CUresult status;
+
+	if (!size)
+		return CUDA_SUCCESS;
+	if (!to || !from)
+		return CUDA_ERROR_INVALID_VALUE;
+	status = async ? bf_stream_wait(stream) : CUDA_SUCCESS; /* the host does it, in its place in the stream */
+	if (!status)
+		status = bf_host_settle(from, size);
+	if (!status)
+		status = bf_host_settle(to, size);
+	if (!status)
+		memmove(to, from, size);
+	return status;
+}
+
+static bool is_device(uint64_t address)
+{
+	struct bf_range range;
+
+	return bf_map_find(address, &range) && !bf_range_is_host(&range);
+}
+
+CUresult bf_copy_any(uint64_t to, uint64_t from, size_t size, CUstream stream, bool async)
+{
+	bool to_device = is_device(to), from_device = is_device(from);
+
+	if (to_device && from_device)
+		return bf_copy_between(to, from, size, stream, async);
+	if (to_device)
+		return bf_copy_to_device(to, (const void *)(uintptr_t)from, size, stream, async);
+	if (from_device)
+		return bf_copy_to_host((void *)(uintptr_t)to, from, size, stream, async);
+	return copy_on_host((void *)(uintptr_t)to, (const void *)(uintptr_t)from, size, stream, async);
+}
+
+/* ------------------------------------------------------------------ entry points
+ *
+ * Four of each: synchronous and asynchronous, on the legacy stream and on the calling thread's own.
+ */
+
+#define SYNCHRONOUS(name, function, to_type, from_type)                                       \
+	static CUresult name##_on(to_type to, from_type from, size_t size, bool per_thread)   \
+	{                                                                                     \
+		CUstream stream = NULL;                                                       \
+		CUresult status = check(&stream, per_thread);                                 \
+                                                                                              \
+		return status ? status : function(to, from, size, stream, false);             \
+	}                                                                                     \
+	BF_EXPORT CUresult name(to_type to, from_type from, size_t size)                      \
+	{                                                                                     \
+		return name##_on(to, from, size, false);                                      \
+	}                                                                                     \
+	BF_EXPORT CUresult name##_ptds(to_type to, from_type from, size_t size)               \
+	{                                                                                     \
+		return name##_on(to, from, size, true);                                       \
+	}
+
+#define ASYNCHRONOUS(name, function, to_type, from_type)                                                       \
+	static CUresult name##_on(to_type to, from_type from, size_t size, CUstream stream, bool per_thread)   \
+	{                                                                                                      \
+		CUresult status = check(&stream, per_thread);                                                  \
+                                                                                                               \
+		return status ? status : function(to, from, size, stream, true);                               \
+	}                                                                                                      \
+	BF_EXPORT CUresult name(to_type to, from_type from, size_t size, CUstream hStream)                     \
+	{                                                                                                      \
+		return name##_on(to, from, size, hStream, false);                                              \
+	}                                                                                                      \
+	BF_EXPORT CUresult name##_ptsz(to_type to, from_type from, size_t size, CUstream hStream)              \
+	{                                                                                                      \
+		return name##_on(to, from, size, hStream, true);                                               \
+	}
+
+SYNCHRONOUS(cuMemcpy, bf_copy_any, CUdeviceptr, CUdeviceptr)
+SYNCHRONOUS(cuMemcpyHtoD_v2, bf_copy_to_device, CUdeviceptr, const void *)
+SYNCHRONOUS(cuMemcpyDtoH_v2, bf_copy_to_host, void *, CUdeviceptr)
+SYNCHRONOUS(cuMemcpyDtoD_v2, bf_copy_between, CUdeviceptr, CUdeviceptr)
+ASYNCHRONOUS(cuMemcpyAsync, bf_copy_any, CUdeviceptr, CUdeviceptr)
+ASYNCHRONOUS(cuMemcpyHtoDAsync_v2, bf_copy_to_device, CUdeviceptr, const void *)
+ASYNCHRONOUS(cuMemcpyDtoHAsync_v2, bf_copy_to_host, void *, CUdeviceptr)
+ASYNCHRONOUS(cuMemcpyDtoDAsync_v2, bf_copy_between, CUdeviceptr, CUdeviceptr)
+
+static CUresult copy_peer(const uint64_t args[6], bool async, bool per_thread)
+{
+	CUstream stream = (CUstream)(uintptr_t)args[5];
+	CUresult status = check(&stream, per_thread);
+
+	if (status || !args[4])
+		return status;
+	if (bf_device_range_check(args[0], args[4]) || bf_device_range_check(args[2], args[4]))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!async && !stream)
+		return bf_call(BF_cuMemcpyPeer, args);
+	return BF_CALL(cuMemcpyPeerAsync, args[0], args[1], args[2], args[3], args[4], BF_ARG(stream));
+}
+
+#define PEER_ARGS(stream) \
+	((const uint64_t[]){ dstDevice, BF_ARG(dstContext), srcDevice, BF_ARG(srcContext), ByteCount, BF_ARG(stream) })
+
+BF_EXPORT CUresult cuMemcpyPeer(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice,
+				CUcontext srcContext, size_t ByteCount)
+{
+	return copy_peer(PEER_ARGS(0), false, false);
+}
+
+BF_EXPORT CUresult cuMemcpyPeer_ptds(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice,
+				     CUcontext srcContext, size_t ByteCount)
+{
+	return copy_peer(PEER_ARGS(0), false, true);
+}
+
+BF_EXPORT CUresult cuMemcpyPeerAsync(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice,
+				     CUcontext srcContext, size_t ByteCount, CUstream hStream)
+{
+	return copy_peer(PEER_ARGS(hStream), true, false);
+}
+
+BF_EXPORT CUresult cuMemcpyPeerAsync_ptsz(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice,
+					  CUcontext srcContext, size_t ByteCount, CUstream hStream)
+{
+	return copy_peer(PEER_ARGS(hStream), true, true);
+}

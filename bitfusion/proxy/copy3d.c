@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Copies of boxes. A side on the host is packed or unpacked here, so that only the bytes of the box travel.
+ */
+#define _GNU_SOURCE
+#include "proxy.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* One side of the copy, whichever it is. */
+struct side {
+	CUmemorytype type;
+	uint8_t *at; /* the first byte of the box: an address on the host or the device */
+	size_t pitch, height;
+};
+
+struct box {
+	struct side from, to;
+	size_t width, height, depth;
+};
+
+static CUmemorytype settle_type(CUmemorytype type, CUdeviceptr address)
+{
+	struct bf_range range;
+
+	if (type != CU_MEMORYTYPE_UNIFIED)
+		return type;
+	return bf_map_find(address, &range) && !bf_range_is_host(&range) ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST;
+}
+
+static struct side make_side(CUmemorytype type, const void *host, CUdeviceptr device, size_t pitch, size_t height,
+			     const size_t offset[3])
+{
+	/* unified addresses come in the device's member */
+	const uint8_t *base = type == CU_MEMORYTYPE_HOST ? host : (const uint8_t *)(uintptr_t)device;
+
+	return (struct side){ settle_type(type, device),
+			      (uint8_t *)base + (offset[2] * height + offset[1]) * pitch + offset[0], pitch, height };
+}
+
+static uint64_t side_size(const struct box *box, const struct side *side)
+{
+	return ((box->depth - 1) * side->height + box->height - 1) * side->pitch + box->width;
+}
+
+static CUresult check_side(const struct box *box, const struct side *side)
+{
+	if (side->type != CU_MEMORYTYPE_HOST && side->type != CU_MEMORYTYPE_DEVICE)
+		return CUDA_ERROR_NOT_SUPPORTED; /* arrays */
+	if ((side->pitch < box->width && (box->height > 1 || box->depth > 1)) ||
+	    (side->height < box->height && box->depth > 1))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!side->at)
+		return CUDA_ERROR_INVALID_VALUE;
+	return side->type == CU_MEMORYTYPE_HOST ? CUDA_SUCCESS : bf_device_range_check(BF_ARG(side->at), side_size(box, side));
+}
+
+static void copy_rows(const struct box *box, const struct side *to, const struct side *from)
+{
+	for (size_t z = 0; z < box->depth; z++)
+		for (size_t y = 0; y < box->height; y++)
+			memmove(to->at + (z * to->height + y) * to->pitch,
+				from->at + (z * from->height + y) * from->pitch, box->width);
+}
+
+static bool is_flat(const struct box *box, const struct side *side)
+{
+	return (side->pitch == box->width || (box->height == 1 && box->depth == 1)) &&
+	       (side->height == box->height || box->depth == 1);
+}
+
+static struct side packed_side(const struct box *box, uint8_t *memory)
+{
+	return (struct side){ CU_MEMORYTYPE_HOST, memory, box->width, box->height };
+}
+
+/* The struct as it travels: offsets are already in the addresses. */
+static void describe(const struct box *box, CUDA_MEMCPY3D *shape)
+{
+	const struct side *from = &box->from, *to = &box->to;
+	bool from_host = from->type == CU_MEMORYTYPE_HOST, to_host = to->type == CU_MEMORYTYPE_HOST;
+
+	memset(shape, 0, sizeof *shape);
+	shape->srcMemoryType = from->type;
+	shape->srcDevice = from_host ? 0 : BF_ARG(from->at);
+	shape->srcPitch = from_host ? box->width : from->pitch;
+	shape->srcHeight = from_host ? box->height : from->height;
+	shape->dstMemoryType = to->type;
+	shape->dstDevice = to_host ? 0 : BF_ARG(to->at);
+	shape->dstPitch = to_host ? box->width : to->pitch;
+	shape->dstHeight = to_host ? box->height : to->height;
+	shape->WidthInBytes = box->width;
+	shape->Height = box->height;
+	shape->Depth = box->depth;
+}
+
+struct message {
+	struct bf_copy3d copy;
+	CUDA_MEMCPY3D shape;
+};
+
+static uint8_t *begin(const struct box *box, CUstream stream, bool async, uint64_t bulk, unsigned flags)
+{
+	struct message message = { .copy = { .bulk_size = bulk, .stream = BF_ARG(stream), .async = async } };
+	uint8_t *command = bf_queue_begin(BF_OP_COPY3D, sizeof(struct bf_command) + sizeof message, flags,
+					  bf_self.current);
+
+	if (!command)
+		return NULL;
+	describe(box, &message.shape);
+	memcpy(command + sizeof(struct bf_command), &message, sizeof message);
+	return command;
+}
+
+static CUresult send_box(const struct box *box, CUstream stream, bool async)
+{
+	size_t size = box->width * box->height * box->depth;
+	uint8_t *packed = box->from.at;
+	bool flat = is_flat(box, &box->from);
+	CUresult status = bf_host_settle(box->from.at, side_size(box, &box->from));
+
+	if (status)
+		return status;
+	if (!flat) {
+		struct side target;
+
+		packed = malloc(size);
+		if (!packed)
+			return CUDA_ERROR_OUT_OF_MEMORY;
+		target = packed_side(box, packed);
+		copy_rows(box, &target, &box->from);
+	}
+	if (!begin(box, stream, async, size, BF_HAS_BULK))
+		status = CUDA_ERROR_DEVICE_UNAVAILABLE;
+	else
+		bf_queue_end_with_bulk(packed, size, BF_LATER);
+	if (!flat)
+		free(packed);
+	return status;
+}
+
+/* A box that comes in packed and is spread over the program's memory when it is whole. */
+struct incoming {
+	struct bf_wait wait; /* first: it is freed as this struct */
+	struct box box;
+	uint8_t *packed; /* NULL: straight into the program's memory */
+};
+
+static void spread(struct bf_wait *wait)
+{
+	struct incoming *incoming = (struct incoming *)wait;
+	struct side source;
+
+	if (!incoming->packed)
+		return;
+	source = packed_side(&incoming->box, incoming->packed);
+	if (!wait->status)
+		copy_rows(&incoming->box, &incoming->box.to, &source);
+	free(incoming->packed);
+	incoming->packed = NULL;
+}
+
+static CUresult prepare_incoming(struct incoming *incoming, const struct box *box)
+{
+	uint64_t size = box->width * box->height * box->depth;
+
+	incoming->box = *box;
+	incoming->wait.data = box->to.at;
+	incoming->wait.data_size = size;
+	if (is_flat(box, &box->to))
+		return CUDA_SUCCESS;
+	incoming->packed = malloc(size);
+	incoming->wait.data = incoming->packed;
+	return incoming->packed ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+static CUresult ask_for_box(struct incoming *incoming, CUstream stream, bool async, enum bf_urgency urgency)
+{
+	uint8_t *command;
+
+	bf_wait_add(&incoming->wait, BF_OP_COPY3D);
+	command = begin(&incoming->box, stream, async, 0, BF_WANTS_REPLY);
+	if (!command) {
+		bf_wait_cancel(&incoming->wait);
+		free(incoming->packed);
+		return CUDA_ERROR_DEVICE_UNAVAILABLE;
+	}
+	((struct bf_command *)command)->request = incoming->wait.request;
+	bf_queue_end(urgency);
+	return CUDA_SUCCESS;
+}
+
+static CUresult receive_box(const struct box *box, CUstream stream, bool async)
+{
+	struct incoming incoming = { 0 };
+	CUresult status = prepare_incoming(&incoming, box);
+
+	if (!status)
+		status = ask_for_box(&incoming, stream, async, BF_NOW);
+	if (status)
+		return status;
+	status = bf_wait_for(&incoming.wait);
+	spread(&incoming.wait);
+	bf_wait_drop(&incoming.wait);
+	return status;
+}
+
+static CUresult start_receiving_box(const struct box *box, CUstream stream)
+{
+	struct incoming *incoming = calloc(1, sizeof *incoming);
+	CUresult status;
+
+	if (!incoming)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	status = prepare_incoming(incoming, box);
+	incoming->wait.finish = spread;
+	incoming->wait.stream = BF_ARG(stream);
+	incoming->wait.host = box->to.at;
+	incoming->wait.host_end = box->to.at + side_size(box, &box->to);
+	if (!status)
+		status = ask_for_box(incoming, stream, true, BF_LATER);
+	if (status)
+		free(incoming);
+	return status;
+}
+
+static bool is_pinned(const void *data)
+{
+	struct bf_range range;
+
+	return bf_map_find(BF_ARG(data), &range) && bf_range_is_host(&range);
+}
+
+static CUresult copy_on_host(const struct box *box, CUstream stream, bool async)
+{
+	CUresult status = async ? bf_stream_wait(stream) : CUDA_SUCCESS;
+
+	if (!status)
+		status = bf_host_settle(box->from.at, side_size(box, &box->from));
+	if (!status)
+		status = bf_host_settle(box->to.at, side_size(box, &box->to));
+	if (!status)
+		copy_rows(box, &box->to, &box->from);
+	return status;
+}
+
+static CUresult copy_box(const struct box *box, CUstream stream, bool async)
+{
+	bool from_host, to_host;
+	CUresult status;
+
+	if (!box->width || !box->height || !box->depth)
+		return CUDA_SUCCESS;
+	if (box->width > BF_MAX_COPY || box->height > BF_MAX_COPY || box->depth > BF_MAX_COPY ||
+	    (unsigned __int128)box->width * box->height * box->depth > BF_MAX_COPY)
+		return CUDA_ERROR_INVALID_VALUE;
+	status = check_side(box, &box->from);
+	if (!status)
+		status = check_side(box, &box->to);
+	if (status)
+		return status;
+	from_host = box->from.type == CU_MEMORYTYPE_HOST;
+	to_host = box->to.type == CU_MEMORYTYPE_HOST;
+	if (from_host)
+		return to_host ? copy_on_host(box, stream, async) : send_box(box, stream, async);
+	if (to_host)
+		return async && is_pinned(box->to.at) ? start_receiving_box(box, stream)
+						      : receive_box(box, stream, async);
+	if (!begin(box, stream, async, 0, 0))
+		return CUDA_ERROR_DEVICE_UNAVAILABLE;
+	bf_queue_end(BF_LATER);
+	return CUDA_SUCCESS;
+}
+
+/* ------------------------------------------------------------------ entry points */
+
+static CUresult check(CUstream *stream, bool per_thread)
+{
+	CUresult status = bf_check();
+
+	if (!status)
+		status = bf_context_check();
+	if (!status)
+		status = bf_stream_resolve(stream, per_thread);
+	return status ? status : bf_stream_check(*stream);
+}
+
+static CUresult copy_2d(const CUDA_MEMCPY2D *copy, CUstream stream, bool async, bool per_thread)
+{
+	CUresult status = check(&stream, per_thread);
+	struct box box;
+
+	if (status)
+		return status;
+	if (!copy)
+		return CUDA_ERROR_INVALID_VALUE;
+	box = (struct box){ .width = copy->WidthInBytes, .height = copy->Height, .depth = 1 };
+	box.from = make_side(copy->srcMemoryType, copy->srcHost, copy->srcDevice,
+			     copy->srcPitch ? copy->srcPitch : copy->WidthInBytes, copy->Height,
+			     (const size_t[]){ copy->srcXInBytes, copy->srcY, 0 });
+	box.to = make_side(copy->dstMemoryType, copy->dstHost, copy->dstDevice,
+			   copy->dstPitch ? copy->dstPitch : copy->WidthInBytes, copy->Height,
+			   (const size_t[]){ copy->dstXInBytes, copy->dstY, 0 });
+	return copy_box(&box, stream, async);
+}
+
+static CUresult copy_3d(const CUDA_MEMCPY3D *copy, CUstream stream, bool async, bool per_thread)
+{
+	CUresult status = check(&stream, per_thread);
+	struct box box;
+
+	if (status)
+		return status;
+	if (!copy)
+		return CUDA_ERROR_INVALID_VALUE;
+	box = (struct box){ .width = copy->WidthInBytes, .height = copy->Height, .depth = copy->Depth };
+	box.from = make_side(copy->srcMemoryType, copy->srcHost, copy->srcDevice,
+			     copy->srcPitch ? copy->srcPitch : copy->WidthInBytes,
+			     copy->srcHeight ? copy->srcHeight : copy->Height,
+			     (const size_t[]){ copy->srcXInBytes, copy->srcY, copy->srcZ });
+	box.to = make_side(copy->dstMemoryType, copy->dstHost, copy->dstDevice,
+			   copy->dstPitch ? copy->dstPitch : copy->WidthInBytes,
+			   copy->dstHeight ? copy->dstHeight : copy->Height,
+			   (const size_t[]){ copy->dstXInBytes, copy->dstY, copy->dstZ });
+	return copy_box(&box, stream, async);
+}
+
+BF_EXPORT CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D *pCopy)
+{
+	return copy_2d(pCopy, NULL, false, false);
+}
+
+BF_EXPORT CUresult cuMemcpy2D_v2_ptds(const CUDA_MEMCPY2D *pCopy)
+{
+	return copy_2d(pCopy, NULL, false, true);
+}
+
+BF_EXPORT CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D *pCopy)
+{
+	return copy_2d(pCopy, NULL, false, false);
+}
+
+BF_EXPORT CUresult cuMemcpy2DUnaligned_v2_ptds(const CUDA_MEMCPY2D *pCopy)
+{
+	return copy_2d(pCopy, NULL, false, true);
+}
+
+BF_EXPORT CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *pCopy, CUstream hStream)
+{
+	return copy_2d(pCopy, hStream, true, false);
+}
+
+BF_EXPORT CUresult cuMemcpy2DAsync_v2_ptsz(const CUDA_MEMCPY2D *pCopy, CUstream hStream)
+{
+	return copy_2d(pCopy, hStream, true, true);
+}
+
+BF_EXPORT CUresult cuMemcpy3D_v2(const CUDA_MEMCPY3D *pCopy)
+{
+	return copy_3d(pCopy, NULL, false, false);
+}
+
+BF_EXPORT CUresult cuMemcpy3D_v2_ptds(const CUDA_MEMCPY3D *pCopy)
+{
+	return copy_3d(pCopy, NULL, false, true);
+}
+
+BF_EXPORT CUresult cuMemcpy3DAsync_v2(const CUDA_MEMCPY3D *pCopy, CUstream hStream)
+{
+	return copy_3d(pCopy, hStream, true, false);
+}
+
+BF_EXPORT CUresult cuMemcpy3DAsync_v2_ptsz(const CUDA_MEMCPY3D *pCopy, CUstream hStream)
+{
+	return copy_3d(pCopy, hStream, true, true);
+}

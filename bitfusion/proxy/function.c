@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Functions of modules and kernels of libraries. What a launch and a query need comes with the handle: layout of
+ * the parameters, attributes.
+ */
+#define _GNU_SOURCE
+#include "proxy.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_PARAMETERS = BF_MAX_PARAMETERS };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static struct bf_parameter *take_parameters(const struct bf_wait *wait, const struct bf_function_info *info)
+{
+	size_t size = (size_t)info->parameter_count * sizeof(struct bf_parameter);
+	struct bf_parameter *parameters;
+
+	if (info->parameter_count > MAX_PARAMETERS || info->parameters_size > BF_MAX_PARAMETERS ||
+	    wait->body_size < sizeof *info + size)
+		return NULL;
+	parameters = malloc(size + 1);
+	if (!parameters)
+		return NULL;
+	if (size)
+		memcpy(parameters, wait->body + sizeof *info, size);
+	for (unsigned i = 0; i < info->parameter_count; i++)
+		if (parameters[i].offset > info->parameters_size ||
+		    parameters[i].size > info->parameters_size - parameters[i].offset) {
+			free(parameters);
+			return NULL;
+		}
+	return parameters;
+}
+
+/* An entry that was used before keeps its old layout in memory for a launch that may be reading it. */
+static CUresult fill_entry(struct bf_function *function, const struct bf_wait *wait,
+			   const struct bf_function_info *info, uint64_t parent, const char *name)
+{
+	struct bf_parameter *parameters = take_parameters(wait, info);
+
+	if (!parameters)
+		return CUDA_ERROR_UNKNOWN;
+	function->parameter_count = info->parameter_count;
+	function->parameters_size = info->parameters_size;
+	function->parameters = parameters;
+	for (int i = 0; i < BF_FUNCTION_ATTRIBUTES; i++)
+		atomic_store_explicit(&function->attribute[i], info->attribute[i], memory_order_relaxed);
+	atomic_store(&function->attribute_valid, info->attribute_valid);
+	function->device = bf_self.current ? bf_context_at(bf_self.current)->device : 0;
+	function->parent = parent;
+	function->function = 0;
+	function->name = strdup(name);
+	return CUDA_SUCCESS;
+}
+
+/* The driver may have given this function before: then the reply names the handle of that time. */
+static CUresult accept_info(const struct bf_wait *wait, uint64_t proposed, uint64_t parent, const char *name,
+			    uint64_t *handle)
+{
+	enum bf_handle_kind kind = (enum bf_handle_kind)BF_HANDLE_KIND(proposed);
+	struct bf_function_info info;
+	CUresult status;
+
+	if (wait->body_size < sizeof info)
+		return CUDA_ERROR_UNKNOWN;
+	memcpy(&info, wait->body, sizeof info);
+	if (info.handle != proposed) {
+		*handle = info.handle;
+		return bf_handle_find(kind, info.handle) ? CUDA_ERROR_ALREADY_MAPPED : CUDA_ERROR_UNKNOWN;
+	}
+	status = fill_entry(bf_handle_entry(kind, BF_HANDLE_INDEX(proposed)), wait, &info, parent, name);
+	if (status)
+		return status;
+	bf_handle_start(kind, proposed);
+	*handle = proposed;
+	return CUDA_SUCCESS;
+}
+
+static CUresult ask(struct bf_wait *wait, uint64_t parent, uint64_t proposed, const char *name, size_t name_size)
+{
+	size_t size = sizeof(struct bf_command) + sizeof(struct bf_get_function) + BF_PAD8(name_size);
+	struct bf_get_function body = { parent, proposed, (uint32_t)name_size, 0 };
+	uint8_t *command;
+
+	if (size > BF_MAX_COMMAND)
+		return CUDA_ERROR_INVALID_VALUE;
+	bf_wait_add(wait, BF_OP_GET_FUNCTION);
+	command = bf_queue_begin(BF_OP_GET_FUNCTION, size, BF_WANTS_REPLY, bf_self.current);
+	if (!command) {
+		bf_wait_cancel(wait);
+		return CUDA_ERROR_DEVICE_UNAVAILABLE;
+	}
+	((struct bf_command *)command)->request = wait->request;
+	command += sizeof(struct bf_command);
+	memcpy(command, &body, sizeof body);
+	memset(command + sizeof body, 0, BF_PAD8(name_size));
+	memcpy(command + sizeof body, name, name_size);
+	bf_queue_end(BF_NOW);
+	return bf_wait_for(wait);
+}
+
+CUresult bf_function_get(uint64_t parent, enum bf_handle_kind kind, const char *name, uint64_t *handle)
+{
+	uint64_t proposed = bf_handle_new(kind, NULL);
+	struct bf_wait wait = { 0 };
+	size_t name_size = BF_HANDLE_KIND(parent) == BF_KERNEL ? 0 : strlen(name) + 1;
+	uint64_t found = 0;
+	CUresult status;
+
+	if (!proposed)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	pthread_mutex_lock(&lock); /* two threads may ask for the same one */
+	status = ask(&wait, parent, proposed, name, name_size);
+	if (!status)
+		status = accept_info(&wait, proposed, parent, name, &found);
+	pthread_mutex_unlock(&lock);
+	bf_wait_drop(&wait);
+	if (status)
+		bf_handle_free(proposed);
+	if (status && status != CUDA_ERROR_ALREADY_MAPPED)
+		return status;
+	*handle = found;
+	return CUDA_SUCCESS;
+}
+
+void bf_function_free_parent(uint64_t parent)
+{
+	static const enum bf_handle_kind kinds[] = { BF_FUNCTION, BF_KERNEL };
+
+	for (int k = 0; k < 2; k++)
+		for (uint32_t i = 1; i < bf_handle_count(kinds[k]); i++) {
+			struct bf_function *function = bf_handle_entry(kinds[k], i);
+
+			if (function && function->parent == parent && atomic_load(&function->entry.alive))
+				bf_handle_free(BF_HANDLE(kinds[k], i));
+		}
+}
+
+/* ------------------------------------------------------------------ questions, answered here */
+
+static CUresult find(uint64_t handle, struct bf_function **function)
+{
+	CUresult status = bf_check();
+
+	if (status)
+		return status;
+	*function = bf_function_find((CUfunction)(uintptr_t)handle);
+	return *function ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+}
+
+static bool known(struct bf_function *function, int attribute, int *value)
+{
+	if (attribute < 0 || attribute >= BF_FUNCTION_ATTRIBUTES ||
+	    !(atomic_load(&function->attribute_valid) >> attribute & 1))
+		return false;
+	*value = atomic_load_explicit(&function->attribute[attribute], memory_order_relaxed);
+	return true;
+}
+
+BF_EXPORT CUresult cuFuncGetAttribute(int *pi, CUfunction_attribute attrib, CUfunction hfunc)
+{
+	struct bf_function *function;
+	CUresult status = find(BF_ARG(hfunc), &function);
+
+	if (status)
+		return status;
+	if (!pi)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (known(function, (int)attrib, pi))
+		return CUDA_SUCCESS;
+	if ((unsigned)attrib >= CU_FUNC_ATTRIBUTE_MAX)
+		return CUDA_ERROR_INVALID_VALUE;
+	return BF_CALL(cuFuncGetAttribute, BF_ARG(pi), attrib, BF_ARG(hfunc));
+}
+
+BF_EXPORT CUresult cuKernelGetAttribute(int *pi, CUfunction_attribute attrib, CUkernel kernel, CUdevice dev)
+{
+	struct bf_function *function;
+	CUresult status = find(BF_ARG(kernel), &function);
+
+	if (status)
+		return status;
+	if (!pi)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!bf_device_valid(dev))
+		return CUDA_ERROR_INVALID_DEVICE;
+	if (function->device == dev && known(function, (int)attrib, pi))
+		return CUDA_SUCCESS;
+	if ((unsigned)attrib >= CU_FUNC_ATTRIBUTE_MAX)
+		return CUDA_ERROR_INVALID_VALUE;
+	return BF_CALL(cuKernelGetAttribute, BF_ARG(pi), attrib, BF_ARG(kernel), (uint64_t)dev);
+}
+
+/* The server checks the value; what was known of the function may follow from what is set. */
+static CUresult set_attribute(struct bf_function *function, int attribute, int value, CUresult status)
+{
+	if (status || attribute < 0 || attribute >= BF_FUNCTION_ATTRIBUTES)
+		return status;
+	atomic_store_explicit(&function->attribute[attribute], value, memory_order_relaxed);
+	atomic_fetch_or(&function->attribute_valid, 1u << attribute);
+	return CUDA_SUCCESS;
+}
+
+BF_EXPORT CUresult cuFuncSetAttribute(CUfunction hfunc, CUfunction_attribute attrib, int value)
+{
+	struct bf_function *function;
+	CUresult status = find(BF_ARG(hfunc), &function);
+
+	if (!status)
+		status = BF_CALL(cuFuncSetAttribute, BF_ARG(hfunc), attrib, (uint64_t)(int64_t)value);
+	return status ? status : set_attribute(function, (int)attrib, value, status);
+}
+
+BF_EXPORT CUresult cuKernelSetAttribute(CUfunction_attribute attrib, int val, CUkernel kernel, CUdevice dev)
+{
+	struct bf_function *function;
+	CUresult status = find(BF_ARG(kernel), &function);
+
+	if (!status)
+		status = BF_CALL(cuKernelSetAttribute, attrib, (uint64_t)(int64_t)val, BF_ARG(kernel), (uint64_t)dev);
+	if (!status && function->device == dev)
+		set_attribute(function, (int)attrib, val, status);
+	return status;
+}
+
+/* Preferences for caches and banks are hints that no device of today follows. */
+BF_EXPORT CUresult cuFuncSetCacheConfig(CUfunction hfunc, CUfunc_cache config)
+{
+	struct bf_function *function;
+
+	return find(BF_ARG(hfunc), &function);
+}
+
+BF_EXPORT CUresult cuFuncSetSharedMemConfig(CUfunction hfunc, CUsharedconfig config)
+{
+	struct bf_function *function;
+
+	return find(BF_ARG(hfunc), &function);
+}
+
+BF_EXPORT CUresult cuKernelSetCacheConfig(CUkernel kernel, CUfunc_cache config, CUdevice dev)
+{
+	struct bf_function *function;
+
+	return find(BF_ARG(kernel), &function);
+}
+
+BF_EXPORT CUresult cuFuncGetModule(CUmodule *hmod, CUfunction hfunc)
+{
+	struct bf_function *function;
+	CUresult status = find(BF_ARG(hfunc), &function);
+
+	if (status)
+		return status;
+	if (!hmod)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (BF_HANDLE_KIND(function->parent) == BF_LIBRARY)
+		return cuLibraryGetModule(hmod, (CUlibrary)(uintptr_t)function->parent);
+	*hmod = (CUmodule)(uintptr_t)function->parent;
+	return CUDA_SUCCESS;
+}
+
+BF_EXPORT CUresult cuKernelGetLibrary(CUlibrary *pLib, CUkernel kernel)
+{
+	struct bf_function *function;
+	CUresult status = find(BF_ARG(kernel), &function);
+
+	if (status)
+		return status;
+	if (!pLib || BF_HANDLE_KIND(function->parent) != BF_LIBRARY)
+		return CUDA_ERROR_INVALID_VALUE;
+	*pLib = (CUlibrary)(uintptr_t)function->parent;
+	return CUDA_SUCCESS;
+}
+
+/* The function that a kernel is in the current context; its parent is the kernel's, so that it goes with it. */
+BF_EXPORT CUresult cuKernelGetFunction(CUfunction *pFunc, CUkernel kernel)
+{
+	struct bf_function *function, *made;
+	CUresult status = find(BF_ARG(kernel), &function);
+	uint64_t handle;
+
+	if (!status)
+		status = bf_context_check();
+	if (status)
+		return status;
+	if (!pFunc)
+		return CUDA_ERROR_INVALID_VALUE;
+	made = bf_handle_find(BF_FUNCTION, function->function);
+	if (!made || made->entry.context != bf_self.current) {
+		status = bf_function_get(BF_ARG(kernel), BF_FUNCTION, function->name ? function->name : "", &handle);
+		if (status)
+			return status;
+		made = bf_handle_find(BF_FUNCTION, handle);
+		if (made)
+			made->parent = function->parent;
+		function->function = handle;
+	}
+	*pFunc = (CUfunction)(uintptr_t)function->function;
+	return CUDA_SUCCESS;
+}
+
+static CUresult get_name(const char **name, uint64_t handle)
+{
+	struct bf_function *function;
+	CUresult status = find(handle, &function);
+
+	if (status)
+		return status;
+	if (!name)
+		return CUDA_ERROR_INVALID_VALUE;
+	*name = function->name;
+	return *name ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+BF_EXPORT CUresult cuFuncGetName(const char **name, CUfunction hfunc)
+{
+	return get_name(name, BF_ARG(hfunc));
+}
+
+BF_EXPORT CUresult cuKernelGetName(const char **name, CUkernel hfunc)
+{
+	return get_name(name, BF_ARG(hfunc));
+}
+
+static CUresult get_parameter(uint64_t handle, size_t index, size_t *offset, size_t *size)
+{
+	struct bf_function *function;
+	CUresult status = find(handle, &function);
+
+	if (status)
+		return status;
+	if (!offset || index >= function->parameter_count)
+		return CUDA_ERROR_INVALID_VALUE;
+	*offset = function->parameters[index].offset;
+	if (size)
+		*size = function->parameters[index].size;
+	return CUDA_SUCCESS;
+}
+
+BF_EXPORT CUresult cuFuncGetParamInfo(CUfunction func, size_t paramIndex, size_t *paramOffset, size_t *paramSize)
+{
+	return get_parameter(BF_ARG(func), paramIndex, paramOffset, paramSize);
+}
+
+BF_EXPORT CUresult cuKernelGetParamInfo(CUkernel kernel, size_t paramIndex, size_t *paramOffset, size_t *paramSize)
+{
+	return get_parameter(BF_ARG(kernel), paramIndex, paramOffset, paramSize);
+}
+
+/* Where the server's driver loads code is its own affair. */
+BF_EXPORT CUresult cuFuncIsLoaded(CUfunctionLoadingState *state, CUfunction function)
+{
+	struct bf_function *found;
+	CUresult status = find(BF_ARG(function), &found);
+
+	if (status)
+		return status;
+	if (!state)
+		return CUDA_ERROR_INVALID_VALUE;
+	*state = CU_FUNCTION_LOADING_STATE_LOADED;
+	return CUDA_SUCCESS;
+}
+
+BF_EXPORT CUresult cuFuncLoad(CUfunction function)
+{
+	struct bf_function *found;
+
+	return find(BF_ARG(function), &found);
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Pinned host memory: ordinary memory of this process that the map knows of. No device can reach it, so it is
+ * never mapped; what it is for is copies, and those may finish later than they are called.
+ */
+#define _GNU_SOURCE
+#include "proxy.h"
+
+#include <sys/mman.h>
+
+#define PAGE ((size_t)4096)
+
+static CUresult check(void)
+{
+	CUresult status = bf_check();
+
+	return status ? status : bf_context_check();
+}
+
+static CUresult add_host(void *memory, size_t size, enum bf_range_kind kind, unsigned flags)
+{
+	struct bf_range range = { .base = BF_ARG(memory), .size = size, .kind = kind, .context = bf_self.current,
+				  .device = bf_context_at(bf_self.current)->device, .flags = flags };
+
+	return bf_map_add(&range);
+}
+
+BF_EXPORT CUresult cuMemHostAlloc(void **pp, size_t bytesize, unsigned int Flags)
+{
+	size_t size = (bytesize + PAGE - 1) & ~(PAGE - 1);
+	CUresult status = check();
+	void *memory;
+
+	if (status)
+		return status;
+	if (!pp || Flags & ~(CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!bytesize) {
+		*pp = NULL;
+		return CUDA_SUCCESS;
+	}
+	if (size < bytesize)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	status = add_host(memory, bytesize, BF_RANGE_PINNED, Flags);
+	if (status)
+		munmap(memory, size);
+	else
+		*pp = memory;
+	return status;
+}
+
+BF_EXPORT CUresult cuMemAllocHost_v2(void **pp, size_t bytesize)
+{
+	return cuMemHostAlloc(pp, bytesize, 0);
+}
+
+BF_EXPORT CUresult cuMemFreeHost(void *p)
+{
+	CUresult status = bf_check();
+	struct bf_range range;
+
+	if (status || !p)
+		return status;
+	if (!bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_PINNED || range.base != BF_ARG(p))
+		return CUDA_ERROR_INVALID_VALUE;
+	bf_host_settle(p, range.size);
+	if (!bf_map_remove(BF_ARG(p), 1u << BF_RANGE_PINNED, &range))
+		return CUDA_ERROR_INVALID_VALUE;
+	munmap(p, (range.size + PAGE - 1) & ~(PAGE - 1));
+	return CUDA_SUCCESS;
+}
+
+BF_EXPORT CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int Flags)
+{
+	CUresult status = check();
+
+	if (status)
+		return status;
+	if (!p || !bytesize || Flags & ~(CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP |
+					 CU_MEMHOSTREGISTER_IOMEMORY | CU_MEMHOSTREGISTER_READ_ONLY))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (Flags & CU_MEMHOSTREGISTER_IOMEMORY)
+		return CUDA_ERROR_NOT_SUPPORTED;
+	return add_host(p, bytesize, BF_RANGE_REGISTERED, Flags);
+}
+
+BF_EXPORT CUresult cuMemHostRegister(void *p, size_t bytesize, unsigned int Flags)
+{
+	return cuMemHostRegister_v2(p, bytesize, Flags);
+}
+
+BF_EXPORT CUresult cuMemHostUnregister(void *p)
+{
+	CUresult status = bf_check();
+	struct bf_range range;
+
+	if (status)
+		return status;
+	if (!bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_REGISTERED || range.base != BF_ARG(p))
+		return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
+	bf_host_settle(p, range.size);
+	bf_map_remove(BF_ARG(p), 1u << BF_RANGE_REGISTERED, NULL);
+	return CUDA_SUCCESS;
+}
+
+BF_EXPORT CUresult cuMemHostGetFlags(unsigned int *pFlags, void *p)
+{
+	CUresult status = check();
+	struct bf_range range;
+
+	if (status)
+		return status;
+	if (!pFlags || !bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_PINNED)
+		return CUDA_ERROR_INVALID_VALUE;
+	*pFlags = range.flags;
+	return CUDA_SUCCESS;
+}
+
+BF_EXPORT CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *pdptr, void *p, unsigned int Flags)
+{
+	CUresult status = check();
+
+	return status ? status : bf_absent("cuMemHostGetDevicePointer_v2");
+}
+
+/* Before the host reads, or gives away, memory that queued work may still write: copies into it that are under
+ * way, and host functions, which may write anything. */
+CUresult bf_host_settle(const void *data, size_t size)
+{
+	uint64_t stream;
+
+	bf_callback_settle();
+	while (bf_reply_writes(data, size, &stream)) {
+		CUresult status = BF_CALL(cuStreamSynchronize, stream);
+
+		if (status)
+			return status;
+	}
+	return CUDA_SUCCESS;
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Code images. CUDA passes them without a size, so it is found from their own headers; which of a fat binary's
+ * parts is used is the server's driver's business.
+ */
+#define _GNU_SOURCE
+#include "proxy.h"
+
+#include <elf.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define WRAPPER_MAGIC 0x466243b1u
+#define FATBIN_MAGIC 0xba55ed50u
+#define ARCHIVE_MAGIC "!<arch>\n"
+
+struct wrapper {
+	uint32_t magic, version;
+	const void *data;
+	const void *prelinked; /* version 2: the parts of `data`, which is linked already */
+};
+
+struct fatbin {
+	uint32_t magic;
+	uint16_t version, header_size;
+	uint64_t size;
+};
+
+static uint32_t magic_of(const void *image)
+{
+	uint32_t magic;
+
+	memcpy(&magic, image, sizeof magic); /* text may lie at any address */
+	return magic;
+}
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static uint64_t elf_size(const uint8_t *image)
+{
+	Elf64_Ehdr header;
+	uint64_t end;
+
+	memcpy(&header, image, sizeof header);
+	if (header.e_ident[EI_CLASS] != ELFCLASS64)
+		return 0;
+	end = larger(header.e_shoff + (uint64_t)header.e_shnum * header.e_shentsize,
+		     header.e_phoff + (uint64_t)header.e_phnum * header.e_phentsize);
+	for (int i = 0; i < header.e_shnum; i++) {
+		Elf64_Shdr section;
+
+		memcpy(&section, image + header.e_shoff + (uint64_t)i * header.e_shentsize, sizeof section);
+		if (section.sh_type != SHT_NOBITS)
+			end = larger(end, section.sh_offset + section.sh_size);
+	}
+	for (int i = 0; i < header.e_phnum; i++) {
+		Elf64_Phdr segment;
+
+		memcpy(&segment, image + header.e_phoff + (uint64_t)i * header.e_phentsize, sizeof segment);
+		end = larger(end, segment.p_offset + segment.p_filesz);
+	}
+	return end;
+}
+
+CUresult bf_image_of(const void *pointer, struct bf_image *image)
+{
+	struct wrapper wrapper;
+	struct fatbin fatbin;
+
+	if (!pointer)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (magic_of(pointer) == WRAPPER_MAGIC) {
+		memcpy(&wrapper, pointer, sizeof wrapper);
+		pointer = wrapper.data;
+		if (!pointer)
+			return CUDA_ERROR_INVALID_IMAGE;
+	}
+	*image = (struct bf_image){ .data = pointer };
+	if (magic_of(pointer) == FATBIN_MAGIC) {
+		memcpy(&fatbin, pointer, sizeof fatbin);
+		image->size = fatbin.header_size + fatbin.size;
+	} else if (!memcmp(pointer, ELFMAG, SELFMAG)) {
+		image->size = elf_size(pointer);
+	} else {
+		image->size = strlen(pointer) + 1;
+	}
+	return image->size && image->size <= BF_MAX_IMAGE ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
+}
+
+/* The mapping is longer than the file, so that text ends in a NUL. */
+CUresult bf_image_of_file(const char *path, struct bf_image *image)
+{
+	CUresult status = CUDA_ERROR_FILE_NOT_FOUND;
+	struct stat file;
+	void *memory;
+	size_t room;
+	int fd;
+
+	*image = (struct bf_image){ 0 };
+	if (!path)
+		return CUDA_ERROR_INVALID_VALUE;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return status;
+	if (fstat(fd, &file) || !S_ISREG(file.st_mode) || file.st_size <= 0)
+		goto out;
+	if ((uint64_t)file.st_size >= BF_MAX_IMAGE) {
+		status = CUDA_ERROR_INVALID_IMAGE;
+		goto out;
+	}
+	room = (size_t)file.st_size + 8; /* a NUL, and four bytes to look at */
+	memory = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED) {
+		status = CUDA_ERROR_OUT_OF_MEMORY;
+		goto out;
+	}
+	for (off_t done = 0; done < file.st_size;) {
+		ssize_t got = pread(fd, (char *)memory + done, file.st_size - done, done);
+
+		if (got <= 0) {
+			munmap(memory, room);
+			goto out;
+		}
+		done += got;
+	}
+	*image = (struct bf_image){ memory, (uint64_t)file.st_size, memory, room };
+	/* Only text needs the NUL: the rest says how long it is. */
+	if (magic_of(memory) != FATBIN_MAGIC && memcmp(memory, ELFMAG, SELFMAG) != 0 &&
+	    memcmp(memory, ARCHIVE_MAGIC, 8) != 0)
+		image->size++;
+	status = CUDA_SUCCESS;
+out:
+	close(fd);
+	return status;
+}
+
+void bf_image_close(struct bf_image *image)
+{
+	if (image->mapping)
+		munmap(image->mapping, image->mapping_size);
+	image->mapping = NULL;
+}

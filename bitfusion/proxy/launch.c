@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Launches: the hottest path. Everything that can be checked is checked here, with CUDA's own error codes, from
+ * what came with the function's handle; then one command is written into the queue, and that is all.
+ */
+#define _GNU_SOURCE
+#include "proxy.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct launch {
+	struct bf_launch wire;
+	const struct bf_function *function;
+	CUstream stream;
+	void **parameters;
+	const void *blob; /* instead of parameters */
+	const CUlaunchAttribute *attributes;
+};
+
+_Static_assert(sizeof(CUlaunchAttribute) == 72, "the wire says 72");
+
+/* The device's limits, which do not change: looked up once per context switch would be enough, but this is cheap. */
+static CUresult check_shape(const struct launch *launch, CUdevice device)
+{
+	const struct bf_launch *wire = &launch->wire;
+	const struct bf_device *limits = bf_device(device);
+	uint64_t threads = (uint64_t)wire->block[0] * wire->block[1] * wire->block[2];
+	const struct bf_function *function = launch->function;
+
+	for (int i = 0; i < 3; i++) {
+		if (BF_UNLIKELY(wire->grid[i] - 1 >=
+				(uint32_t)limits->attribute[CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X + i].value))
+			return CUDA_ERROR_INVALID_VALUE;
+		if (BF_UNLIKELY(wire->block[i] - 1 >=
+				(uint32_t)limits->attribute[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X + i].value))
+			return CUDA_ERROR_INVALID_VALUE;
+	}
+	if (BF_UNLIKELY(threads > (uint32_t)limits->attribute[CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK].value))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (function->attribute_valid & 1u << CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK &&
+	    threads > (uint32_t)function->attribute[CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK])
+		return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
+	if (function->attribute_valid & 1u << CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES &&
+	    wire->shared_bytes > (uint32_t)function->attribute[CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES])
+		return CUDA_ERROR_INVALID_VALUE;
+	return CUDA_SUCCESS;
+}
+
+static inline void put_parameter(uint8_t *to, const void *from, uint32_t size)
+{
+	if (size == 8)
+		memcpy(to, from, 8);
+	else if (size == 4)
+		memcpy(to, from, 4);
+	else
+		memcpy(to, from, size);
+}
+
+static void put_parameters(uint8_t *to, const struct launch *launch)
+{
+	const struct bf_function *function = launch->function;
+	size_t padded = BF_PAD8(launch->wire.parameters_size);
+
+	if (launch->blob) {
+		memset(to + padded - 8, 0, padded ? 8 : 0);
+		memcpy(to, launch->blob, launch->wire.parameters_size);
+		return;
+	}
+	memset(to, 0, padded); /* no stale bytes of ours in the gaps */
+	for (uint32_t i = 0; i < function->parameter_count; i++)
+		put_parameter(to + function->parameters[i].offset, launch->parameters[i],
+			      function->parameters[i].size);
+}
+
+/* Parameters as a ready buffer: a list of tags, each followed by its value. */
+static CUresult read_extra(struct launch *launch, void **extra)
+{
+	size_t size = 0;
+
+	for (; *extra != CU_LAUNCH_PARAM_END; extra += 2) {
+		if (*extra == CU_LAUNCH_PARAM_BUFFER_POINTER)
+			launch->blob = extra[1];
+		else if (*extra == CU_LAUNCH_PARAM_BUFFER_SIZE)
+			size = extra[1] ? *(const size_t *)extra[1] : 0;
+		else
+			return CUDA_ERROR_INVALID_VALUE;
+	}
+	if (size > BF_MAX_PARAMETERS || (size && !launch->blob))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (size < launch->function->parameters_size)
+		return CUDA_ERROR_INVALID_VALUE;
+	launch->wire.parameters_size = (uint32_t)size;
+	return CUDA_SUCCESS;
+}
+
+static bool launches_block(void)
+{
+	static _Atomic int known; /* 0 not asked yet, 1 no, 2 yes */
+	int answer = atomic_load_explicit(&known, memory_order_relaxed);
+
+	if (BF_UNLIKELY(!answer)) {
+		const char *value = getenv("CUDA_LAUNCH_BLOCKING");
+
+		answer = value && atoi(value) ? 2 : 1;
+		atomic_store_explicit(&known, answer, memory_order_relaxed);
+	}
+	return answer == 2;
+}
+
+static CUresult send_launch(const struct launch *launch)
+{
+	size_t attributes = launch->wire.attribute_count * sizeof(CUlaunchAttribute);
+	size_t size = sizeof(struct bf_command) + sizeof(struct bf_launch) + attributes +
+		      BF_PAD8(launch->wire.parameters_size);
+	uint8_t *command = bf_queue_begin(BF_OP_LAUNCH, size, 0, bf_self.current);
+
+	if (BF_UNLIKELY(!command))
+		return CUDA_ERROR_DEVICE_UNAVAILABLE;
+	command += sizeof(struct bf_command);
+	memcpy(command, &launch->wire, sizeof launch->wire);
+	command += sizeof(struct bf_launch);
+	if (attributes)
+		memcpy(command, launch->attributes, attributes);
+	put_parameters(command + attributes, launch);
+	bf_queue_end(BF_LATER);
+	return BF_UNLIKELY(launches_block()) ? bf_stream_wait(launch->stream) : CUDA_SUCCESS;
+}
+
+static CUresult start(struct launch *launch, CUfunction function, void **extra, bool per_thread)
+{
+	const struct bf_context *context = bf_context_at(bf_self.current);
+	CUresult status = bf_check();
+
+	if (BF_UNLIKELY(status))
+		return status;
+	if (BF_UNLIKELY(!context))
+		return CUDA_ERROR_INVALID_CONTEXT;
+	launch->function = bf_function_find(function);
+	if (BF_UNLIKELY(!launch->function))
+		return CUDA_ERROR_INVALID_HANDLE;
+	status = bf_stream_resolve(&launch->stream, per_thread);
+	if (!status)
+		status = bf_stream_check(launch->stream);
+	if (!status)
+		status = check_shape(launch, context->device);
+	if (BF_UNLIKELY(status))
+		return status;
+	launch->wire.function = BF_ARG(function);
+	launch->wire.stream = BF_ARG(launch->stream);
+	launch->wire.parameters_size = launch->function->parameters_size;
+	if (BF_UNLIKELY(extra && *extra != CU_LAUNCH_PARAM_END && !launch->parameters))
+		status = read_extra(launch, extra);
+	else if (BF_UNLIKELY(!launch->parameters && launch->function->parameter_count))
+		status = CUDA_ERROR_INVALID_VALUE;
+	return BF_UNLIKELY(status) ? status : send_launch(launch);
+}
+
+#define SHAPE .grid = { gridDimX, gridDimY, gridDimZ }, .block = { blockDimX, blockDimY, blockDimZ }
+
+BF_EXPORT CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDimY, unsigned int gridDimZ,
+				  unsigned int blockDimX, unsigned int blockDimY, unsigned int blockDimZ,
+				  unsigned int sharedMemBytes, CUstream hStream, void **kernelParams, void **extra)
+{
+	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes }, .stream = hStream,
+				 .parameters = kernelParams };
+
+	return start(&launch, f, extra, false);
+}
+
+BF_EXPORT CUresult cuLaunchKernel_ptsz(CUfunction f, unsigned int gridDimX, unsigned int gridDimY,
+				       unsigned int gridDimZ, unsigned int blockDimX, unsigned int blockDimY,
+				       unsigned int blockDimZ, unsigned int sharedMemBytes, CUstream hStream,
+				       void **kernelParams, void **extra)
+{
+	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes }, .stream = hStream,
+				 .parameters = kernelParams };
+
+	return start(&launch, f, extra, true);
+}
+
+BF_EXPORT CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDimY,
+					     unsigned int gridDimZ, unsigned int blockDimX, unsigned int blockDimY,
+					     unsigned int blockDimZ, unsigned int sharedMemBytes, CUstream hStream,
+					     void **kernelParams)
+{
+	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes, .kind = BF_LAUNCH_COOPERATIVE },
+				 .stream = hStream, .parameters = kernelParams };
+
+	return start(&launch, f, NULL, false);
+}
+
+BF_EXPORT CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigned int gridDimX, unsigned int gridDimY,
+						  unsigned int gridDimZ, unsigned int blockDimX,
+						  unsigned int blockDimY, unsigned int blockDimZ,
+						  unsigned int sharedMemBytes, CUstream hStream, void **kernelParams)
+{
+	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes, .kind = BF_LAUNCH_COOPERATIVE },
+				 .stream = hStream, .parameters = kernelParams };
+
+	return start(&launch, f, NULL, true);
+}
+
+/* One attribute has an output: the node by which the launch could be changed later. It belongs to graphs. */
+static CUresult check_attributes(const CUlaunchConfig *config)
+{
+	if (config->numAttrs > BF_MAX_LAUNCH_ATTRIBUTES || (config->numAttrs && !config->attrs))
+		return CUDA_ERROR_INVALID_VALUE;
+	for (unsigned i = 0; i < config->numAttrs; i++)
+		if (config->attrs[i].id == CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE)
+			return CUDA_ERROR_NOT_SUPPORTED;
+	return CUDA_SUCCESS;
+}
+
+static CUresult launch_ex(const CUlaunchConfig *config, CUfunction f, void **parameters, void **extra,
+			  bool per_thread)
+{
+	struct launch launch = { .parameters = parameters };
+	CUresult status = bf_check();
+
+	if (status)
+		return status;
+	if (!config)
+		return CUDA_ERROR_INVALID_VALUE;
+	status = check_attributes(config);
+	if (status)
+		return status;
+	launch.stream = config->hStream;
+	launch.attributes = config->attrs;
+	launch.wire = (struct bf_launch){
+		.grid = { config->gridDimX, config->gridDimY, config->gridDimZ },
+		.block = { config->blockDimX, config->blockDimY, config->blockDimZ },
+		.shared_bytes = config->sharedMemBytes,
+		.attribute_count = config->numAttrs,
+		.kind = config->numAttrs ? BF_LAUNCH_EX : BF_LAUNCH_PLAIN,
+	};
+	return start(&launch, f, extra, per_thread);
+}
+
+BF_EXPORT CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **kernelParams, void **extra)
+{
+	return launch_ex(config, f, kernelParams, extra, false);
+}
+
+BF_EXPORT CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f, void **kernelParams, void **extra)
+{
+	return launch_ex(config, f, kernelParams, extra, true);
+}

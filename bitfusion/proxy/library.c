@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Libraries and their kernels, which need no context and live until they are unloaded.
+ */
+#define _GNU_SOURCE
+#include "proxy.h"
+
+static CUresult load_image(CUlibrary *library, const struct bf_image *image, const struct bf_options *jit,
+			   const struct bf_options *options)
+{
+	struct bf_load load = { .kind = BF_LOAD_LIBRARY, .handle = bf_handle_new(BF_LIBRARY, NULL) };
+	struct bf_wait wait = { 0 };
+	CUresult status;
+
+	if (!load.handle)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	status = bf_load(&load, NULL, jit, options, image, &wait);
+	bf_wait_drop(&wait);
+	if (status) {
+		bf_handle_free(load.handle);
+		return status;
+	}
+	bf_handle_start(BF_LIBRARY, load.handle);
+	*library = (CUlibrary)(uintptr_t)load.handle;
+	return CUDA_SUCCESS;
+}
+
+/* The table of host functions is a pointer into the program; it only serves host code. */
+static void drop_host_table(struct bf_options *options, CUjit_option *names, void **values, CUlibraryOption *from,
+			    void **from_values, unsigned count)
+{
+	options->count = 0;
+	options->names = names;
+	options->values = from_values ? values : NULL;
+	for (unsigned i = 0; i < count; i++) {
+		if (from[i] == CU_LIBRARY_HOST_UNIVERSAL_FUNCTION_AND_DATA_TABLE)
+			continue;
+		names[options->count] = (CUjit_option)from[i];
+		values[options->count++] = from_values ? from_values[i] : NULL;
+	}
+}
+
+enum { MAX_LIBRARY_OPTIONS = 16 };
+
+static CUresult load(CUlibrary *library, struct bf_image *image, const struct bf_options *jit, CUlibraryOption *names,
+		     void **values, unsigned count)
+{
+	CUjit_option kept_names[MAX_LIBRARY_OPTIONS];
+	void *kept_values[MAX_LIBRARY_OPTIONS];
+	struct bf_options options;
+
+	if (!library || count > MAX_LIBRARY_OPTIONS || (count && !names))
+		return CUDA_ERROR_INVALID_VALUE;
+	drop_host_table(&options, kept_names, kept_values, names, values, count);
+	return load_image(library, image, jit, &options);
+}
+
+BF_EXPORT CUresult cuLibraryLoadData(CUlibrary *library, const void *code, CUjit_option *jitOptions,
+				     void **jitOptionsValues, unsigned int numJitOptions,
+				     CUlibraryOption *libraryOptions, void **libraryOptionValues,
+				     unsigned int numLibraryOptions)
+{
+	struct bf_options jit = { numJitOptions, jitOptions, jitOptionsValues };
+	CUresult status = bf_check();
+	struct bf_image image;
+
+	if (!status)
+		status = bf_image_of(code, &image);
+	if (status)
+		return status;
+	return load(library, &image, &jit, libraryOptions, libraryOptionValues, numLibraryOptions);
+}
+
+BF_EXPORT CUresult cuLibraryLoadFromFile(CUlibrary *library, const char *fileName, CUjit_option *jitOptions,
+					 void **jitOptionsValues, unsigned int numJitOptions,
+					 CUlibraryOption *libraryOptions, void **libraryOptionValues,
+					 unsigned int numLibraryOptions)
+{
+	struct bf_options jit = { numJitOptions, jitOptions, jitOptionsValues };
+	CUresult status = bf_check();
+	struct bf_image image;
+
+	if (!status)
+		status = bf_image_of_file(fileName, &image);
+	if (status)
+		return status;
+	status = load(library, &image, &jit, libraryOptions, libraryOptionValues, numLibraryOptions);
+	bf_image_close(&image);
+	return status;
+}
+
+static CUresult check_library(CUlibrary library)
+{
+	CUresult status = bf_check();
+
+	if (status)
+		return status;
+	return bf_handle_find(BF_LIBRARY, BF_ARG(library)) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+}
+
+BF_EXPORT CUresult cuLibraryUnload(CUlibrary library)
+{
+	CUresult status = check_library(library);
+
+	if (status)
+		return status;
+	bf_function_free_parent(BF_ARG(library));
+	bf_map_remove_parent(BF_ARG(library));
+	return BF_CALL(cuLibraryUnload, BF_ARG(library));
+}
+
+BF_EXPORT CUresult cuLibraryGetKernel(CUkernel *pKernel, CUlibrary library, const char *name)
+{
+	CUresult status = check_library(library);
+
+	if (status)
+		return status;
+	if (!pKernel || !name)
+		return CUDA_ERROR_INVALID_VALUE;
+	return bf_function_get(BF_ARG(library), BF_KERNEL, name, (uint64_t *)pKernel);
+}
+
+BF_EXPORT CUresult cuLibraryGetModule(CUmodule *pMod, CUlibrary library)
+{
+	CUresult status = check_library(library);
+
+	if (status)
+		return status;
+	if (!pMod)
+		return CUDA_ERROR_INVALID_VALUE;
+	return BF_CALL(cuLibraryGetModule, BF_ARG(pMod), BF_ARG(library));
+}
+
+BF_EXPORT CUresult cuLibraryGetGlobal(CUdeviceptr *dptr, size_t *bytes, CUlibrary library, const char *name)
+{
+	CUresult status = check_library(library);
+	CUdeviceptr address = 0;
+	size_t size = 0;
+
+	if (!status)
+		status = bf_context_check();
+	if (status)
+		return status;
+	if (!name || (!dptr && !bytes))
+		return CUDA_ERROR_INVALID_VALUE;
+	status = BF_CALL(cuLibraryGetGlobal, BF_ARG(&address), BF_ARG(&size), BF_ARG(library), BF_ARG(name));
+	if (status)
+		return status;
+	bf_global_found(BF_ARG(library), address, size);
+	if (dptr)
+		*dptr = address;
+	if (bytes)
+		*bytes = size;
+	return CUDA_SUCCESS;
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Every range of memory that CUDA knows of in this process, device and pinned, sorted by address: pointer
+ * attributes, the direction of a copy and the check of a pointer are answered from here. For device memory the
+ * same range of numbers is reserved in this process too, so that no memory of the program can ever have them.
+ */
+#define _GNU_SOURCE
+#include "proxy.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+#define PAGE ((uint64_t)4096)
+
+/* the sanitizers' own tables lie where the arena is */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+enum { MAY_RESERVE = false };
+#else
+enum { MAY_RESERVE = true };
+#endif
+
+static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
+static struct bf_range **ranges;
+static size_t count, capacity;
+static uint64_t next_id = 1;
+
+/* Index of the first range that ends after the address. */
+static size_t lower(uint64_t address)
+{
+	size_t low = 0, high = count;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (ranges[middle]->base + ranges[middle]->size <= address)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+bool bf_map_find(uint64_t address, struct bf_range *range)
+{
+	bool found;
+	size_t i;
+
+	pthread_rwlock_rdlock(&lock);
+	i = lower(address);
+	found = i < count && ranges[i]->base <= address;
+	if (found)
+		*range = *ranges[i];
+	pthread_rwlock_unlock(&lock);
+	return found;
+}
+
+static bool grow(void)
+{
+	size_t larger = capacity ? capacity * 2 : 64;
+	struct bf_range **moved = realloc(ranges, larger * sizeof *moved);
+
+	if (!moved)
+		return false;
+	ranges = moved;
+	capacity = larger;
+	return true;
+}
+
+CUresult bf_map_add(const struct bf_range *range)
+{
+	struct bf_range *copy = malloc(sizeof *copy);
+	CUresult status = CUDA_ERROR_OUT_OF_MEMORY;
+	size_t i;
+
+	if (!copy)
+		return status;
+	*copy = *range;
+	pthread_rwlock_wrlock(&lock);
+	i = lower(range->base);
+	if (i < count && ranges[i]->base < range->base + range->size) {
+		status = CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
+	} else if (count < capacity || grow()) {
+		copy->id = next_id++;
+		memmove(ranges + i + 1, ranges + i, (count - i) * sizeof *ranges);
+		ranges[i] = copy;
+		count++;
+		copy = NULL;
+		status = CUDA_SUCCESS;
+	}
+	pthread_rwlock_unlock(&lock);
+	free(copy);
+	return status;
+}
+
+/* ------------------------------------------------------------------ reservations
+ *
+ * Allocations are smaller than pages, so a page belongs to all the ranges that touch it.
+ */
+
+static bool map_nothing(uint64_t start, uint64_t end)
+{
+	void *wanted = (void *)(uintptr_t)start, *got;
+
+	got = mmap(wanted, end - start, PROT_NONE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	if (got == wanted)
+		return true;
+	if (got != MAP_FAILED) { /* a kernel before 4.17 takes the address as a hint */
+		munmap(got, end - start);
+		return false;
+	}
+	/* ENOMEM, EINVAL: the number is beyond this process, so the program cannot have it either */
+	return errno != EEXIST;
+}
+
+/* The pages of [base, base + size) that no neighbour holds. With the lock held. */
+static void own_pages(uint64_t base, uint64_t size, const struct bf_range *self, uint64_t *start, uint64_t *end)
+{
+	size_t i = lower(base);
+	uint64_t edge;
+
+	*start = base & ~(PAGE - 1);
+	*end = (base + size + PAGE - 1) & ~(PAGE - 1);
+	if (i > 0 && ranges[i - 1]->reserved) {
+		edge = (ranges[i - 1]->base + ranges[i - 1]->size + PAGE - 1) & ~(PAGE - 1);
+		if (edge > *start)
+			*start = edge;
+	}
+	if (i < count && ranges[i] == self)
+		i++;
+	if (i < count && ranges[i]->reserved) {
+		edge = ranges[i]->base & ~(PAGE - 1);
+		if (edge < *end)
+			*end = edge;
+	}
+}
+
+bool bf_map_reserve(uint64_t base, uint64_t size)
+{
+	uint64_t start, end;
+	bool mine = true;
+
+	if (!MAY_RESERVE)
+		return true;
+	pthread_rwlock_rdlock(&lock);
+	own_pages(base, size, NULL, &start, &end);
+	if (start < end)
+		mine = map_nothing(start, end);
+	pthread_rwlock_unlock(&lock);
+	return mine;
+}
+
+/* With the lock held, while the range is still on the list. */
+static void release_pages(const struct bf_range *range)
+{
+	uint64_t start, end;
+
+	if (!MAY_RESERVE || !range->reserved)
+		return;
+	own_pages(range->base, range->size, range, &start, &end);
+	if (start < end)
+		munmap((void *)(uintptr_t)start, end - start);
+}
+
+static void remove_at(size_t i)
+{
+	release_pages(ranges[i]);
+	free(ranges[i]);
+	count--;
+	memmove(ranges + i, ranges + i + 1, (count - i) * sizeof *ranges);
+}
+
+bool bf_map_remove(uint64_t base, unsigned kinds, struct bf_range *range)
+{
+	bool found;
+	size_t i;
+
+	pthread_rwlock_wrlock(&lock);
+	i = lower(base);
+	found = i < count && ranges[i]->base == base && kinds >> ranges[i]->kind & 1;
+	if (found) {
+		if (range)
+			*range = *ranges[i];
+		remove_at(i);
+	}
+	pthread_rwlock_unlock(&lock);
+	return found;
+}
+
+void bf_map_remove_parent(uint64_t parent)
+{
+	pthread_rwlock_wrlock(&lock);
+	for (size_t i = count; i-- > 0;)
+		if (ranges[i]->parent == parent && ranges[i]->kind == BF_RANGE_GLOBAL)
+			remove_at(i);
+	pthread_rwlock_unlock(&lock);
+}
+
+/* Pinned memory is the program's: it lives on, as every other pointer of it does. */
+void bf_map_remove_context(uint32_t context)
+{
+	pthread_rwlock_wrlock(&lock);
+	for (size_t i = count; i-- > 0;)
+		if (ranges[i]->context == context && !bf_range_is_host(ranges[i]))
+			remove_at(i);
+	pthread_rwlock_unlock(&lock);
+}

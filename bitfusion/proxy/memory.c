@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Device memory. The driver picks the address; the same numbers are reserved here. When the program already has
+ * something there, the driver is asked for another address.
+ */
+#define _GNU_SOURCE
+#include "proxy.h"
+
+#include <string.h>
+
+enum { MAX_REJECTED = 16 };
+
+struct answer {
+	uint64_t address, pitch;
+};
+
+static CUresult check(void)
+{
+	CUresult status = bf_check();
+
+	return status ? status : bf_context_check();
+}
+
+static struct bf_range device_range(uint64_t base, uint64_t size, enum bf_range_kind kind)
+{
+	return (struct bf_range){ .base = base, .size = size, .kind = kind, .context = bf_self.current,
+				  .device = bf_context_at(bf_self.current)->device };
+}
+
+/* Takes the range into the map, or gives the memory back. */
+static CUresult keep(uint64_t address, uint64_t size)
+{
+	struct bf_range range = device_range(address, size, BF_RANGE_DEVICE);
+	struct bf_free release = { address };
+	CUresult status;
+
+	range.reserved = true;
+	status = bf_map_add(&range);
+	if (status) {
+		bf_debug("the server gave an address twice: %#llx", (unsigned long long)address);
+		bf_post(BF_OP_FREE, &release, sizeof release);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	return CUDA_SUCCESS;
+}
+
+static CUresult allocate(const struct bf_alloc *alloc, struct answer *answer, uint64_t *size)
+{
+	struct {
+		struct bf_alloc alloc;
+		uint64_t rejected[MAX_REJECTED];
+	} body = { .alloc = *alloc };
+	struct bf_free release;
+	CUresult status;
+
+	for (;;) {
+		memset(answer, 0, sizeof *answer);
+		status = bf_ask(BF_OP_ALLOC, &body, sizeof body.alloc + body.alloc.rejected_count * 8, answer,
+				sizeof *answer);
+		if (status) {
+			release.address = answer->address;
+			if (answer->address) /* the failure is an earlier call's */
+				bf_post(BF_OP_FREE, &release, sizeof release);
+			return status;
+		}
+		*size = alloc->height ? answer->pitch * alloc->height : alloc->size;
+		if (bf_map_reserve(answer->address, *size))
+			return CUDA_SUCCESS;
+		if (body.alloc.rejected_count == MAX_REJECTED)
+			return CUDA_ERROR_OUT_OF_MEMORY;
+		body.rejected[body.alloc.rejected_count++] = answer->address;
+	}
+}
+
+BF_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytesize)
+{
+	struct bf_alloc alloc = { .size = bytesize };
+	CUresult status = check();
+	struct answer answer;
+	uint64_t size;
+
+	if (status)
+		return status;
+	if (!dptr || !bytesize)
+		return CUDA_ERROR_INVALID_VALUE;
+	status = allocate(&alloc, &answer, &size);
+	if (!status)
+		status = keep(answer.address, size);
+	if (!status)
+		*dptr = answer.address;
+	return status;
+}
+
+BF_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t WidthInBytes, size_t Height,
+				      unsigned int ElementSizeBytes)
+{
+	struct bf_alloc alloc = { .size = WidthInBytes, .height = Height, .element_size = ElementSizeBytes };
+	CUresult status = check();
+	struct answer answer;
+	uint64_t size;
+
+	if (status)
+		return status;
+	if (!dptr || !pPitch || !WidthInBytes || !Height ||
+	    (ElementSizeBytes != 4 && ElementSizeBytes != 8 && ElementSizeBytes != 16))
+		return CUDA_ERROR_INVALID_VALUE;
+	status = allocate(&alloc, &answer, &size);
+	if (!status)
+		status = keep(answer.address, size);
+	if (status)
+		return status;
+	*dptr = answer.address;
+	*pPitch = answer.pitch;
+	return CUDA_SUCCESS;
+}
+
+/* One-way: the server frees after all that was issued before, as CUDA does. */
+BF_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
+{
+	struct bf_free release = { dptr };
+	CUresult status = bf_check();
+
+	if (status || !dptr)
+		return status;
+	if (!bf_map_remove(dptr, 1u << BF_RANGE_DEVICE | 1u << BF_RANGE_POOL, NULL))
+		return CUDA_ERROR_INVALID_VALUE;
+	return bf_post(BF_OP_FREE, &release, sizeof release);
+}
+
+BF_EXPORT CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
+{
+	uint64_t answer[2] = { 0 };
+	CUresult status = check();
+
+	if (!status)
+		status = bf_ask(BF_OP_MEMORY_INFO, NULL, 0, answer, sizeof answer);
+	if (status)
+		return status;
+	if (free)
+		*free = answer[0];
+	if (total)
+		*total = answer[1];
+	return CUDA_SUCCESS;
+}
+
+BF_EXPORT CUresult cuMemGetAddressRange_v2(CUdeviceptr *pbase, size_t *psize, CUdeviceptr dptr)
+{
+	CUresult status = check();
+	struct bf_range range;
+
+	if (status)
+		return status;
+	if (!bf_map_find(dptr, &range))
+		return CUDA_ERROR_NOT_FOUND;
+	if (pbase)
+		*pbase = range.base;
+	if (psize)
+		*psize = range.size;
+	return CUDA_SUCCESS;
+}
+
+/* A page of it can be touched by the program at any time, which would need to fault over the network. */
+BF_EXPORT CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytesize, unsigned int flags)
+{
+	CUresult status = check();
+
+	return status ? status : bf_absent("cuMemAllocManaged");
+}
+
+CUresult bf_device_range_check(uint64_t address, uint64_t size)
+{
+	struct bf_range range;
+
+	if (!bf_map_find(address, &range) || bf_range_is_host(&range) || size > range.base + range.size - address)
+		return CUDA_ERROR_INVALID_VALUE;
+	return CUDA_SUCCESS;
+}
+
+/* ------------------------------------------------------------------ allocations in stream order */
+
+static CUresult pool_allocated(CUdeviceptr *dptr, size_t bytesize, uint64_t pool)
+{
+	struct bf_range range = device_range(*dptr, bytesize, BF_RANGE_POOL);
+
+	range.parent = pool;
+	/* The pool may give memory again whose free was only queued: then the map has it already removed. The
+	 * numbers are not reserved, because they come and go with the pool's own mappings. */
+	return bf_map_add(&range) ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
+}
+
+static CUresult alloc_async(CUdeviceptr *dptr, size_t bytesize, CUstream stream, bool per_thread)
+{
+	CUresult status = check();
+	uint64_t sequence;
+
+	if (status)
+		return status;
+	if (!dptr || !bytesize)
+		return CUDA_ERROR_INVALID_VALUE;
+	status = bf_call_numbered(BF_cuMemAllocAsync, (const uint64_t[]){ BF_ARG(dptr), bytesize, BF_ARG(stream) },
+				  per_thread, &sequence);
+	return status ? status : pool_allocated(dptr, bytesize, 0);
+}
+
+BF_EXPORT CUresult cuMemAllocAsync(CUdeviceptr *dptr, size_t bytesize, CUstream hStream)
+{
+	return alloc_async(dptr, bytesize, hStream, false);
+}
+
+BF_EXPORT CUresult cuMemAllocAsync_ptsz(CUdeviceptr *dptr, size_t bytesize, CUstream hStream)
+{
+	return alloc_async(dptr, bytesize, hStream, true);
+}
+
+static CUresult alloc_from_pool(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool pool, CUstream stream,
+				bool per_thread)
+{
+	CUresult status = check();
+	uint64_t sequence;
+
+	if (status)
+		return status;
+	if (!dptr || !bytesize)
+		return CUDA_ERROR_INVALID_VALUE;
+	status = bf_call_numbered(BF_cuMemAllocFromPoolAsync,
+				  (const uint64_t[]){ BF_ARG(dptr), bytesize, BF_ARG(pool), BF_ARG(stream) },
+				  per_thread, &sequence);
+	return status ? status : pool_allocated(dptr, bytesize, BF_ARG(pool));
+}
+
+BF_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool pool, CUstream hStream)
+{
+	return alloc_from_pool(dptr, bytesize, pool, hStream, false);
+}
+
+BF_EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool pool,
+						CUstream hStream)
+{
+	return alloc_from_pool(dptr, bytesize, pool, hStream, true);
+}
+
+static CUresult free_async(CUdeviceptr dptr, CUstream stream, bool per_thread)
+{
+	CUresult status = check();
+	uint64_t sequence;
+
+	if (status || !dptr)
+		return status;
+	if (!bf_map_remove(dptr, 1u << BF_RANGE_DEVICE | 1u << BF_RANGE_POOL, NULL))
+		return CUDA_ERROR_INVALID_VALUE;
+	return bf_call_numbered(BF_cuMemFreeAsync, (const uint64_t[]){ dptr, BF_ARG(stream) }, per_thread, &sequence);
+}
+
+BF_EXPORT CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
+{
+	return free_async(dptr, hStream, false);
+}
+
+BF_EXPORT CUresult cuMemFreeAsync_ptsz(CUdeviceptr dptr, CUstream hStream)
+{
+	return free_async(dptr, hStream, true);
+}

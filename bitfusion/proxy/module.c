@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "proxy.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct bf_options no_options;
+
+static CUresult check(void)
+{
+	CUresult status = bf_check();
+
+	return status ? status : bf_context_check();
+}
+
+static CUresult load_image(CUmodule *module, const struct bf_image *image, const struct bf_options *options)
+{
+	struct bf_load load = { .kind = BF_LOAD_MODULE, .handle = bf_handle_new(BF_MODULE, NULL) };
+	struct bf_wait wait = { 0 };
+	CUresult status;
+
+	if (!load.handle)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	status = bf_load(&load, NULL, options, &no_options, image, &wait);
+	bf_wait_drop(&wait);
+	if (status) {
+		bf_handle_free(load.handle);
+		return status;
+	}
+	bf_handle_start(BF_MODULE, load.handle);
+	*module = (CUmodule)(uintptr_t)load.handle;
+	return CUDA_SUCCESS;
+}
+
+static CUresult load_memory(CUmodule *module, const void *pointer, const struct bf_options *options)
+{
+	CUresult status = check();
+	struct bf_image image;
+
+	if (status)
+		return status;
+	if (!module)
+		return CUDA_ERROR_INVALID_VALUE;
+	status = bf_image_of(pointer, &image);
+	return status ? status : load_image(module, &image, options);
+}
+
+BF_EXPORT CUresult cuModuleLoad(CUmodule *module, const char *fname)
+{
+	CUresult status = check();
+	struct bf_image image;
+
+	if (status)
+		return status;
+	if (!module)
+		return CUDA_ERROR_INVALID_VALUE;
+	status = bf_image_of_file(fname, &image);
+	if (status)
+		return status;
+	status = load_image(module, &image, &no_options);
+	bf_image_close(&image);
+	return status;
+}
+
+BF_EXPORT CUresult cuModuleLoadData(CUmodule *module, const void *image)
+{
+	return load_memory(module, image, &no_options);
+}
+
+BF_EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int numOptions,
+				      CUjit_option *options, void **optionValues)
+{
+	struct bf_options jit = { numOptions, options, optionValues };
+
+	return load_memory(module, image, &jit);
+}
+
+BF_EXPORT CUresult cuModuleLoadFatBinary(CUmodule *module, const void *fatCubin)
+{
+	return load_memory(module, fatCubin, &no_options);
+}
+
+BF_EXPORT CUresult cuModuleUnload(CUmodule hmod)
+{
+	CUresult status = check();
+
+	if (status)
+		return status;
+	if (!bf_handle_find(BF_MODULE, BF_ARG(hmod)))
+		return CUDA_ERROR_INVALID_HANDLE;
+	bf_function_free_parent(BF_ARG(hmod));
+	bf_map_remove_parent(BF_ARG(hmod));
+	return BF_CALL(cuModuleUnload, BF_ARG(hmod));
+}
+
+BF_EXPORT CUresult cuModuleGetFunction(CUfunction *hfunc, CUmodule hmod, const char *name)
+{
+	CUresult status = check();
+
+	if (status)
+		return status;
+	if (!hfunc || !name)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!bf_handle_find(BF_MODULE, BF_ARG(hmod)))
+		return CUDA_ERROR_INVALID_HANDLE;
+	return bf_function_get(BF_ARG(hmod), BF_FUNCTION, name, (uint64_t *)hfunc);
+}
+
+/* A variable of a module is memory like any other, so the map must know it. It may be asked for many times. */
+CUresult bf_global_found(uint64_t parent, CUdeviceptr address, size_t size)
+{
+	struct bf_range range = { .base = address, .size = size ? size : 1, .kind = BF_RANGE_GLOBAL,
+				  .context = bf_self.current, .device = bf_context_at(bf_self.current)->device,
+				  .parent = parent };
+
+	bf_map_add(&range); /* fails when it is there already, which is as good */
+	return CUDA_SUCCESS;
+}
+
+BF_EXPORT CUresult cuModuleGetGlobal_v2(CUdeviceptr *dptr, size_t *bytes, CUmodule hmod, const char *name)
+{
+	CUresult status = check();
+	CUdeviceptr address = 0;
+	size_t size = 0;
+
+	if (status)
+		return status;
+	if (!name || (!dptr && !bytes))
+		return CUDA_ERROR_INVALID_VALUE;
+	status = BF_CALL(cuModuleGetGlobal_v2, BF_ARG(&address), BF_ARG(&size), BF_ARG(hmod), BF_ARG(name));
+	if (status)
+		return status;
+	bf_global_found(BF_ARG(hmod), address, size);
+	if (dptr)
+		*dptr = address;
+	if (bytes)
+		*bytes = size;
+	return CUDA_SUCCESS;
+}
+
+/* Loading lazily is much cheaper over a network, so it is what we say unless the user wants otherwise. */
+BF_EXPORT CUresult cuModuleGetLoadingMode(CUmoduleLoadingMode *mode)
+{
+	const char *wanted = getenv("CUDA_MODULE_LOADING");
+	CUresult status = bf_check();
+
+	if (status)
+		return status;
+	if (!mode)
+		return CUDA_ERROR_INVALID_VALUE;
+	*mode = wanted && !strcmp(wanted, "EAGER") ? CU_MODULE_EAGER_LOADING : CU_MODULE_LAZY_LOADING;
+	return CUDA_SUCCESS;
+}

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of the proxy share. The proxy is a guest in somebody else's process: it never ends it, never
+ * writes to stdout by itself, keeps silent without BITFUSION_DEBUG, and opens no connection and starts no
+ * thread before cuInit.
+ */
+#ifndef BITFUSION_PROXY_H
+#define BITFUSION_PROXY_H
+
+#include "abi.h"
+#include "calls.h"
+#include "cuda.h"
+#include "row.h"
+#include "wire.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct bf_transport;
+
+#define BF_EXPORT __attribute__((visibility("default")))
+#define BF_LIKELY(x) __builtin_expect(!!(x), 1)
+#define BF_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define BF_PAD8(size) (((size) + 7) & ~(size_t)7)
+
+/* ------------------------------------------------------------------ state (init.c) */
+
+enum bf_state {
+	BF_NEW,   /* cuInit has not succeeded yet */
+	BF_READY,
+	BF_LOST,  /* the connection broke: every call fails from now on */
+	BF_FORKED, /* a child of a process that had called cuInit: CUDA does not survive fork */
+	BF_ENDED, /* the library has been torn down */
+};
+extern _Atomic int bf_state;
+
+CUresult bf_state_error(void); /* what a call returns in any state but BF_READY */
+
+static inline CUresult bf_check(void)
+{
+	if (BF_LIKELY(atomic_load_explicit(&bf_state, memory_order_acquire) == BF_READY))
+		return CUDA_SUCCESS;
+	return bf_state_error();
+}
+
+/* ------------------------------------------------------------------ log (debug.c) */
+
+bool bf_debugging(void);
+void bf_debug(const char *format, ...) __attribute__((format(printf, 1, 2))); /* only with BITFUSION_DEBUG */
+void bf_tell(const char *format, ...) __attribute__((format(printf, 1, 2)));  /* one line on stderr, always */
+CUresult bf_absent(const char *name); /* names the function once in the debug log; NOT_SUPPORTED */
+const char *bf_call_name(unsigned call);
+
+/* ------------------------------------------------------------------ connection (connection.c) */
+
+CUresult bf_connect(void); /* broker and handshake; opens the queue */
+void bf_connection_lost(const char *what);
+void bf_connection_leave(void); /* in a forked child: it is the parent's */
+
+/* ------------------------------------------------------------------ command queue (queue.c)
+ *
+ * begin takes the lock and returns room for a command of `size` bytes, header included, or NULL when the
+ * connection is gone; one of the three ends releases it. Between the two nothing may block or wait.
+ */
+enum bf_urgency { BF_LATER, BF_NOW };
+
+CUresult bf_queue_open(const struct bf_transport *transport);
+void *bf_queue_begin(unsigned call, size_t size, unsigned flags, uint32_t context);
+uint64_t bf_queue_end(enum bf_urgency urgency); /* the command's number in the stream */
+/* The command has bulk: `size` bytes from data, sent from where they lie. They are captured on return. */
+uint64_t bf_queue_end_with_bulk(const void *data, size_t size, enum bf_urgency urgency);
+uint64_t bf_queue_sequence(void); /* number of the latest command */
+void bf_queue_flush(void);
+void bf_queue_close(void);
+void bf_queue_goodbye(void);
+struct bf_transport *bf_queue_transport(void);
+
+/* ------------------------------------------------------------------ replies (reply.c)
+ *
+ * Whoever waits reads the socket: one leader at a time, for all. A wait lives on the stack of its thread; one
+ * with `finish` is nobody's (an asynchronous copy): malloc'ed, and finished and freed by the reader.
+ */
+struct bf_wait {
+	struct bf_wait *next;
+	struct bf_wait *next_follower;
+	uint32_t request;
+	_Atomic uint32_t state; /* futex: enum bf_wait_state of reply.c */
+	int32_t status;
+	int32_t deferred;
+	uint32_t deferred_call;
+	uint32_t call; /* for messages */
+	uint8_t *data; /* where BF_DATA goes, and how much room there is */
+	uint64_t data_size;
+	bool data_grows; /* data is malloc'ed as it comes */
+	uint8_t *body;
+	uint32_t body_size;
+	void (*finish)(struct bf_wait *wait);
+	uint64_t stream;                  /* of an asynchronous copy */
+	const uint8_t *host, *host_end;   /* the memory that it writes */
+	uint64_t inline_body[24];
+};
+
+void bf_reply_open(void);
+uint32_t bf_wait_add(struct bf_wait *wait, unsigned call); /* clears all but data, finish, host; returns the request id */
+CUresult bf_wait_for(struct bf_wait *wait); /* status with deferred failures folded in */
+void bf_wait_drop(struct bf_wait *wait);    /* frees the body */
+void bf_wait_cancel(struct bf_wait *wait); /* its command was not sent */
+void bf_reply_break(void);                 /* fails all waits: the connection is gone */
+/* Stream of a copy in flight that writes into [data, data + size), if there is one. */
+bool bf_reply_writes(const void *data, size_t size, uint64_t *stream);
+void bf_reply_start_reader(void);
+
+/* Sends a command made of a header and a fixed body, waits, and copies `answer_size` bytes of the reply. */
+CUresult bf_ask(unsigned call, const void *body, size_t size, void *answer, size_t answer_size);
+CUresult bf_post(unsigned call, const void *body, size_t size); /* one-way */
+
+/* ------------------------------------------------------------------ calls (call.c) */
+
+CUresult bf_call(unsigned call, const uint64_t *args);
+CUresult bf_call_per_thread(unsigned call, const uint64_t *args);
+/* Either, and the command's number in the stream. */
+CUresult bf_call_numbered(unsigned call, const uint64_t *args, bool per_thread, uint64_t *sequence);
+
+#define BF_ARG(value) ((uint64_t)(uintptr_t)(value))
+#define BF_CALL(name, ...) bf_call(BF_##name, (const uint64_t[]){ __VA_ARGS__ })
+
+/* ------------------------------------------------------------------ handles (handle.c)
+ *
+ * One growing table per kind. Entries never move and are never freed, so a look-up takes no lock and a stale
+ * handle finds a dead entry, not freed memory. Each entry begins with struct bf_entry.
+ */
+struct bf_entry {
+	_Atomic uint32_t alive;
+	uint32_t context; /* index of the context it was made in */
+};
+
+uint64_t bf_handle_new(enum bf_handle_kind kind, void *entry); /* 0 when there are too many */
+void *bf_handle_reserve(enum bf_handle_kind kind, uint32_t index); /* a number with a fixed meaning */
+void bf_handle_start(enum bf_handle_kind kind, uint64_t handle); /* from now on it is found */
+void bf_handle_free(uint64_t handle);
+void bf_handle_free_context(uint32_t context); /* all that die with a context */
+void *bf_handle_find(enum bf_handle_kind kind, uint64_t handle); /* NULL unless alive */
+void *bf_handle_entry(enum bf_handle_kind kind, uint32_t index);
+uint32_t bf_handle_count(enum bf_handle_kind kind); /* indices below were handed out */
+
+/* ------------------------------------------------------------------ threads (thread.c) */
+
+struct bf_thread {
+	uint32_t current; /* index of the current context, 0 for none */
+	uint32_t depth, capacity;
+	uint32_t *stack; /* the contexts under the current one */
+	struct bf_thread_stream *streams;
+	int capture_mode;
+	bool in_callback;
+};
+extern __thread struct bf_thread bf_self;
+
+int bf_thread_start(void *(*start)(void *argument)); /* a thread of ours, detached; 0 or an error number */
+void bf_thread_watch(void); /* frees what bf_self holds when the thread ends */
+CUresult bf_thread_stream(CUstream *stream); /* NULL and PER_THREAD become the thread's own */
+
+/* Replaces CU_STREAM_PER_THREAD, and for a per-thread entry point NULL, by the thread's own stream. */
+static inline CUresult bf_stream_resolve(CUstream *stream, bool per_thread)
+{
+	if (BF_LIKELY((uintptr_t)*stream > 2 || (*stream == NULL && !per_thread) || *stream == CU_STREAM_LEGACY))
+		return CUDA_SUCCESS;
+	return bf_thread_stream(stream);
+}
+
+/* ------------------------------------------------------------------ devices (device.c) */
+
+CUresult bf_devices_load(void);
+unsigned bf_device_count(void);
+bool bf_device_valid(CUdevice device);
+uint32_t bf_device_index(CUdevice device);             /* the server's number */
+int bf_device_attribute(CUdevice device, int attribute); /* 0 when unknown */
+const struct bf_device *bf_device(CUdevice device);
+int bf_driver_version(void);
+
+/* ------------------------------------------------------------------ contexts (context.c) */
+
+struct bf_context {
+	struct bf_entry entry;
+	CUdevice device;
+	bool primary;
+	_Atomic bool active; /* a primary one: retained, or made current */
+	_Atomic uint32_t retained;
+	_Atomic unsigned flags;
+	uint64_t id;
+	_Atomic uint64_t synced; /* number of the last command known to be complete */
+};
+
+CUresult bf_contexts_open(void);
+struct bf_context *bf_context_find(CUcontext context); /* NULL unless alive */
+struct bf_context *bf_context_at(uint32_t index);
+CUcontext bf_context_handle(uint32_t index);
+CUresult bf_context_check(void); /* is there a living current one? */
+
+/* ------------------------------------------------------------------ streams and events (stream.c, event.c) */
+
+struct bf_stream {
+	struct bf_entry entry;
+	unsigned flags;
+	int priority;
+	uint64_t id;
+	_Atomic uint64_t synced;
+};
+
+struct bf_event {
+	struct bf_entry entry;
+	unsigned flags;
+	uint64_t stream;           /* of the latest record */
+	uint64_t stream_id;
+	_Atomic uint64_t recorded; /* number of the record command, 0 before the first */
+	_Atomic uint64_t complete; /* the record known to be complete */
+};
+
+CUresult bf_stream_check(CUstream stream); /* a special one, or alive */
+bool bf_stream_passed(uint64_t stream, uint64_t stream_id, uint32_t context, uint64_t sequence);
+uint64_t bf_stream_number(CUstream stream);
+CUresult bf_stream_wait(CUstream stream);
+
+/* ------------------------------------------------------------------ functions (function.c) */
+
+struct bf_function {
+	struct bf_entry entry;
+	uint32_t parameter_count;
+	uint32_t parameters_size;
+	const struct bf_parameter *parameters;
+	_Atomic int32_t attribute[BF_FUNCTION_ATTRIBUTES];
+	_Atomic uint32_t attribute_valid;
+	CUdevice device; /* that the attributes are of */
+	uint64_t parent; /* module or library */
+	uint64_t function; /* of a kernel: its CUfunction, once asked for */
+	char *name;
+};
+
+struct bf_parameter {
+	uint32_t offset, size;
+};
+
+/* A function, or a kernel where a function is declared: the runtime passes either. */
+static inline struct bf_function *bf_function_find(CUfunction function)
+{
+	uint64_t handle = (uint64_t)(uintptr_t)function;
+	unsigned kind = BF_HANDLE_KIND(handle);
+
+	if (BF_UNLIKELY(kind != BF_FUNCTION && kind != BF_KERNEL))
+		return NULL;
+	return bf_handle_find((enum bf_handle_kind)kind, handle);
+}
+CUresult bf_function_get(uint64_t parent, enum bf_handle_kind kind, const char *name, uint64_t *handle);
+void bf_function_free_parent(uint64_t parent);
+
+/* ------------------------------------------------------------------ memory (map.c, memory.c, host.c, copy.c) */
+
+enum bf_range_kind { BF_RANGE_DEVICE, BF_RANGE_GLOBAL, BF_RANGE_POOL, BF_RANGE_PINNED, BF_RANGE_REGISTERED };
+
+struct bf_range {
+	uint64_t base, size;
+	enum bf_range_kind kind;
+	uint32_t context;
+	CUdevice device;
+	unsigned flags;
+	uint64_t id;
+	uint64_t parent; /* the module or library of a global, the pool of an allocation */
+	bool reserved;   /* the same numbers are taken in this process too */
+};
+
+CUresult bf_map_add(const struct bf_range *range);
+bool bf_map_find(uint64_t address, struct bf_range *range); /* the one that holds the address */
+bool bf_map_remove(uint64_t base, unsigned kinds, struct bf_range *range); /* a mask of 1 << kind */
+void bf_map_remove_parent(uint64_t parent);
+void bf_map_remove_context(uint32_t context);
+bool bf_map_reserve(uint64_t base, uint64_t size); /* false: the program has something there */
+
+static inline bool bf_range_is_host(const struct bf_range *range)
+{
+	return range->kind >= BF_RANGE_PINNED;
+}
+
+CUresult bf_global_found(uint64_t parent, CUdeviceptr address, size_t size);
+CUresult bf_device_range_check(uint64_t address, uint64_t size); /* inside one allocation? */
+CUresult bf_host_settle(const void *data, size_t size); /* waits for queued work that writes this memory */
+
+CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async);
+CUresult bf_copy_to_host(void *to, CUdeviceptr from, size_t size, CUstream stream, bool async);
+CUresult bf_copy_between(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream, bool async);
+CUresult bf_copy_any(uint64_t to, uint64_t from, size_t size, CUstream stream, bool async);
+
+/* ------------------------------------------------------------------ images (image.c) */
+
+struct bf_image {
+	const void *data;
+	uint64_t size;
+	void *mapping; /* of a file */
+	uint64_t mapping_size;
+};
+
+CUresult bf_image_of(const void *pointer, struct bf_image *image); /* finds the size */
+CUresult bf_image_of_file(const char *path, struct bf_image *image);
+void bf_image_close(struct bf_image *image);
+
+struct bf_options {
+	unsigned count;
+	const CUjit_option *names;
+	void **values;
+};
+CUresult bf_load(const struct bf_load *load, const char *text, const struct bf_options *options,
+		 const struct bf_options *library_options, const struct bf_image *image, struct bf_wait *wait);
+
+const uint8_t *bf_load_logs(const struct bf_wait *wait, const struct bf_options *options);
+
+/* ------------------------------------------------------------------ host functions (callback.c) */
+
+void bf_callback_queue(const struct bf_callback *callback);
+bool bf_callback_pending(void);
+void bf_callback_break(void);
+void bf_callback_settle(void); /* waits until every host function issued so far has returned */
+
+#endif

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Decodes what the server sends. Only the thread that leads runs this, so nothing here is locked. A server that
+ * breaks the rules loses the connection: no length is trusted before it is checked.
+ */
+#define _GNU_SOURCE
+#include "reply.h"
+#include "transport.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { RECEIVE_AT_ONCE = 64 << 10, BUFFER_SIZE = BF_MAX_COMMAND + RECEIVE_AT_ONCE };
+
+static struct {
+	uint8_t *buffer;
+	size_t start, end; /* what has been received and not been used */
+} input;
+
+void bf_receive_open(void)
+{
+	if (!input.buffer) {
+		void *memory = mmap(NULL, BUFFER_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		input.buffer = memory == MAP_FAILED ? NULL : memory;
+	}
+	input.start = input.end = 0;
+}
+
+int bf_receive_poll(void)
+{
+	struct pollfd data = { .fd = bf_queue_transport()->fd, .events = POLLIN };
+
+	while (poll(&data, 1, -1) < 0)
+		if (errno != EINTR)
+			return -1;
+	return data.revents & POLLNVAL ? -1 : 0;
+}
+
+bool bf_receive_ready(void)
+{
+	struct pollfd data = { .fd = bf_queue_transport()->fd, .events = POLLIN };
+
+	return poll(&data, 1, 0) != 0;
+}
+
+/* Makes at least `size` bytes available at input.start. */
+static int fill(size_t size)
+{
+	if (!input.buffer)
+		return -1;
+	if (input.start == input.end)
+		input.start = input.end = 0;
+	else if (input.start + size > BUFFER_SIZE - RECEIVE_AT_ONCE) {
+		memmove(input.buffer, input.buffer + input.start, input.end - input.start);
+		input.end -= input.start;
+		input.start = 0;
+	}
+	while (input.end - input.start < size) {
+		size_t room = BUFFER_SIZE - input.end;
+		ssize_t received = bf_transport_receive(bf_queue_transport(), input.buffer + input.end,
+							room < RECEIVE_AT_ONCE ? room : RECEIVE_AT_ONCE);
+
+		if (received <= 0)
+			return -1;
+		input.end += received;
+	}
+	return 0;
+}
+
+static int receive_bulk(uint8_t *to, uint64_t size)
+{
+	uint64_t buffered = input.end - input.start;
+
+	if (buffered > size)
+		buffered = size;
+	memcpy(to, input.buffer + input.start, buffered);
+	input.start += buffered;
+	return bf_transport_receive_all(bf_queue_transport(), to + buffered, size - buffered);
+}
+
+static uint8_t *destination(struct bf_wait *wait, const struct bf_data *data)
+{
+	uint64_t end = data->offset + data->size;
+
+	if (data->size > BF_MAX_COPY || data->offset > BF_MAX_COPY)
+		return NULL;
+	if (wait->data_grows && end > wait->data_size && end <= BF_MAX_IMAGE) {
+		uint8_t *grown = realloc(wait->data, end);
+
+		if (!grown)
+			return NULL;
+		wait->data = grown;
+		wait->data_size = end;
+	}
+	return end <= wait->data_size ? wait->data + data->offset : NULL;
+}
+
+static int take_data(const struct bf_reply *reply, const uint8_t *body, size_t size)
+{
+	struct bf_wait *wait = bf_wait_find(reply->request);
+	struct bf_data data;
+	uint8_t *to;
+
+	if (size < sizeof data || !wait)
+		return -1;
+	memcpy(&data, body, sizeof data);
+	to = destination(wait, &data);
+	return to ? receive_bulk(to, data.size) : -1;
+}
+
+static int take_reply(const struct bf_reply *reply, const uint8_t *body, size_t size)
+{
+	struct bf_wait *wait = bf_wait_find(reply->request);
+
+	if (!wait)
+		return -1;
+	wait->status = reply->status;
+	wait->deferred = reply->deferred;
+	wait->deferred_call = reply->deferred_call;
+	wait->body = size <= sizeof wait->inline_body ? (uint8_t *)wait->inline_body : malloc(size);
+	if (!wait->body)
+		wait->status = CUDA_ERROR_OUT_OF_MEMORY;
+	else {
+		memcpy(wait->body, body, size);
+		wait->body_size = (uint32_t)size;
+	}
+	bf_wait_complete(wait);
+	return 0;
+}
+
+static int take_callback(const uint8_t *body, size_t size)
+{
+	struct bf_callback callback;
+
+	if (size < sizeof callback)
+		return -1;
+	memcpy(&callback, body, sizeof callback);
+	bf_callback_queue(&callback);
+	return 0;
+}
+
+/* What a kernel prints belongs to the program's own output, in order with it. */
+static int take_output(const uint8_t *body, size_t size)
+{
+	struct bf_output output;
+	FILE *file;
+
+	if (size < sizeof output)
+		return -1;
+	memcpy(&output, body, sizeof output);
+	if (output.size > size - sizeof output)
+		return -1;
+	file = output.fd == 2 ? stderr : stdout;
+	if (fwrite(body + sizeof output, 1, output.size, file) != output.size)
+		bf_debug("cannot print what the device printed, ignoring");
+	return 0;
+}
+
+static int take_frame(const struct bf_reply *reply)
+{
+	const uint8_t *body = input.buffer + input.start + sizeof *reply;
+	size_t size = reply->size - sizeof *reply;
+
+	input.start += reply->size;
+	switch (reply->kind) {
+	case BF_REPLY:
+		return take_reply(reply, body, size);
+	case BF_DATA:
+		return take_data(reply, body, size);
+	case BF_CALLBACK:
+		return take_callback(body, size);
+	case BF_OUTPUT:
+		return take_output(body, size);
+	default:
+		return -1;
+	}
+}
+
+static int receive_frame(void)
+{
+	struct bf_reply reply;
+
+	if (fill(sizeof reply))
+		return -1;
+	memcpy(&reply, input.buffer + input.start, sizeof reply);
+	if (reply.size < sizeof reply || reply.size > BF_MAX_COMMAND || reply.size % 8) {
+		bf_debug("the server sent a frame of %u bytes", reply.size);
+		return -1;
+	}
+	if (fill(reply.size))
+		return -1;
+	return take_frame(&reply);
+}
+
+/* One frame at least, then those that have come with it. A frame that is incomplete waits for the next time. */
+int bf_receive_frames(void)
+{
+	struct bf_reply reply;
+
+	do {
+		if (receive_frame())
+			return -1;
+		if (input.end - input.start < sizeof reply)
+			return 0;
+		memcpy(&reply, input.buffer + input.start, sizeof reply);
+	} while (input.end - input.start >= reply.size);
+	return 0;
+}

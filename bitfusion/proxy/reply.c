@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Replies. Any number of threads may wait; one of them, the leader, reads the socket for all and hands the lead
+ * on when it has its own answer. There is no reader thread until a host function needs one (callback.c).
+ */
+#define _GNU_SOURCE
+#include "futex.h"
+#include "proxy.h"
+#include "reply.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { BUCKETS = 256 };
+enum bf_wait_state { WAITING, PROMOTED, DONE };
+
+static struct {
+	pthread_mutex_t lock;
+	struct bf_wait *bucket[BUCKETS];
+	struct bf_wait *followers;
+	bool led;
+	bool reader_waits;          /* the reader thread wants the lead when nobody else does */
+	_Atomic uint32_t lead_word; /* futex for the reader thread: changes when the lead becomes free */
+	uint32_t next_request;
+	bool broken;
+	_Atomic unsigned copies;    /* asynchronous ones in flight */
+	_Atomic int deferred;       /* a failure that no waiting thread has seen yet */
+} replies = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+void bf_reply_open(void)
+{
+	replies.broken = false;
+	bf_receive_open();
+}
+
+uint32_t bf_wait_add(struct bf_wait *wait, unsigned call)
+{
+	wait->call = call;
+	wait->status = 0;
+	wait->deferred = 0;
+	wait->deferred_call = 0;
+	wait->body = NULL;
+	wait->body_size = 0;
+	atomic_init(&wait->state, WAITING);
+	pthread_mutex_lock(&replies.lock);
+	if (++replies.next_request == 0)
+		replies.next_request = 1;
+	wait->request = replies.next_request;
+	wait->next = replies.bucket[wait->request % BUCKETS];
+	replies.bucket[wait->request % BUCKETS] = wait;
+	if (wait->finish)
+		atomic_fetch_add(&replies.copies, 1);
+	pthread_mutex_unlock(&replies.lock);
+	return wait->request;
+}
+
+static struct bf_wait **find(uint32_t request)
+{
+	struct bf_wait **link = &replies.bucket[request % BUCKETS];
+
+	while (*link && (*link)->request != request)
+		link = &(*link)->next;
+	return link;
+}
+
+struct bf_wait *bf_wait_find(uint32_t request)
+{
+	struct bf_wait *wait;
+
+	pthread_mutex_lock(&replies.lock);
+	wait = *find(request);
+	pthread_mutex_unlock(&replies.lock);
+	return wait;
+}
+
+static void keep_deferred(int32_t status)
+{
+	int none = 0;
+
+	if (status)
+		atomic_compare_exchange_strong(&replies.deferred, &none, status);
+}
+
+/* Nobody waits for an asynchronous copy: its failure is reported by the next call that does wait. */
+static void finish_copy(struct bf_wait *wait)
+{
+	if (wait->status)
+		bf_debug("%s failed with error %d", bf_call_name(wait->call), wait->status);
+	keep_deferred(wait->status ? wait->status : wait->deferred);
+	wait->finish(wait);
+	bf_wait_drop(wait);
+	free(wait);
+	atomic_fetch_sub(&replies.copies, 1);
+}
+
+static void complete(struct bf_wait *wait)
+{
+	if (wait->finish) {
+		finish_copy(wait);
+	} else if (atomic_exchange_explicit(&wait->state, DONE, memory_order_acq_rel) != DONE) {
+		/* The thread may be gone by now; a stray wake at a dead address harms nobody. */
+		bf_futex_wake(&wait->state);
+	}
+}
+
+void bf_wait_complete(struct bf_wait *wait)
+{
+	struct bf_wait **link;
+
+	pthread_mutex_lock(&replies.lock);
+	link = find(wait->request);
+	if (*link)
+		*link = wait->next;
+	pthread_mutex_unlock(&replies.lock);
+	complete(wait);
+}
+
+/* The lead is ours, so that nobody is writing to what these threads wait for. */
+static void fail_all(void)
+{
+	struct bf_wait *all = NULL;
+
+	pthread_mutex_lock(&replies.lock);
+	for (int i = 0; i < BUCKETS; i++)
+		for (struct bf_wait *wait; (wait = replies.bucket[i]);) {
+			replies.bucket[i] = wait->next;
+			wait->next = all;
+			all = wait;
+		}
+	pthread_mutex_unlock(&replies.lock);
+	while (all) {
+		struct bf_wait *wait = all;
+
+		all = wait->next;
+		wait->status = CUDA_ERROR_DEVICE_UNAVAILABLE;
+		complete(wait);
+	}
+}
+
+static void leave_followers(struct bf_wait *wait)
+{
+	struct bf_wait **link = &replies.followers;
+
+	while (*link && *link != wait)
+		link = &(*link)->next_follower;
+	if (*link)
+		*link = wait->next_follower;
+}
+
+/* With the lock held. The lead goes to a thread that waits, else the reader thread may take it. */
+static void release_lead(void)
+{
+	struct bf_wait *heir = replies.followers;
+	uint32_t waiting = WAITING;
+
+	replies.led = false;
+	if (heir) {
+		if (atomic_compare_exchange_strong(&heir->state, &waiting, PROMOTED))
+			bf_futex_wake(&heir->state);
+		return;
+	}
+	if (replies.reader_waits) {
+		atomic_fetch_add(&replies.lead_word, 1);
+		bf_futex_wake(&replies.lead_word);
+	}
+}
+
+static void lead(struct bf_wait *wait, bool broken)
+{
+	while (!broken && atomic_load_explicit(&wait->state, memory_order_acquire) != DONE)
+		if (bf_receive_frames()) {
+			bf_connection_lost("cannot receive");
+			broken = true;
+		}
+	if (broken)
+		fail_all();
+}
+
+/* The socket is shut down by now: whoever leads notices, and else we do the rest here. */
+void bf_reply_break(void)
+{
+	bool mine;
+
+	pthread_mutex_lock(&replies.lock);
+	replies.broken = true;
+	mine = !replies.led;
+	replies.led = true;
+	pthread_mutex_unlock(&replies.lock);
+	if (!mine)
+		return;
+	fail_all();
+	pthread_mutex_lock(&replies.lock);
+	release_lead();
+	pthread_mutex_unlock(&replies.lock);
+}
+
+void bf_wait_cancel(struct bf_wait *wait)
+{
+	struct bf_wait **link;
+
+	pthread_mutex_lock(&replies.lock);
+	link = find(wait->request);
+	if (*link) {
+		*link = wait->next;
+		if (wait->finish)
+			atomic_fetch_sub(&replies.copies, 1);
+	}
+	pthread_mutex_unlock(&replies.lock);
+}
+
+static void follow(struct bf_wait *wait)
+{
+	uint32_t state;
+
+	while ((state = atomic_load_explicit(&wait->state, memory_order_acquire)) == WAITING)
+		bf_futex_wait(&wait->state, WAITING, NULL);
+}
+
+/* Until done: lead if nobody does, else sleep until the leader has the answer or hands on the lead. */
+static void wait_until_done(struct bf_wait *wait)
+{
+	pthread_mutex_lock(&replies.lock);
+	while (atomic_load_explicit(&wait->state, memory_order_acquire) != DONE) {
+		uint32_t promoted = PROMOTED;
+
+		atomic_compare_exchange_strong(&wait->state, &promoted, WAITING);
+		if (!replies.led) {
+			bool broken = replies.broken;
+
+			replies.led = true;
+			pthread_mutex_unlock(&replies.lock);
+			lead(wait, broken);
+			pthread_mutex_lock(&replies.lock);
+			release_lead();
+		} else {
+			wait->next_follower = replies.followers;
+			replies.followers = wait;
+			pthread_mutex_unlock(&replies.lock);
+			follow(wait);
+			pthread_mutex_lock(&replies.lock);
+			leave_followers(wait);
+		}
+	}
+	/* promoted and answered at once: somebody else must lead */
+	if (!replies.led)
+		release_lead();
+	pthread_mutex_unlock(&replies.lock);
+}
+
+CUresult bf_wait_for(struct bf_wait *wait)
+{
+	int status;
+
+	wait_until_done(wait);
+	if (wait->deferred)
+		bf_debug("%s failed earlier with error %d, reported by %s", bf_call_name(wait->deferred_call),
+			 wait->deferred, bf_call_name(wait->call));
+	status = atomic_exchange(&replies.deferred, 0);
+	if (wait->status && wait->status != CUDA_ERROR_NOT_READY)
+		return (CUresult)wait->status;
+	if (wait->deferred)
+		return (CUresult)wait->deferred;
+	return (CUresult)(status ? status : wait->status);
+}
+
+void bf_wait_drop(struct bf_wait *wait)
+{
+	if (wait->body != (uint8_t *)wait->inline_body)
+		free(wait->body);
+	wait->body = NULL;
+}
+
+static bool overlaps(const struct bf_wait *wait, const uint8_t *data, size_t size)
+{
+	return wait->finish && wait->host < data + size && data < wait->host_end;
+}
+
+bool bf_reply_writes(const void *data, size_t size, uint64_t *stream)
+{
+	bool found = false;
+
+	if (!atomic_load_explicit(&replies.copies, memory_order_acquire))
+		return false;
+	pthread_mutex_lock(&replies.lock);
+	for (int i = 0; i < BUCKETS && !found; i++)
+		for (struct bf_wait *wait = replies.bucket[i]; wait && !found; wait = wait->next)
+			if (overlaps(wait, data, size)) {
+				*stream = wait->stream;
+				found = true;
+			}
+	pthread_mutex_unlock(&replies.lock);
+	return found;
+}
+
+/* The reader thread: takes the lead only when no thread of the program has it. */
+static void *reader_main(void *unused)
+{
+	for (;;) {
+		uint32_t word = atomic_load(&replies.lead_word);
+		bool mine;
+
+		if (bf_receive_poll())
+			return unused;
+		pthread_mutex_lock(&replies.lock);
+		mine = !replies.led;
+		replies.led = true;
+		replies.reader_waits = !mine;
+		pthread_mutex_unlock(&replies.lock);
+		if (!mine) {
+			bf_futex_wait(&replies.lead_word, word, NULL);
+			continue;
+		}
+		if (bf_receive_ready() && bf_receive_frames()) {
+			bf_connection_lost("cannot receive");
+			fail_all();
+			return unused;
+		}
+		pthread_mutex_lock(&replies.lock);
+		release_lead();
+		pthread_mutex_unlock(&replies.lock);
+	}
+}
+
+static void start_reader(void)
+{
+	if (bf_thread_start(reader_main))
+		bf_debug("cannot start the reader thread: host functions run only while a call waits");
+}
+
+void bf_reply_start_reader(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, start_reader);
+}
+
+CUresult bf_ask(unsigned call, const void *body, size_t size, void *answer, size_t answer_size)
+{
+	struct bf_wait wait = { 0 };
+	uint8_t *command;
+	CUresult status;
+
+	bf_wait_add(&wait, call);
+	command = bf_queue_begin(call, sizeof(struct bf_command) + size, BF_WANTS_REPLY, bf_self.current);
+	if (!command) {
+		bf_wait_cancel(&wait);
+		return CUDA_ERROR_DEVICE_UNAVAILABLE;
+	}
+	((struct bf_command *)command)->request = wait.request;
+	memcpy(command + sizeof(struct bf_command), body, size);
+	bf_queue_end(BF_NOW);
+	status = bf_wait_for(&wait);
+	if (wait.body_size >= answer_size && answer_size)
+		memcpy(answer, wait.body, answer_size);
+	else if (!status && answer_size)
+		status = CUDA_ERROR_UNKNOWN;
+	bf_wait_drop(&wait);
+	return status;
+}
+
+CUresult bf_post(unsigned call, const void *body, size_t size)
+{
+	uint8_t *command = bf_queue_begin(call, sizeof(struct bf_command) + size, 0, bf_self.current);
+
+	if (!command)
+		return CUDA_ERROR_DEVICE_UNAVAILABLE;
+	memcpy(command + sizeof(struct bf_command), body, size);
+	bf_queue_end(BF_LATER);
+	return CUDA_SUCCESS;
+}

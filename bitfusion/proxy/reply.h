@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Between the waiting threads (reply.c) and the decoder of what the server sends (receive.c).
+ */
+#ifndef BITFUSION_REPLY_H
+#define BITFUSION_REPLY_H
+
+#include "proxy.h"
+
+struct bf_wait *bf_wait_find(uint32_t request);
+void bf_wait_complete(struct bf_wait *wait); /* takes it off the list and wakes, or frees, its owner */
+
+void bf_receive_open(void);
+int bf_receive_frames(void); /* waits for bytes, handles all whole frames; -1 when the connection is gone */
+bool bf_receive_ready(void); /* is there something to read? */
+int bf_receive_poll(void);   /* waits until there is something to read; -1 when the connection is gone */
+
+#endif
