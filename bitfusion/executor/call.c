@@ -562,7 +562,7 @@ static bool resolve_route(struct bf_session *session, struct bf_route *route)
 	if (!route->resolved) {
 		route->resolved = true;
 		route->function = bf_driver_symbol(session->driver, route->row->name);
-		if (!route->function)
+		if (!route->function && (session->options.flags & BF_SERVE_VERBOSE))
 			bf_log(session, "the driver has no %s", route->row->name);
 	}
 	return route->function != NULL;

@@ -217,13 +217,12 @@ def test_synchronous_upload_is_seen_by_non_blocking_streams(serve: Serve) -> Non
     worker = serve()
     client = worker.client
     address = prepare(client)
-    one, two = client.stream(1, 1), client.stream(2, 1)
-    client.launch(SPIN, struct.pack("<Q", address))
-    client.upload(address + 1, b"\x07")
-    client.launch(STORE, struct.pack("<QI", address + 1, 9), one)
-    client.upload(address, b"\x01", two, 0 + 1)
-    reply = client.wait(client.start_download(address, 2, one))
-    assert reply.bulk[1] == 9
+    one = client.stream(1, 1)
+    client.launch(NAP, struct.pack("<Q", 100))
+    client.upload(address, b"\x07")
+    client.launch(STORE, struct.pack("<QI", address, 9), one)
+    assert client.synchronize(one).status == 0
+    assert client.download(address, 1) == b"\x09"
     end_well(worker)
 
 
