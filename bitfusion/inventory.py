@@ -82,7 +82,8 @@ def of_driver(path: str) -> Inventory:
     """Ask a driver; in a child process, because it may crash and can never be unloaded."""
     answer = _in_child(path)
     if "error" in answer:
-        raise DriverUnusable(path=path, why=str(answer["error"]))
+        why = str(answer["error"]).removeprefix(f"the driver '{path}' ")
+        raise DriverUnusable(path=path, why=why)
     devices = answer.get("devices")
     if not isinstance(devices, list) or not devices:
         raise DriverUnusable(path=path, why="it has no device")

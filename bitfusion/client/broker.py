@@ -25,7 +25,7 @@ MAX_PENDING = 1024
 class DataSource(Protocol):
     """Of client/control.py's Session."""
 
-    def open_data(self, pid: int) -> tuple[socket.socket, int]: ...
+    def open_data(self, pid: int, cold: bool) -> tuple[socket.socket, int]: ...
 
 
 class Broker:
@@ -91,7 +91,7 @@ class Broker:
     def _serve(self, proxy: socket.socket) -> None:
         try:
             data = proxy.recv(control.BROKER_REQUEST.size)
-            pid = control.unpack_broker_request(data)
+            pid, flags = control.unpack_broker_request(data)
         except OSError:
             return
         except (ValueError, struct.error) as error:
@@ -101,7 +101,7 @@ class Broker:
         try:
             if self._lost:
                 raise BitfusionError(what="the server is gone")
-            sock, transport = self._source.open_data(pid)
+            sock, transport = self._source.open_data(pid, bool(flags & control.BROKER_COLD))
         except BitfusionError as error:
             log.warn(f"cannot connect process {pid}: {error}")
             self._answer(proxy, control.CUDA_ERROR_SYSTEM_NOT_READY, 0, str(error), [])

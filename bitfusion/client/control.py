@@ -183,9 +183,10 @@ class Session:
         self._transport = transport
         self._timeout_s = timeout_s
 
-    def open_data(self, pid: int) -> tuple[socket.socket, int]:
+    def open_data(self, pid: int, cold: bool = False) -> tuple[socket.socket, int]:
         """A connection for one client process, with its ticket shown, and its transport."""
-        reply = self.channel.request("POST", f"/v1/sessions/{self.name}/tickets", {"pid": pid})
+        path = f"/v1/sessions/{self.name}/tickets"
+        reply = self.channel.request("POST", path, {"pid": pid, "cold": cold})
         if reply.status != 201:
             raise explain(self.channel, reply, "a connection")
         sock, transport = self._connect()

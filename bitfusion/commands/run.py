@@ -13,7 +13,7 @@ from bitfusion.client.launcher import run_program
 from bitfusion.config import Config
 from bitfusion.errors import TooMuch, UsageError
 from bitfusion.options import Option, Parsed, positive
-from bitfusion.server.nursery import WorkerMain
+from bitfusion.server.nursery import Worker
 from bitfusion.wire.control import Json
 
 USAGE = "-n N [-p FRACTION | -m MB] [options] [--] program [arguments]"
@@ -98,7 +98,7 @@ def local_inventory(settings: Config, wanted: int) -> inventory.Inventory:
     return found
 
 
-def run(parsed: Parsed, worker: Optional[WorkerMain] = None, ledgers: bool = True) -> int:
+def run(parsed: Parsed, worker: Optional[Worker] = None, ledgers: bool = True) -> int:
     request, words = asked_for(parsed), words_of(parsed)
     settings = config.load(config.client_files(), parsed, ("client", "softgpu"))
     log.set_level(log.INFO if parsed.has("verbose") else log.WARN)
@@ -172,7 +172,7 @@ def _run_privately(
     request: Json,
     path: str,
     words: list[str],
-    worker: Optional[WorkerMain],
+    worker: Optional[Worker],
     ledgers: bool,
 ) -> int:
     from bitfusion.server import private

@@ -47,7 +47,9 @@ class Api:
             and call.method == "POST"
         ):
             pid = call.body.get("pid", 0)
-            ticket = self.sessions.make_ticket(owner, parts[2], pid if isinstance(pid, int) else 0)
+            ticket = self.sessions.make_ticket(
+                owner, parts[2], pid if isinstance(pid, int) else 0, call.body.get("cold") is True
+            )
             return Reply(201, {"ticket": ticket})
         return failure(404, "not-found", f"no {call.method} of {call.path[:100]}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import selectors
 import time
+import traceback
 from collections.abc import Callable
 from typing import Optional
 
@@ -87,12 +88,25 @@ class Loop:
             if (
                 current is not None and current.data is key.data
             ):  # else closed by an earlier one of this turn
-                key.data(events)
+                self._act(key, events)
         while self._timers and self._timers[0].due_s <= started:
             timer = heapq.heappop(self._timers)
             if timer.action is not None:
-                timer.action()
+                self._fire(timer.action)
         lasted = time.monotonic() - started
         self.longest_turn_s = max(self.longest_turn_s, lasted)
         if lasted > SLOW_TURN_S:
             log.debug(f"a turn of the loop took {lasted * 1000:.0f} ms")
+
+    def _act(self, key: selectors.SelectorKey, events: int) -> None:
+        try:
+            key.data(events)
+        except Exception:
+            log.error(f"a bug, dropping one descriptor: {traceback.format_exc()}")
+            self.unwatch(key.fd)  # else it would be ready, and fail, for ever
+
+    def _fire(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception:
+            log.error(f"a bug in a timer: {traceback.format_exc()}")

@@ -77,6 +77,9 @@ class Peer:
             log.warn(f"dropping {self.name}: {error}")
             self._output += self._codec.complain(str(error))
             self._ending = True
+        except Exception:
+            self.close()
+            raise
         self._ending = self._ending or self._codec.finished()
         self._flush()
 

@@ -13,9 +13,9 @@ from typing import NoReturn, Optional
 
 from bitfusion import linux, log, paths
 from bitfusion.inventory import Inventory
-from bitfusion.server.nursery import WorkerMain
+from bitfusion.server.nursery import Worker
 from bitfusion.server.service import Service, serve_private
-from bitfusion.server.worker import serve
+from bitfusion.server.worker import ExecutorWorker
 
 END_PATIENCE_S = 5.0
 
@@ -35,13 +35,13 @@ class PrivateServer:
 
 
 def start(
-    inventory: Inventory, transport: str, main: Optional[WorkerMain] = None, ledgers: bool = True
+    inventory: Inventory, transport: str, worker: Optional[Worker] = None, ledgers: bool = True
 ) -> PrivateServer:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become_server(inventory, transport, main or serve, theirs, parent, ledgers)
+        _become_server(inventory, transport, worker or ExecutorWorker(), theirs, parent, ledgers)
     theirs.close()
     return PrivateServer(pid, ours)
 
@@ -49,7 +49,7 @@ def start(
 def _become_server(
     inventory: Inventory,
     transport: str,
-    main: WorkerMain,
+    worker: Worker,
     control: socket.socket,
     parent: int,
     ledgers: bool,
@@ -65,7 +65,7 @@ def _become_server(
         os.close(null)
         linux.die_with_parent(signal.SIGTERM, parent)
         environment = {"BITFUSION_PYTHON": sys.executable, "BITFUSION_HOME": paths.ROOT}
-        service = Service(inventory, main, environment=environment, ledgers=ledgers)
+        service = Service(inventory, worker, environment=environment, ledgers=ledgers)
         serve_private(service, control, transport)
         status = 0
     except BaseException as error:

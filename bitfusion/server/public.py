@@ -14,11 +14,10 @@ from bitfusion.errors import CannotListen
 from bitfusion.inventory import Inventory, describe
 from bitfusion.server.http import HttpCodec
 from bitfusion.server.loop import READ, Loop
-from bitfusion.server.nursery import WorkerMain
+from bitfusion.server.nursery import Worker
 from bitfusion.server.peer import Peer
 from bitfusion.server.service import Service
-from bitfusion.server.worker import pick_user
-from bitfusion.server.worker import serve as serve_client
+from bitfusion.server.worker import ExecutorWorker, pick_user
 
 MAX_PEERS = 512
 IDLE_S = 30.0  # of a control connection that holds no session
@@ -125,15 +124,17 @@ def worker_environment(settings: Config, user: str) -> dict[str, str]:
 
 
 def serve(
-    inventory: Inventory, settings: Config, main: Optional[WorkerMain] = None, ledgers: bool = True
+    inventory: Inventory, settings: Config, worker: Optional[Worker] = None, ledgers: bool = True
 ) -> None:
     """Until SIGTERM."""
     user = (
-        pick_user(settings.text("server.worker_user")) if paths.is_root() and main is None else ""
+        pick_user(settings.text("server.worker_user"))
+        if paths.is_root() and worker is None
+        else ""
     )
     linux.set_process_name("bitfusion-serve")
     service = Service(
-        inventory, main or serve_client, user, worker_environment(settings, user), ledgers
+        inventory, worker or ExecutorWorker(), user, worker_environment(settings, user), ledgers
     )
     address = settings.address("server.listen")
     try:
@@ -150,6 +151,6 @@ def serve(
         f"Bitfusion {__version__} serves {len(inventory.gpus)} GPUs ({describe(inventory.gpus)}) "
         f"on {where}, data on port {data.getsockname()[1]}, in clear text"
     )
-    service.run()
+    service.run(settings.number("server.spare_workers"))
     doorman.close()
     log.info(f"server ends; longest turn of its loop {service.loop.longest_turn_s * 1000:.1f} ms")

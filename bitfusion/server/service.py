@@ -18,11 +18,13 @@ from bitfusion.server.api import Api
 from bitfusion.server.data import DataListener
 from bitfusion.server.lines import LineCodec
 from bitfusion.server.loop import Loop
-from bitfusion.server.nursery import WorkerMain
+from bitfusion.server.nursery import Worker
 from bitfusion.server.peer import Peer
 from bitfusion.server.sessions import Ledger, Sessions
 from bitfusion.server.workers import Workers
 from bitfusion.wire.control import Json
+
+PRIVATE_SPARES = 1
 
 
 def make_ledger(limits: Sequence[int]) -> Optional[Ledger]:
@@ -35,13 +37,13 @@ class Service:
     def __init__(
         self,
         inventory: Inventory,
-        main: WorkerMain,
+        worker: Worker,
         worker_user: str = "",
         environment: Optional[dict[str, str]] = None,
         ledgers: bool = True,
     ) -> None:
         self.loop = Loop()
-        self.workers = Workers(self.loop, main, self._worker_ended)
+        self.workers = Workers(self.loop, worker, self._worker_ended)
         self.sessions = Sessions(
             inventory,
             self.workers,
@@ -72,7 +74,9 @@ class Service:
     def _add(self, sock: socket.socket) -> None:
         self._listeners.append(DataListener(self.loop, sock, self.sessions.redeem))
 
-    def run(self) -> None:
+    def run(self, spares: int) -> None:
+        if spares:
+            self.sessions.keep_spares(spares)
         self.loop.on_signals((signal.SIGTERM, signal.SIGHUP), lambda _number: self.loop.stop())
         self.loop.run()
         for listener in self._listeners:
@@ -96,7 +100,7 @@ def serve_private(service: Service, control: socket.socket, transport: str) -> N
         lambda _peer: service.loop.stop(),
         "the launcher",
     )
-    service.run()
+    service.run(PRIVATE_SPARES)
     log.info(
         f"private server ends; longest turn of its loop "
         f"{service.loop.longest_turn_s * 1000:.1f} ms"

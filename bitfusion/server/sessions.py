@@ -46,7 +46,10 @@ class Ledger(Protocol):
 class Workers(Protocol):
     """Who starts and ends worker processes."""
 
-    def start(self, number: int, job: Job, data: socket.socket, ledger: int) -> None: ...
+    def start(
+        self, number: int, job: Job, data: socket.socket, ledger: int, cold: bool
+    ) -> None: ...
+    def keep_spares(self, count: int, job: Job) -> None: ...
     def signal(self, number: int, signal_number: int) -> None: ...
 
 
@@ -59,17 +62,16 @@ class Timers(Protocol):
 class Ticket(NamedTuple):
     session: str
     pid: int  # of the client process that it is for
+    cold: bool  # no spare worker will do
     timer: Any
 
 
 class Session:
-    def __init__(
-        self, name: str, owner: object, slices: Sequence[Slice], ledger: Optional[Ledger]
-    ) -> None:
+    def __init__(self, name: str, owner: object, slices: Sequence[Slice]) -> None:
         self.name = name
         self.owner = owner
         self.slices = tuple(slices)
-        self.ledger = ledger
+        self.ledger: Optional[Ledger] = None
         self.workers: dict[int, int] = {}  # number -> slot in the ledger
         self.tickets = 0
         self.closing = False
@@ -109,23 +111,18 @@ class Sessions:
         """Raises the pool's NotEnough or InUse."""
         name = secrets.token_hex(8)
         slices = self.pool.allocate(name, request)
-        try:
-            ledger = self._make_ledger([s.memory for s in slices])
-        except BaseException:
-            self.pool.release(name)
-            raise
-        session = self.by_name[name] = Session(name, owner, slices, ledger)
+        session = self.by_name[name] = Session(name, owner, slices)
         gpus = ", ".join(f"{s.gpu} ({s.memory >> 20} MiB)" for s in slices)
         log.info(f"session {name} has GPU {gpus}")
         return session
 
-    def make_ticket(self, owner: object, name: str, pid: int) -> str:
+    def make_ticket(self, owner: object, name: str, pid: int, cold: bool = False) -> str:
         session = self._owned(owner, name)
         if session.tickets >= MAX_TICKETS or len(session.workers) >= MAX_WORKERS:
             raise Refusal(429, "too-many", "too many processes of this session connect at once")
         ticket = secrets.token_hex(16)
         timer = self._timers.after(TICKET_LIFE_S, lambda: self._forget(ticket))
-        self._tickets[ticket] = Ticket(name, pid, timer)
+        self._tickets[ticket] = Ticket(name, pid, cold, timer)
         session.tickets += 1
         return ticket
 
@@ -156,26 +153,33 @@ class Sessions:
         ):
             return False
         try:
+            ledger = self._ledger_of(session)
             data.send(OK)
             data.setblocking(True)  # of the file behind it, so for the worker too
-        except OSError:
+        except Exception as error:
+            log.error(f"cannot serve session {session.name}: {error}")
             return False
         self._last_worker += 1
         number, slot = self._last_worker, session.free_slot()
         session.workers[number] = slot
         self._by_worker[number] = session
-        job = Job(
-            session.name,
-            slot,
-            self.inventory.driver,
-            [s.gpu for s in session.slices],
-            self._environment,
-            self._worker_user,
-        )
-        ledger = session.ledger.fileno() if session.ledger else -1
-        self._workers.start(number, job, data, ledger)
+        job = self._job(session.name, slot, [s.gpu for s in session.slices])
+        self._workers.start(number, job, data, ledger, known.cold)
         log.info(f"worker {number} of session {session.name} serves process {known.pid}")
         return True
+
+    def _job(self, session: str, slot: int, devices: list[int]) -> Job:
+        driver = self.inventory.driver
+        return Job(session, slot, driver, devices, self._environment, self._worker_user)
+
+    def keep_spares(self, count: int) -> None:
+        self._workers.keep_spares(count, self._job("", 0, []))
+
+    def _ledger_of(self, session: Session) -> int:
+        """Made when the first worker needs it: a program without CUDA must not pay for it."""
+        if session.ledger is None:
+            session.ledger = self._make_ledger([s.memory for s in session.slices])
+        return session.ledger.fileno() if session.ledger else -1
 
     def worker_ended(self, number: int, how: str) -> None:
         session = self._by_worker.pop(number, None)

@@ -7,33 +7,41 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import stat
 
-from bitfusion import linux
 from bitfusion.errors import SystemFailure
 from bitfusion.server.nursery import Job
 
 FALLBACK_USERS = ("bitfusion", "nobody")
 
 
-def serve(job: Job, data: int, ledger: int) -> int:
-    """Returns how the executor says it ended: 0 in good order."""
-    parent = os.getppid()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold a client's data
-    os.environ.pop(
-        "CUDA_VISIBLE_DEVICES", None
-    )  # the proxy applies the program's own to the session's
-    os.environ.update(job.environment)
-    from bitfusion.executor import core
+class ExecutorWorker:
+    """Serves a client with the C executor."""
 
-    core.load()  # before the user changes: the library may lie where only we can read
-    if job.user:
-        drop_privileges(job.user)
-        linux.die_with_parent(signal.SIGKILL, parent)
-    return core.serve(
-        data, driver=job.driver, devices=job.devices, ledger_fd=ledger, slot=job.slot
-    )
+    def load(self) -> None:
+        from bitfusion.executor import core
+
+        core.load()  # here, because the library may lie where only the server's user can read
+
+    def settle(self, job: Job) -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold a client's data
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the proxy applies the program's own
+        os.environ.update(job.environment)
+        if job.user:
+            drop_privileges(job.user)
+
+    def warm(self, job: Job) -> None:
+        from bitfusion.executor import core
+
+        core.warm(job.driver)
+
+    def serve(self, job: Job, data: int, ledger: int) -> int:
+        """Returns how the executor says it ended: 0 in good order."""
+        from bitfusion.executor import core
+
+        return core.serve(
+            data, driver=job.driver, devices=job.devices, ledger_fd=ledger, slot=job.slot
+        )
 
 
 def pick_user(wanted: str) -> str:

@@ -13,15 +13,16 @@ from collections.abc import Callable
 from bitfusion import log
 from bitfusion.server import nursery
 from bitfusion.server.loop import READ, WRITE, Loop
-from bitfusion.server.nursery import Job, WorkerMain
+from bitfusion.server.nursery import Job, Worker
 
 Ended = Callable[[int, str], None]  # worker's number, how
 
 
 class Workers:
-    def __init__(self, loop: Loop, main: WorkerMain, ended: Ended) -> None:
+    def __init__(self, loop: Loop, worker: Worker, ended: Ended) -> None:
         self._loop = loop
-        self._main = main
+        self._worker = worker
+        self._spares: dict[str, object] = {}
         self._ended = ended
         self._orders: deque[tuple[bytes, list[int]]] = deque()
         self._alive: dict[int, int] = {}  # number -> pid, 0 while it starts
@@ -29,13 +30,21 @@ class Workers:
         self._start_nursery()
 
     def _start_nursery(self) -> None:
-        self.pid, self._socket = nursery.start(self._main)
+        self.pid, self._socket = nursery.start(self._worker)
         self._loop.watch(self._socket.fileno(), READ, self._ready)
+        if self._spares:
+            self._order(self._spares, [])
 
-    def start(self, number: int, job: Job, data: socket.socket, ledger: int) -> None:
+    def keep_spares(self, count: int, job: Job) -> None:
+        """Keep so many workers ready for jobs like this one."""
+        self._spares = {"order": "spares", "count": count, "job": job}
+        self._order(self._spares, [])
+
+    def start(self, number: int, job: Job, data: socket.socket, ledger: int, cold: bool) -> None:
+        """cold: not a spare, because the program sets what a driver reads only at its start."""
         self._alive[number] = 0
         fds = [data.fileno()] + ([ledger] if ledger >= 0 else [])
-        self._order({"order": "start", "worker": number, "job": job}, fds)
+        self._order({"order": "start", "worker": number, "job": job, "cold": cold}, fds)
 
     def signal(self, number: int, signal_number: int) -> None:
         self._order({"order": "signal", "worker": number, "signal": signal_number}, [])

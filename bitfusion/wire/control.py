@@ -76,7 +76,8 @@ def unpack_ticket(line: bytes) -> Optional[str]:
 BROKER_MAGIC = b"BFBROKR\0"
 BROKER_VERSION = 1
 BROKER_CONNECT = 1
-BROKER_REQUEST = struct.Struct("<8sIIII")  # magic, version, operation, pid, zero
+BROKER_REQUEST = struct.Struct("<8sIIII")  # magic, version, operation, pid, flags
+BROKER_COLD = 1  # flag: the program's environment matters to a driver's start, so no spare worker
 BROKER_ANSWER = struct.Struct(
     "<8sIiII"
 )  # magic, version, CUresult, transport, size of the text that follows
@@ -85,14 +86,14 @@ CUDA_SUCCESS = 0
 CUDA_ERROR_SYSTEM_NOT_READY = 802
 
 
-def unpack_broker_request(data: bytes) -> int:
-    """The pid in a request; ValueError when it is not one."""
-    magic, version, operation, pid, _zero = BROKER_REQUEST.unpack(data)
+def unpack_broker_request(data: bytes) -> tuple[int, int]:
+    """pid and flags of a request; ValueError when it is not one."""
+    magic, version, operation, pid, flags = BROKER_REQUEST.unpack(data)
     if magic != BROKER_MAGIC:
         raise ValueError("not a request to the broker")
     if version != BROKER_VERSION or operation != BROKER_CONNECT:
         raise ValueError(f"the library speaks version {version} of the broker's protocol, not 1")
-    return int(pid)
+    return int(pid), int(flags)
 
 
 def pack_broker_answer(status: int, transport: int, text: str) -> bytes:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bitfusion run` with a worker in Python: everything real but the C libraries.
 
-usage: harness.py [run's words]; environment: HARNESS_WORKER names a function of this file.
+usage: harness.py [run's words]; environment: HARNESS_WORKER names one of WORKERS.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -18,35 +19,56 @@ from bitfusion import cli, errors  # noqa: E402
 from bitfusion.server.nursery import Job  # noqa: E402
 
 
-def echo(job: Job, data: int, ledger: int) -> int:
+class Echo:
     """Says which session it serves, then gives back what it gets until the client goes."""
-    with socket.socket(fileno=data) as sock:
+
+    warmed = ""
+
+    def load(self) -> None: ...
+
+    def settle(self, job: Job) -> None: ...
+
+    def warm(self, job: Job) -> None:
+        self.warmed = "warm"
+
+    def serve(self, job: Job, data: int, ledger: int) -> int:
+        with socket.socket(fileno=data) as sock:
+            sock.sendall(f"{job.session} {os.getpid()}\n".encode())
+            while True:
+                received = sock.recv(65536)
+                if not received:
+                    return 0
+                if received.startswith(b"crash"):
+                    os.abort()
+                sock.sendall(self.warmed.encode() if received == b"warm?" else received)
+
+
+class Stubborn(Echo):
+    """Ignores its client's end and SIGTERM, as a driver in the middle of a kernel may."""
+
+    def serve(self, job: Job, data: int, ledger: int) -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sock = socket.socket(fileno=data)
         sock.sendall(f"{job.session} {os.getpid()}\n".encode())
         while True:
-            received = sock.recv(65536)
-            if not received:
-                return 0
-            if received.startswith(b"crash"):
-                os.abort()
-            sock.sendall(received)
+            time.sleep(60)
 
 
-def stubborn(job: Job, data: int, ledger: int) -> int:
-    """Ignores its client's end and SIGTERM, as a driver in the middle of a kernel may."""
-    import signal
+class ColdOnly(Echo):
+    """Its driver cannot be warmed."""
 
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sock = socket.socket(fileno=data)
-    sock.sendall(f"{job.session} {os.getpid()}\n".encode())
-    while True:
-        time.sleep(60)
+    def warm(self, job: Job) -> None:
+        os.abort()
+
+
+WORKERS: dict[str, type[Echo]] = {"echo": Echo, "stubborn": Stubborn, "coldonly": ColdOnly}
 
 
 def main() -> None:
     from bitfusion.commands import run
     from bitfusion.options import parse
 
-    worker = {"echo": echo, "stubborn": stubborn}[os.environ.get("HARNESS_WORKER", "echo")]
+    worker = WORKERS[os.environ.get("HARNESS_WORKER", "echo")]()
     try:
         status = run.run(parse("run", run.OPTIONS, sys.argv[1:]), worker, ledgers=False)
     except errors.BitfusionError as error:

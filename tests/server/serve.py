@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server for the network whose workers are Python functions of tests/client/harness.py.
+"""A server for the network whose workers are in Python, from tests/client/harness.py.
 
 usage: serve.py WORKER GPUS MEMORY_MIB; prints its control port and its data port.
 """
@@ -24,7 +24,7 @@ from bitfusion.server import public  # noqa: E402
 
 
 def main() -> None:
-    worker = {"echo": harness.echo, "stubborn": harness.stubborn}[sys.argv[1]]
+    worker = harness.WORKERS[sys.argv[1]]()
     gpus = tuple(
         Gpu("Test GPU", int(sys.argv[3]) << 20, f"gpu-{i}") for i in range(int(sys.argv[2]))
     )

@@ -327,6 +327,43 @@ def test_a_killed_nursery_is_replaced(server: Server) -> None:
     assert stream.recv(9) == b"z"
 
 
+def ask_warm(session: control.Session, cold: bool) -> bytes:
+    stream, _transport = session.open_data(os.getpid(), cold)
+    fake_proxy.hello(stream)
+    stream.sendall(b"warm?")
+    stream.settimeout(0.3)
+    try:
+        return stream.recv(9)
+    except TimeoutError:
+        return b""
+
+
+def test_spares_are_used_and_replaced(server: Server) -> None:
+    session = server.claim()
+    assert wait_for(lambda: len(server.processes()) == 3)
+    for _ in range(3):
+        assert ask_warm(session, False) == b"warm"
+        assert wait_for(lambda: len(server.processes()) >= 3)
+        time.sleep(0.05)
+    assert ask_warm(session, True) == b""
+
+
+@pytest.mark.parametrize("server", [("coldonly", 1, 1000)], indirect=True)
+def test_a_driver_that_cannot_be_warmed_is_not_tried_for_ever(server: Server) -> None:
+    session = server.claim()
+    time.sleep(0.3)
+    assert len(server.processes()) == 2
+    assert ask_warm(session, False) == b""
+
+
+def test_a_killed_spare_is_replaced(server: Server) -> None:
+    assert wait_for(lambda: len(server.processes()) == 3)
+    spare = max(server.processes())
+    os.kill(spare, signal.SIGKILL)
+    assert wait_for(lambda: len(server.processes()) == 3 and spare not in server.processes())
+    connect(server.claim())
+
+
 def test_a_killed_server_takes_its_workers_along(server: Server) -> None:
     session = server.claim()
     stream, _pid = connect(session)
@@ -361,7 +398,7 @@ def test_random_kills_leak_nothing(server: Server) -> None:
     for session, _streams in open_sessions:
         session.channel.close()
     assert wait_for(lambda: server.free() == [1000, 1000])
-    assert wait_for(lambda: len(server.processes()) == 2)  # server and nursery
+    assert wait_for(lambda: len(server.processes()) == 3)  # server, nursery, spare
 
 
 def test_two_servers_of_one_address_are_refused(server: Server) -> None:
