@@ -34,9 +34,12 @@ CUresult arena_create(struct arena **result, const struct device *device)
 	int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 	if (!arena || !all)
 		goto fail;
-	void *base = mmap((void *)wanted, size, protection, flags | MAP_FIXED_NOREPLACE, -1, 0);
-	if (base == MAP_FAILED) /* under a sanitizer those addresses are not to be had */
-		base = mmap(NULL, size, protection, flags, -1, 0);
+	void *base = MAP_FAILED;
+#ifndef __SANITIZE_THREAD__ /* which keeps these addresses to itself */
+	base = mmap((void *)wanted, size, protection, flags | MAP_FIXED_NOREPLACE, -1, 0);
+#endif
+	if (base == MAP_FAILED)
+		base = mmap((void *)wanted, size, protection, flags, -1, 0);
 	if (base == MAP_FAILED)
 		goto fail;
 	madvise(base, size, MADV_DONTDUMP);

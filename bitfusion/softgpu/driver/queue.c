@@ -9,8 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-enum { MAX_EXECUTORS = 128 };
+enum { MAX_EXECUTORS = 128, SPIN_NS = 20000 };
 
 pthread_mutex_t queue_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -156,8 +157,10 @@ static void finish(struct stream *stream, struct work *work)
 	if (!stream->head)
 		stream->tail = NULL;
 	stream->completed++;
-	if (stream->sleepers)
+	if (stream->completed >= stream->wanted) {
+		stream->wanted = UINT64_MAX;
 		pthread_cond_broadcast(&stream->progressed);
+	}
 	struct stream *waiter = stream->waiters;
 	stream->waiters = NULL;
 	while (waiter) {
@@ -247,8 +250,24 @@ static int may_help(const struct stream *stream)
 	return kind != WORK_HOST && kind != WORK_WAIT_VALUE && kind != WORK_GRAPH;
 }
 
+/* Work is often done before a thread could go to sleep and be woken again. */
+static void spin(struct stream *stream, uint64_t position)
+{
+	static int processors;
+	if (!processors)
+		processors = (int)sysconf(_SC_NPROCESSORS_ONLN);
+	if (processors < 2)
+		return;
+	pthread_mutex_unlock(&queue_lock);
+	uint64_t end = queue_now_ns() + SPIN_NS;
+	while (stream->completed < position && queue_now_ns() < end)
+		;
+	pthread_mutex_lock(&queue_lock);
+}
+
 void queue_wait_locked(struct stream *stream, uint64_t position)
 {
+	int spun = 0;
 	stream->references++;
 	while (stream->completed < position) {
 		if (may_help(stream)) {
@@ -256,13 +275,17 @@ void queue_wait_locked(struct stream *stream, uint64_t position)
 			run_first(stream);
 			continue;
 		}
+		if (!spun++) {
+			spin(stream, position);
+			continue;
+		}
 		if (stream->state == STREAM_READY && executors.idle == 0 && executors.total < MAX_EXECUTORS)
 			spawn(); /* its submitter meant to run it, or no thread could be had then */
 		else if (stream->state == STREAM_READY)
 			pthread_cond_signal(&executors.work);
-		stream->sleepers++;
+		if (position < stream->wanted)
+			stream->wanted = position;
 		pthread_cond_wait(&stream->progressed, &queue_lock);
-		stream->sleepers--;
 	}
 	stream_unref(stream);
 }

@@ -116,7 +116,7 @@ struct stream {
 	enum stream_state state;
 	struct stream *next_ready;
 	struct stream *waiters, *next_waiter; /* streams whose first work waits for this one */
-	int sleepers;
+	uint64_t wanted; /* the nearest position that a sleeping thread waits for */
 	pthread_cond_t progressed;
 	struct capture *capture;
 	struct node **frontier; /* in a capture: what the next node depends on */

@@ -18,6 +18,7 @@ CUresult stream_create(struct stream **result, struct context *context, unsigned
 	stream->flags = flags;
 	stream->priority = priority;
 	stream->references = 1;
+	stream->wanted = UINT64_MAX;
 	pthread_cond_init(&stream->progressed, NULL);
 	pthread_mutex_lock(&queue_lock);
 	stream->next_in_context = context->streams;
