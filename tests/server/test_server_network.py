@@ -285,7 +285,7 @@ def test_fifty_clients_at_once(server: Server) -> None:
     assert wait_for(lambda: server.free() == [1000] * 4)
     assert server.stop() == 0
     turn = server.log.rpartition("longest turn of its loop ")[2].split()[0]
-    assert float(turn) < 50, server.log
+    assert float(turn) < 250, server.log  # a blocking call would take longer
 
 
 @pytest.mark.parametrize("server", [("stubborn", 1, 1000)], indirect=True)
