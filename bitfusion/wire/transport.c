@@ -129,6 +129,8 @@ ssize_t bf_transport_receive(struct bf_transport *transport, void *data, size_t 
 			until = now + (uint64_t)transport->spin_us * 1000;
 		if (now >= until && wait_for(transport->fd, POLLIN))
 			return -1;
+		/* On a busy machine the peer may be waiting for this very CPU. */
+		sched_yield();
 	}
 }
 
