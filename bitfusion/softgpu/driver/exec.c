@@ -3,6 +3,7 @@
  * Instances of graphs, and launching them.
  */
 #include "graph.h"
+#include "node.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -110,6 +110,7 @@ struct pool {
 	uint64_t release_threshold, used, high;
 	int reuse[3];
 };
+CUresult pool_take(struct pool *pool, struct context *context, uint64_t size, uint64_t *address);
 CUresult pool_free_now(uint64_t address);
 CUresult pool_defaults(struct device *device);
 

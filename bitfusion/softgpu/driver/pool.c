@@ -4,6 +4,7 @@
  * again when the stream gets to the free.
  */
 #include "memory.h"
+#include "node.h"
 #include "queue.h"
 
 #include <string.h>
@@ -195,7 +196,7 @@ EXPORT CUresult cuMemPoolGetAccess(CUmemAccess_flags *flags, CUmemoryPool memPoo
 
 /* ------------------------------------------------------------------ allocations */
 
-static CUresult take(struct pool *pool, struct context *context, uint64_t size, uint64_t *address)
+CUresult pool_take(struct pool *pool, struct context *context, uint64_t size, uint64_t *address)
 {
 	CUresult result = arena_allocate(pool->device, size, RANGE_POOL, context, pool, address);
 	if (result == CUDA_ERROR_OUT_OF_MEMORY) { /* frees that are queued may make room */
@@ -223,6 +224,15 @@ CUresult pool_free_now(uint64_t address)
 	return arena_free(address, RANGE_POOL);
 }
 
+/* Becomes an allocation node: the address is chosen now and stays for all launches. */
+static CUresult capture_allocation(struct stream *stream, struct pool *pool, uint64_t size, CUdeviceptr *result)
+{
+	struct work *work;
+	TRY(make_allocation(pool->device, stream->context, size, &work));
+	*result = work->memory.address;
+	return submit(stream, work, 0);
+}
+
 static CUresult allocate(CUdeviceptr *dptr, size_t size, CUmemoryPool handle, CUstream stream_handle)
 {
 	struct context *context;
@@ -231,10 +241,10 @@ static CUresult allocate(CUdeviceptr *dptr, size_t size, CUmemoryPool handle, CU
 	struct pool *pool = handle ? get(handle) : context->device->current_pool;
 	if (!dptr || !size || !pool)
 		return CUDA_ERROR_INVALID_VALUE;
-	if (stream->capture)
-		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	uint64_t address;
-	TRY(take(pool, context, size, &address));
+	if (stream->capture)
+		return capture_allocation(stream, pool, size, dptr);
+	TRY(pool_take(pool, context, size, &address));
 	*dptr = address;
 	return CUDA_SUCCESS;
 }
@@ -261,9 +271,9 @@ EXPORT CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
 		TRY(stream_synchronize(stream));
 		return cuMemFree_v2(dptr);
 	}
-	if (range.kind != RANGE_POOL || stream->capture)
-		return stream->capture ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : CUDA_ERROR_INVALID_VALUE;
-	struct work *work = work_new(WORK_FREE, 0);
+	if (range.kind != RANGE_POOL)
+		return CUDA_ERROR_INVALID_VALUE;
+	struct work *work = work_new(stream->capture ? WORK_RELEASE : WORK_FREE, 0);
 	if (!work)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	work->memory.address = dptr;

@@ -5,6 +5,7 @@
 #include "queue.h"
 #include "memory.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -261,7 +262,7 @@ static void spin(struct stream *stream, uint64_t position)
 	pthread_mutex_unlock(&queue_lock);
 	uint64_t end = queue_now_ns() + SPIN_NS;
 	while (stream->completed < position && queue_now_ns() < end)
-		;
+		sched_yield(); /* on a busy machine the other side needs the processor */
 	pthread_mutex_lock(&queue_lock);
 }
 
