@@ -36,6 +36,7 @@ struct bf_pending {
 	struct bf_pending *next;
 	struct bf_marker *marker; /* completed: all of it has arrived in the buffers */
 	uint32_t request, context;
+	CUresult status; /* of enqueueing it */
 	unsigned count;
 	struct held held[];
 };
@@ -259,8 +260,9 @@ void bf_copy_deliver(struct bf_session *session)
 		*link = pending->next;
 		if (!*link)
 			session->pending_tail = link;
+		finish_pending(session, pending, pending->status ? pending->status : status);
+		/* not sooner: who sees none pending may reply at once */
 		atomic_fetch_sub(&session->pending_count, 1);
-		finish_pending(session, pending, status);
 	}
 	pthread_mutex_unlock(&session->pending_lock);
 }
@@ -325,38 +327,25 @@ static void watch_pending(struct bf_session *session, struct bf_pending *pending
 		free(deliver);
 }
 
-static void give_all(struct bf_session *session, struct bf_pending *pending)
-{
-	for (unsigned i = 0; i < pending->count; i++)
-		bf_staging_give(session, pending->held[i].slot);
-	pending->count = 0;
-}
-
-/* Enqueues all pieces. Even after a failure earlier ones may be on their way into our buffers. */
+/* Enqueues all pieces. Those before one that fails may be on their way into our buffers. */
 static CUresult enqueue_download(struct bf_session *session, const struct transfer *transfer,
 				 struct bf_pending *pending)
 {
 	struct piece piece = {0};
-	CUresult status = CUDA_SUCCESS;
-	while (piece.offset < transfer->total && status == CUDA_SUCCESS) {
+	while (piece.offset < transfer->total) {
 		next_piece(transfer, &piece);
 		struct bf_slot *slot = bf_staging_take(session, piece.size);
-		if (!slot) {
-			status = CUDA_ERROR_OUT_OF_MEMORY;
-			break;
-		}
-		status = copy_piece(session, transfer, &piece, slot->data, true);
-		if (status == CUDA_SUCCESS)
-			pending->held[pending->count++] = (struct held){slot, piece.offset, piece.size};
-		else
+		if (!slot)
+			return CUDA_ERROR_OUT_OF_MEMORY;
+		CUresult status = copy_piece(session, transfer, &piece, slot->data, true);
+		if (status != CUDA_SUCCESS) {
 			bf_staging_give(session, slot);
+			return status;
+		}
+		pending->held[pending->count++] = (struct held){slot, piece.offset, piece.size};
 		advance(transfer, &piece);
 	}
-	if (status != CUDA_SUCCESS && pending->count)
-		session->driver->cuStreamSynchronize(transfer->stream);
-	if (status != CUDA_SUCCESS)
-		give_all(session, pending);
-	return status;
+	return CUDA_SUCCESS;
 }
 
 static unsigned count_pieces(const struct transfer *transfer)
@@ -372,14 +361,22 @@ static unsigned count_pieces(const struct transfer *transfer)
 
 static CUresult mark(struct bf_session *session, struct bf_pending *pending, CUstream stream)
 {
-	pending->marker = bf_marker_take(session);
-	CUresult status = pending->marker ? session->driver->cuEventRecord(pending->marker->event, stream)
-					  : CUDA_ERROR_OUT_OF_MEMORY;
-	if (status != CUDA_SUCCESS && pending->count)
-		session->driver->cuStreamSynchronize(stream);
-	if (status != CUDA_SUCCESS)
-		give_all(session, pending);
-	return status;
+	CUresult status;
+	pending->marker = bf_marker_take(session, &status);
+	return pending->marker ? session->driver->cuEventRecord(pending->marker->event, stream) : status;
+}
+
+/* True when the copy is complete, or waiting for it here is allowed and has been done. */
+static bool complete_now(struct bf_session *session, const struct bf_command *command, CUstream stream,
+			 CUresult *status)
+{
+	CUresult arrived = bf_wait_briefly(session, stream);
+	if (arrived == CUDA_ERROR_NOT_READY && bf_may_block(session, command))
+		arrived = session->driver->cuStreamSynchronize(stream);
+	if (arrived == CUDA_ERROR_NOT_READY)
+		return false;
+	*status = arrived;
+	return true;
 }
 
 static void download(struct bf_session *session, const struct bf_command *command,
@@ -395,25 +392,21 @@ static void download(struct bf_session *session, const struct bf_command *comman
 	}
 	pending->request = command->request;
 	pending->context = command->context;
-	CUresult status = enqueue_download(session, transfer, pending);
-	bool alone = bf_may_block(session, command);
-	if (status == CUDA_SUCCESS && !async) {
-		status = bf_wait_briefly(session, transfer->stream);
-		if (status == CUDA_ERROR_NOT_READY && alone)
-			status = session->driver->cuStreamSynchronize(transfer->stream);
-		if (status != CUDA_ERROR_NOT_READY) {
-			bf_settle(session);
-			finish_pending(session, pending, status);
-			return;
-		}
-		status = CUDA_SUCCESS;
+	pending->status = enqueue_download(session, transfer, pending);
+	if (!pending->count || (!async && pending->status == CUDA_SUCCESS &&
+				complete_now(session, command, transfer->stream, &pending->status))) {
+		bf_settle(session);
+		finish_pending(session, pending, pending->status);
+		return;
 	}
-	if (status == CUDA_SUCCESS)
-		status = mark(session, pending, transfer->stream);
-	if (status == CUDA_SUCCESS)
+	CUresult status = mark(session, pending, transfer->stream);
+	if (status == CUDA_SUCCESS) {
 		watch_pending(session, pending, async);
-	else
-		finish_pending(session, pending, status);
+		return;
+	}
+	/* nothing tells when the driver is done with the buffers, so nobody else may have them: they are lost */
+	pending->count = 0;
+	finish_pending(session, pending, status);
 }
 
 /* ------------------------------------------------------------------ pumping what is too large for that */
@@ -447,10 +440,9 @@ static CUresult start_held(struct bf_session *session, const struct transfer *tr
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	*held = (struct held){slot, piece->offset, piece->size};
 	CUresult status = copy_piece(session, transfer, piece, slot->data, true);
-	slot->marker = status == CUDA_SUCCESS ? bf_marker_take(session) : NULL;
-	if (status == CUDA_SUCCESS)
-		status = slot->marker ? session->driver->cuEventRecord(slot->marker->event, transfer->stream)
-				      : CUDA_ERROR_OUT_OF_MEMORY;
+	slot->marker = status == CUDA_SUCCESS ? bf_marker_take(session, &status) : NULL;
+	if (slot->marker)
+		status = session->driver->cuEventRecord(slot->marker->event, transfer->stream);
 	if (status != CUDA_SUCCESS) {
 		session->driver->cuStreamSynchronize(transfer->stream);
 		if (slot->marker)

@@ -164,7 +164,7 @@ struct bf_marker {
 	CUevent event;
 	uint32_t context, generation;
 };
-struct bf_marker *bf_marker_take(struct bf_session *session);
+struct bf_marker *bf_marker_take(struct bf_session *session, CUresult *status);
 void bf_marker_give(struct bf_session *session, struct bf_marker *marker);
 
 struct bf_slot {

@@ -27,10 +27,11 @@ CUresult bf_stream_order(struct bf_session *session, uint64_t number, uint64_t s
 	if (session->captures && session->driver->cuStreamIsCapturing(later, &capturing) == CUDA_SUCCESS &&
 	    capturing != CU_STREAM_CAPTURE_STATUS_NONE)
 		return CUDA_SUCCESS;
-	struct bf_marker *marker = bf_marker_take(session);
+	CUresult status;
+	struct bf_marker *marker = bf_marker_take(session, &status);
 	if (!marker)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	CUresult status = session->driver->cuEventRecord(marker->event, session->synced_stream);
+		return status;
+	status = session->driver->cuEventRecord(marker->event, session->synced_stream);
 	if (status == CUDA_SUCCESS)
 		status = session->driver->cuStreamWaitEvent(later, marker->event, 0);
 	bf_marker_give(session, marker);

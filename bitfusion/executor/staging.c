@@ -23,8 +23,9 @@ void bf_staging_init(struct bf_session *session)
 
 /* ------------------------------------------------------------------ markers */
 
-struct bf_marker *bf_marker_take(struct bf_session *session)
+struct bf_marker *bf_marker_take(struct bf_session *session, CUresult *status)
 {
+	*status = CUDA_SUCCESS;
 	struct bf_staging *staging = &session->staging;
 	uint32_t generation = atomic_load(&session->context_generation);
 	pthread_mutex_lock(&staging->lock);
@@ -40,10 +41,9 @@ struct bf_marker *bf_marker_take(struct bf_session *session)
 	if (marker)
 		return marker;
 	marker = calloc(1, sizeof(*marker));
-	if (!marker)
-		return NULL;
 	unsigned flags = CU_EVENT_DISABLE_TIMING | CU_EVENT_BLOCKING_SYNC;
-	if (session->driver->cuEventCreate(&marker->event, flags) != CUDA_SUCCESS) {
+	*status = marker ? session->driver->cuEventCreate(&marker->event, flags) : CUDA_ERROR_OUT_OF_MEMORY;
+	if (*status != CUDA_SUCCESS) {
 		free(marker);
 		return NULL;
 	}
@@ -196,15 +196,10 @@ void bf_staging_relieve(struct bf_session *session)
 void bf_staging_retire(struct bf_session *session, struct bf_slot *slot, CUstream stream)
 {
 	struct bf_staging *staging = &session->staging;
-	slot->marker = bf_marker_take(session);
-	if (!slot->marker || session->driver->cuEventRecord(slot->marker->event, stream) != CUDA_SUCCESS) {
-		if (slot->marker)
-			bf_marker_give(session, slot->marker);
-		slot->marker = NULL;
-		session->driver->cuStreamSynchronize(stream);
-		bf_staging_give(session, slot);
-		return;
-	}
+	CUresult status;
+	slot->marker = bf_marker_take(session, &status);
+	if (!slot->marker || session->driver->cuEventRecord(slot->marker->event, stream) != CUDA_SUCCESS)
+		return; /* nothing tells when the driver has read the buffer: it is lost */
 	slot->next = NULL;
 	*staging->busy_tail = slot;
 	staging->busy_tail = &slot->next;

@@ -5,6 +5,7 @@
  */
 #include "core.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -128,6 +129,7 @@ static CUresult poll_briefly(struct bf_session *session, const struct polled *po
 		}
 		if (look && bf_input_more(session, false) != 0)
 			return status;
+		sched_yield(); /* a driver on the CPU needs the cores that we poll on */
 	} while (bf_now_ns() < until);
 	return status;
 }
@@ -187,7 +189,7 @@ static void wait_elsewhere(struct bf_session *session, struct bf_frame *frame, e
 	if (status == CUDA_SUCCESS && kind == BF_WAIT_STREAM)
 		status = bf_context_ensure(session, context);
 	if (status == CUDA_SUCCESS && kind == BF_WAIT_STREAM) {
-		wait->marker = bf_marker_take(session);
+		wait->marker = bf_marker_take(session, &status);
 		if (wait->marker)
 			status = session->driver->cuEventRecord(wait->marker->event,
 								(CUstream)(uintptr_t)frame->argument[0]);

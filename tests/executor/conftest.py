@@ -65,10 +65,12 @@ def tsan_program() -> Path:
     return _program("serve_tsan", "-fsanitize=thread")
 
 
+# Reports go to files: a worker's standard error belongs to its client.
+REPORT = OUT / "report"
 SANE = {
-    "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=99",
-    "UBSAN_OPTIONS": "print_stacktrace=1",
-    "TSAN_OPTIONS": "exitcode=98",
+    "ASAN_OPTIONS": f"detect_leaks=0:exitcode=99:log_path={REPORT}",
+    "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={REPORT}",
+    "TSAN_OPTIONS": f"exitcode=98:log_path={REPORT}",
 }
 
 
@@ -86,6 +88,10 @@ def serve(asan_program: Path, fake_driver: Path) -> Iterator[Callable[..., Worke
             assert worker.client.hello() == (0, "")
         return worker
 
+    for old in OUT.glob("report.*"):
+        old.unlink()
     yield start
     for worker in workers:
         worker.__exit__()
+    reports = [path.read_text(errors="replace") for path in OUT.glob("report.*")]
+    assert not reports, reports[0]

@@ -62,6 +62,7 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct context primary[DEVICES];
 static __thread struct context *current;
 static _Atomic int sticky, calls;
+static unsigned busy; /* operations of all streams */
 static int fail_at, fail_with;
 
 static struct memory {
@@ -187,6 +188,7 @@ static void *stream_thread(void *argument)
 		if (!stream->first)
 			stream->last = &stream->first;
 		stream->busy--;
+		busy--;
 		free(work->owned);
 		free(work);
 		pthread_cond_broadcast(&changed);
@@ -225,6 +227,7 @@ static void add_locked(struct stream *stream, struct work work)
 	*stream->last = copy;
 	stream->last = &copy->next;
 	stream->busy++;
+	busy++;
 	pthread_cond_broadcast(&changed);
 }
 
@@ -407,6 +410,8 @@ CUresult cuMemFree_v2(CUdeviceptr address)
 	if (!address)
 		return CUDA_SUCCESS;
 	pthread_mutex_lock(&lock);
+	while (busy) /* like a real one, it waits for whatever may still use the memory */
+		pthread_cond_wait(&changed, &lock);
 	struct memory **link = find(address, 0), *gone = link ? *link : NULL;
 	if (gone && (CUdeviceptr)(uintptr_t)gone->at == address) {
 		*link = gone->next;
@@ -498,6 +503,10 @@ CUresult cuMemcpy3DAsync_v2(const CUDA_MEMCPY3D_v2 *c, CUstream stream)
 {
 	ENTER();
 	NEED_CONTEXT();
+	size_t rows = c->Depth * c->Height;
+	if ((c->dstMemoryType == CU_MEMORYTYPE_DEVICE && !valid(c->dstDevice, rows * c->dstPitch)) ||
+	    (c->srcMemoryType == CU_MEMORYTYPE_DEVICE && !valid(c->srcDevice, rows * c->srcPitch)))
+		return CUDA_ERROR_INVALID_VALUE;
 	wait_for(stream_of(stream));
 	uint8_t *to = c->dstMemoryType == CU_MEMORYTYPE_HOST ? c->dstHost : (uint8_t *)(uintptr_t)c->dstDevice;
 	const uint8_t *from =
