@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(default)
+
 /* ------------------------------------------------------------------ what kernels may touch */
 
 /* The address ranges of one device (or process): every global or generic access is checked against it.
@@ -53,6 +55,10 @@ struct sg_kernel {
 	uint32_t required_cluster[3];
 	int ptx_version, target;  /* 90 for 9.0, 75 for sm_75 */
 };
+
+unsigned sg_image_kernel_count(const struct sg_image *image);
+const struct sg_kernel *sg_image_kernel(const struct sg_image *image, unsigned index); /* same index in every module of it */
+uint64_t sg_image_version(void); /* SG_IMAGE_VERSION: what sg_image_parse accepts */
 
 /* An image placed in device memory: globals have addresses and their initial bytes, code is relocated. */
 struct sg_module;
@@ -104,5 +110,7 @@ struct sg_limits {
 };
 unsigned sg_occupancy(const struct sg_kernel *kernel, const struct sg_limits *limits, uint32_t block_threads,
 		      uint64_t dynamic_shared);
+
+#pragma GCC visibility pop
 
 #endif

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A block is one piece of memory that is used again for the next block of the launch.
+ */
+#include <stdlib.h>
+
+#include "internal.h"
+
+static size_t aligned(size_t size)
+{
+	return (size + 63) & ~(size_t)63;
+}
+
+static size_t frame_bytes(const struct sg_run *run)
+{
+	return aligned(sizeof(struct sg_frame) + run->function->register_bytes);
+}
+
+static size_t warp_bytes(const struct sg_run *run)
+{
+	return frame_bytes(run) + aligned(sizeof(uint32_t) * SG_WARP_SPECIALS * SG_LANES) + aligned((size_t)run->local_size * SG_LANES);
+}
+
+size_t sg_block_bytes(const struct sg_run *run)
+{
+	return aligned(sizeof(struct sg_block)) + aligned(run->warp_count * sizeof(struct sg_warp)) + aligned(run->shared_size) +
+	       aligned(sizeof(uint32_t) * SG_BLOCK_SPECIALS * SG_LANES) + run->warp_count * warp_bytes(run);
+}
+
+static void broadcast(struct sg_block *block, int which, uint32_t value)
+{
+	uint32_t *to = (uint32_t *)block->specials + which * SG_LANES;
+
+	for (int l = 0; l < SG_LANES; l++)
+		to[l] = value;
+}
+
+static void set_specials(struct sg_block *block)
+{
+	const struct sg_run *run = block->run;
+	const struct sg_launch *launch = run->launch;
+
+	for (int k = 0; k < 3; k++) {
+		const uint32_t cluster = launch->cluster[k] ? launch->cluster[k] : 1;
+
+		broadcast(block, SG_NTID_X + k, launch->block[k]);
+		broadcast(block, SG_NCTAID_X + k, launch->grid[k]);
+		broadcast(block, SG_NCLUSTERID_X + k, launch->grid[k] / cluster);
+		broadcast(block, SG_CLUSTER_NCTAID_X + k, cluster);
+	}
+	broadcast(block, SG_CLUSTER_NCTARANK,
+		  (launch->cluster[0] ? launch->cluster[0] : 1) * (launch->cluster[1] ? launch->cluster[1] : 1) *
+			  (launch->cluster[2] ? launch->cluster[2] : 1));
+	broadcast(block, SG_EXPLICIT_CLUSTER, launch->cluster[0] != 0);
+	broadcast(block, SG_ENVREG1, (uint32_t)(run->workspace >> 32));
+	broadcast(block, SG_ENVREG2, (uint32_t)run->workspace);
+	broadcast(block, SG_DYNAMIC_SMEM, launch->dynamic_shared);
+	broadcast(block, SG_TOTAL_SMEM, run->shared_size);
+	broadcast(block, SG_NWARPID, 64);
+	broadcast(block, SG_NSMID, 1);
+	broadcast(block, SG_GRIDID, (uint32_t)atomic_load(&launch->context->grid));
+}
+
+static void make_warp(struct sg_block *block, struct sg_warp *w, uint32_t index, char *memory)
+{
+	const struct sg_run *run = block->run;
+	const uint32_t *size = run->launch->block;
+	uint32_t *tid;
+
+	*w = (struct sg_warp){.block = block, .index = index, .root = (struct sg_frame *)memory, .local_size = run->local_size};
+	memset(w->root, 0, frame_bytes(run));
+	w->root->function = run->function;
+	w->root->register_bytes = run->function->register_bytes;
+	*(uint32_t *)w->root->registers = SG_ALL;
+	memory += frame_bytes(run);
+	tid = (uint32_t *)memory;
+	for (uint32_t l = 0; l < SG_LANES; l++) {
+		const uint32_t number = index * SG_LANES + l;
+
+		tid[SG_TID_X * SG_LANES + l] = number % size[0];
+		tid[SG_TID_Y * SG_LANES + l] = number / size[0] % size[1];
+		tid[SG_TID_Z * SG_LANES + l] = number / size[0] / size[1];
+		tid[SG_WARPID * SG_LANES + l] = index;
+	}
+	w->local = memory + aligned(sizeof(uint32_t) * SG_WARP_SPECIALS * SG_LANES);
+	w->base[SG_AREA_CONSTANTS] = run->launch->module->constants;
+	w->base[SG_AREA_WARP] = (char *)tid;
+	w->base[SG_AREA_BLOCK] = block->specials;
+}
+
+struct sg_block *sg_block_new(struct sg_run *run)
+{
+	const size_t size = sg_block_bytes(run);
+	struct sg_block *block;
+	char *at;
+
+	if (posix_memalign((void **)&block, 256, size))
+		return NULL;
+	*block = (struct sg_block){.run = run, .warp_count = run->warp_count, .shared_size = run->shared_size};
+	at = (char *)block + aligned(sizeof(*block));
+	block->warps = (struct sg_warp *)at;
+	at += aligned(run->warp_count * sizeof(struct sg_warp));
+	block->shared = at;
+	memset(block->shared, 0, run->shared_size);
+	at += aligned(run->shared_size);
+	block->specials = at;
+	at += aligned(sizeof(uint32_t) * SG_BLOCK_SPECIALS * SG_LANES);
+	memset(block->specials, 0, (size_t)(at - block->specials));
+	set_specials(block);
+	for (uint32_t k = 0; k < run->warp_count; k++, at += warp_bytes(run))
+		make_warp(block, &block->warps[k], k, at);
+	return block;
+}
+
+void sg_block_free(struct sg_block *block)
+{
+	if (!block)
+		return;
+	for (uint32_t k = 0; k < block->warp_count; k++) {
+		for (struct sg_frame *frame = block->warps[k].all_frames, *next; frame; frame = next) {
+			next = frame->next_all;
+			free(frame);
+		}
+	}
+	free(block);
+}
+
+static void place_in_cluster(struct sg_block *block)
+{
+	const uint32_t *cluster = block->run->launch->cluster;
+	uint32_t rank = 0, stride = 1;
+
+	if (!cluster[0])
+		return;
+	for (int k = 0; k < 3; k++) {
+		const uint32_t size = cluster[k] ? cluster[k] : 1;
+
+		broadcast(block, SG_CLUSTERID_X + k, block->index[k] / size);
+		broadcast(block, SG_CLUSTER_CTAID_X + k, block->index[k] % size);
+		rank += block->index[k] % size * stride;
+		stride *= size;
+	}
+	broadcast(block, SG_CLUSTER_CTARANK, rank);
+}
+
+void sg_block_start(struct sg_block *block, uint64_t number)
+{
+	const struct sg_run *run = block->run;
+	const uint32_t *grid = run->launch->grid;
+	const struct sg_op *first = run->image->ops + run->function->first;
+
+	block->index[0] = (uint32_t)(number % grid[0]);
+	block->index[1] = (uint32_t)(number / grid[0] % grid[1]);
+	block->index[2] = (uint32_t)(number / grid[0] / grid[1]);
+	for (int k = 0; k < 3; k++)
+		broadcast(block, SG_CTAID_X + k, block->index[k]);
+	place_in_cluster(block);
+	memset(block->barriers, 0, sizeof(block->barriers));
+	block->open_barriers = 0;
+	block->threads = run->block_threads;
+	block->warps_left = block->warp_count;
+	for (uint32_t k = 0; k < block->warp_count; k++) {
+		struct sg_warp *w = &block->warps[k];
+		const uint32_t left = run->block_threads - k * SG_LANES;
+
+		w->live = left >= SG_LANES ? SG_ALL : (1u << left) - 1;
+		w->root->mask = w->live;
+		w->groups[0] = (struct sg_group){.pc = first, .frame = w->root, .mask = w->live};
+		w->group_count = 1;
+		w->turn = SG_TURN;
+		w->sticky = w->finished = false;
+		w->range_base = w->range_size = 0;
+		w->carry = 0;
+	}
+}
+
+/* Nobody can run: let warps that wait for lanes which wait at a barrier go on without them, else it is a deadlock. */
+static bool break_deadlock(struct sg_block *block)
+{
+	bool freed = false;
+
+	for (uint32_t k = 0; k < block->warp_count; k++) {
+		struct sg_warp *w = &block->warps[k];
+
+		for (uint32_t g = 0; g < w->group_count; g++) {
+			if (w->groups[g].state != SG_WAIT_LANES)
+				continue;
+			w->groups[g].state = SG_READY;
+			w->groups[g].resumed = 1;
+			freed = true;
+		}
+	}
+	for (uint32_t k = 0; k < block->warp_count && !freed; k++) {
+		struct sg_warp *w = &block->warps[k];
+
+		if (!w->group_count)
+			continue;
+		sg_fault(w, w->groups[0].pc, w->groups[0].mask, SG_LAUNCH_TIMEOUT,
+			 "deadlock: these threads wait at a barrier that the others of the block never reach");
+		break;
+	}
+	return freed;
+}
+
+/* One turn for each warp; false: a fault. */
+static bool run_round(struct sg_block *block, bool *yielded)
+{
+	for (uint32_t k = 0; k < block->warp_count; k++) {
+		struct sg_warp *w = &block->warps[k];
+
+		if (w->finished)
+			continue;
+		w->budget = SG_BUDGET;
+		switch (sg_warp_run(w)) {
+		case SG_DONE:
+			w->finished = true;
+			block->warps_left--;
+			break;
+		case SG_YIELDED:
+			*yielded = true;
+			break;
+		case SG_FAULTED:
+			return false;
+		case SG_BLOCKED:
+			break;
+		}
+	}
+	return true;
+}
+
+enum sg_outcome sg_block_run(struct sg_block *block)
+{
+	for (int round = 0; round < SG_ROUNDS; round++) {
+		bool yielded = false;
+
+		block->progress = false;
+		if (!run_round(block, &yielded))
+			return SG_FAULTED;
+		if (!block->warps_left)
+			return SG_DONE;
+		if (!block->progress && !yielded && !break_deadlock(block))
+			return SG_FAULTED;
+		if (yielded && sg_run_cancelled(block->run))
+			return SG_FAULTED;
+	}
+	return SG_YIELDED;
+}

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A linked module -> the bytes of an image that the engine loads (image.h has the same as C).
+
+An image is a header, ``"SGIMAGE\\0"``, u64 version, u64 size, then (u64 offset, u64 count) for each section, and the
+sections, 8-aligned, little-endian:
+
+ops        records of 32 bytes: u64 opcode, u32 d, a, b, c, x, u16 guard, u16 flags
+lines      u32 per record: line of the PTX text        texts: u32 per record: offset in strings
+functions  u32 name, first record, records, register bytes, local bytes, line
+constants  u64 value, u32 variable or 0xffffffff, u16 bytes (2, 4, 8), u16 kind
+variables  u32 name, u32 flags (1 constant, 2 managed), u64 size, align, offset in data, bytes of data
+relocations u32 variable, u32 symbol or 0xffffffff, u64 offset, u64 value, u32 size, u32 shift
+kernels    20 u32 (see struct sg_kernel_row)           parameters: u32 offset, u32 size
+calls      u32 first argument, arguments, first result, results, bytes
+copies     u32 from, to, size                          targets: u32, of brx.idx: a count, then distances
+strings    bytes, each string ended by NUL             data: initial bytes of variables
+
+An operand is a byte offset with the area in its low two bits: 0 the function's registers, 1 the module's constants,
+2 and 3 the warp's and the block's special values. A register of n bytes takes 32 * n bytes, one value a lane. A predicate
+is a word at the start of the registers, a bit a lane; word 0 is always true; as a source, bit 0 of its offset negates it.
+A record's guard is the number of such a word. flags: 1 guard negated, 2 the address register has 64 bits, bits 2-4 the
+space of a memory record, bits 8-15 how many following records hold more operands.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Dict, List, Optional, Set, Tuple
+
+from ..ptx.ir import Function, Imm, Module, Relocation, Special, Sym, Variable
+from . import lower_compare, lower_control, lower_convert, lower_memory  # noqa: F401 - they register rules
+from .function import CODE_WINDOW, LANES, NOWHERE, RECORD, FunctionEncoder, Unsupported, abi_layout
+from .lower import lower
+from .lower_control import load_register_parameters
+from .reach import Reach
+from .table import SG_IMAGE_VERSION
+
+_WARP = {"tid.x": 0, "tid.y": 1, "tid.z": 2, "warpid": 3}
+_BLOCK = {
+    name: index
+    for index, name in enumerate(
+        "ctaid.x ctaid.y ctaid.z ntid.x ntid.y ntid.z nctaid.x nctaid.y nctaid.z envreg1 envreg2 dynamic_smem_size "
+        "total_smem_size nwarpid smid nsmid gridid clusterid.x clusterid.y clusterid.z nclusterid.x nclusterid.y "
+        "nclusterid.z cluster_ctaid.x cluster_ctaid.y cluster_ctaid.z cluster_nctaid.x cluster_nctaid.y "
+        "cluster_nctaid.z cluster_ctarank cluster_nctarank".split()
+    )
+}
+_LANE = {"laneid": 1, "lanemask_eq": 2, "lanemask_le": 3, "lanemask_lt": 4, "lanemask_ge": 5, "lanemask_gt": 6}
+_ZERO = ("envreg", "pm", "reserved_smem_offset", "current_graph_exec")
+
+
+class ModuleEncoder:
+    """Everything that the functions of one module share."""
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.functions = module.functions
+        self.reach = Reach(module)
+        self._strings: Dict[str, int] = {"": 0}
+        self._string_data = bytearray(b"\0")
+        self._constants: Dict[Tuple[int, int, int, int], int] = {}
+        self._constant_bytes = 0
+        self._indices = {name: index for index, name in enumerate(module.functions)}
+        placed = [v for v in module.variables.values() if v.space in ("global", "const") and v.linkage != "extern"]
+        self.variables = {variable.name: index for index, variable in enumerate(placed)}
+        self._placed = placed
+        self._calls: List[Tuple[int, int, int, int, int]] = []
+        self._copies: List[Tuple[int, int, int]] = []
+        self.targets: List[int] = []
+        self._parameters: Dict[str, Dict[str, int]] = {}
+        self.direct: Dict[str, Set[str]] = {}
+        self.indirect: Set[str] = set()
+        self.system: Set[str] = set()
+
+    # ------------------------------------------------------------------ for FunctionEncoder
+
+    def string(self, text: str) -> int:
+        at = self._strings.get(text)
+        if at is None:
+            at = self._strings[text] = len(self._string_data)
+            self._string_data += text.encode("utf-8", "replace").replace(b"\0", b"?") + b"\0"
+        return at
+
+    def constant(self, value: int, width: int, variable: int = NOWHERE, kind: int = 0) -> int:
+        key = (value, width, variable, kind)
+        at = self._constants.get(key)
+        if at is None:
+            at = self._constants[key] = self._constant_bytes
+            self._constant_bytes += width * LANES
+        return at | 1
+
+    def resolve(self, name: str) -> str:
+        return self.module.aliases.get(name, name)
+
+    def function_index(self, name: str) -> int:
+        return self._indices[name]
+
+    def is_shared(self, name: str) -> bool:
+        return self.reach.is_shared(name)
+
+    def shared_offset(self, function: Function, name: str) -> int:
+        return self.reach.offset(function.name, name)
+
+    def symbol_constant(self, function: Function, symbol: Sym, width: int) -> int:
+        name = self.resolve(symbol.name)
+        if name in self.variables:
+            if width != 8:
+                raise Unsupported("half an address")
+            return self.constant(symbol.offset & (1 << 64) - 1, 8, self.variables[name])
+        if self.is_shared(name):
+            return self.constant(self.shared_offset(function, name) + symbol.offset, width)
+        if name in self._indices and width == 8:
+            return self.constant(CODE_WINDOW + 16 * self._indices[name], 8)
+        offset = self.parameter_offset(function, name)
+        if offset is not None:
+            return self.constant(offset + symbol.offset, width)
+        raise Unsupported(f"no symbol '{name}'")
+
+    def parameter_offset(self, function: Function, name: str) -> Optional[int]:
+        if not function.entry:
+            return None
+        known = self._parameters.get(function.name)
+        if known is None:
+            offsets, _ = abi_layout([], function.params)
+            known = self._parameters[function.name] = {v.name: at for v, at in zip(function.params, offsets)}
+        return known.get(name)
+
+    def special(self, name: str) -> Optional[Tuple[int, int]]:
+        """Operand and width of a special register; None for those that are computed."""
+        if name in _WARP:
+            return _WARP[name] * 4 * LANES | 2, 4
+        if name in _BLOCK:
+            return _BLOCK[name] * 4 * LANES | 3, 4
+        if name in _LANE:
+            return self.constant(0, 4, NOWHERE, _LANE[name]), 4
+        if name == "aggr_smem_size":
+            return self.special("total_smem_size")
+        if name.startswith(_ZERO):
+            return self.constant(0, 4), 4
+        return None
+
+    def call(self, arguments: List[Tuple[int, int, int]], results: List[Tuple[int, int, int]], size: int) -> int:
+        first = len(self._copies)
+        self._copies += arguments
+        self._copies += results
+        self._calls.append((first, len(arguments), first + len(arguments), len(results), size))
+        return len(self._calls) - 1
+
+    def reserve_targets(self, count: int) -> int:
+        self.targets += [count] + [0] * count
+        return len(self.targets) - count - 1
+
+    def note_call(self, function: Function, callee: str) -> None:
+        self.direct.setdefault(function.name, set()).add(callee)
+
+    def note_indirect(self, function: Function) -> None:
+        self.indirect.add(function.name)
+
+    def note_system(self, function: Function) -> None:
+        self.system.add(function.name)
+
+    # ------------------------------------------------------------------ the whole
+
+    def encode(self) -> bytes:
+        records: List[List[int]] = []
+        lines: List[int] = []
+        texts: List[int] = []
+        rows: List[Tuple[int, ...]] = []
+        encoded: Dict[str, FunctionEncoder] = {}
+        for function in self.functions.values():
+            if function.body is None:
+                rows.append((self.string(function.name), 0, 0, 64, 0, 0))
+                continue
+            one = self._function(function)
+            encoded[function.name] = one
+            rows.append((self.string(function.name), len(records), len(one.records), one.register_bytes,
+                         one.local_bytes, one.lines[0] if one.lines else 0))  # fmt: skip
+            records += one.records
+            lines += one.lines
+            texts += one.texts
+        kernels, parameters = self._kernels(encoded)
+        data = bytearray()
+        sections = [
+            (b"".join(RECORD.pack(*record) for record in records), len(records)),
+            (_words(lines), len(lines)),
+            (_words(texts), len(texts)),
+            _table("<6I", rows),
+            _table("<QIHH", [(v, var, width, kind) for v, width, var, kind in self._constants]),
+            _table("<IIQQQQ", [self._variable(variable, data) for variable in self._placed]),
+            _table("<IIQQII", [row for v in self._placed for row in self._relocations(v)]),
+            _table("<20I", kernels),
+            _table("<II", parameters),
+            _table("<5I", self._calls),
+            _table("<III", self._copies),
+            (_words([word & NOWHERE for word in self.targets]), len(self.targets)),
+            (bytes(self._string_data), len(self._string_data)),
+            (bytes(data), len(data)),
+        ]
+        return _assemble(sections)
+
+    def _function(self, function: Function) -> FunctionEncoder:
+        one = FunctionEncoder(self, function)
+        load_register_parameters(one)
+        starts: List[int] = []
+        for instruction in function.body or []:
+            starts.append(len(one.records))
+            lower(one, instruction)
+        starts.append(len(one.records))
+        one.guard = one.flags = 0
+        if not function.entry:
+            one.emit("ret")
+        one.emit("exit")
+        place = {label: starts[index] for label, index in function.labels.items()}
+        for record, label in one.branches:
+            one.records[record][5] = (place[label] - record) & NOWHERE
+        for record, table, labels in one.tables:
+            for k, label in enumerate(labels):
+                self.targets[table + 1 + k] = place[label] - record
+        one.local_bytes = (one.local_bytes + 15) // 16 * 16
+        return one
+
+    def _variable(self, variable: Variable, data: bytearray) -> Tuple[int, ...]:
+        flags = (variable.space == "const") | (2 if "managed" in variable.attributes else 0)
+        at = len(data)
+        initial = variable.init[: variable.size].rstrip(b"\0")
+        data += initial
+        align = variable.align if variable.align and not variable.align & (variable.align - 1) else 8
+        return (self.string(variable.name), flags, variable.size, min(align, 4096), at, len(initial))
+
+    def _relocations(self, variable: Variable) -> List[Tuple[int, ...]]:
+        return [self._relocation(variable, one) for one in variable.relocations]
+
+    def _relocation(self, variable: Variable, one: Relocation) -> Tuple[int, ...]:
+        mine, name = self.variables[variable.name], self.resolve(one.symbol)
+        symbol, value = NOWHERE, one.addend
+        if name in self.variables:
+            symbol = self.variables[name]
+        elif name in self._indices:
+            value += CODE_WINDOW + 16 * self._indices[name]
+        elif self.is_shared(name):
+            value += self.reach.offset("", name) + (1 << 56 if one.generic else 0)
+        return (mine, symbol, one.offset, value & (1 << 64) - 1, one.size, one.shift)
+
+    # ------------------------------------------------------------------ kernels
+
+    def _kernels(self, encoded: Dict[str, FunctionEncoder]) -> Tuple[List[Tuple[int, ...]], List[Tuple[int, ...]]]:
+        rows: List[Tuple[int, ...]] = []
+        parameters: List[Tuple[int, ...]] = []
+        const_bytes = min(sum(v.size for v in self._placed if v.space == "const"), 65536)
+        for function in self.functions.values():
+            if not function.entry or function.body is None:
+                continue
+            offsets, _ = abi_layout([], function.params)
+            sizes = [variable.size for variable in function.params]
+            total = offsets[-1] + sizes[-1] if sizes else 0
+            stack, deep = self._stack(function.name, encoded)
+            maximum, required, cluster = _launch_bounds(function)
+            major, minor = self.module.version
+            rows.append((
+                self.string(function.name), self._indices[function.name], int(deep), stack, len(parameters), len(sizes),
+                total, _registers(function), self.reach.static_size(function.name), encoded[function.name].local_bytes,
+                const_bytes, maximum, *required, *cluster, major * 10 + minor, _target(self.module.target),
+            ))  # fmt: skip
+            parameters += zip(offsets, sizes)
+        return rows, parameters
+
+    def _stack(self, name: str, encoded: Dict[str, FunctionEncoder]) -> Tuple[int, bool]:
+        """Bytes of local memory a thread needs, and whether that is only a guess."""
+        known: Dict[str, int] = {}
+        deep = False
+
+        def need(function: str, above: Tuple[str, ...]) -> int:
+            nonlocal deep
+            if function in above:
+                deep = True
+                return 0
+            if function in known:
+                return known[function]
+            deep = deep or function in self.indirect
+            callees = self.direct.get(function, set())
+            most = max([need(callee, (*above, function)) for callee in callees] + [64 if function in self.system else 0])
+            known[function] = encoded[function].local_bytes + (16 + most if callees or function in self.system else 0)
+            return known[function]
+
+        bytes_ = need(name, ())
+        return (bytes_ + _DEEP_STACK if deep else bytes_), deep
+
+
+_DEEP_STACK = 65536
+
+
+def _launch_bounds(function: Function) -> Tuple[int, Tuple[int, int, int], Tuple[int, int, int]]:
+    def triple(name: str, missing: int) -> Tuple[int, int, int]:
+        given = [*function.directives.get(name, ())][:3]
+        padded = given + [1] * (3 - len(given)) if given else [missing] * 3
+        return (padded[0], padded[1], padded[2])
+
+    required = triple("reqntid", 0)
+    x, y, z = required if required[0] else triple("maxntid", 0)
+    return (x * y * z or 1024, required, triple("reqnctapercluster", 0))
+
+
+def _registers(function: Function) -> int:
+    """A guess: what is live at once is not known here, and must not make a launch look impossible."""
+    words = sum(2 if kind in ("b64", "u64", "s64", "f64") else 1 for kind in function.registers.values())
+    return max(16, min(words // 3, 64))
+
+
+def _target(name: str) -> int:
+    digits = "".join(letter for letter in name.split("_")[-1] if letter.isdigit())
+    return int(digits) if digits else 0
+
+
+def _words(values: List[int]) -> bytes:
+    return struct.pack(f"<{len(values)}I", *values)
+
+
+def _table(layout: str, rows: List[Tuple[int, ...]]) -> Tuple[bytes, int]:
+    row = struct.Struct(layout)
+    return b"".join(row.pack(*values) for values in rows), len(rows)
+
+
+def _assemble(sections: List[Tuple[bytes, int]]) -> bytes:
+    at = 24 + 16 * len(sections)
+    table, parts = [], []
+    for data, count in sections:
+        table.append(struct.pack("<QQ", at, count))
+        padding = -len(data) % 8
+        parts.append(data + b"\0" * padding)
+        at += len(data) + padding
+    return b"SGIMAGE\0" + struct.pack("<QQ", SG_IMAGE_VERSION, at) + b"".join(table) + b"".join(parts)
+
+
+def encode_module(module: Module) -> bytes:
+    """Give the image of a linked module."""
+    return ModuleEncoder(module).encode()
+
+
+__all__ = ["SG_IMAGE_VERSION", "Imm", "ModuleEncoder", "Special", "encode_module"]

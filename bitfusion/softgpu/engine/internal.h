@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the engine's files share. A warp is 32 lanes that run one instruction at a time; lanes at different
+ * places form groups, and a group is (place, frame, mask). A register is an array over the 32 lanes, so a handler
+ * is a loop over lanes that the compiler turns into vector code. A predicate register is one word, a bit a lane.
+ */
+#ifndef SOFTGPU_INTERNAL_H
+#define SOFTGPU_INTERNAL_H
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "engine.h"
+
+#define SG_LANES 32
+#define SG_ALL 0xffffffffu
+
+/* Generic addresses of the windows; none is an address that user space can have on x86-64 or aarch64. */
+#define SG_SHARED_WINDOW (1ull << 56)
+#define SG_LOCAL_WINDOW (2ull << 56)
+#define SG_PARAM_WINDOW (3ull << 56)
+#define SG_CODE_WINDOW (4ull << 56) /* function addresses: window + 16 * function index */
+#define SG_WINDOW_SIZE (1ull << 32)
+
+/* CUresult values of faults. */
+enum {
+	SG_ILLEGAL_ADDRESS = 700,
+	SG_LAUNCH_TIMEOUT = 702,
+	SG_ASSERT = 710,
+	SG_HARDWARE_STACK_ERROR = 714,
+	SG_ILLEGAL_INSTRUCTION = 715,
+	SG_MISALIGNED_ADDRESS = 716,
+	SG_INVALID_ADDRESS_SPACE = 717,
+	SG_INVALID_PC = 718,
+	SG_LAUNCH_FAILED = 719,
+};
+
+struct sg_op;
+struct sg_warp;
+/* Runs one instruction for the lanes of m; returns the next one, or NULL when the warp has to choose anew. */
+typedef const struct sg_op *(*sg_handler)(struct sg_warp *w, const struct sg_op *i, uint32_t m);
+
+/* d, a, b, c: byte offset of an operand with the area in the low two bits (see encode.py). */
+struct sg_op {
+	union {
+		sg_handler run;
+		uint64_t code; /* in an image */
+	};
+	uint32_t d, a, b, c;
+	uint32_t x;
+	uint16_t guard; /* predicate slot; slot 0 is always true */
+	uint16_t flags;
+};
+_Static_assert(sizeof(struct sg_op) == 32, "records are 32 bytes");
+
+#define SG_NOT 1u /* flags: the guard is negated */
+#define SG_WIDE 2u /* flags: the address register has 64 bits */
+#define SG_SPACE(flags) ((flags) >> 2 & 7)
+#define SG_EXTRA(flags) ((flags) >> 8) /* further records that belong to this one */
+#define SG_NOWHERE SG_ALL /* an operand that is not there */
+
+enum { SG_AREA_REGISTERS, SG_AREA_CONSTANTS, SG_AREA_WARP, SG_AREA_BLOCK };
+/* Of a memory record: SG_FRAME is an offset in the running function's own local memory, without a register. */
+enum sg_space_code { SG_GENERIC, SG_GLOBAL, SG_SHARED, SG_LOCAL, SG_PARAM, SG_FRAME, SG_SPACES };
+
+struct sg_function {
+	const char *name;
+	uint32_t first, count; /* records */
+	uint32_t register_bytes, local_bytes;
+	uint32_t parameter_bytes; /* at the start of the local frame: what a caller writes */
+	uint32_t line; /* of the first record */
+};
+
+struct sg_copy { /* one argument or result of a call; both offsets are from the start of a local frame */
+	uint32_t from, to, size;
+};
+struct sg_call {
+	uint32_t first_argument, arguments, first_result, results, bytes;
+};
+
+struct sg_constant { /* each starts on a multiple of 64 bytes, as 32 values of 2, 4 or 8 bytes do */
+	uint64_t value;
+	uint32_t variable; /* the address of this variable plus value, or SG_NOWHERE */
+	uint16_t bytes, kind;
+};
+enum { SG_CONSTANT_VALUE, SG_CONSTANT_LANE, SG_CONSTANT_EQ, SG_CONSTANT_LE, SG_CONSTANT_LT, SG_CONSTANT_GE, SG_CONSTANT_GT };
+
+struct sg_relocation {
+	uint32_t variable, symbol; /* SG_NOWHERE: value is absolute */
+	uint64_t offset, value;
+	uint32_t size, shift;
+};
+
+struct sg_image {
+	unsigned char *bytes; /* our copy; everything below points into it or is allocated beside it */
+	struct sg_op *ops;
+	uint32_t op_count;
+	const uint32_t *lines, *texts; /* per record */
+	struct sg_function *functions;
+	uint32_t function_count;
+	const struct sg_constant *constants;
+	uint32_t constant_count;
+	uint64_t constant_bytes;
+	struct sg_variable *variables;
+	const unsigned char **initial;
+	uint64_t *initial_size;
+	uint32_t variable_count;
+	const struct sg_relocation *relocations;
+	uint32_t relocation_count;
+	struct sg_kernel *kernels;
+	struct sg_parameter *parameters;
+	uint32_t *kernel_function;
+	uint32_t *kernel_flags;
+	uint32_t *kernel_stack;
+	uint32_t kernel_count;
+	const struct sg_call *calls;
+	uint32_t call_count;
+	const struct sg_copy *copies;
+	uint32_t copy_count;
+	const uint32_t *targets; /* of brx.idx: count, then record numbers */
+	uint32_t target_count;
+	const char *strings;
+	uint32_t string_bytes;
+};
+#define SG_KERNEL_DEEP 1u /* recursion or indirect calls: the stack has no bound */
+
+struct sg_module {
+	const struct sg_image *image;
+	char *constants; /* the image's constants, one value a lane, addresses filled in */
+	uint64_t *address;
+};
+
+struct sg_frame {
+	struct sg_frame *parent, *next_free, *next_all;
+	const struct sg_function *function;
+	const struct sg_op *call; /* returns go to the record after it */
+	uint32_t mask; /* lanes in this call or in one below it */
+	uint32_t depth, local_base, register_bytes;
+	char pad[8];
+	char registers[] __attribute__((aligned(64)));
+};
+
+enum sg_state { SG_READY, SG_WAIT_LANES, SG_WAIT_BARRIER };
+
+struct sg_group {
+	const struct sg_op *pc;
+	struct sg_frame *frame;
+	uint32_t mask;
+	uint16_t state;
+	uint16_t resumed; /* what it waited for has happened: carry the instruction out */
+	uint32_t barrier;
+	uint32_t wanted; /* SG_WAIT_LANES: lanes it waits for */
+	uint32_t any, all, count; /* bar.red's results */
+	uint32_t stamp; /* when it last ran */
+};
+
+struct sg_block;
+
+struct sg_warp {
+	char *base[4]; /* registers of the frame, constants, this warp's and this block's special values */
+	uint32_t idle; /* lanes whose registers in this frame nobody will read again */
+	uint32_t mask; /* of the running group */
+	uint32_t live; /* lanes that have not exited */
+	uint32_t carry; /* condition code register, a bit a lane */
+	uint64_t range_base, range_size; /* the address range hit last */
+	int32_t budget; /* backward branches left in this slice */
+	int32_t turn; /* backward branches left before another group gets its turn */
+	const struct sg_op *stop; /* where another group waits to be joined */
+	struct sg_frame *frame;
+	struct sg_block *block;
+	struct sg_frame *free_frames, *all_frames; /* of calls; all: to free them at the end */
+	struct sg_frame *root;
+	char *local; /* lane l's memory starts at local + l * local_stride */
+	uint32_t local_size; /* per lane */
+	uint32_t index;
+	uint32_t group_count; /* groups[0] is the running one while the warp runs */
+	uint32_t clock; /* stamps */
+	bool sticky; /* keep the running group although another has a lower place */
+	bool finished;
+	struct sg_group groups[SG_LANES + 2];
+};
+
+#define SG_TURN 64 /* backward branches until another group of the warp gets its turn */
+#define SG_BUDGET 256 /* … until another warp of the block does */
+#define SG_ROUNDS 64 /* rounds of the block's warps until another block does */
+#define SG_DEEP_STACK 65536 /* bytes of local memory a lane gets where recursion has no known bound */
+
+#define SG_BARRIERS 17 /* the last is not PTX's: clusters of one block wait there */
+struct sg_barrier {
+	uint32_t arrived, expected; /* threads; expected 0: all that live */
+	uint32_t any, some_false, count; /* bar.red */
+};
+
+struct sg_run; /* a launch in progress */
+
+struct sg_block {
+	struct sg_run *run;
+	struct sg_block *next;
+	char *shared;
+	uint32_t shared_size;
+	uint32_t index[3];
+	uint32_t threads; /* alive */
+	uint32_t warp_count;
+	uint32_t warps_left;
+	bool progress; /* a warp ran since this was cleared */
+	uint32_t open_barriers; /* bit a barrier at which somebody has arrived */
+	struct sg_barrier barriers[SG_BARRIERS];
+	char *specials; /* SG_AREA_BLOCK */
+	char *memory;
+	size_t memory_size;
+	struct sg_warp *warps;
+};
+
+/* Special values in the block's area, [32] words each. */
+enum {
+	SG_CTAID_X, SG_CTAID_Y, SG_CTAID_Z, SG_NTID_X, SG_NTID_Y, SG_NTID_Z, SG_NCTAID_X, SG_NCTAID_Y, SG_NCTAID_Z,
+	SG_ENVREG1, SG_ENVREG2, SG_DYNAMIC_SMEM, SG_TOTAL_SMEM, SG_NWARPID, SG_SMID, SG_NSMID, SG_GRIDID,
+	SG_CLUSTERID_X, SG_CLUSTERID_Y, SG_CLUSTERID_Z, SG_NCLUSTERID_X, SG_NCLUSTERID_Y, SG_NCLUSTERID_Z,
+	SG_CLUSTER_CTAID_X, SG_CLUSTER_CTAID_Y, SG_CLUSTER_CTAID_Z,
+	SG_CLUSTER_NCTAID_X, SG_CLUSTER_NCTAID_Y, SG_CLUSTER_NCTAID_Z, SG_CLUSTER_CTARANK, SG_CLUSTER_NCTARANK,
+	SG_EXPLICIT_CLUSTER, SG_BLOCK_SPECIALS
+};
+/* … and in the warp's. */
+enum { SG_TID_X, SG_TID_Y, SG_TID_Z, SG_WARPID, SG_WARP_SPECIALS };
+
+enum sg_outcome { SG_DONE, SG_BLOCKED, SG_YIELDED, SG_FAULTED };
+
+struct sg_run {
+	const struct sg_launch *launch;
+	const struct sg_image *image;
+	const struct sg_function *function;
+	uint32_t block_threads, warp_count, shared_size, local_size;
+	uint32_t kernel_flags;
+	uint64_t workspace; /* cooperative launches */
+	char *parameters; /* our copy, aligned */
+	uint64_t start_ns;
+	atomic_int stop; /* a fault or a cancellation */
+	pthread_mutex_t lock;
+	struct sg_fault fault;
+	/* below: the pool's */
+	pthread_cond_t finished;
+	uint64_t blocks, next_block, done_blocks;
+	uint32_t resident, resident_limit, workers;
+	struct sg_block *spare, *parked, *parked_tail;
+	bool take_new;
+	struct sg_run *next, *previous;
+};
+
+/* space.c */
+bool sg_space_lookup(struct sg_space *space, uint64_t address, uint64_t *base, uint64_t *size);
+
+/* context.c */
+struct sg_context {
+	struct sg_space *space;
+	pthread_mutex_t lock;
+	char *text;
+	size_t text_size, text_used;
+	char *heap;
+	uint64_t heap_size;
+	struct sg_chunk *chunks; /* of the heap, by index; linked by address */
+	uint32_t chunk_count, chunk_room, free_chunk;
+	atomic_ullong grid;
+};
+uint64_t sg_context_malloc(struct sg_context *context, uint64_t size);
+int sg_context_free(struct sg_context *context, uint64_t address);
+bool sg_context_write(struct sg_context *context, const char *text, size_t size);
+
+/* warp.c */
+enum sg_outcome sg_warp_run(struct sg_warp *w);
+void sg_warp_leave(struct sg_warp *w, uint32_t m); /* lanes of the running group exit */
+struct sg_frame *sg_frame_new(struct sg_warp *w, const struct sg_function *function);
+void sg_frame_drop(struct sg_warp *w, struct sg_frame *frame);
+void sg_warp_split(struct sg_warp *w, const struct sg_op *pc, struct sg_frame *frame, uint32_t m);
+void sg_warp_enter(struct sg_warp *w, struct sg_frame *frame);
+
+/* The lanes of m that may carry out a .sync instruction now: all those whose member mask is complete. The others
+ * wait; 0: return NULL. */
+uint32_t sg_warp_gather(struct sg_warp *w, const struct sg_op *i, uint32_t m, const uint32_t *members);
+
+/* barrier.c */
+enum sg_barrier_kind { SG_BARRIER_SYNC, SG_BARRIER_ARRIVE, SG_BARRIER_REDUCE };
+const struct sg_op *sg_barrier(struct sg_warp *w, const struct sg_op *i, uint32_t m, enum sg_barrier_kind kind, uint32_t bits);
+void sg_barrier_recheck(struct sg_block *block); /* after an exit */
+bool sg_barrier_value(struct sg_warp *w, uint32_t *any, uint32_t *all, uint32_t *count); /* bar.red after it opened */
+
+/* block.c */
+size_t sg_block_bytes(const struct sg_run *run);
+struct sg_block *sg_block_new(struct sg_run *run);
+void sg_block_free(struct sg_block *block);
+void sg_block_start(struct sg_block *block, uint64_t number);
+enum sg_outcome sg_block_run(struct sg_block *block);
+
+/* launch.c */
+bool sg_run_prepare(struct sg_run *run, const struct sg_launch *launch, struct sg_fault *fault);
+void sg_run_release(struct sg_run *run);
+bool sg_run_cancelled(struct sg_run *run);
+
+/* fault.c: records the first fault of a launch, stops it, returns NULL for handlers to return. */
+const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t lanes, int error, const char *format, ...)
+	__attribute__((format(printf, 5, 6)));
+
+/* memory.c: host addresses of what the lanes of m name, one by one; false after a fault. */
+bool sg_resolve_lanes(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t bytes, uint64_t *host);
+/* Host address of one lane's generic address, or NULL. */
+char *sg_host(struct sg_warp *w, uint32_t lane, uint64_t address, uint64_t bytes);
+/* Bytes from address to the end of its range, for strings. */
+char *sg_host_span(struct sg_warp *w, uint32_t lane, uint64_t address, uint64_t *bytes);
+
+/* system.c */
+bool sg_system_call(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t base);
+void sg_assertion_print(struct sg_warp *w, uint32_t lane, const char *file, uint32_t line, const char *function, const char *message);
+enum { SG_SYSTEM_VPRINTF, SG_SYSTEM_MALLOC, SG_SYSTEM_FREE, SG_SYSTEM_ASSERT, SG_SYSTEMS };
+#define SG_SYSTEM_BYTES 48 /* that any of them reads or writes at base */
+
+/* printf.c: formats one call; returns the length that the whole text has. */
+size_t sg_printf_format(struct sg_warp *w, uint32_t lane, const char *format, const char *arguments, uint64_t argument_bytes,
+			char *text, size_t size);
+
+uint64_t sg_now_ns(void);
+
+/* generated/table.c */
+struct sg_signature {
+	const char *name;
+	unsigned char operand[4]; /* d, a, b, c: see enum sg_operand */
+	unsigned char check; /* see image.c */
+};
+enum sg_operand {
+	SG_NONE, SG_RAW, SG_TO16, SG_TO32, SG_TO64, SG_TO128, SG_FROM16, SG_FROM32, SG_FROM64, SG_FROM128, SG_TO_PRED, SG_FROM_PRED,
+	SG_TO_PRED_OR_NOT
+};
+extern const struct sg_signature sg_signatures[];
+const sg_handler *sg_handlers(void); /* the variant for this CPU */
+
+static inline void *sg_at(const struct sg_warp *w, uint32_t operand)
+{
+	return w->base[operand & 3] + (operand & ~3u);
+}
+
+static inline uint32_t *sg_predicate(const struct sg_warp *w, uint32_t offset)
+{
+	return (uint32_t *)(w->base[0] + offset);
+}
+
+/* A source predicate: offset with the negation in bit 0. */
+static inline uint32_t sg_truth(const struct sg_warp *w, uint32_t operand)
+{
+	return *sg_predicate(w, operand & ~3u) ^ -(operand & 1);
+}
+
+static inline void sg_predicate_set(struct sg_warp *w, uint32_t offset, uint32_t m, uint32_t bits)
+{
+	uint32_t *p = sg_predicate(w, offset);
+
+	*p = (*p & ~m) | (bits & m);
+}
+
+static inline uint32_t sg_lowest(uint32_t m)
+{
+	return (uint32_t)__builtin_ctz(m);
+}
+
+static inline const struct sg_op *sg_next(const struct sg_op *i)
+{
+	return i + 1 + SG_EXTRA(i->flags);
+}
+
+#define SG_EACH(lane, m) for (uint32_t rest_ = (m), lane; rest_ && (lane = sg_lowest(rest_), 1); rest_ &= rest_ - 1)
+
+#endif

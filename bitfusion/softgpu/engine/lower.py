@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instructions to records: those that are one handler, and the dispatch to the modules that do more."""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, Tuple
+
+from ..ptx.ir import Imm, Instruction, Operand, Pair, Reg, Sink, Special, Vector
+from .function import NOWHERE, FunctionEncoder, Unsupported
+from .table import FORMS, OPS
+
+Rule = Callable[[FunctionEncoder, Instruction], None]
+RULES: Dict[str, Rule] = {}
+
+_WIDTH = {"16": 2, "32": 4, "64": 8, "128": 16}
+
+
+def rule(*opcodes: str) -> Callable[[Rule], Rule]:
+    """The decorated function lowers these opcodes."""
+
+    def add(function: Rule) -> Rule:
+        for opcode in opcodes:
+            RULES[opcode] = function
+        return function
+
+    return add
+
+
+def lower(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    """Emit the records of one instruction; one that is not known faults when it runs."""
+    mark = (len(encoder.records), len(encoder.branches), len(encoder.tables))
+    encoder.start(instruction)
+    try:
+        handler = RULES.get(instruction.opcode)
+        if handler is not None:
+            handler(encoder, instruction)
+        else:
+            plain(encoder, instruction)
+    except (Unsupported, IndexError, KeyError):
+        encoder.emit_unknown(instruction, mark)
+
+
+def plain(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    """An instruction whose operands are the handler's, one by one."""
+    form = FORMS.get(".".join((instruction.opcode, *instruction.modifiers)))
+    if form is None:
+        raise Unsupported(instruction.opcode)
+    operands = instruction.operands
+    made = [0, 0, 0, 0]
+    used = 0
+    for place, kind in enumerate(OPS[form.op].operands):
+        if not kind:
+            continue
+        if kind == "same":
+            made[place] = made[1]
+            continue
+        made[place] = operand(encoder, operands[used], kind)
+        used += 1
+    if used != len(operands):
+        raise Unsupported("another number of operands")
+    encoder.emit(form.op, *made)
+
+
+def operand(encoder: FunctionEncoder, item: Operand, kind: str) -> int:
+    if kind == "to_pred":
+        return encoder.predicate_slot(item)
+    if kind == "from_pred":
+        return encoder.truth(item)
+    if kind.startswith("to"):
+        return encoder.destination(item, _WIDTH[kind[2:]])
+    return encoder.source(item, _WIDTH[kind[4:]])
+
+
+def two_destinations(encoder: FunctionEncoder, item: Operand) -> Tuple[Operand, Operand]:
+    """``p|q`` or ``p``."""
+    return (item.first, item.second) if isinstance(item, Pair) else (item, Sink())
+
+
+def predicate_or_nowhere(encoder: FunctionEncoder, item: Operand) -> int:
+    return NOWHERE if isinstance(item, Sink) else encoder.predicate_slot(item)
+
+
+# ------------------------------------------------------------------ mov
+
+
+@rule("mov")
+def _mov(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    kind = instruction.modifiers[-1]
+    to, source = instruction.operands
+    if kind == "pred":
+        encoder.emit("mov_pred", encoder.predicate_slot(to), encoder.truth(source))
+    elif isinstance(source, Vector):
+        pack(encoder, to, source.items)
+    elif isinstance(to, Vector):
+        unpack(encoder, to.items, source)
+    else:
+        width = encoder.width(to)
+        if isinstance(source, (Special, Imm)) or (isinstance(source, Reg) and width == encoder.width(source)):
+            encoder.emit(f"mov_{8 * width}", encoder.destination(to, width), encoder.source(source, width))
+        elif not isinstance(source, Reg):
+            encoder.emit(f"mov_{8 * width}", encoder.destination(to, width), encoder.source(source, width))
+        else:
+            raise Unsupported("mov between widths")
+
+
+def pack(encoder: FunctionEncoder, to: Operand, items: Tuple[Operand, ...]) -> None:
+    width = encoder.width(to)
+    part = width // len(items)
+    if part == 1:
+        _pack_bytes(encoder, to, items)
+        return
+    parts = [encoder.source(item, part) for item in items]
+    while len(parts) > 2:
+        made = []
+        for low, high in zip(parts[::2], parts[1::2]):
+            joined = encoder.temporary(2 * part)
+            encoder.emit(f"pack_{8 * part}_{8 * part}", joined, low, high)
+            made.append(joined)
+        parts, part = made, 2 * part
+    encoder.emit(f"pack_{8 * part}_{8 * part}", encoder.destination(to, width), *parts)
+
+
+def _pack_bytes(encoder: FunctionEncoder, to: Operand, items: Tuple[Operand, ...]) -> None:
+    """Bytes lie in 16-bit registers."""
+    value = encoder.constant(0, 4)
+    for k, item in enumerate(items):
+        byte = encoder.resize(encoder.source(item, 2), 2, 4, "u8")
+        made = encoder.temporary(4)
+        encoder.emit("bfi_32", made, byte, value, encoder.constant(8 * k, 4), x=encoder.constant(8, 4))
+        value = made
+    width = encoder.width(to)
+    encoder.emit("mov_32" if width == 4 else "ext_32_u16_16", encoder.destination(to, width), value)
+
+
+def unpack(encoder: FunctionEncoder, items: Tuple[Operand, ...], source: Operand) -> None:
+    width = encoder.width(source)
+    if not width:
+        part = max(encoder.width(item) for item in items)
+        width = part * len(items)
+    part = width // len(items)
+    value = encoder.source(source, width)
+    for k, item in enumerate(items):
+        if isinstance(item, Sink):
+            continue
+        if part == 1:
+            shifted = encoder.temporary(4)
+            wide = encoder.resize(value, width, 4)
+            encoder.emit("shr_u32", shifted, wide, encoder.constant(8 * k, 4))
+            encoder.emit("ext_32_u8_16", encoder.destination(item, 2), shifted)
+        elif width == 8 and part == 2:
+            encoder.emit(f"part_64_16_{k}", encoder.destination(item, 2), value)
+        else:
+            encoder.emit(f"part_{8 * width}_{k}", encoder.destination(item, part), value)
+
+
+# ------------------------------------------------------------------ one handler, but not one by one
+
+
+@rule("lop3")
+def _lop3(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    to, a, b, c, table = instruction.operands[:5]
+    if instruction.modifiers != ("b32",) or not isinstance(table, Imm):
+        raise Unsupported("lop3 with a predicate")
+    encoder.emit("lop3", encoder.destination(to, 4), *(encoder.source(item, 4) for item in (a, b, c)), x=table.value)
+
+
+@rule("bfi")
+def _bfi(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    bits = instruction.modifiers[-1][1:]
+    width = int(bits) // 8
+    to, a, b, position, length = instruction.operands
+    encoder.emit(f"bfi_{bits}", encoder.destination(to, width), encoder.source(a, width), encoder.source(b, width),
+                 encoder.source(position, 4), x=encoder.source(length, 4))  # fmt: skip
+
+
+@rule("selp")
+def _selp(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    to, a, b, p = instruction.operands
+    width = encoder.width(to)
+    encoder.emit(f"selp_{8 * width}", encoder.destination(to, width), encoder.source(a, width), encoder.source(b, width),
+                 encoder.truth(p))  # fmt: skip
+
+
+@rule("prefetch", "prefetchu", "applypriority", "discard", "griddepcontrol", "pmevent", "setmaxnreg")
+def _nothing(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    encoder.emit("nop")
+
+
+@rule("createpolicy")
+def _createpolicy(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    encoder.emit("mov_64", encoder.destination(instruction.operands[0], 8), encoder.constant(0, 8))
