@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The null driver at its ABI: it refuses to be taken for a GPU, and it does what benchmarks need."""
+"""The null driver at its ABI: it refuses to pass for a GPU, and does what benchmarks need."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PTX = (
 )
 
 
-def run(script: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("BITFUSION_")}
     kept.update(environment)
     command = [sys.executable, "-c", PRELUDE + script, str(LIBRARY)]
@@ -81,7 +81,8 @@ assert cuda.cuModuleGetFunction(byref(kernel), module, b"other") == 500
 ok(cuda.cuModuleGetFunction(byref(kernel), module, b"kernel"))
 found = []
 offset, size = ctypes.c_size_t(), ctypes.c_size_t()
-while cuda.cuFuncGetParamInfo(kernel, ctypes.c_size_t(len(found)), byref(offset), byref(size)) == 0:
+info = cuda.cuFuncGetParamInfo
+while info(kernel, ctypes.c_size_t(len(found)), byref(offset), byref(size)) == 0:
     found.append((offset.value, size.value))
 assert found == [(0, 8), (8, 1), (16, 20), (40, 8)], found
 """

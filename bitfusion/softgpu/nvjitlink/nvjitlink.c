@@ -8,8 +8,12 @@
  * resolve these names with dlsym(RTLD_DEFAULT), which finds a preloaded library first; libraries that were linked
  * against the real one use its versioned names, which we do not have, and still get the real one.
  *
+ * LTO-IR, which numba-cuda prefers, is first turned into PTX by the real library (real.c).
+ *
  * Errors that the real library would report when linking (an undefined symbol, say) appear when the image is loaded.
  */
+#include "real.h"
+
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -20,7 +24,15 @@
 
 /* nvJitLinkResult and nvJitLinkInputType, as documented. */
 enum result { SUCCESS = 0, INVALID_INPUT = 3, INTERNAL = 6, UNRECOGNIZED_INPUT = 8 };
-enum input { INPUT_CUBIN = 1, INPUT_PTX = 2, INPUT_LTOIR = 3, INPUT_FATBIN = 4, INPUT_OBJECT = 5, INPUT_LIBRARY = 6, INPUT_ANY = 10 };
+enum input {
+	INPUT_CUBIN = 1,
+	INPUT_PTX = 2,
+	INPUT_LTOIR = 3,
+	INPUT_FATBIN = 4,
+	INPUT_OBJECT = 5,
+	INPUT_LIBRARY = 6,
+	INPUT_ANY = 10
+};
 
 /* The container, documented in docs/softgpu.md: a fatbin header, then per input one entry of kind LINK_ENTRY. */
 enum { FATBIN_MAGIC = 0xba55ed50u, LINK_ENTRY = 0x4246, ENTRY_HEADER = 64 };
@@ -45,6 +57,11 @@ struct entry_header {
 struct link {
 	char *bytes; /* the container as it grows, header first */
 	size_t size, capacity;
+	struct real_input *lto; /* copies of the LTO-IR inputs, linked to PTX when the link is completed */
+	unsigned lto_count;
+	char *ptx; /* what became of them */
+	char **options;
+	unsigned option_count;
 	char error[512];
 };
 
@@ -73,16 +90,46 @@ static int refuse(struct link *link, const char *name, const char *why)
 	return UNRECOGNIZED_INPUT;
 }
 
+static void free_link(struct link *link)
+{
+	for (unsigned i = 0; i < link->lto_count; i++)
+		free((void *)(uintptr_t)link->lto[i].bytes);
+	for (unsigned i = 0; i < link->option_count; i++)
+		free(link->options[i]);
+	free(link->lto);
+	free(link->options);
+	free(link->ptx);
+	free(link->bytes);
+	free(link);
+}
+
+static int keep_options(struct link *link, uint32_t count, const char **options)
+{
+	link->options = calloc(count + 1, sizeof *link->options);
+	if (!link->options)
+		return INTERNAL;
+	while (link->option_count < count) {
+		char *copy = strdup(options[link->option_count]);
+
+		if (!copy)
+			return INTERNAL;
+		link->options[link->option_count++] = copy;
+	}
+	return SUCCESS;
+}
+
 EXPORT int nvJitLinkCreate(struct link **handle, uint32_t option_count, const char **options)
 {
 	struct fatbin_header header = { FATBIN_MAGIC, 1, sizeof header, 0 };
 	struct link *link;
 
-	if (!handle)
+	if (!handle || (option_count && !options))
 		return INVALID_INPUT;
 	link = calloc(1, sizeof *link);
-	if (!link || append(link, &header, sizeof header)) {
-		free(link);
+	if (!link)
+		return INTERNAL;
+	if (append(link, &header, sizeof header) || keep_options(link, option_count, options)) {
+		free_link(link);
 		return INTERNAL;
 	}
 	*handle = link;
@@ -93,31 +140,53 @@ EXPORT int nvJitLinkDestroy(struct link **handle)
 {
 	if (!handle || !*handle)
 		return INVALID_INPUT;
-	free((*handle)->bytes);
-	free(*handle);
+	free_link(*handle);
 	*handle = NULL;
 	return SUCCESS;
 }
 
-EXPORT int nvJitLinkAddData(struct link *link, int type, const void *data, size_t size, const char *name)
+static int add_entry(struct link *link, int type, const void *data, size_t size)
 {
-	struct entry_header header = { .kind = LINK_ENTRY, .version = 0x0101, .header_size = ENTRY_HEADER, .arch = type, .size = size };
+	struct entry_header header = {
+		.kind = LINK_ENTRY, .version = 0x0101, .header_size = ENTRY_HEADER, .arch = type, .size = size
+	};
 	size_t padding = -size & 7;
 
 	_Static_assert(sizeof header == ENTRY_HEADER, "the layout of a fatbin entry");
-	if (!link || (!data && size))
-		return INVALID_INPUT;
-	if (type == INPUT_CUBIN || type == INPUT_OBJECT)
-		return refuse(link, name, "machine code cannot run on a software GPU; give PTX");
-	if (type == INPUT_LTOIR)
-		return refuse(link, name, "LTO-IR cannot run on a software GPU; give PTX (numba: lto=False)");
-	if (type != INPUT_PTX && type != INPUT_FATBIN && type != INPUT_LIBRARY && type != INPUT_ANY)
-		return refuse(link, name, "an input of a kind that is not known");
 	header.padded_size = size + padding;
 	if (append(link, &header, sizeof header) || append(link, data, size) || append(link, NULL, padding))
 		return INTERNAL;
 	((struct fatbin_header *)link->bytes)->payload_size = link->size - sizeof(struct fatbin_header);
 	return SUCCESS;
+}
+
+static int keep_lto(struct link *link, const void *data, size_t size)
+{
+	struct real_input *more = realloc(link->lto, (link->lto_count + 1) * sizeof *more);
+	void *copy;
+
+	if (!more)
+		return INTERNAL;
+	link->lto = more;
+	copy = malloc(size ? size : 1);
+	if (!copy)
+		return INTERNAL;
+	memcpy(copy, data, size);
+	more[link->lto_count++] = (struct real_input){ copy, size, INPUT_LTOIR };
+	return SUCCESS;
+}
+
+EXPORT int nvJitLinkAddData(struct link *link, int type, const void *data, size_t size, const char *name)
+{
+	if (!link || (!data && size))
+		return INVALID_INPUT;
+	if (type == INPUT_CUBIN || type == INPUT_OBJECT)
+		return refuse(link, name, "machine code cannot run on a software GPU; give PTX");
+	if (type == INPUT_LTOIR)
+		return keep_lto(link, data, size);
+	if (type != INPUT_PTX && type != INPUT_FATBIN && type != INPUT_LIBRARY && type != INPUT_ANY)
+		return refuse(link, name, "an input of a kind that is not known");
+	return add_entry(link, type, data, size);
 }
 
 static char *read_file(const char *path, size_t *size)
@@ -159,7 +228,15 @@ EXPORT int nvJitLinkAddFile(struct link *link, int type, const char *path)
 
 EXPORT int nvJitLinkComplete(struct link *link)
 {
-	return link ? SUCCESS : INVALID_INPUT;
+	int status;
+
+	if (!link)
+		return INVALID_INPUT;
+	if (!link->lto_count || link->ptx)
+		return SUCCESS;
+	status = real_link_to_ptx(link->lto, link->lto_count, link->options, link->option_count, &link->ptx,
+				  link->error, sizeof link->error);
+	return status ? status : add_entry(link, INPUT_PTX, link->ptx, strlen(link->ptx) + 1);
 }
 
 EXPORT int nvJitLinkGetLinkedCubinSize(struct link *link, size_t *size)
@@ -178,15 +255,21 @@ EXPORT int nvJitLinkGetLinkedCubin(struct link *link, void *cubin)
 	return SUCCESS;
 }
 
-/* Joined PTX text or LTO-IR exist only with -lto, which we refuse above. */
+/* One PTX text exists only when the inputs were LTO-IR, as with the real library. */
 EXPORT int nvJitLinkGetLinkedPtxSize(struct link *link, size_t *size)
 {
-	return INVALID_INPUT;
+	if (!link || !size || !link->ptx)
+		return INVALID_INPUT;
+	*size = strlen(link->ptx) + 1;
+	return SUCCESS;
 }
 
 EXPORT int nvJitLinkGetLinkedPtx(struct link *link, char *ptx)
 {
-	return INVALID_INPUT;
+	if (!link || !ptx || !link->ptx)
+		return INVALID_INPUT;
+	memcpy(ptx, link->ptx, strlen(link->ptx) + 1);
+	return SUCCESS;
 }
 
 EXPORT int nvJitLinkGetLinkedLTOIRSize(struct link *link, size_t *size)
