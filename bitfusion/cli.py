@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from bitfusion import linux
 from bitfusion.errors import BitfusionError, UnknownVerb
 from bitfusion.options import HELP, describe, parse
 
@@ -67,13 +68,14 @@ def dispatch(words: Sequence[str]) -> int:
 
 def report(error: BitfusionError) -> None:
     text = f"bitfusion: {error}\n" + (f"hint: {error.hint}\n" if error.hint else "")
-    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    try:
+        os.write(2, text.encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass  # nobody reads it; the exit status says it too
 
 
 def leave(status: int) -> NoReturn:
-    """Flush and end at once: tearing the interpreter down would cost milliseconds and can change
-    nothing.
-    """
+    """Flush and end at once: tearing the interpreter down takes milliseconds, changes nothing."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -83,6 +85,9 @@ def leave(status: int) -> NoReturn:
 
 
 def main() -> NoReturn:
+    linux.open_standard_descriptors()
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     try:
         status = dispatch(sys.argv[1:])
     except BitfusionError as error:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import struct
+import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -84,6 +85,36 @@ def close_all_but(wanted: Iterable[int]) -> None:
                 os.close(fd)
             except OSError:
                 pass  # the one that listed the folder
+
+
+def open_standard_descriptors() -> None:
+    """Fill closed ones of 0, 1, 2, so that no socket of ours lands there; not inherited."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+
+def wait_for_end(pid: int, patience_s: float) -> bool:
+    """Wait for a child and reap it; False when it has not ended in time."""
+    deadline, nap_s = time.monotonic() + patience_s, 0.0005
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(nap_s)
+        nap_s = min(2 * nap_s, 0.02)
+    return True
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Notice after half a minute that the other machine vanished; send small things at once."""
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:

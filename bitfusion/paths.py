@@ -14,6 +14,7 @@ CLIENT_LIBRARY = "client/libcuda.so.1"
 EXECUTOR_LIBRARY = "server/libbfexecutor.so"
 SOFTGPU_LIBRARY = "softgpu/libcuda.so.1"
 SOFTGPU_LINKER = "softgpu/libnvJitLink.so.13"
+MAX_RUNTIME_BASE = 60  # a Unix socket's path has 107 bytes at most
 INSTALLED = ("/usr/lib/bitfusion", "/usr/local/lib/bitfusion")
 
 
@@ -63,7 +64,10 @@ def state_folder() -> str:
 def runtime_folder() -> str:
     """Where the folders of running commands lie; made on demand, ours alone."""
     base = os.environ.get("XDG_RUNTIME_DIR", "")
-    if base and os.path.isdir(base) and os.access(base, os.W_OK):
+    usable = base and len(base) <= MAX_RUNTIME_BASE
+    if usable and os.path.isdir(base) and os.access(base, os.W_OK):
         return os.path.join(base, "bitfusion")
     base = os.environ.get("TMPDIR") or "/tmp"
+    if len(base) > MAX_RUNTIME_BASE:
+        base = "/tmp"
     return os.path.join(base, f"bitfusion-{os.geteuid()}")

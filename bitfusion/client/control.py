@@ -11,7 +11,7 @@ import json
 import socket
 from typing import Optional, Protocol
 
-from bitfusion import __version__
+from bitfusion import __version__, linux
 from bitfusion.errors import (
     BitfusionError,
     Busy,
@@ -111,9 +111,7 @@ class HttpChannel:
         except (OSError, UnicodeError) as error:
             why = reason(error) if isinstance(error, OSError) else "not a host's name"
             raise CannotReach(server=name, why=why) from None
-        sock = self._connection.sock
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        linux.keep_alive(self._connection.sock)
 
     def fileno(self) -> int:
         return self._connection.sock.fileno() if self._connection.sock else -1
@@ -224,8 +222,7 @@ class Session:
             sock = socket.create_connection((self.channel.host, port), self._timeout_s)
         except OSError as error:
             raise CannotReach(server=f"{self.channel.host}:{port}", why=reason(error)) from None
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        linux.keep_alive(sock)
         return sock, TRANSPORT_TCP
 
 

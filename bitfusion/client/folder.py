@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import stat
 
 from bitfusion import paths
@@ -25,7 +24,7 @@ class RunFolder:
     def __init__(self) -> None:
         base = private_base()
         remove_leftovers(base)
-        self.path = os.path.join(base, f"run-{secrets.token_hex(6)}")
+        self.path = os.path.join(base, f"run-{os.urandom(6).hex()}")
         try:
             os.mkdir(self.path, 0o700)
             self._lock = os.open(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from bitfusion import log
+from bitfusion import linux, log
 from bitfusion.server.loop import READ, Loop
 from bitfusion.wire.control import MAX_TICKET_LINE, unpack_ticket
 
@@ -92,9 +92,7 @@ class DataListener:
         if len(self.pending) >= MAX_PENDING:
             sock.close()
             return
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        linux.keep_alive(sock)
         self.pending.add(Pending(self, sock))
 
     def close(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 import selectors
 import time
-import traceback
 from collections.abc import Callable
 from typing import Optional
 
@@ -102,11 +101,17 @@ class Loop:
         try:
             key.data(events)
         except Exception:
-            log.error(f"a bug, dropping one descriptor: {traceback.format_exc()}")
+            report_bug("dropping one descriptor")
             self.unwatch(key.fd)  # else it would be ready, and fail, for ever
 
     def _fire(self, action: Callable[[], object]) -> None:
         try:
             action()
         except Exception:
-            log.error(f"a bug in a timer: {traceback.format_exc()}")
+            report_bug("in a timer")
+
+
+def report_bug(where: str) -> None:
+    import traceback  # not needed otherwise, and slow to load
+
+    log.error(f"a bug, {where}: {traceback.format_exc()}")

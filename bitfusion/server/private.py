@@ -17,7 +17,7 @@ from bitfusion.server.nursery import Worker
 from bitfusion.server.service import Service, serve_private
 from bitfusion.server.worker import ExecutorWorker
 
-END_PATIENCE_S = 5.0
+END_PATIENCE_S = 4.0
 
 
 class PrivateServer:
@@ -28,10 +28,9 @@ class PrivateServer:
     def stop(self) -> None:
         """Close our end and wait until server and workers are gone."""
         self.control.close()
-        signal.signal(signal.SIGALRM, lambda _number, _frame: os.kill(self.pid, signal.SIGKILL))
-        signal.setitimer(signal.ITIMER_REAL, END_PATIENCE_S)
-        os.waitpid(self.pid, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if not linux.wait_for_end(self.pid, END_PATIENCE_S):
+            os.kill(self.pid, signal.SIGKILL)  # the nursery ends with it
+            os.waitpid(self.pid, 0)
 
 
 def start(

@@ -71,8 +71,7 @@ class Doorman:
         if len(self.peers) >= MAX_PEERS:
             sock.close()
             return
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        keep_alive(sock)
+        linux.keep_alive(sock)
         name = config.format_address((address[0], address[1]))
         peer = Peer(
             self._service.loop, sock, HttpCodec(), self._service.api.handle, self._gone, name
@@ -99,14 +98,6 @@ class Doorman:
     def close(self) -> None:
         self._service.loop.unwatch(self._socket.fileno())
         self._socket.close()
-
-
-def keep_alive(sock: socket.socket) -> None:
-    """A client machine that vanished is noticed after half a minute."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
 def worker_environment(settings: Config, user: str) -> dict[str, str]:

@@ -6,7 +6,6 @@ network.
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import socket
 from collections.abc import Sequence
@@ -61,7 +60,7 @@ class Service:
 
     def listen_unix(self) -> None:
         """On an abstract name: reachable from this host only, and no file to leave behind."""
-        name = f"@bitfusion-{os.getpid()}-{secrets.token_hex(8)}"
+        name = f"@bitfusion-{os.getpid()}-{os.urandom(8).hex()}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind("\0" + name[1:])
         self._add(sock)

@@ -8,7 +8,7 @@ hold that memory.
 
 from __future__ import annotations
 
-import secrets
+import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional, Protocol
@@ -109,9 +109,10 @@ class Sessions:
 
     def open(self, owner: object, request: Request) -> Session:
         """Raises the pool's NotEnough or InUse."""
-        name = secrets.token_hex(8)
+        name = os.urandom(8).hex()
         slices = self.pool.allocate(name, request)
         session = self.by_name[name] = Session(name, owner, slices)
+        self._timers.after(0, lambda: self._ledger_of(session))  # not while the client waits
         gpus = ", ".join(f"{s.gpu} ({s.memory >> 20} MiB)" for s in slices)
         log.info(f"session {name} has GPU {gpus}")
         return session
@@ -120,7 +121,7 @@ class Sessions:
         session = self._owned(owner, name)
         if session.tickets >= MAX_TICKETS or len(session.workers) >= MAX_WORKERS:
             raise Refusal(429, "too-many", "too many processes of this session connect at once")
-        ticket = secrets.token_hex(16)
+        ticket = os.urandom(16).hex()
         timer = self._timers.after(TICKET_LIFE_S, lambda: self._forget(ticket))
         self._tickets[ticket] = Ticket(name, pid, cold, timer)
         session.tickets += 1
@@ -176,8 +177,7 @@ class Sessions:
         self._workers.keep_spares(count, self._job("", 0, []))
 
     def _ledger_of(self, session: Session) -> int:
-        """Made when the first worker needs it: a program without CUDA must not pay for it."""
-        if session.ledger is None:
+        if session.ledger is None and not session.closing:
             session.ledger = self._make_ledger([s.memory for s in session.slices])
         return session.ledger.fileno() if session.ledger else -1
 

@@ -15,7 +15,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
 
-from bitfusion import cli, errors  # noqa: E402
+from bitfusion import cli, errors, linux  # noqa: E402
 from bitfusion.server.nursery import Job  # noqa: E402
 
 
@@ -68,6 +68,7 @@ def main() -> None:
     from bitfusion.commands import run
     from bitfusion.options import parse
 
+    linux.open_standard_descriptors()
     worker = WORKERS[os.environ.get("HARNESS_WORKER", "echo")]()
     try:
         status = run.run(parse("run", run.OPTIONS, sys.argv[1:]), worker, ledgers=False)

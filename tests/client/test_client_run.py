@@ -7,9 +7,11 @@ import os
 import pathlib
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -26,18 +28,19 @@ def environment(tmp_path: pathlib.Path) -> Iterator[dict[str, str]]:
     for name in ("client", "softgpu"):
         (tmp_path / "lib" / name).mkdir(parents=True)
         (tmp_path / "lib" / name / "libcuda.so.1").touch()
-    (tmp_path / "run").mkdir()
+    folder = tempfile.mkdtemp(prefix="bf-")  # short, for a socket's path
     env = {k: v for k, v in os.environ.items() if not k.startswith("BITFUSION_")}
     env.pop("XDG_RUNTIME_DIR", None)
     mark = f"{os.getpid()}-{tmp_path.name}"
     yield {
         **env,
         "BITFUSION_LIBDIR": str(tmp_path / "lib"),
-        "TMPDIR": str(tmp_path / "run"),
+        "TMPDIR": folder,
         "HOME": str(tmp_path),
         "TEST_MARK": mark,
     }
     assert wait_for(lambda: not marked(mark)), [describe(pid) for pid in marked(mark)]
+    shutil.rmtree(folder)
 
 
 def marked(mark: str) -> list[int]:
@@ -218,6 +221,28 @@ def test_the_next_run_removes_what_a_killed_one_left(environment: dict[str, str]
     assert len(leftovers(environment)) == 1
     assert run(environment, "true").returncode == 0
     assert leftovers(environment) == []
+
+
+def test_a_stuck_server_does_not_keep_the_run(environment: dict[str, str]) -> None:
+    with start(environment, *PROXY, "wait") as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline().split()[1])
+        os.kill(parent_of(parent_of(worker)), signal.SIGSTOP)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+
+
+def test_closed_standard_descriptors(environment: dict[str, str]) -> None:
+    words = " ".join([*HARNESS, "--", "sh", "-c", "'exit 3'"])
+    done = subprocess.run(["sh", "-c", f"exec {words} <&- >&- 2>&-"], env=environment)
+    assert done.returncode == 3
+
+
+def test_a_long_tmpdir(environment: dict[str, str], tmp_path: pathlib.Path) -> None:
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    done = run(environment, *PROXY, TMPDIR=str(long))
+    assert done.returncode == 0 and "ping" in done.stdout, done.stderr
 
 
 def test_two_runs_at_once_do_not_disturb_each_other(environment: dict[str, str]) -> None:

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a machine is said to have: software GPUs, NVML's answer, a driver's, broken drivers."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import types
+
+import pytest
+
+from bitfusion import inventory, paths
+from bitfusion.errors import DriverUnusable, NoDriver, NotBuilt
+
+
+@pytest.fixture()
+def libraries(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    monkeypatch.setenv("BITFUSION_LIBDIR", str(tmp_path))
+    (tmp_path / "softgpu").mkdir()
+    (tmp_path / "softgpu" / "libcuda.so.1").touch()
+    return tmp_path
+
+
+def test_software(libraries: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "has_nvidia_driver", lambda: False)
+    found = inventory.find("", 3, 512 << 20)
+    assert found.software and [gpu.memory for gpu in found.gpus] == [512 << 20] * 3
+    assert found.environment == {
+        "BITFUSION_SOFTGPU_GPUS": "3",
+        "BITFUSION_SOFTGPU_MEMORY": str(512 << 20),
+    }
+    assert len({gpu.uuid for gpu in found.gpus}) == 3
+    assert found.driver == str(libraries / "softgpu" / "libcuda.so.1")
+
+
+class NVMLError(Exception):
+    pass
+
+
+def fake_nvml(memories: list[int], fails: bool = False) -> types.ModuleType:
+    module = types.ModuleType("pynvml")
+
+    def init() -> None:
+        if fails:
+            raise NVMLError("Driver/library version mismatch")
+
+    module.__dict__.update(
+        NVMLError=NVMLError,
+        nvmlInit=init,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetCount=lambda: len(memories),
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetMemoryInfo=lambda index: types.SimpleNamespace(total=memories[index]),
+        nvmlDeviceGetName=lambda index: b"NVIDIA H200",
+        nvmlDeviceGetUUID=lambda index: f"GPU-{index}",
+        nvmlSystemGetDriverVersion=lambda: "570.00",
+    )
+    return module
+
+
+def test_nvml(libraries: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "has_nvidia_driver", lambda: True)
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([1 << 37, 1 << 36]))
+    found = inventory.find("", 1, 1 << 30)
+    assert found.gpus == (
+        inventory.Gpu("NVIDIA H200", 1 << 37, "GPU-0"),
+        inventory.Gpu("NVIDIA H200", 1 << 36, "GPU-1"),
+    )
+    assert (found.driver, found.software) == ("libcuda.so.1", False)
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([]))
+    assert inventory.find("", 1, 1 << 30).software
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([], fails=True))
+    with pytest.raises(DriverUnusable, match="version mismatch"):
+        inventory.find("", 1, 1 << 30)
+
+
+def test_a_driver_that_is_not_there() -> None:
+    with pytest.raises(NoDriver):
+        inventory.find("/no/such/libcuda.so.1", 1, 1)
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, probe: object) -> inventory.Inventory:
+    core = pytest.importorskip("bitfusion.executor.core")
+    monkeypatch.setattr(core, "probe", probe)
+    return inventory.of_driver("/drivers/libcuda.so.1")
+
+
+def test_a_driver_is_asked_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    def probe(path: str) -> list[dict[str, object]]:
+        os.environ["MARK"] = "child"
+        return [{"name": path, "total_memory": 5, "uuid": "u", "driver_version": 13000}]
+
+    found = ask(monkeypatch, probe)
+    assert found.gpus == (inventory.Gpu("/drivers/libcuda.so.1", 5, "u"),)
+    assert found.driver_version == "13000" and "MARK" not in os.environ
+
+
+def fail(path: str) -> list[dict[str, object]]:
+    raise RuntimeError(f"the driver '{path}' cannot start: 100")
+
+
+@pytest.mark.parametrize(
+    ("probe", "why"),
+    [
+        (lambda path: [], "it has no device"),
+        (fail, "^cannot use driver '/drivers/libcuda.so.1': cannot start: 100$"),
+        (lambda path: os.kill(os.getpid(), 9), "it ended the process that loaded it"),
+        (lambda path: os._exit(3), "it ended the process"),
+    ],
+)
+def test_broken_drivers(monkeypatch: pytest.MonkeyPatch, probe: object, why: str) -> None:
+    with pytest.raises(DriverUnusable, match=why):
+        ask(monkeypatch, probe)
+
+
+def test_missing_libraries_are_named(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BITFUSION_LIBDIR", str(tmp_path))
+    with pytest.raises(NotBuilt, match="client/libcuda.so.1"):
+        paths.library(paths.CLIENT_LIBRARY)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker process may: no privileges, no descriptors, no core files."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+from typing import Any
+
+import pytest
+
+from bitfusion.errors import SystemFailure
+from bitfusion.server import nursery, worker
+from bitfusion.server.nursery import Job
+from bitfusion.server.workers import describe_end
+
+
+class Confess(worker.ExecutorWorker):
+    """Tells what it is instead of serving."""
+
+    def load(self) -> None: ...
+
+    def warm(self, job: Job) -> None: ...
+
+    def serve(self, job: Job, data: int, ledger: int) -> int:
+        told = {
+            "uid": os.getresuid(),
+            "groups": os.getgroups(),
+            "core": resource.getrlimit(resource.RLIMIT_CORE),
+            "fds": sorted(
+                int(n) for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}")
+            ),
+            "known": [data, ledger],
+            "environment": {k: os.environ.get(k) for k in ("EXTRA", "CUDA_VISIBLE_DEVICES")},
+        }
+        socket.socket(fileno=data).sendall(json.dumps(told).encode())
+        return 7
+
+
+def confession(user: str, spare: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a worker says, and the event of its end."""
+    _pid, control = nursery.start(Confess())
+    control.setblocking(True)
+    job = Job("session", 3, "none", [0], {"EXTRA": "yes"}, user)
+    secret = os.open("/etc/hostname", os.O_RDONLY)
+    os.set_inheritable(secret, True)
+    ours, theirs = socket.socketpair()
+    if spare:
+        order = {"order": "spares", "count": 1, "job": job._replace(session="")}
+        control.send(json.dumps(order).encode())
+    order = {"order": "start", "worker": 1, "job": job, "cold": not spare}
+    socket.send_fds(control, [json.dumps(order).encode()], [theirs.fileno()])
+    theirs.close()
+    told = json.loads(ours.makefile("rb").read())
+    started, ended = json.loads(control.recv(9999)), json.loads(control.recv(9999))
+    assert started["event"] == "started" and ended["event"] == "ended"
+    control.close()
+    os.waitpid(_pid, 0)
+    os.close(secret)
+    return told, ended
+
+
+@pytest.mark.parametrize("spare", [False, True])
+def test_a_worker_holds_only_what_it_needs(monkeypatch: pytest.MonkeyPatch, spare: bool) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    told, ended = confession("", spare)
+    assert told["core"] == [0, 0]
+    assert told["environment"] == {"EXTRA": "yes", "CUDA_VISIBLE_DEVICES": None}
+    assert told["fds"] == [0, 1, 2, told["known"][0]]
+    assert os.WEXITSTATUS(ended["status"]) == 7
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop privileges")
+@pytest.mark.parametrize("spare", [False, True])
+def test_root_is_dropped(spare: bool) -> None:
+    told, _ended = confession("nobody", spare)
+    assert 0 not in told["uid"] and 0 not in told["groups"]
+
+
+def test_who_workers_run_as() -> None:
+    assert worker.pick_user("root") == "root"
+    assert worker.pick_user("") in ("bitfusion", "nobody")
+    with pytest.raises(SystemFailure, match="no user 'nobody-of-that-name'"):
+        worker.pick_user("nobody-of-that-name")
+
+
+def test_ends_in_words() -> None:
+    assert describe_end(9) == "was ended by signal 9 (Killed)"
+    assert describe_end(3 << 8) == "ended with status 3"
