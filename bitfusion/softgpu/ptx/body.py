@@ -12,11 +12,11 @@ from .ir import Instruction, PtxError
 from .lexer import PUNCTUATION, Tokens, split_list
 from .operand import Names, Scope
 
-# Groups: 1 negation and 2 name of the guard, 3 opcode, 4 operands; 5 label; 6 brace; 7 directive.
+# Groups: 1 negation and 2 name of the guard, 3 opcode, 4 operands; 5 label; 6 brace or lone ';'; 7 directive.
 _STATEMENT = re.compile(
     r"\s*(?:(?:@\s*(!?)\s*([\w$%.]+)\s+)?([a-z][\w.]*(?:::[\w.]+)*)(?![\w.]|\s*:)\s*((?:[^\s;][^;]*)?);"
     r"|([A-Za-z_$%][\w$]*)\s*:(?!:)"
-    r"|([{}])"
+    r"|([{};])"
     r"|(\.[a-z_]\w*))",
     re.A,
 )
@@ -34,7 +34,7 @@ class Body:
         self.source = source
         self.function = function
         self.declare = declare
-        self.names = Names(function, declare.known)
+        self.names = Names(function, declare.known, declare.seen)
         self.instructions: List[Instruction] = []
         self.opcodes = declare.opcodes
         # By scope depth: the instructions and tables whose labels are not resolved yet.
@@ -95,13 +95,13 @@ class Body:
                 names.enter()
                 self.pending.append([])
                 self.tables.append([])
-            elif brace:
+            elif brace == "}":
                 self._close(names.scope, depth)
                 if depth == 0:
                     break
                 depth -= 1
                 names.leave()
-            else:
+            elif directive:
                 position = self._directive(directive[1:], position)
         return self._finish(position)
 

@@ -57,6 +57,7 @@ class Declarations:
 
     def __init__(self, module: ir.Module) -> None:
         self.module = module
+        self.seen: Dict[str, Tuple[str, int, ir.Reg]] = {}
         self.opcodes: Dict[str, Tuple[str, Tuple[str, ...]]] = {}  # text -> opcode, modifiers
 
     def known(self, name: str) -> bool:

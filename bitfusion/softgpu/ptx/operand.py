@@ -85,8 +85,14 @@ class Scope:
 class Names:
     """What the names of one function mean, from the innermost scope out."""
 
-    def __init__(self, function: ir.Function, known: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        function: ir.Function,
+        known: Callable[[str], bool],
+        seen: Dict[str, Tuple[str, int, ir.Reg]],
+    ) -> None:
         self.function = function
+        self.seen = seen  # what names of ranges consist of, for all functions of the module
         self.known = known  # is it a name of the module?
         self.unknown: List[str] = []
         self.scope = Scope(self, None, 0)
@@ -229,16 +235,19 @@ class Names:
 
     def _quick(self, text: str) -> Optional[ir.Reg]:
         """Find a register of a range of the outermost scope, which nearly all operands are."""
+        known = self.seen.get(text)
+        if known is None:
+            prefix = text.rstrip("0123456789")
+            digits = text[len(prefix) :]
+            if not digits or (digits[0] == "0" and digits != "0") or len(digits) > 9:
+                return None
+            known = self.seen[text] = (prefix, int(digits), ir.Reg(text))
         scope = self.scope
-        prefix = text.rstrip("0123456789")
-        count, kind = scope.ranges.get(prefix, (0, ""))
-        digits = text[len(prefix) :]
-        if not count or not digits or (digits[0] == "0" and digits != "0") or len(digits) > 9:
-            return None
-        if int(digits) >= count or text in scope.registers:
+        count, kind = scope.ranges.get(known[0], (0, ""))
+        if known[1] >= count or text in scope.registers:
             return None
         self.function.registers[text] = kind
-        return ir.Reg(text)
+        return known[2]
 
     def _pair(self, text: str) -> ir.Operand:
         first, _, second = text.partition("|")
