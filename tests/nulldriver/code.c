@@ -300,17 +300,3 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, voi
 	null_count_launch();
 	return CUDA_SUCCESS;
 }
-
-CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void *data)
-{
-	NULL_ENTER();
-	function(data);
-	return CUDA_SUCCESS;
-}
-
-CUresult cuStreamAddCallback(CUstream stream, CUstreamCallback callback, void *data, unsigned int flags)
-{
-	NULL_ENTER();
-	callback(stream, CUDA_SUCCESS, data);
-	return CUDA_SUCCESS;
-}

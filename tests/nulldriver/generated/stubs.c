@@ -269,12 +269,6 @@ CUresult cuCtxSetSharedMemConfig(CUsharedconfig config)
 	return CUDA_SUCCESS;
 }
 
-CUresult cuCtxSynchronize(void)
-{
-	NULL_ENTER();
-	return CUDA_SUCCESS;
-}
-
 CUresult cuCtxSynchronize_v2(CUcontext ctx)
 {
 	NULL_ENTER();
@@ -581,12 +575,6 @@ CUresult cuEventElapsedTime_v2(float *pMilliseconds, CUevent hStart, CUevent hEn
 	return CUDA_SUCCESS;
 }
 
-CUresult cuEventQuery(CUevent hEvent)
-{
-	NULL_ENTER();
-	return CUDA_SUCCESS;
-}
-
 CUresult cuEventRecord(CUevent hEvent, CUstream hStream)
 {
 	NULL_ENTER();
@@ -607,12 +595,6 @@ CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsigned int f
 CUresult cuEventRecordWithFlags_ptsz(CUevent hEvent, CUstream hStream, unsigned int flags)
 {
 	return cuEventRecordWithFlags(hEvent, hStream, flags);
-}
-
-CUresult cuEventSynchronize(CUevent hEvent)
-{
-	NULL_ENTER();
-	return CUDA_SUCCESS;
 }
 
 CUresult cuExternalMemoryGetMappedBuffer(CUdeviceptr *devPtr, CUexternalMemory extMem, const CUDA_EXTERNAL_MEMORY_BUFFER_DESC *bufferDesc)
@@ -2845,12 +2827,6 @@ CUresult cuStreamIsCapturing_ptsz(CUstream hStream, CUstreamCaptureStatus *captu
 	return cuStreamIsCapturing(hStream, captureStatus);
 }
 
-CUresult cuStreamQuery(CUstream hStream)
-{
-	NULL_ENTER();
-	return CUDA_SUCCESS;
-}
-
 CUresult cuStreamQuery_ptsz(CUstream hStream)
 {
 	return cuStreamQuery(hStream);
@@ -2865,12 +2841,6 @@ CUresult cuStreamSetAttribute(CUstream hStream, CUstreamAttrID attr, const CUstr
 CUresult cuStreamSetAttribute_ptsz(CUstream hStream, CUstreamAttrID attr, const CUstreamAttrValue *value)
 {
 	return cuStreamSetAttribute(hStream, attr, value);
-}
-
-CUresult cuStreamSynchronize(CUstream hStream)
-{
-	NULL_ENTER();
-	return CUDA_SUCCESS;
 }
 
 CUresult cuStreamSynchronize_ptsz(CUstream hStream)
