@@ -79,13 +79,15 @@ def program(worker: Worker) -> List[int]:
         for flags in (0, ALONE):
             requests.append(client.row(name, body, WANTS_REPLY | flags))
     client.free(address)
-    client.row("cuEventDestroy_v2", struct.pack("<Q", event))
-    client.row("cuStreamDestroy_v2", struct.pack("<Q", one))
-    client.row("cuModuleUnload", struct.pack("<Q", handle(MODULE, 1)))
-    requests.append(client.row("cuCtxSynchronize", b"", WANTS_REPLY))
     client.flush()
     for request in requests:
         note(request)
+    client.row("cuEventDestroy_v2", struct.pack("<Q", event))
+    client.row("cuStreamDestroy_v2", struct.pack("<Q", one))
+    client.row("cuModuleUnload", struct.pack("<Q", handle(MODULE, 1)))
+    last = client.row("cuCtxSynchronize", b"", WANTS_REPLY)
+    client.flush()
+    note(last)
     return seen
 
 
