@@ -96,7 +96,8 @@ struct sg_block *sg_block_new(struct sg_run *run)
 
 	if (posix_memalign((void **)&block, 256, size))
 		return NULL;
-	*block = (struct sg_block){.run = run, .warp_count = run->warp_count, .shared_size = run->shared_size};
+	*block = (struct sg_block){
+		.run = run, .warp_count = run->warp_count, .shared_size = run->shared_size, .space_version = UINT64_MAX};
 	at = (char *)block + aligned(sizeof(*block));
 	block->warps = (struct sg_warp *)at;
 	at += aligned(run->warp_count * sizeof(struct sg_warp));
@@ -155,6 +156,10 @@ void sg_block_start(struct sg_block *block, uint64_t number)
 	for (int k = 0; k < 3; k++)
 		broadcast(block, SG_CTAID_X + k, block->index[k]);
 	place_in_cluster(block);
+	if (block->space_version != sg_space_version(run->launch->context->space)) {
+		block->space_version = sg_space_version(run->launch->context->space);
+		memset(block->ranges, 0, sizeof(block->ranges));
+	}
 	memset(block->barriers, 0, sizeof(block->barriers));
 	block->open_barriers = 0;
 	block->threads = run->block_threads;
@@ -169,7 +174,6 @@ void sg_block_start(struct sg_block *block, uint64_t number)
 		w->group_count = 1;
 		w->turn = SG_TURN;
 		w->sticky = w->finished = false;
-		w->range_base = w->range_size = 0;
 		w->carry = 0;
 	}
 }

@@ -167,7 +167,6 @@ struct sg_warp {
 	uint32_t mask; /* of the running group */
 	uint32_t live; /* lanes that have not exited */
 	uint32_t carry; /* condition code register, a bit a lane */
-	uint64_t range_base, range_size; /* the address range hit last */
 	int32_t budget; /* backward branches left in this slice */
 	int32_t turn; /* backward branches left before another group gets its turn */
 	const struct sg_op *stop; /* where another group waits to be joined */
@@ -196,6 +195,13 @@ struct sg_barrier {
 	uint32_t any, some_false, count; /* bar.red */
 };
 
+/* An address range that was looked up. Each memory instruction has one of a block's, so that instructions which work
+ * on different arrays do not take turns in one. Valid while the space does not change. */
+struct sg_range {
+	uint64_t base, size;
+};
+#define SG_RANGES 32
+
 struct sg_run; /* a launch in progress */
 
 struct sg_block {
@@ -211,6 +217,8 @@ struct sg_block {
 	uint32_t open_barriers; /* bit a barrier at which somebody has arrived */
 	struct sg_barrier barriers[SG_BARRIERS];
 	char *specials; /* SG_AREA_BLOCK */
+	uint64_t space_version;
+	struct sg_range ranges[SG_RANGES];
 	char *memory;
 	size_t memory_size;
 	struct sg_warp *warps;
@@ -252,6 +260,7 @@ struct sg_run {
 };
 
 /* space.c */
+uint64_t sg_space_version(struct sg_space *space); /* another after every change */
 bool sg_space_lookup(struct sg_space *space, uint64_t address, uint64_t *base, uint64_t *size);
 
 /* context.c */
@@ -305,6 +314,8 @@ const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t 
 	__attribute__((format(printf, 5, 6)));
 
 /* memory.c: host addresses of what the lanes of m name, one by one; false after a fault. */
+/* Makes the instruction's range the one that holds this address; false where none does. */
+bool sg_range_find(struct sg_warp *w, const struct sg_op *i, uint64_t address);
 bool sg_resolve_lanes(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t bytes, uint64_t *host);
 /* Host address of one lane's generic address, or NULL. */
 char *sg_host(struct sg_warp *w, uint32_t lane, uint64_t address, uint64_t bytes);
@@ -367,6 +378,11 @@ static inline uint32_t sg_lowest(uint32_t m)
 static inline const struct sg_op *sg_next(const struct sg_op *i)
 {
 	return i + 1 + SG_EXTRA(i->flags);
+}
+
+static inline struct sg_range *sg_range_of(const struct sg_warp *w, const struct sg_op *i)
+{
+	return &w->block->ranges[(uintptr_t)i / sizeof(*i) % SG_RANGES];
 }
 
 #define SG_EACH(lane, m) for (uint32_t rest_ = (m), lane; rest_ && (lane = sg_lowest(rest_), 1); rest_ &= rest_ - 1)

@@ -8,19 +8,23 @@
 
 pthread_mutex_t sg_wide_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static char *in_space(struct sg_warp *w, uint64_t address, uint64_t bytes)
+static char *in_space(struct sg_warp *w, struct sg_range *range, uint64_t address, uint64_t bytes)
 {
-	uint64_t base, size;
+	struct sg_range found;
 
-	if (address - w->range_base < w->range_size && w->range_size - (address - w->range_base) >= bytes)
+	if (address - range->base < range->size && range->size - (address - range->base) >= bytes)
 		return (char *)(uintptr_t)address;
-	if (!sg_space_lookup(w->block->run->launch->context->space, address, &base, &size))
+	if (!sg_space_lookup(w->block->run->launch->context->space, address, &found.base, &found.size))
 		return NULL;
-	if (size - (address - base) < bytes)
+	if (found.size - (address - found.base) < bytes)
 		return NULL;
-	w->range_base = base;
-	w->range_size = size;
+	*range = found;
 	return (char *)(uintptr_t)address;
+}
+
+bool sg_range_find(struct sg_warp *w, const struct sg_op *i, uint64_t address)
+{
+	return in_space(w, sg_range_of(w, i), address, 1);
 }
 
 static char *in_window(char *memory, uint64_t size, uint64_t offset, uint64_t bytes)
@@ -28,13 +32,13 @@ static char *in_window(char *memory, uint64_t size, uint64_t offset, uint64_t by
 	return offset <= size && size - offset >= bytes ? memory + offset : NULL;
 }
 
-static char *host_in(struct sg_warp *w, unsigned space, uint32_t lane, uint64_t address, uint64_t bytes)
+static char *host_in(struct sg_warp *w, struct sg_range *range, unsigned space, uint32_t lane, uint64_t address, uint64_t bytes)
 {
 	const struct sg_run *run = w->block->run;
 
 	switch (space) {
 	case SG_GLOBAL:
-		return in_space(w, address, bytes);
+		return in_space(w, range, address, bytes);
 	case SG_SHARED:
 		return in_window(w->block->shared, w->block->shared_size, address, bytes);
 	case SG_LOCAL:
@@ -45,21 +49,21 @@ static char *host_in(struct sg_warp *w, unsigned space, uint32_t lane, uint64_t 
 		return in_window(run->parameters, run->launch->kernel->parameters_size, address, bytes);
 	}
 	if (!(address >> 56))
-		return in_space(w, address, bytes);
+		return in_space(w, range, address, bytes);
 	switch (address & 0xffull << 56) {
 	case SG_SHARED_WINDOW:
-		return host_in(w, SG_SHARED, lane, address - SG_SHARED_WINDOW, bytes);
+		return host_in(w, range, SG_SHARED, lane, address - SG_SHARED_WINDOW, bytes);
 	case SG_LOCAL_WINDOW:
-		return host_in(w, SG_LOCAL, lane, address - SG_LOCAL_WINDOW, bytes);
+		return host_in(w, range, SG_LOCAL, lane, address - SG_LOCAL_WINDOW, bytes);
 	case SG_PARAM_WINDOW:
-		return host_in(w, SG_PARAM, lane, address - SG_PARAM_WINDOW, bytes);
+		return host_in(w, range, SG_PARAM, lane, address - SG_PARAM_WINDOW, bytes);
 	}
 	return NULL;
 }
 
 char *sg_host(struct sg_warp *w, uint32_t lane, uint64_t address, uint64_t bytes)
 {
-	return host_in(w, SG_GENERIC, lane, address, bytes);
+	return host_in(w, w->block->ranges, SG_GENERIC, lane, address, bytes);
 }
 
 char *sg_host_span(struct sg_warp *w, uint32_t lane, uint64_t address, uint64_t *bytes)
@@ -80,7 +84,7 @@ char *sg_host_span(struct sg_warp *w, uint32_t lane, uint64_t address, uint64_t 
 		*bytes = w->block->run->launch->kernel->parameters_size - offset;
 		break;
 	default:
-		*bytes = w->range_size - (address - w->range_base);
+		*bytes = w->block->ranges[0].size - (address - w->block->ranges[0].base);
 	}
 	return host;
 }
@@ -101,6 +105,7 @@ static uint64_t address_of(const struct sg_warp *w, const struct sg_op *i, uint3
 bool sg_resolve_lanes(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t bytes, uint64_t *host)
 {
 	const unsigned space = SG_SPACE(i->flags);
+	struct sg_range *range = sg_range_of(w, i);
 
 	SG_EACH(lane, m)
 	{
@@ -112,7 +117,7 @@ bool sg_resolve_lanes(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint
 				 space_names[space], (unsigned long long)address, bytes);
 			return false;
 		}
-		at = host_in(w, space, lane, address, bytes);
+		at = host_in(w, range, space, lane, address, bytes);
 		if (!at) {
 			sg_fault(w, i, 1u << lane, SG_ILLEGAL_ADDRESS, "no %smemory at address 0x%llx (%u bytes)", space_names[space],
 				 (unsigned long long)address, bytes);

@@ -5,26 +5,34 @@
  */
 #include "run.h"
 
-/* bad's top bit: a lane outside; low: the lanes' addresses or'ed; scatter: zero where lanes follow each other */
+/* Tries the range that this instruction hit last, then the one of the first lane; false: it takes lane by lane. */
 static inline bool resolve_global(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t bytes, u64 *host)
 {
 	const u64 *a = sg_at(w, i->a);
-	const u64 offset = (u64)(s64)(s32)i->x, base = w->range_base, limit = w->range_size - bytes;
-	u64 bad = 0, low = 0;
+	const u64 offset = (u64)(s64)(s32)i->x;
+	const struct sg_range *range = sg_range_of(w, i);
 
-	if (!(i->flags & SG_WIDE) || w->range_size < bytes)
+	if (!(i->flags & SG_WIDE))
 		return sg_resolve_lanes(w, i, m, bytes, host);
-	SG_VECTOR for (int l = 0; l < SG_LANES; l++)
-	{
-		const u64 x = a[l] + offset, t = x - base, use = -(u64)(m >> l & 1);
+	for (int attempt = 0; attempt < 2; attempt++) {
+		const u64 base = range->base, limit = range->size - bytes;
+		u64 bad = 0, low = 0;
 
-		bad |= (t | (limit - t)) & use;
-		low |= x & use;
-		host[l] = x;
+		/* bad's top bit: a lane outside; low: the lanes' addresses or'ed */
+		SG_VECTOR for (int l = 0; l < SG_LANES; l++)
+		{
+			const u64 x = a[l] + offset, t = x - base, use = -(u64)(m >> l & 1);
+
+			bad |= (t | (limit - t)) & use;
+			low |= x & use;
+			host[l] = x;
+		}
+		if ((s64)bad >= 0 && range->size >= bytes && !(low & (bytes - 1)))
+			return true;
+		if (attempt || !sg_range_find(w, i, host[sg_lowest(m)]))
+			break;
 	}
-	if ((s64)bad < 0 || (low & (bytes - 1)))
-		return sg_resolve_lanes(w, i, m, bytes, host);
-	return true;
+	return sg_resolve_lanes(w, i, m, bytes, host);
 }
 
 static inline bool resolve_shared(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t bytes, u64 *host)
@@ -78,7 +86,11 @@ static inline bool resolve(struct sg_warp *w, const struct sg_op *i, uint32_t m,
 \
 		if (!resolve(w, i, m, sizeof(T), host)) \
 			return NULL; \
-		SG_EACH(l, m) d[l] = (R)AT(T, host[l]); \
+		if (m == SG_ALL) \
+			for (int l = 0; l < SG_LANES; l++) \
+				d[l] = (R)AT(T, host[l]); \
+		else \
+			SG_EACH(l, m) d[l] = (R)AT(T, host[l]); \
 		return i + 1; \
 	} \
 	SG_HANDLER(ldparam_##name) \
@@ -135,7 +147,11 @@ LOAD(u64_64, u64, u64)
 \
 		if (!resolve(w, i, m, sizeof(T), host)) \
 			return NULL; \
-		SG_EACH(l, m) AT(T, host[l]) = (T)d[l]; \
+		if (m == SG_ALL) \
+			for (int l = 0; l < SG_LANES; l++) \
+				AT(T, host[l]) = (T)d[l]; \
+		else \
+			SG_EACH(l, m) AT(T, host[l]) = (T)d[l]; \
 		return i + 1; \
 	} \
 	SG_HANDLER(stv_##name) \
@@ -163,129 +179,87 @@ STORE(32_32, u32, u32)
 STORE(32_64, u32, u64)
 STORE(64_64, u64, u64)
 
-/* The common forms: whole warps whose lanes follow each other, read one place, or neither. */
+/* The common forms: whole warps whose lanes follow each other or read one place need one check for all. */
 enum { SCATTERED, CONSECUTIVE, UNIFORM };
 
-static inline int pattern_global(struct sg_warp *w, const struct sg_op *i, uint32_t bytes, u64 *host)
-{
-	const u64 *a = sg_at(w, i->a);
-	const u64 offset = (u64)(s64)(s32)i->x, base = w->range_base, limit = w->range_size - bytes;
-	u64 bad = 0, low = 0, scatter = 0, differ = 0;
-
-	if (w->range_size < bytes)
-		return -1;
-	SG_VECTOR for (int l = 0; l < SG_LANES; l++)
-	{
-		const u64 x = a[l] + offset, t = x - base, away = a[l] - a[0];
-
-		bad |= t | (limit - t);
-		low |= x;
-		differ |= away;
-		scatter |= away ^ (u64)l * bytes;
-		host[l] = x;
+#define PATTERN(T) \
+	static inline int pattern_##T(const T *a, T bytes) \
+	{ \
+		T scatter = 0, differ = 0; \
+\
+		SG_VECTOR for (int l = 0; l < SG_LANES; l++) \
+		{ \
+			const T away = a[l] - a[0]; \
+\
+			differ |= away; \
+			scatter |= away ^ (T)l * bytes; \
+		} \
+		return !scatter ? CONSECUTIVE : !differ ? UNIFORM : SCATTERED; \
 	}
-	if ((s64)bad < 0 || (low & (bytes - 1)))
-		return -1;
-	return !scatter ? CONSECUTIVE : !differ ? UNIFORM : SCATTERED;
+PATTERN(u32)
+PATTERN(u64)
+
+/* Host address of lane 0 where the whole warp's bytes are in bounds and aligned, else 0. */
+static inline u64 whole_global(const struct sg_warp *w, const struct sg_op *i, u64 first, u64 bytes, u64 align)
+{
+	const struct sg_range *range = sg_range_of(w, i);
+	const u64 x = first + (u64)(s64)(s32)i->x, t = x - range->base;
+
+	return range->size >= bytes && t <= range->size - bytes && !(x & (align - 1)) ? x : 0;
 }
 
-static inline int pattern_shared(struct sg_warp *w, const struct sg_op *i, uint32_t bytes, u32 *at)
+static inline char *whole_shared(const struct sg_warp *w, const struct sg_op *i, u32 first, u32 bytes, u32 align)
 {
-	const u32 *a = sg_at(w, i->a);
-	const u32 offset = i->x, limit = w->block->shared_size - bytes;
-	u32 bad = 0, low = 0, scatter = 0, differ = 0;
+	const u32 x = first + i->x, size = w->block->shared_size;
 
-	if (w->block->shared_size < bytes)
-		return -1;
-	SG_VECTOR for (int l = 0; l < SG_LANES; l++)
-	{
-		const u32 x = a[l] + offset, away = a[l] - a[0];
-
-		bad |= x | (limit - x);
-		low |= x;
-		differ |= away;
-		scatter |= away ^ (u32)l * bytes;
-		at[l] = x;
-	}
-	if ((s32)bad < 0 || (low & (bytes - 1)))
-		return -1;
-	return !scatter ? CONSECUTIVE : !differ ? UNIFORM : SCATTERED;
+	return size >= bytes && x <= size - bytes && !(x & (align - 1)) ? w->block->shared + x : NULL;
 }
 
-#define FAST(name, T, kind) \
-	SG_HANDLER(ld_global_##name) \
+#define FAST_LOAD(space, T, TA, name, whole) \
+	SG_HANDLER(ld_##space##_##name) \
 	{ \
+		const TA *a = sg_at(w, i->a); \
 		T *d = sg_at(w, i->d); \
-		u64 host[SG_LANES]; \
-		const int pattern = m == SG_ALL ? pattern_global(w, i, sizeof(T), host) : -1; \
+		const int pattern = m == SG_ALL ? pattern_##TA(a, sizeof(T)) : SCATTERED; \
+		const T *from; \
 \
-		if (pattern < 0) \
+		if (pattern == SCATTERED) \
+			return SG_NAME(ld_##name)(w, i, m); \
+		from = (const T *)(uintptr_t)whole(w, i, a[0], pattern == UNIFORM ? sizeof(T) : SG_LANES * sizeof(T), sizeof(T)); \
+		if (!from) \
 			return SG_NAME(ld_##name)(w, i, m); \
 		if (pattern == CONSECUTIVE) { \
-			memcpy(d, (const void *)(uintptr_t)host[0], SG_LANES * sizeof(T)); \
-		} else if (pattern == UNIFORM) { \
-			const T value = AT(T, host[0]); \
-			SG_VECTOR for (int l = 0; l < SG_LANES; l++) d[l] = value; \
+			memcpy(d, from, SG_LANES * sizeof(T)); \
 		} else { \
-			for (int l = 0; l < SG_LANES; l++) \
-				d[l] = AT(T, host[l]); \
-		} \
-		return i + 1; \
-	} \
-	SG_HANDLER(ld_shared_##name) \
-	{ \
-		T *d = sg_at(w, i->d); \
-		u32 at[SG_LANES]; \
-		const char *base = w->block->shared; \
-		const int pattern = m == SG_ALL ? pattern_shared(w, i, sizeof(T), at) : -1; \
-\
-		if (pattern < 0) \
-			return SG_NAME(ld_##name)(w, i, m); \
-		if (pattern == CONSECUTIVE) { \
-			memcpy(d, base + at[0], SG_LANES * sizeof(T)); \
-		} else if (pattern == UNIFORM) { \
-			const T value = *(const T *)(base + at[0]); \
+			const T value = *from; \
 			SG_VECTOR for (int l = 0; l < SG_LANES; l++) d[l] = value; \
-		} else { \
-			for (int l = 0; l < SG_LANES; l++) \
-				d[l] = *(const T *)(base + at[l]); \
 		} \
-		return i + 1; \
-	} \
-	SG_HANDLER(st_global_##kind) \
-	{ \
-		const T *d = sg_at(w, i->d); \
-		u64 host[SG_LANES]; \
-		const int pattern = m == SG_ALL ? pattern_global(w, i, sizeof(T), host) : -1; \
-\
-		if (pattern < 0) \
-			return SG_NAME(st_##kind)(w, i, m); \
-		if (pattern == CONSECUTIVE) \
-			memcpy((void *)(uintptr_t)host[0], d, SG_LANES * sizeof(T)); \
-		else \
-			for (int l = 0; l < SG_LANES; l++) \
-				AT(T, host[l]) = d[l]; \
-		return i + 1; \
-	} \
-	SG_HANDLER(st_shared_##kind) \
-	{ \
-		const T *d = sg_at(w, i->d); \
-		u32 at[SG_LANES]; \
-		char *base = w->block->shared; \
-		const int pattern = m == SG_ALL ? pattern_shared(w, i, sizeof(T), at) : -1; \
-\
-		if (pattern < 0) \
-			return SG_NAME(st_##kind)(w, i, m); \
-		if (pattern == CONSECUTIVE) \
-			memcpy(base + at[0], d, SG_LANES * sizeof(T)); \
-		else \
-			for (int l = 0; l < SG_LANES; l++) \
-				*(T *)(base + at[l]) = d[l]; \
 		return i + 1; \
 	}
 
-FAST(u32_32, u32, 32_32)
-FAST(u64_64, u64, 64_64)
+#define FAST_STORE(space, T, TA, name, whole) \
+	SG_HANDLER(st_##space##_##name) \
+	{ \
+		const TA *a = sg_at(w, i->a); \
+		T *to; \
+\
+		if (m != SG_ALL || pattern_##TA(a, sizeof(T)) != CONSECUTIVE) \
+			return SG_NAME(st_##name)(w, i, m); \
+		to = (T *)(uintptr_t)whole(w, i, a[0], SG_LANES * sizeof(T), sizeof(T)); \
+		if (!to) \
+			return SG_NAME(st_##name)(w, i, m); \
+		memcpy(to, sg_at(w, i->d), SG_LANES * sizeof(T)); \
+		return i + 1; \
+	}
+
+FAST_LOAD(global, u32, u64, u32_32, whole_global)
+FAST_LOAD(global, u64, u64, u64_64, whole_global)
+FAST_LOAD(shared, u32, u32, u32_32, whole_shared)
+FAST_LOAD(shared, u64, u32, u64_64, whole_shared)
+FAST_STORE(global, u32, u64, 32_32, whole_global)
+FAST_STORE(global, u64, u64, 64_64, whole_global)
+FAST_STORE(shared, u32, u32, 32_32, whole_shared)
+FAST_STORE(shared, u64, u32, 64_64, whole_shared)
 
 typedef struct {
 	u64 low, high;

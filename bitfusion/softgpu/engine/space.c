@@ -188,3 +188,8 @@ int sg_space_find(struct sg_space *space, uint64_t address, uint64_t *base, uint
 {
 	return sg_space_lookup(space, address, base, size);
 }
+
+uint64_t sg_space_version(struct sg_space *space)
+{
+	return atomic_load(&space->version);
+}
