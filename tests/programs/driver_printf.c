@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Text that kernels print comes out between what the program prints before and after it waits.
+ */
+#include "program.h"
+
+/* say(value): prints "kernel says <value>, thread <index>" */
+static const char code[] = PTX_HEADER ".extern .func (.param .b32 result) vprintf(.param .b64 format, .param .b64 list);\n"
+				      ".global .align 1 .b8 format[32] = {107, 101, 114, 110, 101, 108, 32, 115, 97, 121, 115, "
+				      "32, 37, 100, 44, 32, 116, 104, 114, 101, 97, 100, 32, 37, 100, 10, 0};\n"
+				      ".visible .entry say(.param .u32 value)\n{\n"
+				      "    .local .align 8 .b8 list[8];\n" PTX_REGISTERS
+				      "    ld.param.u32 %r1, [value];\n    mov.u32 %r2, %tid.x;\n"
+				      "    mov.u64 %d1, list;\n    cvta.local.u64 %d2, %d1;\n"
+				      "    st.local.u32 [list], %r1;\n    st.local.u32 [list+4], %r2;\n"
+				      "    mov.u64 %d3, format;\n    cvta.global.u64 %d4, %d3;\n    {\n"
+				      "    .param .b64 p0;\n    st.param.b64 [p0], %d4;\n"
+				      "    .param .b64 p1;\n    st.param.b64 [p1], %d2;\n    .param .b32 r0;\n"
+				      "    call.uni (r0), vprintf, (p0, p1);\n    ld.param.b32 %r3, [r0];\n    }\n"
+				      "    ret;\n}\n";
+
+int main(void)
+{
+	CUmodule module;
+	CUstream stream;
+	CUevent event;
+	int value = 42;
+	void *parameters[] = { &value };
+
+	open_device();
+	CHECK(cuModuleLoadData(&module, code));
+	CUfunction say = get_function(module, "say");
+	CHECK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+	CHECK(cuEventCreate(&event, 0));
+	printf("before\n");
+	CHECK(cuLaunchKernel(say, 1, 1, 1, 1, 1, 1, 0, NULL, parameters, NULL));
+	CHECK(cuCtxSynchronize());
+	printf("after the context\n");
+	value = -1;
+	CHECK(cuLaunchKernel(say, 1, 1, 1, 3, 1, 1, 0, stream, parameters, NULL));
+	CHECK(cuStreamSynchronize(stream));
+	printf("after the stream\n");
+	value = 7;
+	CHECK(cuLaunchKernel(say, 1, 1, 1, 1, 1, 1, 0, stream, parameters, NULL));
+	CHECK(cuEventRecord(event, stream));
+	CHECK(cuEventSynchronize(event));
+	printf("after the event\n");
+	CHECK(cuDevicePrimaryCtxRelease_v2(0));
+	return 0;
+}
