@@ -86,8 +86,8 @@ def leave(status: int) -> NoReturn:
 
 def main() -> NoReturn:
     linux.open_standard_descriptors()
-    sys.stdout = sys.stdout or open(os.devnull, "w")
-    sys.stderr = sys.stderr or open(os.devnull, "w")
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         status = dispatch(sys.argv[1:])
     except BitfusionError as error:

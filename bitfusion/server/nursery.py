@@ -183,7 +183,7 @@ class Nursery:
 def become_worker(worker: Worker, job: Job, fds: list[int], parent: int) -> NoReturn:
     status = 1
     try:
-        linux.set_process_name("bitfusion-work")
+        linux.set_process_name("bitfusion-work" if job.session else "bitfusion-spare")
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -194,6 +194,7 @@ def become_worker(worker: Worker, job: Job, fds: list[int], parent: int) -> NoRe
         linux.die_with_parent(signal.SIGKILL, parent)
         if not job.session:
             job, fds = wait_for_job(worker, job, socket.socket(fileno=fds[0]))
+            linux.set_process_name("bitfusion-work")
         status = worker.serve(job, fds[0], fds[1] if len(fds) > 1 else -1)
     except BaseException as error:
         sys.stderr.write(f"bitfusion worker of session {job.session or '-'}: {error!r}\n")

@@ -17,7 +17,7 @@ from bitfusion.server.loop import READ, Loop
 from bitfusion.server.nursery import Worker
 from bitfusion.server.peer import Peer
 from bitfusion.server.service import Service
-from bitfusion.server.worker import ExecutorWorker, pick_user
+from bitfusion.server.worker import ExecutorWorker, pick_python, pick_user
 
 MAX_PEERS = 512
 IDLE_S = 30.0  # of a control connection that holds no session
@@ -100,7 +100,7 @@ class Doorman:
         self._socket.close()
 
 
-def worker_environment(settings: Config, user: str) -> dict[str, str]:
+def worker_environment(settings: Config, user: str, software: bool) -> dict[str, str]:
     """A worker that is not its server's user needs a cache of its own."""
     environment = {"BITFUSION_PYTHON": sys.executable, "BITFUSION_HOME": paths.ROOT}
     if user:
@@ -111,6 +111,8 @@ def worker_environment(settings: Config, user: str) -> dict[str, str]:
         entry = pwd.getpwnam(user)
         os.chown(folder, entry.pw_uid, entry.pw_gid)
         environment["XDG_CACHE_HOME"] = folder
+        if software:
+            environment["BITFUSION_PYTHON"] = pick_python(user, paths.ROOT)
     return environment
 
 
@@ -125,7 +127,11 @@ def serve(
     )
     linux.set_process_name("bitfusion-serve")
     service = Service(
-        inventory, worker or ExecutorWorker(), user, worker_environment(settings, user), ledgers
+        inventory,
+        worker or ExecutorWorker(),
+        user,
+        worker_environment(settings, user, inventory.software),
+        ledgers,
     )
     address = settings.address("server.listen")
     try:

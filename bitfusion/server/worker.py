@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import resource
 import stat
+import sys
 
 from bitfusion.errors import SystemFailure
 from bitfusion.server.nursery import Job
 
+SYSTEM_PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3")
+PROBE_TIMEOUT_S = 30
 FALLBACK_USERS = ("bitfusion", "nobody")
 
 
@@ -55,6 +58,36 @@ def pick_user(wanted: str) -> str:
             continue
         return name
     raise SystemFailure(what="drop privileges", why=f"no user '{wanted or FALLBACK_USERS[-1]}'")
+
+
+def pick_python(user: str, root: str) -> str:
+    """A Python that this user may run, with our package, for the software GPU's compiler."""
+    import pwd
+    import subprocess
+
+    entry = pwd.getpwnam(user)
+    for python in (sys.executable, *SYSTEM_PYTHONS):
+        command = [python, "-c", "import bitfusion.softgpu.ptx.helper"]
+        try:
+            done = subprocess.run(
+                command,
+                user=entry.pw_uid,
+                group=entry.pw_gid,
+                extra_groups=[],
+                cwd="/",
+                env={"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1"},
+                capture_output=True,
+                timeout=PROBE_TIMEOUT_S,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if done.returncode == 0:
+            return python
+    raise SystemFailure(
+        what=f"let user '{user}' run the software GPU's compiler",
+        why=f"it may not run '{sys.executable}', or not read '{root}'",
+        hint="install both where everybody may read them, or set worker_user in [server]",
+    )
 
 
 def gpu_groups() -> list[int]:
