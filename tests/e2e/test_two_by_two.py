@@ -16,6 +16,7 @@ CUDA_PROGRAMS = sorted(p.stem for p in SOURCES.glob("*.cu")) + ["vector_add_shar
 SCRIPTS = sorted(p.name for p in SOURCES.glob("*.py"))
 # Their output names figures of one run (times, addresses), so only their status is compared.
 UNSTABLE = {"demo_mandelbrot"}
+ARGUMENTS = {"steady": ["50"]}
 
 
 def compare(gpu: Any, how: str, command: List[str], name: str) -> None:
@@ -31,7 +32,7 @@ def compare(gpu: Any, how: str, command: List[str], name: str) -> None:
 @pytest.mark.parametrize("how", ["tcp", "unix"])
 @pytest.mark.parametrize("name", C_PROGRAMS)
 def test_driver_program(gpu: Any, programs: Path, name: str, how: str) -> None:
-    compare(gpu, how, [str(programs / name)], name)
+    compare(gpu, how, [str(programs / name), *ARGUMENTS.get(name, [])], name)
 
 
 @pytest.mark.parametrize("how", ["tcp", "unix"])
