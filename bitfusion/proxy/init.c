@@ -96,8 +96,7 @@ static __attribute__((destructor)) void end(void)
 {
 	int ready = BF_READY;
 
-	if (atomic_load(&bf_state) != BF_READY)
-		return;
-	bf_queue_goodbye();
-	atomic_compare_exchange_strong(&bf_state, &ready, BF_ENDED);
+	/* first: that the server then closes the connection is no loss */
+	if (atomic_compare_exchange_strong(&bf_state, &ready, BF_ENDED))
+		bf_queue_goodbye();
 }

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A broker and a server made of threads: the wire as the proxy sees it, under a test's control.
+
+The peer keeps every command it gets and answers as a very small driver would. A test changes an answer
+by putting a function into `Broker.answers`; one that returns LATER has the test reply itself.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import re
+import socket
+import struct
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Callable, Dict, List, Optional, Tuple, Type
+
+ROOT = Path(__file__).resolve().parents[2]
+CALLS = (ROOT / "bitfusion" / "wire" / "generated" / "calls.h").read_text(encoding="utf-8")
+NUMBERS = {name: int(number) for name, number in re.findall(r"BF_(cu\w+) = (\d+)", CALLS)}
+OPERATIONS = [
+    "NONE", "DEVICES", "LAUNCH", "HTOD", "DTOH", "COPY3D", "ALLOC", "FREE", "LOAD", "GET_FUNCTION",
+    "HOST_FUNCTION", "CALLBACK_DONE", "MEMORY_INFO", "GOODBYE",
+]
+NUMBERS.update({name: number for number, name in enumerate(OPERATIONS)})
+NAMES = {number: name for name, number in NUMBERS.items()}
+_HASH = re.search(r"BF_SPEC_HASH (0x[0-9a-f]+)", CALLS)
+assert _HASH is not None
+SPEC_HASH = int(_HASH.group(1), 16)
+
+MAGIC = b"BFWIRE\r\n"
+HELLO = struct.Struct("<8sIIQII")
+WELCOME = struct.Struct("<8sIiQII")
+COMMAND = struct.Struct("<IHHII")
+REPLY = struct.Struct("<IIIiiI")
+WANTS_REPLY, HAS_BULK = 1, 2
+REPLY_KIND, DATA_KIND, CALLBACK_KIND, OUTPUT_KIND = range(4)
+ARENA = 0x2000_0000_0000
+ATTRIBUTES = {1: 1024, 2: 1024, 3: 1024, 4: 64, 5: 2**31 - 1, 6: 65535, 7: 65535, 10: 32, 16: 4,
+              19: 1, 33: 1, 41: 1, 75: 12, 76: 0, 83: 1, 97: 101376}
+
+
+@dataclass(frozen=True)
+class Command:
+    name: str
+    flags: int
+    request: int
+    context: int
+    body: bytes
+    bulk: bytes
+
+    def words(self) -> Tuple[int, ...]:
+        return struct.unpack("<%dQ" % (len(self.body) // 8), self.body)
+
+
+Answer = Tuple[int, bytes]
+LATER: Answer = (-1, b"")  # the test sends the reply itself
+
+
+class Peer:
+    """The server's end of one connection."""
+
+    def __init__(self, connection: socket.socket, devices: int, answers: "Answers") -> None:
+        self.connection = connection
+        self.commands: List[Command] = []
+        self.environment: Dict[str, str] = {}
+        self.answers = answers
+        self.deferred: Tuple[int, int] = (0, 0)
+        self.ended = threading.Event()
+        self.devices = devices
+        self.welcome_status, self.welcome_text = 0, ""
+        self.welcome_hash = SPEC_HASH
+        self.memory: Dict[int, bytes] = {}
+        self.next_address = ARENA
+        self.sending = threading.Lock()
+
+    # ------------------------------------------------------------ bytes
+
+    def receive(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            got = self.connection.recv(size - len(data))
+            if not got:
+                raise EOFError
+            data += got
+        return data
+
+    def send(self, data: bytes) -> None:
+        with self.sending:
+            self.connection.sendall(data)
+
+    def reply(self, request: int, status: int = 0, body: bytes = b"") -> None:
+        body += b"\0" * (-len(body) % 8)
+        deferred, self.deferred = self.deferred, (0, 0)
+        head = REPLY.pack(REPLY.size + len(body), REPLY_KIND, request, status, *deferred)
+        self.send(head + body)
+
+    def send_data(self, request: int, offset: int, data: bytes) -> None:
+        head = REPLY.pack(REPLY.size + 16, DATA_KIND, request, 0, 0, 0)
+        self.send(head + struct.pack("<QQ", offset, len(data)) + data)
+
+    def send_callback(self, token: int, function: int, data: int, kind: int = 0) -> None:
+        head = REPLY.pack(REPLY.size + 40, CALLBACK_KIND, 0, 0, 0, 0)
+        self.send(head + struct.pack("<QQQQIi", token, function, data, 0, kind, 0))
+
+    def send_output(self, fd: int, text: bytes) -> None:
+        padded = text + b"\0" * (-len(text) % 8)
+        head = REPLY.pack(REPLY.size + 8 + len(padded), OUTPUT_KIND, 0, 0, 0, 0)
+        self.send(head + struct.pack("<II", fd, len(text)) + padded)
+
+    # ------------------------------------------------------------ protocol
+
+    def shake_hands(self) -> None:
+        magic, protocol, size, spec_hash, _pid, _flags = HELLO.unpack(self.receive(HELLO.size))
+        assert (magic, protocol, spec_hash, size % 8) == (MAGIC, 1, SPEC_HASH, 0)
+        for item in self.receive(size).split(b"\0"):
+            if item:
+                name, _, value = item.decode().partition("=")
+                self.environment[name] = value
+        text = self.welcome_text.encode()
+        text += b"\0" * (-len(text) % 8)
+        self.send(WELCOME.pack(MAGIC, 1, self.welcome_status, self.welcome_hash, len(text), 0) + text)
+
+    def serve(self) -> None:
+        try:
+            self.shake_hands()
+            while True:
+                command = self.read_command()
+                self.commands.append(command)
+                if command.name == "GOODBYE":
+                    break
+                self.carry_out(command)
+        except (EOFError, OSError):
+            pass
+        finally:
+            self.connection.close()
+            self.ended.set()
+
+    def read_command(self) -> Command:
+        size, call, flags, request, context = COMMAND.unpack(self.receive(COMMAND.size))
+        assert size % 8 == 0 and size >= COMMAND.size
+        body = self.receive(size - COMMAND.size)
+        bulk = self.receive(struct.unpack_from("<Q", body)[0]) if flags & HAS_BULK else b""
+        return Command(NAMES[call], flags, request, context, body, bulk)
+
+    def carry_out(self, command: Command) -> None:
+        answer = self.answers[command.name](self, command) if command.name in self.answers else None
+        if answer is None:
+            answer = getattr(self, "on_" + command.name, lambda _: (0, b""))(command)
+        if command.flags & WANTS_REPLY and answer != LATER:
+            self.reply(command.request, *answer)
+
+    def on_DEVICES(self, command: Command) -> Answer:
+        body = struct.pack("<iI", 13020, self.devices)
+        for device in range(self.devices):
+            body += struct.pack("<256s32s", b"Fake GPU %d" % device, b"0000:%02X:00.0" % (device + 1))
+            body += bytes([device + 1] * 16) + struct.pack("<Qii", 1 << 30, 0, -5)
+            for attribute in range(160):
+                value = device + 1 if attribute == 33 else ATTRIBUTES.get(attribute, 0)
+                body += struct.pack("<ii", 0, value)
+        return 0, body
+
+    def on_ALLOC(self, command: Command) -> Answer:
+        size, height, _element, _rejected = struct.unpack_from("<QQII", command.body)
+        pitch = (size + 511) // 512 * 512 if height else 0
+        address = self.next_address
+        self.next_address += ((pitch * height or size) + 511) // 512 * 512
+        return 0, struct.pack("<QQ", address, pitch)
+
+    def on_HTOD(self, command: Command) -> Answer:
+        self.memory[command.words()[1]] = command.bulk
+        return 0, b""
+
+    def on_DTOH(self, command: Command) -> Answer:
+        _, address, size, _stream, _ = command.words()
+        self.send_data(command.request, 0, self.memory.get(address, b"\xee" * size)[:size])
+        return 0, b""
+
+    def on_LOAD(self, command: Command) -> Answer:
+        return 0, struct.pack("<QQ", 0, 0)
+
+    def on_GET_FUNCTION(self, command: Command) -> Answer:
+        """A kernel of (pointer, int, char): 8 bytes, 4 bytes, 1 byte."""
+        layout = [(0, 8), (8, 4), (12, 1)]
+        info = struct.pack("<QII", command.words()[1], len(layout), 13)
+        attributes = [0] * 16
+        attributes[0], attributes[8] = 512, 49152
+        info += struct.pack("<16iII", *attributes, 1 | 1 << 8, 0)
+        return 0, info + b"".join(struct.pack("<II", *item) for item in layout)
+
+    def on_MEMORY_INFO(self, command: Command) -> Answer:
+        return 0, struct.pack("<QQ", 1 << 29, 1 << 30)
+
+    def named(self, name: str) -> List[Command]:
+        return [command for command in self.commands if command.name == name]
+
+    def wait_for(self, name: str, count: int = 1, timeout_s: float = 10) -> List[Command]:
+        """The commands of this name, once there are that many."""
+        pause = threading.Event()
+        for _ in range(int(timeout_s * 200)):
+            found = self.named(name)
+            if len(found) >= count:
+                return found
+            pause.wait(0.005)
+        raise AssertionError("got %s, not %d of %s" % ([c.name for c in self.commands], count, name))
+
+
+Answers = Dict[str, Callable[[Peer, Command], Optional[Answer]]]
+
+
+class Broker:
+    """Stands for the launcher: gives each process that asks a connection to a Peer of its own."""
+
+    def __init__(self, prepare: Optional[Callable[[Peer], None]] = None, devices: int = 1) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="bitfusion-test-")
+        self.path = os.path.join(self.folder.name, "broker")
+        self.prepare = prepare
+        self.devices = devices
+        self.peers: List[Peer] = []
+        self.answers: Answers = {}
+        self.refusal: Tuple[int, str] = (0, "")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen()
+        self.arrived = threading.Condition()
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def __enter__(self) -> "Broker":
+        return self
+
+    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
+                 where: Optional[TracebackType]) -> None:
+        self.listener.close()
+        self.folder.cleanup()
+
+    def serve(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            with client:
+                self.answer(client)
+
+    def answer(self, client: socket.socket) -> None:
+        magic, version, operation, _pid, _zero = struct.unpack("<8sIIII", client.recv(24))
+        assert (magic, version, operation) == (b"BFBROKR\0", 1, 1)
+        status, text = self.refusal
+        head = struct.pack("<8sIiII", b"BFBROKR\0", 1, status, 2, len(text)) + text.encode()
+        if status:
+            client.sendall(head)
+            return
+        ours, theirs = socket.socketpair()
+        peer = Peer(ours, self.devices, self.answers)
+        if self.prepare:
+            self.prepare(peer)
+        with self.arrived:
+            self.peers.append(peer)
+            self.arrived.notify_all()
+        threading.Thread(target=peer.serve, daemon=True).start()
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
+        client.sendmsg([head], rights)
+        theirs.close()
+
+    def peer(self, number: int = 0) -> Peer:
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: len(self.peers) > number, 10)
+            return self.peers[number]

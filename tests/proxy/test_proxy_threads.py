@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many threads waiting on one socket, host functions, device output."""
+
+from __future__ import annotations
+
+import time
+
+from fake_peer import LATER
+
+
+def test_threads_wait_together_and_each_gets_its_own_answer(broker, run):
+    out = run(broker, """
+        import threading
+        context = start()
+        bad = []
+        def work(n):
+            check(cuda.cuCtxSetCurrent(context))
+            memory, target = alloc(8192), ctypes.create_string_buffer(8192)
+            for i in range(50):
+                data = bytes([n * 16 + i % 16]) * (1 + (n * 1000 + i * 77) % 8192)
+                check(cuda.cuMemcpyHtoD_v2(memory, data, len(data)))
+                check(cuda.cuMemcpyDtoH_v2(target, memory, len(data)))
+                if target.raw[:len(data)] != data:
+                    bad.append((n, i))
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        print(bad)
+    """)
+    assert out == "[]\n"
+
+
+def test_answers_may_come_out_of_order(broker, run):
+    held = []
+
+    def answer(peer, command):
+        """Held until all three are there, then answered last first; the first thread leads."""
+        held.append(command)
+        if len(held) == 3:
+            for other, status in zip(reversed(held), (1, 2, 3)):
+                peer.reply(other.request, status)
+        return LATER
+
+    broker.answers["cuStreamSynchronize"] = answer
+    out = run(broker, """
+        import threading, time
+        context = start()
+        streams = [made(cuda.cuStreamCreate, 1) for _ in range(3)]
+        found = {}
+        def work(n):
+            check(cuda.cuCtxSetCurrent(context))
+            found[n] = cuda.cuStreamSynchronize(streams[n])
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+        for t in threads:
+            t.start()
+            time.sleep(0.2)
+        [t.join() for t in threads]
+        print([found[n] for n in range(3)])
+    """)
+    assert out == "[3, 2, 1]\n"
+
+
+def test_a_waiting_thread_does_not_stop_another_ones_commands(broker, run):
+    held = []
+
+    def hold(peer, command):
+        held.append(command)
+        return LATER
+
+    broker.answers["cuCtxSynchronize"] = hold
+    broker.answers["cuMemsetD8_v2"] = lambda peer, command: peer.reply(held[0].request)
+    run(broker, """
+        import threading, time
+        context = start()
+        memory = alloc(64)
+        thread = threading.Thread(target=lambda: (cuda.cuCtxSetCurrent(context), cuda.cuCtxSynchronize()))
+        thread.start()
+        time.sleep(0.2)
+        check(cuda.cuMemsetD8_v2(memory, 1, 64))
+        thread.join(10)
+        assert not thread.is_alive()
+    """)
+    assert [c.name for c in broker.peer().commands[2:4]] == ["cuCtxSynchronize", "cuMemsetD8_v2"]
+
+
+def test_the_tail_of_a_burst_goes_out_by_itself(broker, start):
+    process = start(broker, """
+        start()
+        memory = alloc(64)
+        for _ in range(50):
+            check(cuda.cuMemsetD8_v2(memory, 1, 64))
+        print("ready", flush=True)
+        sys.stdin.readline()
+    """)
+    process.stdout.readline()
+    assert len(broker.peer().wait_for("cuMemsetD8_v2", 50, timeout_s=2)) == 50
+    process.communicate("go\n", timeout=30)
+
+
+def host_functions(broker):
+    """Calls back at once, and holds the answers of waits until the functions have returned."""
+    held = []
+
+    def call(peer, command):
+        stream, function, data, kind = command.words()
+        peer.send_callback(len(peer.named("HOST_FUNCTION")), function, data, kind & 0xffffffff)
+
+    def pending(peer):
+        return len(peer.named("HOST_FUNCTION")) - len(peer.named("CALLBACK_DONE"))
+
+    def done(peer, command):
+        while held and not pending(peer):
+            peer.reply(held.pop().request)
+
+    def wait(peer, command):
+        if not pending(peer):
+            return None
+        held.append(command)
+        return LATER
+
+    broker.answers.update(HOST_FUNCTION=call, CALLBACK_DONE=done, cuCtxSynchronize=wait)
+
+
+def test_host_functions_run_here_and_are_waited_for(broker, run):
+    host_functions(broker)
+    out = run(broker, """
+        import threading
+        start()
+        ran = []
+        HOST = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        STREAM = ctypes.CFUNCTYPE(None, ctypes.c_void_p, i32, ctypes.c_void_p)
+        on_main = lambda: threading.current_thread() is threading.main_thread()
+        first = HOST(lambda data: ran.append((data, on_main())))
+        second = STREAM(lambda stream, status, data: ran.append((stream, status, data)))
+        check(cuda.cuLaunchHostFunc(0, first, 7))
+        check(cuda.cuStreamAddCallback(0, second, 8, 0))
+        check(cuda.cuCtxSynchronize())
+        print(ran)
+    """)
+    assert out == "[(7, False), (None, 0, 8)]\n"
+
+
+def test_a_host_function_runs_while_no_thread_waits(broker, run):
+    host_functions(broker)
+    run(broker, """
+        import threading
+        start()
+        ran = threading.Event()
+        HOST = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        function = HOST(lambda data: ran.set())
+        check(cuda.cuLaunchHostFunc(0, function, None))
+        assert ran.wait(10)
+    """)
+
+
+def test_a_copy_reads_pinned_memory_after_the_host_function_that_writes_it(broker, run):
+    host_functions(broker)
+    run(broker, """
+        import time
+        start()
+        memory, source = alloc(64), pinned(64)
+        HOST = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        function = HOST(lambda data: (time.sleep(0.3), ctypes.memset(source, ord("k"), 64)))
+        check(cuda.cuLaunchHostFunc(0, function, None))
+        check(cuda.cuMemcpyHtoDAsync_v2(memory, source, 64, 0))
+    """)
+    assert broker.peer().named("HTOD")[0].bulk == b"k" * 64
+
+
+def test_what_the_device_prints_is_printed_here_in_order(broker, run):
+    broker.answers["cuCtxSynchronize"] = lambda peer, command: peer.send_output(1, b"from the device\n")
+    out = run(broker, """
+        start()
+        libc = ctypes.CDLL(None)
+        libc.puts(b"before")
+        alloc(64)
+        check(cuda.cuCtxSynchronize())
+        libc.puts(b"after")
+    """)
+    assert out == "before\nfrom the device\nafter\n"
+
+
+def test_losing_the_connection_wakes_all_threads(broker, start):
+    def cut(peer, command):
+        time.sleep(0.5)
+        raise EOFError
+
+    broker.answers["cuStreamSynchronize"] = cut
+    process = start(broker, """
+        import threading
+        context = start()
+        streams = [made(cuda.cuStreamCreate, 1) for _ in range(5)]
+        found = []
+        def work(n):
+            check(cuda.cuCtxSetCurrent(context))
+            found.append(cuda.cuStreamSynchronize(streams[n]))
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(5)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        print(found)
+    """)
+    out, err = process.communicate(timeout=30)
+    assert out == "[46, 46, 46, 46, 46]\n"
+    assert err.count("\n") == 1
