@@ -6,7 +6,18 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from ctypes import POINTER, Structure, c_char, c_char_p, c_int, c_size_t, c_uint, c_uint32, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    Structure,
+    c_char,
+    c_char_p,
+    c_int,
+    c_size_t,
+    c_uint,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -14,28 +25,52 @@ from bitfusion.softgpu.engine.encode import encode_module
 from bitfusion.softgpu.ptx.frontend import read_image
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARY = os.environ.get("BITFUSION_TEST_ENGINE", str(ROOT / "build/lib/softgpu/libsoftgpu-engine.so"))
+LIBRARY = os.environ.get(
+    "BITFUSION_TEST_ENGINE", str(ROOT / "build/lib/softgpu/libsoftgpu-engine.so")
+)
 
 
 class Kernel(Structure):
     _fields_ = [
-        ("name", c_char_p), ("parameter_count", c_uint32), ("parameters_size", c_uint32), ("parameters", c_void_p),
-        ("registers", c_uint32), ("static_shared", c_uint32), ("local_bytes", c_uint32), ("const_bytes", c_uint32),
-        ("max_threads", c_uint32), ("required_block", c_uint32 * 3), ("required_cluster", c_uint32 * 3),
-        ("ptx_version", c_int), ("target", c_int),
-    ]  # fmt: skip
+        ("name", c_char_p),
+        ("parameter_count", c_uint32),
+        ("parameters_size", c_uint32),
+        ("parameters", c_void_p),
+        ("registers", c_uint32),
+        ("static_shared", c_uint32),
+        ("local_bytes", c_uint32),
+        ("const_bytes", c_uint32),
+        ("max_threads", c_uint32),
+        ("required_block", c_uint32 * 3),
+        ("required_cluster", c_uint32 * 3),
+        ("ptx_version", c_int),
+        ("target", c_int),
+    ]
 
 
 class Variable(Structure):
-    _fields_ = [("name", c_char_p), ("size", c_uint64), ("align", c_uint64), ("constant", c_int), ("managed", c_int)]
+    _fields_ = [
+        ("name", c_char_p),
+        ("size", c_uint64),
+        ("align", c_uint64),
+        ("constant", c_int),
+        ("managed", c_int),
+    ]
 
 
 class Launch(Structure):
     _fields_ = [
-        ("module", c_void_p), ("kernel", POINTER(Kernel)), ("context", c_void_p), ("grid", c_uint32 * 3),
-        ("block", c_uint32 * 3), ("cluster", c_uint32 * 3), ("dynamic_shared", c_uint32), ("cooperative", c_int),
-        ("parameters", c_void_p), ("cancel", POINTER(c_int)),
-    ]  # fmt: skip
+        ("module", c_void_p),
+        ("kernel", POINTER(Kernel)),
+        ("context", c_void_p),
+        ("grid", c_uint32 * 3),
+        ("block", c_uint32 * 3),
+        ("cluster", c_uint32 * 3),
+        ("dynamic_shared", c_uint32),
+        ("cooperative", c_int),
+        ("parameters", c_void_p),
+        ("cancel", POINTER(c_int)),
+    ]
 
 
 class Fault(Structure):
@@ -51,21 +86,29 @@ class KernelFault(Exception):
 def _load() -> ctypes.CDLL:
     lib = ctypes.CDLL(LIBRARY)
     for name, answer, arguments in (
-        ("sg_space_create", c_void_p, []), ("sg_space_destroy", None, [c_void_p]),
-        ("sg_space_add", c_int, [c_void_p, c_uint64, c_uint64]), ("sg_space_remove", c_int, [c_void_p, c_uint64]),
+        ("sg_space_create", c_void_p, []),
+        ("sg_space_destroy", None, [c_void_p]),
+        ("sg_space_add", c_int, [c_void_p, c_uint64, c_uint64]),
+        ("sg_space_remove", c_int, [c_void_p, c_uint64]),
         ("sg_space_find", c_int, [c_void_p, c_uint64, POINTER(c_uint64), POINTER(c_uint64)]),
-        ("sg_image_parse", c_void_p, [c_char_p, c_size_t, c_char_p, c_size_t]), ("sg_image_free", None, [c_void_p]),
-        ("sg_image_version", c_uint64, []), ("sg_image_variable_count", c_uint, [c_void_p]),
-        ("sg_image_variable", POINTER(Variable), [c_void_p, c_uint]), ("sg_image_kernel_count", c_uint, [c_void_p]),
+        ("sg_image_parse", c_void_p, [c_char_p, c_size_t, c_char_p, c_size_t]),
+        ("sg_image_free", None, [c_void_p]),
+        ("sg_image_version", c_uint64, []),
+        ("sg_image_variable_count", c_uint, [c_void_p]),
+        ("sg_image_variable", POINTER(Variable), [c_void_p, c_uint]),
+        ("sg_image_kernel_count", c_uint, [c_void_p]),
         ("sg_image_kernel", POINTER(Kernel), [c_void_p, c_uint]),
         ("sg_module_create", c_void_p, [c_void_p, POINTER(c_uint64), c_char_p, c_size_t]),
-        ("sg_module_free", None, [c_void_p]), ("sg_module_kernel_count", c_uint, [c_void_p]),
+        ("sg_module_free", None, [c_void_p]),
+        ("sg_module_kernel_count", c_uint, [c_void_p]),
         ("sg_module_kernel", POINTER(Kernel), [c_void_p, c_uint]),
-        ("sg_context_create", c_void_p, [c_void_p, c_uint64, c_uint64]), ("sg_context_destroy", None, [c_void_p]),
+        ("sg_context_create", c_void_p, [c_void_p, c_uint64, c_uint64]),
+        ("sg_context_destroy", None, [c_void_p]),
         ("sg_context_take_output", c_size_t, [c_void_p, c_char_p, c_size_t]),
-        ("sg_pool_create", c_void_p, [c_uint]), ("sg_pool_destroy", None, [c_void_p]),
+        ("sg_pool_create", c_void_p, [c_uint]),
+        ("sg_pool_destroy", None, [c_void_p]),
         ("sg_launch", c_int, [c_void_p, POINTER(Launch), POINTER(Fault)]),
-    ):  # fmt: skip
+    ):
         function = getattr(lib, name)
         function.restype, function.argtypes = answer, arguments
     return lib
@@ -88,7 +131,7 @@ class ImageError(Exception):
 class Buffer:
     """Device memory: host memory that the engine's space knows."""
 
-    def __init__(self, engine: "Engine", data: bytes) -> None:
+    def __init__(self, engine: Engine, data: bytes) -> None:
         self._engine, self.size = engine, len(data)
         self._memory = ctypes.create_string_buffer(len(data) + 256)
         self.address = (ctypes.addressof(self._memory) + 255) & ~255
@@ -112,7 +155,7 @@ Argument = Union[int, float, Buffer, bytes]
 class Program:
     """A loaded module."""
 
-    def __init__(self, engine: "Engine", image: bytes) -> None:
+    def __init__(self, engine: Engine, image: bytes) -> None:
         lib, reason = library(), ctypes.create_string_buffer(256)
         self.engine = engine
         self.image = lib.sg_image_parse(image, len(image), reason, len(reason))

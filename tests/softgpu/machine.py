@@ -108,7 +108,6 @@ class Machine:
 
     def compile(self, source: Union[str, bytes]) -> Program:
         from bitfusion.softgpu.engine.encode import encode_module
-
         from bitfusion.softgpu.ptx.frontend import read_image
 
         data = source.encode() if isinstance(source, str) else source
@@ -135,6 +134,7 @@ class Program:
 
     def __init__(self, machine: Machine, image: bytes) -> None:
         self.machine = machine
+        self.memory: List[numpy.ndarray] = []
         library = machine.library
         reason = ctypes.create_string_buffer(400)
         self.image = library.sg_image_parse(image, len(image), reason, len(reason))
@@ -147,6 +147,7 @@ class Program:
             variable = library.sg_image_variable(self.image, i).contents
             memory = aligned(max(int(variable.size), 1), max(int(variable.align), 16))
             addresses[i] = machine.add(memory)
+            self.memory.append(memory)
             self.variables[variable.name.decode()] = memory[: variable.size]
         self.module = library.sg_module_create(self.image, addresses, reason, len(reason))
         if not self.module:
@@ -155,6 +156,10 @@ class Program:
         for i in range(library.sg_module_kernel_count(self.module)):
             kernel = library.sg_module_kernel(self.module, i)
             self.kernels[kernel.contents.name.decode()] = kernel
+
+    def __del__(self) -> None:
+        for memory in self.memory:
+            self.machine.remove(memory)
 
     def find(self, part: str) -> str:
         """Give the only kernel whose name contains ``part``: C++ names are mangled."""
