@@ -12,11 +12,18 @@ from .emit import files
 def main(arguments: list[str]) -> int:
     folder = Path(__file__).with_name("generated")
     made = files()
-    stale = [name for name, text in made.items() if not (folder / name).exists() or (folder / name).read_text() != text]
+    stale = [
+        name
+        for name, text in made.items()
+        if not (folder / name).exists() or (folder / name).read_text() != text
+    ]
     stale += [path.name for path in folder.glob("*.[ch]") if path.name not in made]
     if arguments == ["--check"]:
         for name in stale:
-            print(f"{folder / name} differs from the table: run python3 -m bitfusion.softgpu.engine", file=sys.stderr)
+            print(
+                f"{folder / name} differs from the table: run python3 -m bitfusion.softgpu.engine",
+                file=sys.stderr,
+            )
         return 1 if stale else 0
     if arguments:
         print("usage: python3 -m bitfusion.softgpu.engine [--check]", file=sys.stderr)

@@ -24,7 +24,7 @@ static void open_barrier(struct sg_block *block, uint32_t id)
 			group->count = barrier->count;
 		}
 	}
-	*barrier = (struct sg_barrier){0};
+	*barrier = (struct sg_barrier){ 0 };
 	block->open_barriers &= ~(1u << id);
 }
 
@@ -53,7 +53,8 @@ bool sg_barrier_value(struct sg_warp *w, uint32_t *any, uint32_t *all, uint32_t 
 	return true;
 }
 
-const struct sg_op *sg_barrier(struct sg_warp *w, const struct sg_op *i, uint32_t m, enum sg_barrier_kind kind, uint32_t bits)
+const struct sg_op *sg_barrier(struct sg_warp *w, const struct sg_op *i, uint32_t m, enum sg_barrier_kind kind,
+			       uint32_t bits)
 {
 	const uint32_t lane = sg_lowest(m), id = ((const uint32_t *)sg_at(w, i->a))[lane];
 	const uint32_t count = ((const uint32_t *)sg_at(w, i->b))[lane];

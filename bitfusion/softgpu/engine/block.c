@@ -18,13 +18,15 @@ static size_t frame_bytes(const struct sg_run *run)
 
 static size_t warp_bytes(const struct sg_run *run)
 {
-	return frame_bytes(run) + aligned(sizeof(uint32_t) * SG_WARP_SPECIALS * SG_LANES) + aligned((size_t)run->local_size * SG_LANES);
+	return frame_bytes(run) + aligned(sizeof(uint32_t) * SG_WARP_SPECIALS * SG_LANES) +
+	       aligned((size_t)run->local_size * SG_LANES);
 }
 
 size_t sg_block_bytes(const struct sg_run *run)
 {
-	return aligned(sizeof(struct sg_block)) + aligned(run->warp_count * sizeof(struct sg_warp)) + aligned(run->shared_size) +
-	       aligned(sizeof(uint32_t) * SG_BLOCK_SPECIALS * SG_LANES) + run->warp_count * warp_bytes(run);
+	return aligned(sizeof(struct sg_block)) + aligned(run->warp_count * sizeof(struct sg_warp)) +
+	       aligned(run->shared_size) + aligned(sizeof(uint32_t) * SG_BLOCK_SPECIALS * SG_LANES) +
+	       run->warp_count * warp_bytes(run);
 }
 
 static void broadcast(struct sg_block *block, int which, uint32_t value)
@@ -67,7 +69,9 @@ static void make_warp(struct sg_block *block, struct sg_warp *w, uint32_t index,
 	const uint32_t *size = run->launch->block;
 	uint32_t *tid;
 
-	*w = (struct sg_warp){.block = block, .index = index, .root = (struct sg_frame *)memory, .local_size = run->local_size};
+	*w = (struct sg_warp){
+		.block = block, .index = index, .root = (struct sg_frame *)memory, .local_size = run->local_size
+	};
 	memset(w->root, 0, frame_bytes(run));
 	w->root->function = run->function;
 	w->root->register_bytes = run->function->register_bytes;
@@ -97,7 +101,8 @@ struct sg_block *sg_block_new(struct sg_run *run)
 	if (posix_memalign((void **)&block, 256, size))
 		return NULL;
 	*block = (struct sg_block){
-		.run = run, .warp_count = run->warp_count, .shared_size = run->shared_size, .space_version = UINT64_MAX};
+		.run = run, .warp_count = run->warp_count, .shared_size = run->shared_size, .space_version = UINT64_MAX
+	};
 	at = (char *)block + aligned(sizeof(*block));
 	block->warps = (struct sg_warp *)at;
 	at += aligned(run->warp_count * sizeof(struct sg_warp));
@@ -170,7 +175,7 @@ void sg_block_start(struct sg_block *block, uint64_t number)
 
 		w->live = left >= SG_LANES ? SG_ALL : (1u << left) - 1;
 		w->root->mask = w->live;
-		w->groups[0] = (struct sg_group){.pc = first, .frame = w->root, .mask = w->live};
+		w->groups[0] = (struct sg_group){ .pc = first, .frame = w->root, .mask = w->live };
 		w->group_count = 1;
 		w->turn = SG_TURN;
 		w->sticky = w->finished = false;
@@ -220,13 +225,9 @@ static bool run_round(struct sg_block *block, bool *yielded)
 			w->finished = true;
 			block->warps_left--;
 			break;
-		case SG_YIELDED:
-			*yielded = true;
-			break;
-		case SG_FAULTED:
-			return false;
-		case SG_BLOCKED:
-			break;
+		case SG_YIELDED: *yielded = true; break;
+		case SG_FAULTED: return false;
+		case SG_BLOCKED: break;
 		}
 	}
 	return true;

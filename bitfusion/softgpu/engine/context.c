@@ -58,7 +58,8 @@ struct sg_context *sg_context_create(struct sg_space *space, uint64_t heap_bytes
 		sg_context_destroy(context);
 		return NULL;
 	}
-	context->chunks[0] = (struct sg_chunk){.size = context->heap_size, .next = NONE, .previous = NONE, .valid = true};
+	context->chunks[0] =
+		(struct sg_chunk){ .size = context->heap_size, .next = NONE, .previous = NONE, .valid = true };
 	return context;
 }
 
@@ -94,8 +95,11 @@ static uint64_t allocate(struct sg_context *context, uint64_t size)
 
 		if (rest == NONE)
 			return 0;
-		context->chunks[rest] = (struct sg_chunk){.offset = chunk->offset + need, .size = chunk->size - need,
-							  .next = chunk->next, .previous = index, .valid = true};
+		context->chunks[rest] = (struct sg_chunk){ .offset = chunk->offset + need,
+							   .size = chunk->size - need,
+							   .next = chunk->next,
+							   .previous = index,
+							   .valid = true };
 		if (chunk->next != NONE)
 			context->chunks[chunk->next].previous = rest;
 		chunk->next = rest;

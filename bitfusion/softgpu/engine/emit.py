@@ -22,9 +22,16 @@ def _operand(kind: str) -> str:
 def opcodes() -> str:
     """The list of handlers, as a macro that applies another to each."""
     lines = [HEADER, "#ifndef SOFTGPU_OPCODES_H", "#define SOFTGPU_OPCODES_H", ""]
-    lines += [f"#define SG_IMAGE_VERSION 0x{SG_IMAGE_VERSION:x}ull", "", "/* name, d, a, b, c, check */"]
+    lines += [
+        f"#define SG_IMAGE_VERSION 0x{SG_IMAGE_VERSION:x}ull",
+        "",
+        "/* name, d, a, b, c, check */",
+    ]
     lines.append("#define SG_OPCODES(X) \\")
-    rows = [f"\tX({op.name}, {', '.join(_kind(kind) for kind in op.operands)}, {_check(op.check)})" for op in OPS.values()]
+    rows = [
+        f"\tX({op.name}, {', '.join(_kind(kind) for kind in op.operands)}, {_check(op.check)})"
+        for op in OPS.values()
+    ]
     lines.append(" \\\n".join(rows))
     # image_check.c relies on the vector checks being next to one another
     checks = sorted({_check(op.check) for op in OPS.values()})
@@ -57,11 +64,15 @@ def files() -> Dict[str, str]:
         if any(op.text for op in ops[start:end]):
             made[f"run_{name}.c"] = handlers(ops[start:end])
         start = end
-    half = [op for op in ops if "f16" in op.name and op.text and op.name in _names(made["run_float.c"])]
+    half = [
+        op for op in ops if "f16" in op.name and op.text and op.name in _names(made["run_float.c"])
+    ]
     rest = [op for op in ops[GROUPS["integer"] : GROUPS["float"]] if op not in half]
     made["run_float.c"], made["run_half.c"] = handlers(rest), handlers(half)
     return made
 
 
 def _names(text: str) -> List[str]:
-    return [line.split("(", 1)[1].split(",")[0] for line in text.splitlines() if line.startswith("SG_")]
+    return [
+        line.split("(", 1)[1].split(",")[0] for line in text.splitlines() if line.startswith("SG_")
+    ]

@@ -1,34 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """A linked module -> the bytes of an image that the engine loads (image.h has the same as C).
 
-An image is a header, ``"SGIMAGE\\0"``, u64 version, u64 size, then (u64 offset, u64 count) for each section, and the
-sections, 8-aligned, little-endian:
+An image is a header, ``"SGIMAGE"``, NUL, u64 version, u64 size, then (u64 offset, u64 count)
+for each section, and the sections, 8-aligned, little-endian:
 
 ops        records of 32 bytes: u64 opcode, u32 d, a, b, c, x, u16 guard, u16 flags
-lines      u32 per record: line of the PTX text        texts: u32 per record: offset in strings
+lines      u32 per record: line of the PTX text
+texts      u32 per record: offset in strings
 functions  u32 name, first record, records, register bytes, local bytes, line
 constants  u64 value, u32 variable or 0xffffffff, u16 bytes (2, 4, 8), u16 kind
-variables  u32 name, u32 flags (1 constant, 2 managed), u64 size, align, offset in data, bytes of data
+variables  u32 name, u32 flags (1 constant, 2 managed), u64 size, align, data, bytes of data
 relocations u32 variable, u32 symbol or 0xffffffff, u64 offset, u64 value, u32 size, u32 shift
-kernels    20 u32 (see struct sg_kernel_row)           parameters: u32 offset, u32 size
+kernels    20 u32 (see struct sg_kernel_row)
+parameters u32 offset, u32 size
 calls      u32 first argument, arguments, first result, results, bytes
-copies     u32 from, to, size                          targets: u32, of brx.idx: a count, then distances
-strings    bytes, each string ended by NUL             data: initial bytes of variables
+copies     u32 from, to, size
+targets    u32, of brx.idx: a count, then distances
+strings    bytes, each string ended by NUL
+data       initial bytes of variables
 
-An operand is a byte offset with the area in its low two bits: 0 the function's registers, 1 the module's constants,
-2 and 3 the warp's and the block's special values. A register of n bytes takes 32 * n bytes, one value a lane. A predicate
-is a word at the start of the registers, a bit a lane; word 0 is always true; as a source, bit 0 of its offset negates it.
-A record's guard is the number of such a word. flags: 1 guard negated, 2 the address register has 64 bits, bits 2-4 the
-space of a memory record, bits 8-15 how many following records hold more operands.
+An operand is a byte offset with the area in its low two bits: 0 the function's registers, 1 the
+module's constants, 2 and 3 the warp's and the block's special values. A register of n bytes takes
+32 * n bytes, one value a lane. A predicate is a word at the start of the registers, a bit a lane;
+word 0 is always true; as a source, bit 0 of its offset negates it. A record's guard is the number
+of such a word. flags: 1 guard negated, 2 the address register has 64 bits, bits 2-4 the space of a
+memory record, bits 8-15 how many following records hold more operands.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Dict, List, Optional, Set, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 from ..ptx.ir import Function, Imm, Module, Relocation, Special, Sym, Variable
-from . import lower_compare, lower_control, lower_convert, lower_memory  # noqa: F401 - they register rules
+from . import (  # noqa: F401 - they register rules
+    lower_compare,
+    lower_control,
+    lower_convert,
+    lower_memory,
+)
 from .function import CODE_WINDOW, LANES, NOWHERE, RECORD, FunctionEncoder, Unsupported, abi_layout
 from .lower import lower
 from .lower_control import load_register_parameters
@@ -39,13 +49,49 @@ _WARP = {"tid.x": 0, "tid.y": 1, "tid.z": 2, "warpid": 3}
 _BLOCK = {
     name: index
     for index, name in enumerate(
-        "ctaid.x ctaid.y ctaid.z ntid.x ntid.y ntid.z nctaid.x nctaid.y nctaid.z envreg1 envreg2 dynamic_smem_size "
-        "total_smem_size nwarpid smid nsmid gridid clusterid.x clusterid.y clusterid.z nclusterid.x nclusterid.y "
-        "nclusterid.z cluster_ctaid.x cluster_ctaid.y cluster_ctaid.z cluster_nctaid.x cluster_nctaid.y "
-        "cluster_nctaid.z cluster_ctarank cluster_nctarank".split()
+        [
+            "ctaid.x",
+            "ctaid.y",
+            "ctaid.z",
+            "ntid.x",
+            "ntid.y",
+            "ntid.z",
+            "nctaid.x",
+            "nctaid.y",
+            "nctaid.z",
+            "envreg1",
+            "envreg2",
+            "dynamic_smem_size",
+            "total_smem_size",
+            "nwarpid",
+            "smid",
+            "nsmid",
+            "gridid",
+            "clusterid.x",
+            "clusterid.y",
+            "clusterid.z",
+            "nclusterid.x",
+            "nclusterid.y",
+            "nclusterid.z",
+            "cluster_ctaid.x",
+            "cluster_ctaid.y",
+            "cluster_ctaid.z",
+            "cluster_nctaid.x",
+            "cluster_nctaid.y",
+            "cluster_nctaid.z",
+            "cluster_ctarank",
+            "cluster_nctarank",
+        ]
     )
 }
-_LANE = {"laneid": 1, "lanemask_eq": 2, "lanemask_le": 3, "lanemask_lt": 4, "lanemask_ge": 5, "lanemask_gt": 6}
+_LANE = {
+    "laneid": 1,
+    "lanemask_eq": 2,
+    "lanemask_le": 3,
+    "lanemask_lt": 4,
+    "lanemask_ge": 5,
+    "lanemask_gt": 6,
+}
 _ZERO = ("envreg", "pm", "reserved_smem_offset", "current_graph_exec")
 
 
@@ -61,7 +107,11 @@ class ModuleEncoder:
         self._constants: Dict[Tuple[int, int, int, int], int] = {}
         self._constant_bytes = 0
         self._indices = {name: index for index, name in enumerate(module.functions)}
-        placed = [v for v in module.variables.values() if v.space in ("global", "const") and v.linkage != "extern"]
+        placed = [
+            v
+            for v in module.variables.values()
+            if v.space in ("global", "const") and v.linkage != "extern"
+        ]
         self.variables = {variable.name: index for index, variable in enumerate(placed)}
         self._placed = placed
         self._calls: List[Tuple[int, int, int, int, int]] = []
@@ -122,7 +172,9 @@ class ModuleEncoder:
         known = self._parameters.get(function.name)
         if known is None:
             offsets, _ = abi_layout([], function.params)
-            known = self._parameters[function.name] = {v.name: at for v, at in zip(function.params, offsets)}
+            known = self._parameters[function.name] = {
+                v.name: at for v, at in zip(function.params, offsets)
+            }
         return known.get(name)
 
     def special(self, name: str) -> Optional[Tuple[int, int]]:
@@ -139,7 +191,9 @@ class ModuleEncoder:
             return self.constant(0, 4), 4
         return None
 
-    def call(self, arguments: List[Tuple[int, int, int]], results: List[Tuple[int, int, int]], size: int) -> int:
+    def call(
+        self, arguments: List[Tuple[int, int, int]], results: List[Tuple[int, int, int]], size: int
+    ) -> int:
         first = len(self._copies)
         self._copies += arguments
         self._copies += results
@@ -173,8 +227,16 @@ class ModuleEncoder:
                 continue
             one = self._function(function)
             encoded[function.name] = one
-            rows.append((self.string(function.name), len(records), len(one.records), one.register_bytes,
-                         one.local_bytes, one.lines[0] if one.lines else 0))  # fmt: skip
+            rows.append(
+                (
+                    self.string(function.name),
+                    len(records),
+                    len(one.records),
+                    one.register_bytes,
+                    one.local_bytes,
+                    one.lines[0] if one.lines else 0,
+                )
+            )
             records += one.records
             lines += one.lines
             texts += one.texts
@@ -224,8 +286,17 @@ class ModuleEncoder:
         at = len(data)
         initial = variable.init[: variable.size].rstrip(b"\0")
         data += initial
-        align = variable.align if variable.align and not variable.align & (variable.align - 1) else 8
-        return (self.string(variable.name), flags, variable.size, min(align, 4096), at, len(initial))
+        align = (
+            variable.align if variable.align and not variable.align & (variable.align - 1) else 8
+        )
+        return (
+            self.string(variable.name),
+            flags,
+            variable.size,
+            min(align, 4096),
+            at,
+            len(initial),
+        )
 
     def _relocations(self, variable: Variable) -> List[Tuple[int, ...]]:
         return [self._relocation(variable, one) for one in variable.relocations]
@@ -243,7 +314,9 @@ class ModuleEncoder:
 
     # ------------------------------------------------------------------ kernels
 
-    def _kernels(self, encoded: Dict[str, FunctionEncoder]) -> Tuple[List[Tuple[int, ...]], List[Tuple[int, ...]]]:
+    def _kernels(
+        self, encoded: Dict[str, FunctionEncoder]
+    ) -> Tuple[List[Tuple[int, ...]], List[Tuple[int, ...]]]:
         rows: List[Tuple[int, ...]] = []
         parameters: List[Tuple[int, ...]] = []
         const_bytes = min(sum(v.size for v in self._placed if v.space == "const"), 65536)
@@ -256,11 +329,26 @@ class ModuleEncoder:
             stack, deep = self._stack(function.name, encoded)
             maximum, required, cluster = _launch_bounds(function)
             major, minor = self.module.version
-            rows.append((
-                self.string(function.name), self._indices[function.name], int(deep), stack, len(parameters), len(sizes),
-                total, _registers(function), self.reach.static_size(function.name), encoded[function.name].local_bytes,
-                const_bytes, maximum, *required, *cluster, major * 10 + minor, _target(self.module.target),
-            ))  # fmt: skip
+            rows.append(
+                (
+                    self.string(function.name),
+                    self._indices[function.name],
+                    int(deep),
+                    stack,
+                    len(parameters),
+                    len(sizes),
+                    total,
+                    _registers(function),
+                    self.reach.static_size(function.name),
+                    encoded[function.name].local_bytes,
+                    const_bytes,
+                    maximum,
+                    *required,
+                    *cluster,
+                    major * 10 + minor,
+                    _target(self.module.target),
+                )
+            )
             parameters += zip(offsets, sizes)
         return rows, parameters
 
@@ -278,8 +366,13 @@ class ModuleEncoder:
                 return known[function]
             deep = deep or function in self.indirect
             callees = self.direct.get(function, set())
-            most = max([need(callee, (*above, function)) for callee in callees] + [64 if function in self.system else 0])
-            known[function] = encoded[function].local_bytes + (16 + most if callees or function in self.system else 0)
+            most = max(
+                [need(callee, (*above, function)) for callee in callees]
+                + [64 if function in self.system else 0]
+            )
+            known[function] = encoded[function].local_bytes + (
+                16 + most if callees or function in self.system else 0
+            )
             return known[function]
 
         bytes_ = need(name, ())
@@ -301,8 +394,10 @@ def _launch_bounds(function: Function) -> Tuple[int, Tuple[int, int, int], Tuple
 
 
 def _registers(function: Function) -> int:
-    """A guess: what is live at once is not known here, and must not make a launch look impossible."""
-    words = sum(2 if kind in ("b64", "u64", "s64", "f64") else 1 for kind in function.registers.values())
+    """A guess, low enough that no launch looks impossible for it."""
+    words = sum(
+        2 if kind in ("b64", "u64", "s64", "f64") else 1 for kind in function.registers.values()
+    )
     return max(16, min(words // 3, 64))
 
 
@@ -315,7 +410,7 @@ def _words(values: List[int]) -> bytes:
     return struct.pack(f"<{len(values)}I", *values)
 
 
-def _table(layout: str, rows: List[Tuple[int, ...]]) -> Tuple[bytes, int]:
+def _table(layout: str, rows: Sequence[Tuple[int, ...]]) -> Tuple[bytes, int]:
     row = struct.Struct(layout)
     return b"".join(row.pack(*values) for values in rows), len(rows)
 
@@ -328,7 +423,9 @@ def _assemble(sections: List[Tuple[bytes, int]]) -> bytes:
         padding = -len(data) % 8
         parts.append(data + b"\0" * padding)
         at += len(data) + padding
-    return b"SGIMAGE\0" + struct.pack("<QQ", SG_IMAGE_VERSION, at) + b"".join(table) + b"".join(parts)
+    return (
+        b"SGIMAGE\0" + struct.pack("<QQ", SG_IMAGE_VERSION, at) + b"".join(table) + b"".join(parts)
+    )
 
 
 def encode_module(module: Module) -> bytes:

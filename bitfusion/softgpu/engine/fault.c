@@ -15,7 +15,8 @@ uint64_t sg_now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t lanes, int error, const char *format, ...)
+const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t lanes, int error, const char *format,
+			     ...)
 {
 	struct sg_block *block = w->block;
 	struct sg_run *run = block->run;
@@ -34,9 +35,10 @@ const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t 
 	if (!run->fault.error) {
 		run->fault.error = error;
 		snprintf(run->fault.text, sizeof(run->fault.text),
-			 "kernel '%.80s', block (%u,%u,%u), thread (%u,%u,%u), PTX line %u: '%.70s': %.120s", run->launch->kernel->name,
-			 block->index[0], block->index[1], block->index[2], tid[lane], tid[SG_LANES + lane], tid[2 * SG_LANES + lane],
-			 image->lines[record], image->strings + image->texts[record], what);
+			 "kernel '%.80s', block (%u,%u,%u), thread (%u,%u,%u), PTX line %u: '%.70s': %.120s",
+			 run->launch->kernel->name, block->index[0], block->index[1], block->index[2], tid[lane],
+			 tid[SG_LANES + lane], tid[2 * SG_LANES + lane], image->lines[record],
+			 image->strings + image->texts[record], what);
 	}
 	pthread_mutex_unlock(&run->lock);
 	atomic_store(&run->stop, 1);

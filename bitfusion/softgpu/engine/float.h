@@ -15,7 +15,7 @@ static inline u32 sg_bits32(float x)
 	union {
 		float f;
 		u32 u;
-	} v = {.f = x};
+	} v = { .f = x };
 
 	return v.u;
 }
@@ -25,7 +25,7 @@ static inline float sg_from32(u32 x)
 	union {
 		u32 u;
 		float f;
-	} v = {.u = x};
+	} v = { .u = x };
 
 	return v.f;
 }
@@ -35,7 +35,7 @@ static inline u64 sg_bits64(double x)
 	union {
 		double f;
 		u64 u;
-	} v = {.f = x};
+	} v = { .f = x };
 
 	return v.u;
 }
@@ -45,7 +45,7 @@ static inline double sg_from64(u64 x)
 	union {
 		u64 u;
 		double f;
-	} v = {.u = x};
+	} v = { .u = x };
 
 	return v.f;
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One function's records: where its registers lie, what an operand becomes, which records there are.
+"""One function's records: where its registers lie, what an operand becomes.
 
 The meaning of instructions is in the ``lower`` modules; they call :meth:`FunctionEncoder.emit`.
 """
@@ -7,12 +7,23 @@ The meaning of instructions is in the ``lower`` modules; they call :meth:`Functi
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 
 from ..ptx.dump import show_instruction
 from ..ptx.ir import (
-    TYPE_BYTES, Address, Function, Imm, Instruction, Negated, Operand, Reg, Sink, Special, Sym, Variable,
-)  # fmt: skip
+    TYPE_BYTES,
+    Address,
+    Function,
+    Imm,
+    Instruction,
+    Negated,
+    Operand,
+    Reg,
+    Sink,
+    Special,
+    Sym,
+    Variable,
+)
 from .table import NUMBERS
 
 if TYPE_CHECKING:
@@ -34,7 +45,7 @@ class Unsupported(Exception):
 class FunctionEncoder:
     """Encodes one function; :attr:`records` and :attr:`lines` are the result."""
 
-    def __init__(self, module: "ModuleEncoder", function: Function) -> None:
+    def __init__(self, module: ModuleEncoder, function: Function) -> None:
         self.module = module
         self.function = function
         self.records: List[List[int]] = []
@@ -119,13 +130,20 @@ class FunctionEncoder:
             self.guard = self.predicate_slot(instruction.predicate) // 4
             self.flags = NOT if instruction.predicate_negated else 0
 
-    def emit(self, op: str, d: int = 0, a: int = 0, b: int = 0, c: int = 0, x: int = 0, flags: int = 0) -> int:
+    def emit(
+        self, op: str, d: int = 0, a: int = 0, b: int = 0, c: int = 0, x: int = 0, flags: int = 0
+    ) -> int:
         """Add a record under the instruction's guard; returns its number."""
         number = NUMBERS[op]
         self.records.append([number, d, a, b, c, x & NOWHERE, self.guard, self.flags | flags])
         self.lines.append(self.line)
         self.texts.append(self.text)
         return len(self.records) - 1
+
+    def emit_all(self, op: str, operands: Sequence[int], x: int = 0, flags: int = 0) -> int:
+        """The same, with d, a, b, c in a sequence."""
+        d, a, b, c = [*operands, 0, 0, 0][:4]
+        return self.emit(op, d, a, b, c, x, flags)
 
     def extend(self, operands: List[int]) -> None:
         """Add records that hold more operands of the one before."""
@@ -207,7 +225,9 @@ class FunctionEncoder:
             if width == 2:
                 raise Unsupported("an address of 16 bits")
             made = self.temporary(width)
-            self.emit(f"frame_address_{8 * width}", made, x=self.frame[symbol.name] + symbol.offset)
+            self.emit(
+                f"frame_address_{8 * width}", made, x=self.frame[symbol.name] + symbol.offset
+            )
             return made
         return self.module.symbol_constant(self.function, symbol, width)
 
@@ -219,7 +239,14 @@ class FunctionEncoder:
         return self.resize(operand, has, width)
 
     def _timer(self, name: str, width: int) -> int:
-        if name not in ("clock", "clock_hi", "clock64", "globaltimer", "globaltimer_lo", "globaltimer_hi"):
+        if name not in (
+            "clock",
+            "clock_hi",
+            "clock64",
+            "globaltimer",
+            "globaltimer_lo",
+            "globaltimer_hi",
+        ):
             raise Unsupported(f"special register %{name}")
         made = self.temporary(8)
         self.emit("special", made)

@@ -15,7 +15,8 @@ static inline float sg_f16_to_f32(u16 h)
 	const u32 finite = sg_bits32(sg_from32(magnitude) * 0x1p112f);
 	const u32 special = (h & 0x7fff) == 0x7c00 ? 0x7f800000 : 0x7fffffff;
 
-	return (h & 0x7fff) > 0x7c00 ? sg_from32(special) : sg_from32(((h & 0x7c00) == 0x7c00 ? special : finite) | sign);
+	return (h & 0x7fff) > 0x7c00 ? sg_from32(special)
+				     : sg_from32(((h & 0x7c00) == 0x7c00 ? special : finite) | sign);
 }
 
 static inline u16 sg_f32_to_f16(float x)
@@ -172,8 +173,9 @@ static inline u16 sg_round_half(u32 sign, u64 mantissa, int exponent, int precis
 		if (x != x) \
 			return 0x7fff; \
 		if (e == 0x7ff) \
-			return (u16)(u >> 63 << 15) | (u16)((3 - 2 * (least)) << ((precision)-1)); \
-		return sg_round_half((u32)(u >> 63), e ? fraction | 1ull << 52 : fraction, (e ? e : 1) - 1075, precision, least, mode); \
+			return (u16)(u >> 63 << 15) | (u16)((3 - 2 * (least)) << ((precision) - 1)); \
+		return sg_round_half((u32)(u >> 63), e ? fraction | 1ull << 52 : fraction, (e ? e : 1) - 1075, \
+				     precision, least, mode); \
 	}
 SG_HALF_FORMAT(f16, 11, -14)
 SG_HALF_FORMAT(bf16, 8, -126)

@@ -10,9 +10,20 @@
 #include "image.h"
 
 static const uint32_t row_size[SG_SECTIONS] = {
-	sizeof(struct sg_op), 4, 4, sizeof(struct sg_function_row), sizeof(struct sg_constant), sizeof(struct sg_variable_row),
-	sizeof(struct sg_relocation), sizeof(struct sg_kernel_row), sizeof(struct sg_parameter), sizeof(struct sg_call),
-	sizeof(struct sg_copy), 4, 1, 1,
+	sizeof(struct sg_op),
+	4,
+	4,
+	sizeof(struct sg_function_row),
+	sizeof(struct sg_constant),
+	sizeof(struct sg_variable_row),
+	sizeof(struct sg_relocation),
+	sizeof(struct sg_kernel_row),
+	sizeof(struct sg_parameter),
+	sizeof(struct sg_call),
+	sizeof(struct sg_copy),
+	4,
+	1,
+	1,
 };
 
 static bool bad(char *reason, size_t size, const char *why)
@@ -81,13 +92,16 @@ static bool read_functions(struct sg_image *image)
 	for (uint32_t k = 0; k < image->function_count; k++) {
 		const struct sg_function_row *row = &rows[k];
 
-		if (row->name >= image->string_bytes || row->first > image->op_count || row->count > image->op_count - row->first ||
-		    row->register_bytes > SG_MAX_FRAME || row->register_bytes % 64 || row->register_bytes < 64 ||
-		    row->local_bytes > SG_MAX_STACK)
+		if (row->name >= image->string_bytes || row->first > image->op_count ||
+		    row->count > image->op_count - row->first || row->register_bytes > SG_MAX_FRAME ||
+		    row->register_bytes % 64 || row->register_bytes < 64 || row->local_bytes > SG_MAX_STACK)
 			return false;
-		image->functions[k] = (struct sg_function){
-			.name = image->strings + row->name, .first = row->first, .count = row->count,
-			.register_bytes = row->register_bytes, .local_bytes = row->local_bytes, .line = row->line};
+		image->functions[k] = (struct sg_function){ .name = image->strings + row->name,
+							    .first = row->first,
+							    .count = row->count,
+							    .register_bytes = row->register_bytes,
+							    .local_bytes = row->local_bytes,
+							    .line = row->line };
 	}
 	return true;
 }
@@ -107,11 +121,14 @@ static bool read_variables(struct sg_image *image)
 		const struct sg_variable_row *row = &rows[k];
 
 		if (row->name >= image->string_bytes || row->size > 1ull << 40 || !row->align || row->align > 4096 ||
-		    row->align & (row->align - 1) || row->data > data_bytes || row->data_size > data_bytes - row->data ||
-		    row->data_size > row->size || row->flags & 4)
+		    row->align & (row->align - 1) || row->data > data_bytes ||
+		    row->data_size > data_bytes - row->data || row->data_size > row->size || row->flags & 4)
 			return false;
-		image->variables[k] = (struct sg_variable){.name = image->strings + row->name, .size = row->size, .align = row->align,
-							   .constant = row->flags & 1, .managed = row->flags >> 1 & 1};
+		image->variables[k] = (struct sg_variable){ .name = image->strings + row->name,
+							    .size = row->size,
+							    .align = row->align,
+							    .constant = row->flags & 1,
+							    .managed = row->flags >> 1 & 1 };
 		image->initial[k] = data + row->data;
 		image->initial_size[k] = row->data_size;
 	}
@@ -122,22 +139,30 @@ static bool read_kernel(struct sg_image *image, uint32_t k, const struct sg_kern
 {
 	struct sg_kernel *kernel = &image->kernels[k];
 
-	if (row->name >= image->string_bytes || row->function >= image->function_count || !image->functions[row->function].count ||
-	    row->first_parameter > parameters || row->parameters > parameters - row->first_parameter ||
-	    row->parameters_size > 65536 || row->stack > SG_MAX_STACK || row->stack < image->functions[row->function].local_bytes ||
+	if (row->name >= image->string_bytes || row->function >= image->function_count ||
+	    !image->functions[row->function].count || row->first_parameter > parameters ||
+	    row->parameters > parameters - row->first_parameter || row->parameters_size > 65536 ||
+	    row->stack > SG_MAX_STACK || row->stack < image->functions[row->function].local_bytes ||
 	    row->static_shared > SG_MAX_STACK)
 		return false;
 	for (uint32_t p = 0; p < row->parameters; p++) {
 		const struct sg_parameter *parameter = &image->parameters[row->first_parameter + p];
 
-		if (parameter->offset > row->parameters_size || parameter->size > row->parameters_size - parameter->offset)
+		if (parameter->offset > row->parameters_size ||
+		    parameter->size > row->parameters_size - parameter->offset)
 			return false;
 	}
-	*kernel = (struct sg_kernel){
-		.name = image->strings + row->name, .parameter_count = row->parameters, .parameters_size = row->parameters_size,
-		.parameters = image->parameters + row->first_parameter, .registers = row->registers,
-		.static_shared = row->static_shared, .local_bytes = row->local_bytes, .const_bytes = row->const_bytes,
-		.max_threads = row->max_threads, .ptx_version = (int)row->ptx_version, .target = (int)row->target};
+	*kernel = (struct sg_kernel){ .name = image->strings + row->name,
+				      .parameter_count = row->parameters,
+				      .parameters_size = row->parameters_size,
+				      .parameters = image->parameters + row->first_parameter,
+				      .registers = row->registers,
+				      .static_shared = row->static_shared,
+				      .local_bytes = row->local_bytes,
+				      .const_bytes = row->const_bytes,
+				      .max_threads = row->max_threads,
+				      .ptx_version = (int)row->ptx_version,
+				      .target = (int)row->target };
 	memcpy(kernel->required_block, row->required_block, sizeof(kernel->required_block));
 	memcpy(kernel->required_cluster, row->required_cluster, sizeof(kernel->required_cluster));
 	image->kernel_function[k] = row->function;
@@ -169,7 +194,8 @@ static bool read_constants(struct sg_image *image)
 	for (uint32_t k = 0; k < image->constant_count; k++) {
 		const struct sg_constant *constant = &image->constants[k];
 
-		if ((constant->bytes != 2 && constant->bytes != 4 && constant->bytes != 8) || constant->kind > SG_CONSTANT_GT ||
+		if ((constant->bytes != 2 && constant->bytes != 4 && constant->bytes != 8) ||
+		    constant->kind > SG_CONSTANT_GT ||
 		    (constant->variable != SG_NOWHERE && constant->variable >= image->variable_count))
 			return false;
 		image->constant_bytes += (uint64_t)constant->bytes * SG_LANES;
@@ -177,8 +203,9 @@ static bool read_constants(struct sg_image *image)
 	for (uint32_t k = 0; k < image->relocation_count; k++) {
 		const struct sg_relocation *row = &image->relocations[k];
 
-		if (row->variable >= image->variable_count || (row->symbol != SG_NOWHERE && row->symbol >= image->variable_count) ||
-		    row->size > 8 || !row->size || row->shift > 63 || row->offset > image->variables[row->variable].size ||
+		if (row->variable >= image->variable_count ||
+		    (row->symbol != SG_NOWHERE && row->symbol >= image->variable_count) || row->size > 8 ||
+		    !row->size || row->shift > 63 || row->offset > image->variables[row->variable].size ||
 		    row->size > image->variables[row->variable].size - row->offset)
 			return false;
 	}

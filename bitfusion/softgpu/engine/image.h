@@ -8,8 +8,21 @@
 #include "internal.h"
 
 enum sg_section {
-	SG_OPS, SG_LINES, SG_TEXTS, SG_FUNCTIONS, SG_CONSTANTS, SG_VARIABLES, SG_RELOCATIONS, SG_KERNELS, SG_PARAMETERS, SG_CALLS,
-	SG_COPIES, SG_TARGETS, SG_STRINGS, SG_DATA, SG_SECTIONS
+	SG_OPS,
+	SG_LINES,
+	SG_TEXTS,
+	SG_FUNCTIONS,
+	SG_CONSTANTS,
+	SG_VARIABLES,
+	SG_RELOCATIONS,
+	SG_KERNELS,
+	SG_PARAMETERS,
+	SG_CALLS,
+	SG_COPIES,
+	SG_TARGETS,
+	SG_STRINGS,
+	SG_DATA,
+	SG_SECTIONS
 };
 
 struct sg_header {
@@ -30,8 +43,8 @@ struct sg_variable_row {
 };
 
 struct sg_kernel_row {
-	uint32_t name, function, flags, stack, first_parameter, parameters, parameters_size, registers, static_shared, local_bytes,
-		const_bytes, max_threads, required_block[3], required_cluster[3], ptx_version, target;
+	uint32_t name, function, flags, stack, first_parameter, parameters, parameters_size, registers, static_shared,
+		local_bytes, const_bytes, max_threads, required_block[3], required_cluster[3], ptx_version, target;
 };
 
 #define SG_MAX_FRAME (64u << 20)

@@ -22,14 +22,10 @@ static bool in_area(const struct checker *c, uint32_t operand, uint32_t bytes, b
 	if (offset % 64)
 		return false;
 	switch (operand & 3) {
-	case SG_AREA_REGISTERS:
-		return offset >= 64 && offset + size <= c->function->register_bytes;
-	case SG_AREA_CONSTANTS:
-		return !written && offset + size <= c->image->constant_bytes;
-	case SG_AREA_WARP:
-		return !written && bytes <= 4 && offset + size <= SG_WARP_SPECIALS * SG_LANES * 4;
-	default:
-		return !written && bytes <= 4 && offset + size <= SG_BLOCK_SPECIALS * SG_LANES * 4;
+	case SG_AREA_REGISTERS: return offset >= 64 && offset + size <= c->function->register_bytes;
+	case SG_AREA_CONSTANTS: return !written && offset + size <= c->image->constant_bytes;
+	case SG_AREA_WARP: return !written && bytes <= 4 && offset + size <= SG_WARP_SPECIALS * SG_LANES * 4;
+	default: return !written && bytes <= 4 && offset + size <= SG_BLOCK_SPECIALS * SG_LANES * 4;
 	}
 }
 
@@ -48,19 +44,14 @@ static bool good_operand(const struct checker *c, uint32_t operand, unsigned kin
 	case SG_TO16:
 	case SG_TO32:
 	case SG_TO64:
-	case SG_TO128:
-		return in_area(c, operand, 2u << (kind - SG_TO16), true);
+	case SG_TO128: return in_area(c, operand, 2u << (kind - SG_TO16), true);
 	case SG_FROM16:
 	case SG_FROM32:
 	case SG_FROM64:
-	case SG_FROM128:
-		return in_area(c, operand, 2u << (kind - SG_FROM16), false);
-	case SG_TO_PRED:
-		return good_predicate(c, operand, true);
-	case SG_FROM_PRED:
-		return good_predicate(c, operand, false);
-	case SG_TO_PRED_OR_NOT:
-		return operand == SG_NOWHERE || good_predicate(c, operand, true);
+	case SG_FROM128: return in_area(c, operand, 2u << (kind - SG_FROM16), false);
+	case SG_TO_PRED: return good_predicate(c, operand, true);
+	case SG_FROM_PRED: return good_predicate(c, operand, false);
+	case SG_TO_PRED_OR_NOT: return operand == SG_NOWHERE || good_predicate(c, operand, true);
 	}
 	return true;
 }
@@ -137,7 +128,8 @@ static bool good_call(const struct checker *c, const struct sg_op *op)
 	if (op->x >= c->image->call_count)
 		return false;
 	call = &c->image->calls[op->x];
-	return call->bytes <= SG_MAX_STACK && good_copies(c, call->first_argument, call->arguments, local, call->bytes) &&
+	return call->bytes <= SG_MAX_STACK &&
+	       good_copies(c, call->first_argument, call->arguments, local, call->bytes) &&
 	       good_copies(c, call->first_result, call->results, call->bytes, local);
 }
 
@@ -159,43 +151,38 @@ static bool good_shuffle(const struct checker *c, const struct sg_op *op)
 
 static bool good_copy(const struct checker *c, const struct sg_op *op)
 {
-	return in_area(c, op->a, 8, false) && in_area(c, op->d, op->flags & SG_WIDE ? 8 : 4, false) && in_area(c, op->b, 4, false) &&
-	       (op->c == 4 || op->c == 8 || op->c == 16);
+	return in_area(c, op->a, 8, false) && in_area(c, op->d, op->flags & SG_WIDE ? 8 : 4, false) &&
+	       in_area(c, op->b, 4, false) && (op->c == 4 || op->c == 8 || op->c == 16);
 }
 
 static bool good_rest(const struct checker *c, const struct sg_op *op, unsigned check)
 {
 	switch (check) {
-	case SG_CHECK_MEMORY:
-		return good_address(c, op);
-	case SG_CHECK_ATOMIC:
-		return good_address(c, op) && SG_SPACE(op->flags) != SG_FRAME;
+	case SG_CHECK_MEMORY: return good_address(c, op);
+	case SG_CHECK_ATOMIC: return good_address(c, op) && SG_SPACE(op->flags) != SG_FRAME;
 	case SG_CHECK_VLOAD16:
 	case SG_CHECK_VLOAD32:
 	case SG_CHECK_VLOAD64:
-		return good_vector(c, op, check == SG_CHECK_VLOAD16 ? SG_TO16 : check == SG_CHECK_VLOAD32 ? SG_TO32 : SG_TO64);
+		return good_vector(c, op,
+				   check == SG_CHECK_VLOAD16   ? SG_TO16
+				   : check == SG_CHECK_VLOAD32 ? SG_TO32
+							       : SG_TO64);
 	case SG_CHECK_VSTORE16:
 	case SG_CHECK_VSTORE32:
 	case SG_CHECK_VSTORE64:
-		return good_vector(c, op, check == SG_CHECK_VSTORE16 ? SG_FROM16 : check == SG_CHECK_VSTORE32 ? SG_FROM32 : SG_FROM64);
-	case SG_CHECK_TEST:
-		return !(op->x & 3) || good_predicate(c, op->x >> 2, false);
-	case SG_CHECK_LENGTH:
-		return in_area(c, op->x, 4, false);
-	case SG_CHECK_BRANCH:
-		return good_target(c, op, op->x);
-	case SG_CHECK_TABLE:
-		return good_table(c, op);
-	case SG_CHECK_CALL:
-		return good_callee(c, op);
-	case SG_CHECK_CALLREG:
-		return good_call(c, op);
-	case SG_CHECK_CALLSYS:
-		return good_system(c, op);
-	case SG_CHECK_SHUFFLE:
-		return good_shuffle(c, op);
-	case SG_CHECK_COPY:
-		return good_copy(c, op);
+		return good_vector(c, op,
+				   check == SG_CHECK_VSTORE16   ? SG_FROM16
+				   : check == SG_CHECK_VSTORE32 ? SG_FROM32
+								: SG_FROM64);
+	case SG_CHECK_TEST: return !(op->x & 3) || good_predicate(c, op->x >> 2, false);
+	case SG_CHECK_LENGTH: return in_area(c, op->x, 4, false);
+	case SG_CHECK_BRANCH: return good_target(c, op, op->x);
+	case SG_CHECK_TABLE: return good_table(c, op);
+	case SG_CHECK_CALL: return good_callee(c, op);
+	case SG_CHECK_CALLREG: return good_call(c, op);
+	case SG_CHECK_CALLSYS: return good_system(c, op);
+	case SG_CHECK_SHUFFLE: return good_shuffle(c, op);
+	case SG_CHECK_COPY: return good_copy(c, op);
 	}
 	return true;
 }
@@ -209,7 +196,7 @@ static bool has_extra(unsigned check)
 static bool good_op(const struct checker *c, const struct sg_op *op)
 {
 	const struct sg_signature *signature = &sg_signatures[op->code];
-	const uint32_t operands[4] = {op->d, op->a, op->b, op->c};
+	const uint32_t operands[4] = { op->d, op->a, op->b, op->c };
 
 	if ((op->guard + 1u) * 4 > c->function->register_bytes || (SG_EXTRA(op->flags) && !has_extra(signature->check)))
 		return false;
@@ -260,7 +247,7 @@ static bool check_functions(struct checker *c)
 
 bool sg_image_check(const struct sg_image *image, char *reason, size_t reason_size)
 {
-	struct checker c = {.image = image, .opcodes = SG_OPCODE_COUNT, .starts = calloc(image->op_count + 1, 1)};
+	struct checker c = { .image = image, .opcodes = SG_OPCODE_COUNT, .starts = calloc(image->op_count + 1, 1) };
 	const sg_handler *handlers = sg_handlers();
 	const bool good = c.starts && check_functions(&c);
 
@@ -268,6 +255,7 @@ bool sg_image_check(const struct sg_image *image, char *reason, size_t reason_si
 		image->ops[k].run = c.starts[k] ? handlers[image->ops[k].code] : NULL;
 	free(c.starts);
 	if (!good)
-		snprintf(reason, reason_size, "damaged image: a record of '%s' is not valid", c.function ? c.function->name : "it");
+		snprintf(reason, reason_size, "damaged image: a record of '%s' is not valid",
+			 c.function ? c.function->name : "it");
 	return good;
 }

@@ -88,7 +88,15 @@ struct sg_constant { /* each starts on a multiple of 64 bytes, as 32 values of 2
 	uint32_t variable; /* the address of this variable plus value, or SG_NOWHERE */
 	uint16_t bytes, kind;
 };
-enum { SG_CONSTANT_VALUE, SG_CONSTANT_LANE, SG_CONSTANT_EQ, SG_CONSTANT_LE, SG_CONSTANT_LT, SG_CONSTANT_GE, SG_CONSTANT_GT };
+enum {
+	SG_CONSTANT_VALUE,
+	SG_CONSTANT_LANE,
+	SG_CONSTANT_EQ,
+	SG_CONSTANT_LE,
+	SG_CONSTANT_LT,
+	SG_CONSTANT_GE,
+	SG_CONSTANT_GT
+};
 
 struct sg_relocation {
 	uint32_t variable, symbol; /* SG_NOWHERE: value is absolute */
@@ -226,12 +234,39 @@ struct sg_block {
 
 /* Special values in the block's area, [32] words each. */
 enum {
-	SG_CTAID_X, SG_CTAID_Y, SG_CTAID_Z, SG_NTID_X, SG_NTID_Y, SG_NTID_Z, SG_NCTAID_X, SG_NCTAID_Y, SG_NCTAID_Z,
-	SG_ENVREG1, SG_ENVREG2, SG_DYNAMIC_SMEM, SG_TOTAL_SMEM, SG_NWARPID, SG_SMID, SG_NSMID, SG_GRIDID,
-	SG_CLUSTERID_X, SG_CLUSTERID_Y, SG_CLUSTERID_Z, SG_NCLUSTERID_X, SG_NCLUSTERID_Y, SG_NCLUSTERID_Z,
-	SG_CLUSTER_CTAID_X, SG_CLUSTER_CTAID_Y, SG_CLUSTER_CTAID_Z,
-	SG_CLUSTER_NCTAID_X, SG_CLUSTER_NCTAID_Y, SG_CLUSTER_NCTAID_Z, SG_CLUSTER_CTARANK, SG_CLUSTER_NCTARANK,
-	SG_EXPLICIT_CLUSTER, SG_BLOCK_SPECIALS
+	SG_CTAID_X,
+	SG_CTAID_Y,
+	SG_CTAID_Z,
+	SG_NTID_X,
+	SG_NTID_Y,
+	SG_NTID_Z,
+	SG_NCTAID_X,
+	SG_NCTAID_Y,
+	SG_NCTAID_Z,
+	SG_ENVREG1,
+	SG_ENVREG2,
+	SG_DYNAMIC_SMEM,
+	SG_TOTAL_SMEM,
+	SG_NWARPID,
+	SG_SMID,
+	SG_NSMID,
+	SG_GRIDID,
+	SG_CLUSTERID_X,
+	SG_CLUSTERID_Y,
+	SG_CLUSTERID_Z,
+	SG_NCLUSTERID_X,
+	SG_NCLUSTERID_Y,
+	SG_NCLUSTERID_Z,
+	SG_CLUSTER_CTAID_X,
+	SG_CLUSTER_CTAID_Y,
+	SG_CLUSTER_CTAID_Z,
+	SG_CLUSTER_NCTAID_X,
+	SG_CLUSTER_NCTAID_Y,
+	SG_CLUSTER_NCTAID_Z,
+	SG_CLUSTER_CTARANK,
+	SG_CLUSTER_NCTARANK,
+	SG_EXPLICIT_CLUSTER,
+	SG_BLOCK_SPECIALS
 };
 /* … and in the warp's. */
 enum { SG_TID_X, SG_TID_Y, SG_TID_Z, SG_WARPID, SG_WARP_SPECIALS };
@@ -293,7 +328,8 @@ uint32_t sg_warp_gather(struct sg_warp *w, const struct sg_op *i, uint32_t m, co
 
 /* barrier.c */
 enum sg_barrier_kind { SG_BARRIER_SYNC, SG_BARRIER_ARRIVE, SG_BARRIER_REDUCE };
-const struct sg_op *sg_barrier(struct sg_warp *w, const struct sg_op *i, uint32_t m, enum sg_barrier_kind kind, uint32_t bits);
+const struct sg_op *sg_barrier(struct sg_warp *w, const struct sg_op *i, uint32_t m, enum sg_barrier_kind kind,
+			       uint32_t bits);
 void sg_barrier_recheck(struct sg_block *block); /* after an exit */
 bool sg_barrier_value(struct sg_warp *w, uint32_t *any, uint32_t *all, uint32_t *count); /* bar.red after it opened */
 
@@ -310,8 +346,8 @@ void sg_run_release(struct sg_run *run);
 bool sg_run_cancelled(struct sg_run *run);
 
 /* fault.c: records the first fault of a launch, stops it, returns NULL for handlers to return. */
-const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t lanes, int error, const char *format, ...)
-	__attribute__((format(printf, 5, 6)));
+const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t lanes, int error, const char *format,
+			     ...) __attribute__((format(printf, 5, 6)));
 
 /* memory.c: host addresses of what the lanes of m name, one by one; false after a fault. */
 /* Makes the instruction's range the one that holds this address; false where none does. */
@@ -324,13 +360,14 @@ char *sg_host_span(struct sg_warp *w, uint32_t lane, uint64_t address, uint64_t 
 
 /* system.c */
 bool sg_system_call(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t base);
-void sg_assertion_print(struct sg_warp *w, uint32_t lane, const char *file, uint32_t line, const char *function, const char *message);
+void sg_assertion_print(struct sg_warp *w, uint32_t lane, const char *file, uint32_t line, const char *function,
+			const char *message);
 enum { SG_SYSTEM_VPRINTF, SG_SYSTEM_MALLOC, SG_SYSTEM_FREE, SG_SYSTEM_ASSERT, SG_SYSTEMS };
 #define SG_SYSTEM_BYTES 48 /* that any of them reads or writes at base */
 
 /* printf.c: formats one call; returns the length that the whole text has. */
-size_t sg_printf_format(struct sg_warp *w, uint32_t lane, const char *format, const char *arguments, uint64_t argument_bytes,
-			char *text, size_t size);
+size_t sg_printf_format(struct sg_warp *w, uint32_t lane, const char *format, const char *arguments,
+			uint64_t argument_bytes, char *text, size_t size);
 
 uint64_t sg_now_ns(void);
 
@@ -341,7 +378,18 @@ struct sg_signature {
 	unsigned char check; /* see image.c */
 };
 enum sg_operand {
-	SG_NONE, SG_RAW, SG_TO16, SG_TO32, SG_TO64, SG_TO128, SG_FROM16, SG_FROM32, SG_FROM64, SG_FROM128, SG_TO_PRED, SG_FROM_PRED,
+	SG_NONE,
+	SG_RAW,
+	SG_TO16,
+	SG_TO32,
+	SG_TO64,
+	SG_TO128,
+	SG_FROM16,
+	SG_FROM32,
+	SG_FROM64,
+	SG_FROM128,
+	SG_TO_PRED,
+	SG_FROM_PRED,
 	SG_TO_PRED_OR_NOT
 };
 extern const struct sg_signature sg_signatures[];

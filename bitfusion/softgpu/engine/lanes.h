@@ -35,82 +35,135 @@ typedef float f32 __attribute__((may_alias));
 typedef double f64 __attribute__((may_alias));
 
 static const uint32_t sg_bit[SG_LANES] = {
-	1u << 0,  1u << 1,  1u << 2,  1u << 3,	1u << 4,  1u << 5,  1u << 6,  1u << 7,	1u << 8,  1u << 9,  1u << 10,
+	1u << 0,  1u << 1,  1u << 2,  1u << 3,  1u << 4,  1u << 5,  1u << 6,  1u << 7,  1u << 8,  1u << 9,  1u << 10,
 	1u << 11, 1u << 12, 1u << 13, 1u << 14, 1u << 15, 1u << 16, 1u << 17, 1u << 18, 1u << 19, 1u << 20, 1u << 21,
 	1u << 22, 1u << 23, 1u << 24, 1u << 25, 1u << 26, 1u << 27, 1u << 28, 1u << 29, 1u << 30, 1u << 31,
 };
 
 #define SG_HANDLER(name) \
-	const struct sg_op *SG_NAME(name)(struct sg_warp *w, const struct sg_op *i, uint32_t m); \
-	const struct sg_op *SG_NAME(name)(struct sg_warp *w, const struct sg_op *i, uint32_t m)
+	const struct sg_op *SG_NAME(name)(struct sg_warp * w, const struct sg_op *i, uint32_t m); \
+	const struct sg_op *SG_NAME(name)(struct sg_warp * w, const struct sg_op *i, uint32_t m)
 
 #define SG_LOOP(body) \
 	if ((m | w->idle) == SG_ALL) { \
-		SG_VECTOR for (int l = 0; l < SG_LANES; l++) { body; d[l] = r; } \
+		SG_VECTOR for (int l = 0; l < SG_LANES; l++) \
+		{ \
+			body; \
+			d[l] = r; \
+		} \
 	} else { \
-		SG_VECTOR for (int l = 0; l < SG_LANES; l++) { body; d[l] = m & sg_bit[l] ? r : d[l]; } \
+		SG_VECTOR for (int l = 0; l < SG_LANES; l++) \
+		{ \
+			body; \
+			d[l] = m & sg_bit[l] ? r : d[l]; \
+		} \
 	} \
 	return i + 1;
 
 #define SG_LANE1(name, TD, TA, expr) \
-	SG_HANDLER(name) { \
-		TD *d = sg_at(w, i->d); const TA *a = sg_at(w, i->a); \
+	SG_HANDLER(name) \
+	{ \
+		TD *d = sg_at(w, i->d); \
+		const TA *a = sg_at(w, i->a); \
 		SG_LOOP(const TA A = a[l]; const TD r = (TD)(expr)) \
 	}
 #define SG_LANE2(name, TD, TA, TB, expr) \
-	SG_HANDLER(name) { \
-		TD *d = sg_at(w, i->d); const TA *a = sg_at(w, i->a); const TB *b = sg_at(w, i->b); \
+	SG_HANDLER(name) \
+	{ \
+		TD *d = sg_at(w, i->d); \
+		const TA *a = sg_at(w, i->a); \
+		const TB *b = sg_at(w, i->b); \
 		SG_LOOP(const TA A = a[l]; const TB B = b[l]; const TD r = (TD)(expr)) \
 	}
 #define SG_LANE3(name, TD, TA, TB, TC, expr) \
-	SG_HANDLER(name) { \
-		TD *d = sg_at(w, i->d); const TA *a = sg_at(w, i->a); const TB *b = sg_at(w, i->b); \
+	SG_HANDLER(name) \
+	{ \
+		TD *d = sg_at(w, i->d); \
+		const TA *a = sg_at(w, i->a); \
+		const TB *b = sg_at(w, i->b); \
 		const TC *c = sg_at(w, i->c); \
 		SG_LOOP(const TA A = a[l]; const TB B = b[l]; const TC C = c[l]; const TD r = (TD)(expr)) \
 	}
 
 /* For expressions that the compiler cannot vectorise: the active lanes only, one by one. */
 #define SG_EACH1(name, TD, TA, expr) \
-	SG_HANDLER(name) { \
-		TD *d = sg_at(w, i->d); const TA *a = sg_at(w, i->a); \
-		SG_EACH(l, m) { const TA A = a[l]; d[l] = (TD)(expr); } \
+	SG_HANDLER(name) \
+	{ \
+		TD *d = sg_at(w, i->d); \
+		const TA *a = sg_at(w, i->a); \
+		SG_EACH(l, m) \
+		{ \
+			const TA A = a[l]; \
+			d[l] = (TD)(expr); \
+		} \
 		return i + 1; \
 	}
 #define SG_EACH2(name, TD, TA, TB, expr) \
-	SG_HANDLER(name) { \
-		TD *d = sg_at(w, i->d); const TA *a = sg_at(w, i->a); const TB *b = sg_at(w, i->b); \
-		SG_EACH(l, m) { const TA A = a[l]; const TB B = b[l]; d[l] = (TD)(expr); } \
+	SG_HANDLER(name) \
+	{ \
+		TD *d = sg_at(w, i->d); \
+		const TA *a = sg_at(w, i->a); \
+		const TB *b = sg_at(w, i->b); \
+		SG_EACH(l, m) \
+		{ \
+			const TA A = a[l]; \
+			const TB B = b[l]; \
+			d[l] = (TD)(expr); \
+		} \
 		return i + 1; \
 	}
 #define SG_EACH3(name, TD, TA, TB, TC, expr) \
-	SG_HANDLER(name) { \
-		TD *d = sg_at(w, i->d); const TA *a = sg_at(w, i->a); const TB *b = sg_at(w, i->b); \
+	SG_HANDLER(name) \
+	{ \
+		TD *d = sg_at(w, i->d); \
+		const TA *a = sg_at(w, i->a); \
+		const TB *b = sg_at(w, i->b); \
 		const TC *c = sg_at(w, i->c); \
-		SG_EACH(l, m) { const TA A = a[l]; const TB B = b[l]; const TC C = c[l]; d[l] = (TD)(expr); } \
+		SG_EACH(l, m) \
+		{ \
+			const TA A = a[l]; \
+			const TB B = b[l]; \
+			const TC C = c[l]; \
+			d[l] = (TD)(expr); \
+		} \
 		return i + 1; \
 	}
 
 /* Two halves of a 32-bit register at once: 64 lanes of 16 bits. */
 #define SG_PAIR_LOOP(body) \
 	if ((m | w->idle) == SG_ALL) { \
-		SG_VECTOR for (int l = 0; l < 2 * SG_LANES; l++) { body; d[l] = r; } \
+		SG_VECTOR for (int l = 0; l < 2 * SG_LANES; l++) \
+		{ \
+			body; \
+			d[l] = r; \
+		} \
 	} else { \
-		SG_EACH(lane, m) for (uint32_t l = 2 * lane; l < 2 * lane + 2; l++) { body; d[l] = r; } \
+		SG_EACH(lane, m) for (uint32_t l = 2 * lane; l < 2 * lane + 2; l++) \
+		{ \
+			body; \
+			d[l] = r; \
+		} \
 	} \
 	return i + 1;
 #define SG_PAIR1(name, T, expr) \
-	SG_HANDLER(name) { \
-		T *d = sg_at(w, i->d); const T *a = sg_at(w, i->a); \
+	SG_HANDLER(name) \
+	{ \
+		T *d = sg_at(w, i->d); \
+		const T *a = sg_at(w, i->a); \
 		SG_PAIR_LOOP(const T A = a[l]; const T r = (T)(expr)) \
 	}
 #define SG_PAIR2(name, T, expr) \
-	SG_HANDLER(name) { \
-		T *d = sg_at(w, i->d); const T *a = sg_at(w, i->a), *b = sg_at(w, i->b); \
+	SG_HANDLER(name) \
+	{ \
+		T *d = sg_at(w, i->d); \
+		const T *a = sg_at(w, i->a), *b = sg_at(w, i->b); \
 		SG_PAIR_LOOP(const T A = a[l]; const T B = b[l]; const T r = (T)(expr)) \
 	}
 #define SG_PAIR3(name, T, expr) \
-	SG_HANDLER(name) { \
-		T *d = sg_at(w, i->d); const T *a = sg_at(w, i->a), *b = sg_at(w, i->b), *c = sg_at(w, i->c); \
+	SG_HANDLER(name) \
+	{ \
+		T *d = sg_at(w, i->d); \
+		const T *a = sg_at(w, i->a), *b = sg_at(w, i->b), *c = sg_at(w, i->c); \
 		SG_PAIR_LOOP(const T A = a[l]; const T B = b[l]; const T C = c[l]; const T r = (T)(expr)) \
 	}
 
@@ -119,41 +172,68 @@ static const uint32_t sg_bit[SG_LANES] = {
 	const int saved = fegetround(); \
 	fesetround(mode); \
 	__asm__ volatile("" ::: "memory"); \
-	statement \
-	__asm__ volatile("" ::: "memory"); \
+	statement __asm__ volatile("" :: : "memory"); \
 	fesetround(saved); \
 	return i + 1;
 #define SG_ROUND1(name, mode, TD, TA, expr) \
-	SG_HANDLER(name) { \
-		TD *d = sg_at(w, i->d); const TA *a = sg_at(w, i->a); \
-		SG_ROUNDED(mode, SG_EACH(l, m) { const TA A = a[l]; d[l] = (TD)(expr); }) \
+	SG_HANDLER(name) \
+	{ \
+		TD *d = sg_at(w, i->d); \
+		const TA *a = sg_at(w, i->a); \
+		SG_ROUNDED( \
+			mode, SG_EACH(l, m) { \
+				const TA A = a[l]; \
+				d[l] = (TD)(expr); \
+			}) \
 	}
 #define SG_ROUND2(name, mode, TD, TA, TB, expr) \
-	SG_HANDLER(name) { \
-		TD *d = sg_at(w, i->d); const TA *a = sg_at(w, i->a); const TB *b = sg_at(w, i->b); \
-		SG_ROUNDED(mode, SG_EACH(l, m) { const TA A = a[l]; const TB B = b[l]; d[l] = (TD)(expr); }) \
+	SG_HANDLER(name) \
+	{ \
+		TD *d = sg_at(w, i->d); \
+		const TA *a = sg_at(w, i->a); \
+		const TB *b = sg_at(w, i->b); \
+		SG_ROUNDED( \
+			mode, SG_EACH(l, m) { \
+				const TA A = a[l]; \
+				const TB B = b[l]; \
+				d[l] = (TD)(expr); \
+			}) \
 	}
 #define SG_ROUND3(name, mode, TD, TA, TB, TC, expr) \
-	SG_HANDLER(name) { \
-		TD *d = sg_at(w, i->d); const TA *a = sg_at(w, i->a); const TB *b = sg_at(w, i->b); \
+	SG_HANDLER(name) \
+	{ \
+		TD *d = sg_at(w, i->d); \
+		const TA *a = sg_at(w, i->a); \
+		const TB *b = sg_at(w, i->b); \
 		const TC *c = sg_at(w, i->c); \
-		SG_ROUNDED(mode, \
-			   SG_EACH(l, m) { const TA A = a[l]; const TB B = b[l]; const TC C = c[l]; d[l] = (TD)(expr); }) \
+		SG_ROUNDED( \
+			mode, SG_EACH(l, m) { \
+				const TA A = a[l]; \
+				const TB B = b[l]; \
+				const TC C = c[l]; \
+				d[l] = (TD)(expr); \
+			}) \
 	}
 
 /* Comparisons: d and c are the two destinations, x the combination with a predicate (see sg_compared). */
 #define SG_TEST_LOOP(body) \
 	uint32_t bits = 0; \
-	SG_VECTOR for (int l = 0; l < SG_LANES; l++) { body }
+	SG_VECTOR for (int l = 0; l < SG_LANES; l++) \
+	{ \
+		body \
+	}
 #define SG_TEST1(name, TA, expr) \
-	SG_HANDLER(name) { \
+	SG_HANDLER(name) \
+	{ \
 		const TA *a = sg_at(w, i->a); \
 		SG_TEST_LOOP(const TA A = a[l]; bits |= (expr) ? sg_bit[l] : 0;) \
 		return sg_compared(w, i, m, bits); \
 	}
 #define SG_TEST2(name, TA, TB, expr) \
-	SG_HANDLER(name) { \
-		const TA *a = sg_at(w, i->a); const TB *b = sg_at(w, i->b); \
+	SG_HANDLER(name) \
+	{ \
+		const TA *a = sg_at(w, i->a); \
+		const TB *b = sg_at(w, i->b); \
 		SG_TEST_LOOP(const TA A = a[l]; const TB B = b[l]; bits |= (expr) ? sg_bit[l] : 0;) \
 		return sg_compared(w, i, m, bits); \
 	}
@@ -167,9 +247,18 @@ static inline const struct sg_op *sg_compared(struct sg_warp *w, const struct sg
 		const uint32_t with = sg_truth(w, i->x >> 2);
 
 		switch (i->x & 3) {
-		case 1: bits &= with; other &= with; break;
-		case 2: bits |= with; other |= with; break;
-		case 3: bits ^= with; other ^= with; break;
+		case 1:
+			bits &= with;
+			other &= with;
+			break;
+		case 2:
+			bits |= with;
+			other |= with;
+			break;
+		case 3:
+			bits ^= with;
+			other ^= with;
+			break;
 		}
 	}
 	if (i->d != SG_NOWHERE)
@@ -181,14 +270,22 @@ static inline const struct sg_op *sg_compared(struct sg_warp *w, const struct sg
 
 /* With the carry of the condition code: IN is the lane's carry, the expression sets r and OUT. */
 #define SG_CARRY3(name, T, body) \
-	SG_HANDLER(name) { \
-		T *d = sg_at(w, i->d); const T *a = sg_at(w, i->a), *b = sg_at(w, i->b), *c = sg_at(w, i->c); \
+	SG_HANDLER(name) \
+	{ \
+		T *d = sg_at(w, i->d); \
+		const T *a = sg_at(w, i->a), *b = sg_at(w, i->b), *c = sg_at(w, i->c); \
 		uint32_t carry = w->carry; \
-		SG_EACH(l, m) { \
-			const T A = a[l], B = b[l], C = c[l]; const uint32_t IN = w->carry >> l & 1; uint32_t OUT = IN; T r; \
-			(void)C; (void)IN; \
+		SG_EACH(l, m) \
+		{ \
+			const T A = a[l], B = b[l], C = c[l]; \
+			const uint32_t IN = w->carry >> l & 1; \
+			uint32_t OUT = IN; \
+			T r; \
+			(void)C; \
+			(void)IN; \
 			body; \
-			d[l] = r; carry = (carry & ~(1u << l)) | OUT << l; \
+			d[l] = r; \
+			carry = (carry & ~(1u << l)) | OUT << l; \
 		} \
 		w->carry = carry; \
 		return i + 1; \

@@ -34,8 +34,9 @@ bool sg_run_prepare(struct sg_run *run, const struct sg_launch *launch, struct s
 	const uint32_t parameters = launch->kernel->parameters_size;
 	const uint64_t threads = (uint64_t)launch->block[0] * launch->block[1] * launch->block[2];
 
-	*run = (struct sg_run){.launch = launch, .image = image};
-	if (!threads || threads > 1024 || !launch->grid[0] || !launch->grid[1] || !launch->grid[2] || kernel >= image->kernel_count)
+	*run = (struct sg_run){ .launch = launch, .image = image };
+	if (!threads || threads > 1024 || !launch->grid[0] || !launch->grid[1] || !launch->grid[2] ||
+	    kernel >= image->kernel_count)
 		return refuse(fault, 1, launch->kernel->name, "the grid or the block is empty or too large");
 	run->function = &image->functions[image->kernel_function[kernel]];
 	run->block_threads = (uint32_t)threads;
@@ -63,7 +64,7 @@ bool sg_run_prepare(struct sg_run *run, const struct sg_launch *launch, struct s
 
 void sg_run_release(struct sg_run *run)
 {
-	struct sg_block *lists[] = {run->spare, run->parked};
+	struct sg_block *lists[] = { run->spare, run->parked };
 
 	for (int k = 0; k < 2; k++) {
 		for (struct sg_block *block = lists[k], *next; block; block = next) {
@@ -105,7 +106,8 @@ unsigned sg_occupancy(const struct sg_kernel *kernel, const struct sg_limits *li
 	const uint64_t warps = (block_threads + SG_LANES - 1) / SG_LANES;
 	/* registers are given to warps in units of 256 */
 	const uint64_t registers = warps * (((uint64_t)kernel->registers * SG_LANES + 255) / 256 * 256);
-	const uint64_t shared = (kernel->static_shared + dynamic_shared + limits->reserved_shared_per_block + 127) / 128 * 128;
+	const uint64_t shared =
+		(kernel->static_shared + dynamic_shared + limits->reserved_shared_per_block + 127) / 128 * 128;
 	uint64_t blocks = limits->blocks_per_sm;
 
 	if (!block_threads || block_threads > kernel->max_threads)

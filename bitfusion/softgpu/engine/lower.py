@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instructions to records: those that are one handler, and the dispatch to the modules that do more."""
+"""Instructions to records: those that are one handler; the other modules do more."""
 
 from __future__ import annotations
 
@@ -95,10 +95,14 @@ def _mov(encoder: FunctionEncoder, instruction: Instruction) -> None:
         unpack(encoder, to.items, source)
     else:
         width = encoder.width(to)
-        if isinstance(source, (Special, Imm)) or (isinstance(source, Reg) and width == encoder.width(source)):
-            encoder.emit(f"mov_{8 * width}", encoder.destination(to, width), encoder.source(source, width))
-        elif not isinstance(source, Reg):
-            encoder.emit(f"mov_{8 * width}", encoder.destination(to, width), encoder.source(source, width))
+        if (
+            isinstance(source, (Special, Imm))
+            or (isinstance(source, Reg) and width == encoder.width(source))
+            or not isinstance(source, Reg)
+        ):
+            encoder.emit(
+                f"mov_{8 * width}", encoder.destination(to, width), encoder.source(source, width)
+            )
         else:
             raise Unsupported("mov between widths")
 
@@ -126,10 +130,14 @@ def _pack_bytes(encoder: FunctionEncoder, to: Operand, items: Tuple[Operand, ...
     for k, item in enumerate(items):
         byte = encoder.resize(encoder.source(item, 2), 2, 4, "u8")
         made = encoder.temporary(4)
-        encoder.emit("bfi_32", made, byte, value, encoder.constant(8 * k, 4), x=encoder.constant(8, 4))
+        encoder.emit(
+            "bfi_32", made, byte, value, encoder.constant(8 * k, 4), x=encoder.constant(8, 4)
+        )
         value = made
     width = encoder.width(to)
-    encoder.emit("mov_32" if width == 4 else "ext_32_u16_16", encoder.destination(to, width), value)
+    encoder.emit(
+        "mov_32" if width == 4 else "ext_32_u16_16", encoder.destination(to, width), value
+    )
 
 
 def unpack(encoder: FunctionEncoder, items: Tuple[Operand, ...], source: Operand) -> None:
@@ -153,15 +161,13 @@ def unpack(encoder: FunctionEncoder, items: Tuple[Operand, ...], source: Operand
             encoder.emit(f"part_{8 * width}_{k}", encoder.destination(item, part), value)
 
 
-# ------------------------------------------------------------------ one handler, but not one by one
-
-
 @rule("lop3")
 def _lop3(encoder: FunctionEncoder, instruction: Instruction) -> None:
     to, a, b, c, table = instruction.operands[:5]
     if instruction.modifiers != ("b32",) or not isinstance(table, Imm):
         raise Unsupported("lop3 with a predicate")
-    encoder.emit("lop3", encoder.destination(to, 4), *(encoder.source(item, 4) for item in (a, b, c)), x=table.value)
+    sources = [encoder.source(item, 4) for item in (a, b, c)]
+    encoder.emit_all("lop3", [encoder.destination(to, 4), *sources], x=table.value)
 
 
 @rule("bfi")
@@ -169,19 +175,32 @@ def _bfi(encoder: FunctionEncoder, instruction: Instruction) -> None:
     bits = instruction.modifiers[-1][1:]
     width = int(bits) // 8
     to, a, b, position, length = instruction.operands
-    encoder.emit(f"bfi_{bits}", encoder.destination(to, width), encoder.source(a, width), encoder.source(b, width),
-                 encoder.source(position, 4), x=encoder.source(length, 4))  # fmt: skip
+    encoder.emit(
+        f"bfi_{bits}",
+        encoder.destination(to, width),
+        encoder.source(a, width),
+        encoder.source(b, width),
+        encoder.source(position, 4),
+        x=encoder.source(length, 4),
+    )
 
 
 @rule("selp")
 def _selp(encoder: FunctionEncoder, instruction: Instruction) -> None:
     to, a, b, p = instruction.operands
     width = encoder.width(to)
-    encoder.emit(f"selp_{8 * width}", encoder.destination(to, width), encoder.source(a, width), encoder.source(b, width),
-                 encoder.truth(p))  # fmt: skip
+    encoder.emit(
+        f"selp_{8 * width}",
+        encoder.destination(to, width),
+        encoder.source(a, width),
+        encoder.source(b, width),
+        encoder.truth(p),
+    )
 
 
-@rule("prefetch", "prefetchu", "applypriority", "discard", "griddepcontrol", "pmevent", "setmaxnreg")
+@rule(
+    "prefetch", "prefetchu", "applypriority", "discard", "griddepcontrol", "pmevent", "setmaxnreg"
+)
 def _nothing(encoder: FunctionEncoder, instruction: Instruction) -> None:
     encoder.emit("nop")
 

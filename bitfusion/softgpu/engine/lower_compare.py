@@ -13,7 +13,14 @@ _UNSIGNED = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
 _COMBINE = {"and": 1, "or": 2, "xor": 3}
 
 
-def compare(encoder: FunctionEncoder, test: str, kind: str, sources: Tuple[int, int], to: Tuple[int, int], x: int) -> None:
+def compare(
+    encoder: FunctionEncoder,
+    test: str,
+    kind: str,
+    sources: Tuple[int, int],
+    to: Tuple[int, int],
+    x: int,
+) -> None:
     """Emit one comparison of operands that have the type's width."""
     if kind in ("f32", "f64"):
         name = f"setp_{test}_{kind}"
@@ -36,8 +43,13 @@ def _as_floats(encoder: FunctionEncoder, kind: str, values: List[int], ftz: bool
     return made
 
 
-def _test(encoder: FunctionEncoder, words: Tuple[str, ...], operands: Tuple[Operand, Operand], to: Tuple[int, int],
-          x: int) -> None:  # fmt: skip
+def _test(
+    encoder: FunctionEncoder,
+    words: Tuple[str, ...],
+    operands: Tuple[Operand, Operand],
+    to: Tuple[int, int],
+    x: int,
+) -> None:
     kind = words[-1]
     if kind.endswith("x2"):
         _test_pairs(encoder, words, operands, to, x)
@@ -49,8 +61,13 @@ def _test(encoder: FunctionEncoder, words: Tuple[str, ...], operands: Tuple[Oper
     compare(encoder, words[0], kind, (values[0], values[1]), to, x)
 
 
-def _test_pairs(encoder: FunctionEncoder, words: Tuple[str, ...], operands: Tuple[Operand, Operand], to: Tuple[int, int],
-                x: int) -> None:  # fmt: skip
+def _test_pairs(
+    encoder: FunctionEncoder,
+    words: Tuple[str, ...],
+    operands: Tuple[Operand, Operand],
+    to: Tuple[int, int],
+    x: int,
+) -> None:
     """The first predicate is for the low halves, the second for the high ones."""
     wholes = [encoder.source(item, 4) for item in operands]
     for half, target in enumerate(to):
@@ -65,7 +82,9 @@ def _test_pairs(encoder: FunctionEncoder, words: Tuple[str, ...], operands: Tupl
         compare(encoder, words[0], "f32", (values[0], values[1]), (target, NOWHERE), x)
 
 
-def _combination(encoder: FunctionEncoder, words: Tuple[str, ...], operands: Tuple[Operand, ...]) -> int:
+def _combination(
+    encoder: FunctionEncoder, words: Tuple[str, ...], operands: Tuple[Operand, ...]
+) -> int:
     verb = next((word for word in words if word in _COMBINE), "")
     if not verb:
         return 0
@@ -77,12 +96,23 @@ def _setp(encoder: FunctionEncoder, instruction: Instruction) -> None:
     words = instruction.modifiers
     to, a, b, *rest = instruction.operands
     first, second = (to.first, to.second) if isinstance(to, Pair) else (to, Sink())
-    p, q = (NOWHERE if isinstance(item, Sink) else encoder.predicate_slot(item) for item in (first, second))
+    p, q = (
+        NOWHERE if isinstance(item, Sink) else encoder.predicate_slot(item)
+        for item in (first, second)
+    )
     x = _combination(encoder, words, (a, b, *rest))
     _test(encoder, words, (a, b), (p, q), x)
 
 
-_ONE = {"f32": 0x3F800000, "f16": 0x3C00, "bf16": 0x3F80, "u32": 0xFFFFFFFF, "s32": 0xFFFFFFFF, "u16": 0xFFFF, "s16": 0xFFFF}
+_ONE = {
+    "f32": 0x3F800000,
+    "f16": 0x3C00,
+    "bf16": 0x3F80,
+    "u32": 0xFFFFFFFF,
+    "s32": 0xFFFFFFFF,
+    "u16": 0xFFFF,
+    "s16": 0xFFFF,
+}
 
 
 @rule("set")
@@ -96,8 +126,13 @@ def _set(encoder: FunctionEncoder, instruction: Instruction) -> None:
     width = TYPE_BYTES[made]
     p = encoder.temporary_predicate()
     _test(encoder, words, (a, b), (p, NOWHERE), _combination(encoder, words, (a, b, *rest)))
-    encoder.emit(f"selp_{8 * width}", encoder.destination(to, width), encoder.constant(_ONE[made], width),
-                 encoder.constant(0, width), p)  # fmt: skip
+    encoder.emit(
+        f"selp_{8 * width}",
+        encoder.destination(to, width),
+        encoder.constant(_ONE[made], width),
+        encoder.constant(0, width),
+        p,
+    )
 
 
 def _set_pairs(encoder: FunctionEncoder, instruction: Instruction) -> None:
@@ -124,7 +159,13 @@ def _slct(encoder: FunctionEncoder, instruction: Instruction) -> None:
         value = _as_floats(encoder, "f32", [value], True)[0]
     p = encoder.temporary_predicate()
     compare(encoder, "ge", words[-1], (value, encoder.constant(0, 4)), (p, NOWHERE), 0)
-    encoder.emit(f"selp_{8 * width}", encoder.destination(to, width), encoder.source(a, width), encoder.source(b, width), p)
+    encoder.emit(
+        f"selp_{8 * width}",
+        encoder.destination(to, width),
+        encoder.source(a, width),
+        encoder.source(b, width),
+        p,
+    )
 
 
 @rule("testp")
@@ -133,4 +174,9 @@ def _testp(encoder: FunctionEncoder, instruction: Instruction) -> None:
     to, a = instruction.operands
     if kind not in ("f32", "f64"):
         raise Unsupported(kind)
-    encoder.emit(f"testp_{word}_{kind}", encoder.predicate_slot(to), encoder.source(a, TYPE_BYTES[kind]), c=NOWHERE)
+    encoder.emit(
+        f"testp_{word}_{kind}",
+        encoder.predicate_slot(to),
+        encoder.source(a, TYPE_BYTES[kind]),
+        c=NOWHERE,
+    )

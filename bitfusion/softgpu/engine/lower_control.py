@@ -5,7 +5,19 @@ from __future__ import annotations
 
 from typing import List, Sequence
 
-from ..ptx.ir import TYPE_BYTES, Function, Group, Instruction, Label, Operand, Pair, Reg, Sink, Sym, Variable
+from ..ptx.ir import (
+    TYPE_BYTES,
+    Function,
+    Group,
+    Instruction,
+    Label,
+    Operand,
+    Pair,
+    Reg,
+    Sink,
+    Sym,
+    Variable,
+)
 from .function import FRAME, NOWHERE, FunctionEncoder, Unsupported, abi_layout, optional
 from .lower import rule
 
@@ -37,8 +49,12 @@ def _ret(encoder: FunctionEncoder, instruction: Instruction) -> None:
     for variable in encoder.function.returns:
         if variable.space == "reg":
             width = max(TYPE_BYTES[variable.type], 2)
-            encoder.emit(f"st_{8 * width}_{8 * width}", encoder.slots[variable.name], x=encoder.frame[variable.name],
-                         flags=FRAME << 2)  # fmt: skip
+            encoder.emit(
+                f"st_{8 * width}_{8 * width}",
+                encoder.slots[variable.name],
+                x=encoder.frame[variable.name],
+                flags=FRAME << 2,
+            )
     encoder.emit("ret")
 
 
@@ -47,8 +63,12 @@ def load_register_parameters(encoder: FunctionEncoder) -> None:
     for variable in encoder.function.params:
         if variable.space == "reg" and variable.name in encoder.slots:
             width = max(TYPE_BYTES[variable.type], 2)
-            encoder.emit(f"ld_u{8 * width}_{8 * width}", encoder.slots[variable.name], x=encoder.frame[variable.name],
-                         flags=FRAME << 2)  # fmt: skip
+            encoder.emit(
+                f"ld_u{8 * width}_{8 * width}",
+                encoder.slots[variable.name],
+                x=encoder.frame[variable.name],
+                flags=FRAME << 2,
+            )
 
 
 @rule("call")
@@ -77,11 +97,20 @@ def _call(encoder: FunctionEncoder, instruction: Instruction) -> None:
     _emit_call(encoder, target, (copies, returned), size)
     for item, place, bytes_ in after:
         width = encoder.width(item)
-        encoder.emit(f"ld_u{8 * bytes_}_{8 * width}", encoder.destination(item, width), x=place, flags=FRAME << 2)
+        encoder.emit(
+            f"ld_u{8 * bytes_}_{8 * width}",
+            encoder.destination(item, width),
+            x=place,
+            flags=FRAME << 2,
+        )
 
 
-def _emit_call(encoder: FunctionEncoder, target: Operand, copies: tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]],
-               size: int) -> None:  # fmt: skip
+def _emit_call(
+    encoder: FunctionEncoder,
+    target: Operand,
+    copies: tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]],
+    size: int,
+) -> None:
     module = encoder.module
     if isinstance(target, Reg):
         call = module.call(copies[0], copies[1], size)
@@ -92,7 +121,9 @@ def _emit_call(encoder: FunctionEncoder, target: Operand, copies: tuple[list[tup
     function = module.functions.get(name)
     if function is not None and function.body is not None:
         module.note_call(encoder.function, name)
-        encoder.emit("call", module.function_index(name), x=module.call(copies[0], copies[1], size))
+        encoder.emit(
+            "call", module.function_index(name), x=module.call(copies[0], copies[1], size)
+        )
     elif name in SYSTEMS:
         call = module.call(copies[0], copies[1], max(size, _SYSTEM_BYTES))
         module.note_system(encoder.function)
@@ -139,7 +170,9 @@ def _argument(encoder: FunctionEncoder, item: Operand, variable: Variable) -> in
     size = variable.size or TYPE_BYTES[variable.type]
     width = encoder.width(item) or max(size, 2)
     place = encoder.local_space(8)
-    encoder.emit(f"st_{8 * size}_{8 * width}", encoder.source(item, width), x=place, flags=FRAME << 2)
+    encoder.emit(
+        f"st_{8 * size}_{8 * width}", encoder.source(item, width), x=place, flags=FRAME << 2
+    )
     return place
 
 
@@ -165,7 +198,7 @@ def _bar(encoder: FunctionEncoder, instruction: Instruction) -> None:
 
 
 def _cluster_barrier(encoder: FunctionEncoder, words: List[str]) -> None:
-    """A cluster of one block: all its threads arrive and wait, at a barrier that has no number in PTX."""
+    """A cluster of one block: all its threads wait at a barrier that has no number in PTX."""
     if words[1] == "arrive":
         encoder.emit("fence")
     else:
@@ -192,7 +225,8 @@ def _shfl(encoder: FunctionEncoder, instruction: Instruction) -> None:
     member = encoder.source(mask[0], 4) if mask else NOWHERE
     predicate = NOWHERE if isinstance(second, Sink) else encoder.predicate_slot(second)
     scratch = encoder.temporary(4) if d == NOWHERE else d
-    encoder.emit(f"shfl_{words[0]}", scratch, *(encoder.source(item, 4) for item in (a, b, c)), flags=1 << 8)
+    sources = [encoder.source(item, 4) for item in (a, b, c)]
+    encoder.emit_all(f"shfl_{words[0]}", [scratch, *sources], flags=1 << 8)
     encoder.extend([predicate, member])
 
 
@@ -240,7 +274,9 @@ def _redux(encoder: FunctionEncoder, instruction: Instruction) -> None:
         name += "_u"
     elif verb in ("min", "max"):
         name += f"_{kind[0]}"
-    encoder.emit(name, encoder.destination(to, 4), encoder.source(source, 4), encoder.source(mask, 4))
+    encoder.emit(
+        name, encoder.destination(to, 4), encoder.source(source, 4), encoder.source(mask, 4)
+    )
 
 
 @rule("elect")

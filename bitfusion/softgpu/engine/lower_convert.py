@@ -50,7 +50,12 @@ def _finish(encoder: FunctionEncoder, to: Operand, kind: str, value: int, width:
         encoder.emit(f"ext_{8 * width}_{kind}_{8 * target}", d, value)
 
 
-def _integers(encoder: FunctionEncoder, options: Tuple[str, ...], kinds: Tuple[str, str], operands: Tuple[Operand, ...]) -> None:
+def _integers(
+    encoder: FunctionEncoder,
+    options: Tuple[str, ...],
+    kinds: Tuple[str, str],
+    operands: Tuple[Operand, ...],
+) -> None:
     to, source = kinds
     width = encoder.width(operands[1]) or max(TYPE_BYTES[source], 2)
     if encoder.width(operands[1]) == 0 and TYPE_BYTES[source] < 4:
@@ -88,7 +93,12 @@ def as_float(encoder: FunctionEncoder, kind: str, operand: Operand, ftz: bool) -
     return value, kind
 
 
-def _to_integer(encoder: FunctionEncoder, options: Tuple[str, ...], kinds: Tuple[str, str], operands: Tuple[Operand, ...]) -> None:
+def _to_integer(
+    encoder: FunctionEncoder,
+    options: Tuple[str, ...],
+    kinds: Tuple[str, str],
+    operands: Tuple[Operand, ...],
+) -> None:
     to, source = kinds
     mode = next((word for word in options if word in ROUND_TO_INTEGER), "rzi")
     value, kind = as_float(encoder, source, operands[1], "ftz" in options)
@@ -101,7 +111,12 @@ def _to_integer(encoder: FunctionEncoder, options: Tuple[str, ...], kinds: Tuple
     _finish(encoder, operands[0], to, made, width)
 
 
-def _from_integer(encoder: FunctionEncoder, options: Tuple[str, ...], kinds: Tuple[str, str], operands: Tuple[Operand, ...]) -> None:
+def _from_integer(
+    encoder: FunctionEncoder,
+    options: Tuple[str, ...],
+    kinds: Tuple[str, str],
+    operands: Tuple[Operand, ...],
+) -> None:
     to, source = kinds
     rounding = next((word for word in options if word in _DIRECTED), "rn")
     width = encoder.width(operands[1]) or max(TYPE_BYTES[source], 4)
@@ -119,17 +134,28 @@ def _from_integer(encoder: FunctionEncoder, options: Tuple[str, ...], kinds: Tup
 
 
 def _float_destination(encoder: FunctionEncoder, to: Operand, size: int) -> int:
-    return encoder.destination(to, size) if encoder.width(to) in (0, size) else encoder.temporary(size)
+    return (
+        encoder.destination(to, size)
+        if encoder.width(to) in (0, size)
+        else encoder.temporary(size)
+    )
 
 
 def _widen(encoder: FunctionEncoder, to: Operand, made: int, size: int) -> None:
     """Where the register is wider than the type, the result goes to its low bits."""
     width = encoder.width(to)
     if width not in (0, size):
-        encoder.emit(f"ext_{8 * size}_u{8 * size}_{8 * width}", encoder.destination(to, width), made)
+        encoder.emit(
+            f"ext_{8 * size}_u{8 * size}_{8 * width}", encoder.destination(to, width), made
+        )
 
 
-def _floats(encoder: FunctionEncoder, options: Tuple[str, ...], kinds: Tuple[str, str], operands: Tuple[Operand, ...]) -> None:
+def _floats(
+    encoder: FunctionEncoder,
+    options: Tuple[str, ...],
+    kinds: Tuple[str, str],
+    operands: Tuple[Operand, ...],
+) -> None:
     to, source = kinds
     size = TYPE_BYTES[to]
     ftz = "ftz" in options
@@ -155,7 +181,9 @@ def _floats(encoder: FunctionEncoder, options: Tuple[str, ...], kinds: Tuple[str
     _widen(encoder, operands[0], made, size)
 
 
-def _to_pair(encoder: FunctionEncoder, options: Tuple[str, ...], to: str, operands: Tuple[Operand, ...]) -> None:
+def _to_pair(
+    encoder: FunctionEncoder, options: Tuple[str, ...], to: str, operands: Tuple[Operand, ...]
+) -> None:
     """The first source becomes the high half."""
     rounding = next((word for word in options if word in _DIRECTED), "")
     if not rounding or "rs" in options:
@@ -173,7 +201,9 @@ def _to_pair(encoder: FunctionEncoder, options: Tuple[str, ...], to: str, operan
             encoder.emit(f"{word}_{to}", d, d)
 
 
-def _to_tf32(encoder: FunctionEncoder, options: Tuple[str, ...], operands: Tuple[Operand, ...]) -> None:
+def _to_tf32(
+    encoder: FunctionEncoder, options: Tuple[str, ...], operands: Tuple[Operand, ...]
+) -> None:
     rounding = next(word for word in options if word in ("rna", "rn", "rz"))
     value = encoder.source(operands[1], 4)
     if "relu" in options:

@@ -7,14 +7,34 @@ from typing import List, Optional, Tuple
 
 from ..ptx.ir import TYPE_BYTES, Address, Instruction, Operand, Reg, Sink, Sym, Vector
 from .function import (
-    GENERIC, GLOBAL, LOCAL, LOCAL_WINDOW, NOWHERE, PARAM, PARAM_WINDOW, SHARED, SHARED_WINDOW, WIDE, FunctionEncoder,
-    Unsupported, optional,
-)  # fmt: skip
+    GENERIC,
+    GLOBAL,
+    LOCAL,
+    LOCAL_WINDOW,
+    NOWHERE,
+    PARAM,
+    PARAM_WINDOW,
+    SHARED,
+    SHARED_WINDOW,
+    WIDE,
+    FunctionEncoder,
+    Unsupported,
+    optional,
+)
 from .lower import rule
 from .table import NUMBERS
 
-SPACES = {"global": GLOBAL, "const": GLOBAL, "shared": SHARED, "shared::cta": SHARED, "local": LOCAL, "param": PARAM,
-          "param::entry": PARAM, "param::func": LOCAL, "shared::cluster": SHARED}  # fmt: skip
+SPACES = {
+    "global": GLOBAL,
+    "const": GLOBAL,
+    "shared": SHARED,
+    "shared::cta": SHARED,
+    "local": LOCAL,
+    "param": PARAM,
+    "param::entry": PARAM,
+    "param::func": LOCAL,
+    "shared::cluster": SHARED,
+}
 _WINDOWS = {SHARED: SHARED_WINDOW, LOCAL: LOCAL_WINDOW, PARAM: PARAM_WINDOW}
 _ORDERS = ("acquire", "release", "acq_rel", "sc")
 
@@ -50,7 +70,9 @@ def _ld(encoder: FunctionEncoder, instruction: Instruction) -> None:
         encoder.emit("fence")
 
 
-def _ld_one(encoder: FunctionEncoder, modifiers: Tuple[str, ...], to: Operand, address: Operand) -> None:
+def _ld_one(
+    encoder: FunctionEncoder, modifiers: Tuple[str, ...], to: Operand, address: Operand
+) -> None:
     kind = modifiers[-1]
     width = encoder.width(to) or max(TYPE_BYTES[kind], 2)
     d = encoder.destination(to, width)
@@ -87,25 +109,33 @@ def _kernel_parameter(encoder: FunctionEncoder, address: Operand) -> Optional[in
     return None
 
 
-def _ld_vector(encoder: FunctionEncoder, modifiers: Tuple[str, ...], to: Operand, address: Operand) -> None:
+def _ld_vector(
+    encoder: FunctionEncoder, modifiers: Tuple[str, ...], to: Operand, address: Operand
+) -> None:
     kind = modifiers[-1]
     items = to.items if isinstance(to, Vector) else ()
     widths = {encoder.width(item) for item in items if not isinstance(item, Sink)}
     width = widths.pop() if widths else max(TYPE_BYTES[kind], 2)
     if widths or len(items) not in (2, 4, 8) or width == 16:
         raise Unsupported("a vector of this form")
-    operands = [NOWHERE if isinstance(item, Sink) else encoder.destination(item, width) for item in items]
+    operands = [
+        NOWHERE if isinstance(item, Sink) else encoder.destination(item, width) for item in items
+    ]
     offset = _kernel_parameter(encoder, address)
     if offset is not None:
         for k, d in enumerate(operands):
             if d != NOWHERE:
-                encoder.emit(f"ldparam_{_load_kind(kind, width)}", d, x=offset + k * TYPE_BYTES[kind])
+                encoder.emit(
+                    f"ldparam_{_load_kind(kind, width)}", d, x=offset + k * TYPE_BYTES[kind]
+                )
         return
     a, x, flags = encoder.memory(address, space_of(encoder, modifiers))
     _emit_vector(encoder, f"ldv_{_load_kind(kind, width)}", operands, (a, x, flags))
 
 
-def _emit_vector(encoder: FunctionEncoder, op: str, operands: List[int], where: Tuple[int, int, int]) -> None:
+def _emit_vector(
+    encoder: FunctionEncoder, op: str, operands: List[int], where: Tuple[int, int, int]
+) -> None:
     extra = (len(operands) + 3) // 4
     encoder.emit(op, 0, where[0], c=len(operands), x=where[1], flags=where[2] | extra << 8)
     encoder.extend(operands)
@@ -161,7 +191,9 @@ def _atom(encoder: FunctionEncoder, instruction: Instruction) -> None:
     modifiers = instruction.modifiers
     if "async" in modifiers or "multimem" in modifiers:
         raise Unsupported("asynchronous reduction")
-    verb = next(word for word in modifiers if word in _VERBS) if set(modifiers) & set(_VERBS) else ""
+    verb = (
+        next(word for word in modifiers if word in _VERBS) if set(modifiers) & set(_VERBS) else ""
+    )
     op, size = _atomic_op(verb, modifiers[-1])
     items = list(instruction.operands)
     to: Operand = Sink() if instruction.opcode == "red" else items.pop(0)
@@ -179,7 +211,7 @@ def _atom(encoder: FunctionEncoder, instruction: Instruction) -> None:
         return
     sources = [encoder.source(value, size) for value in values]
     d = NOWHERE if isinstance(to, Sink) else encoder.destination(to, size)
-    encoder.emit(op, d, a, *sources, x=x, flags=flags)
+    encoder.emit_all(op, [d, a, *sources], x=x, flags=flags)
 
 
 @rule("membar", "fence")
@@ -204,7 +236,9 @@ def _cvta(encoder: FunctionEncoder, instruction: Instruction) -> None:
     if not window:
         encoder.emit("mov_64", d, value)
     else:
-        encoder.emit("sub_64" if "to" in modifiers else "add_64", d, value, encoder.constant(window, 8))
+        encoder.emit(
+            "sub_64" if "to" in modifiers else "add_64", d, value, encoder.constant(window, 8)
+        )
 
 
 @rule("isspacep")

@@ -32,31 +32,26 @@ static char *in_window(char *memory, uint64_t size, uint64_t offset, uint64_t by
 	return offset <= size && size - offset >= bytes ? memory + offset : NULL;
 }
 
-static char *host_in(struct sg_warp *w, struct sg_range *range, unsigned space, uint32_t lane, uint64_t address, uint64_t bytes)
+static char *host_in(struct sg_warp *w, struct sg_range *range, unsigned space, uint32_t lane, uint64_t address,
+		     uint64_t bytes)
 {
 	const struct sg_run *run = w->block->run;
 
 	switch (space) {
-	case SG_GLOBAL:
-		return in_space(w, range, address, bytes);
-	case SG_SHARED:
-		return in_window(w->block->shared, w->block->shared_size, address, bytes);
-	case SG_LOCAL:
-		return in_window(w->local + (uint64_t)lane * w->local_size, w->local_size, address, bytes);
+	case SG_GLOBAL: return in_space(w, range, address, bytes);
+	case SG_SHARED: return in_window(w->block->shared, w->block->shared_size, address, bytes);
+	case SG_LOCAL: return in_window(w->local + (uint64_t)lane * w->local_size, w->local_size, address, bytes);
 	case SG_FRAME:
-		return in_window(w->local + (uint64_t)lane * w->local_size, w->local_size, w->frame->local_base + address, bytes);
-	case SG_PARAM:
-		return in_window(run->parameters, run->launch->kernel->parameters_size, address, bytes);
+		return in_window(w->local + (uint64_t)lane * w->local_size, w->local_size,
+				 w->frame->local_base + address, bytes);
+	case SG_PARAM: return in_window(run->parameters, run->launch->kernel->parameters_size, address, bytes);
 	}
 	if (!(address >> 56))
 		return in_space(w, range, address, bytes);
 	switch (address & 0xffull << 56) {
-	case SG_SHARED_WINDOW:
-		return host_in(w, range, SG_SHARED, lane, address - SG_SHARED_WINDOW, bytes);
-	case SG_LOCAL_WINDOW:
-		return host_in(w, range, SG_LOCAL, lane, address - SG_LOCAL_WINDOW, bytes);
-	case SG_PARAM_WINDOW:
-		return host_in(w, range, SG_PARAM, lane, address - SG_PARAM_WINDOW, bytes);
+	case SG_SHARED_WINDOW: return host_in(w, range, SG_SHARED, lane, address - SG_SHARED_WINDOW, bytes);
+	case SG_LOCAL_WINDOW: return host_in(w, range, SG_LOCAL, lane, address - SG_LOCAL_WINDOW, bytes);
+	case SG_PARAM_WINDOW: return host_in(w, range, SG_PARAM, lane, address - SG_PARAM_WINDOW, bytes);
 	}
 	return NULL;
 }
@@ -74,22 +69,15 @@ char *sg_host_span(struct sg_warp *w, uint32_t lane, uint64_t address, uint64_t 
 	if (!host)
 		return NULL;
 	switch (address & 0xffull << 56) {
-	case SG_SHARED_WINDOW:
-		*bytes = w->block->shared_size - offset;
-		break;
-	case SG_LOCAL_WINDOW:
-		*bytes = w->local_size - offset;
-		break;
-	case SG_PARAM_WINDOW:
-		*bytes = w->block->run->launch->kernel->parameters_size - offset;
-		break;
-	default:
-		*bytes = w->block->ranges[0].size - (address - w->block->ranges[0].base);
+	case SG_SHARED_WINDOW: *bytes = w->block->shared_size - offset; break;
+	case SG_LOCAL_WINDOW: *bytes = w->local_size - offset; break;
+	case SG_PARAM_WINDOW: *bytes = w->block->run->launch->kernel->parameters_size - offset; break;
+	default: *bytes = w->block->ranges[0].size - (address - w->block->ranges[0].base);
 	}
 	return host;
 }
 
-static const char *const space_names[SG_SPACES] = {"", "global ", "shared ", "local ", "parameter ", "local "};
+static const char *const space_names[SG_SPACES] = { "", "global ", "shared ", "local ", "parameter ", "local " };
 
 static uint64_t address_of(const struct sg_warp *w, const struct sg_op *i, uint32_t lane)
 {
@@ -119,8 +107,8 @@ bool sg_resolve_lanes(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint
 		}
 		at = host_in(w, range, space, lane, address, bytes);
 		if (!at) {
-			sg_fault(w, i, 1u << lane, SG_ILLEGAL_ADDRESS, "no %smemory at address 0x%llx (%u bytes)", space_names[space],
-				 (unsigned long long)address, bytes);
+			sg_fault(w, i, 1u << lane, SG_ILLEGAL_ADDRESS, "no %smemory at address 0x%llx (%u bytes)",
+				 space_names[space], (unsigned long long)address, bytes);
 			return false;
 		}
 		host[lane] = (uint64_t)(uintptr_t)at;

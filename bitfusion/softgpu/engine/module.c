@@ -10,18 +10,12 @@
 static uint64_t lane_value(const struct sg_constant *constant, uint32_t lane, uint64_t value)
 {
 	switch (constant->kind) {
-	case SG_CONSTANT_LANE:
-		return lane;
-	case SG_CONSTANT_EQ:
-		return 1u << lane;
-	case SG_CONSTANT_LE:
-		return (2ull << lane) - 1;
-	case SG_CONSTANT_LT:
-		return (1u << lane) - 1;
-	case SG_CONSTANT_GE:
-		return SG_ALL << lane;
-	case SG_CONSTANT_GT:
-		return (uint32_t)~((2ull << lane) - 1);
+	case SG_CONSTANT_LANE: return lane;
+	case SG_CONSTANT_EQ: return 1u << lane;
+	case SG_CONSTANT_LE: return (2ull << lane) - 1;
+	case SG_CONSTANT_LT: return (1u << lane) - 1;
+	case SG_CONSTANT_GE: return SG_ALL << lane;
+	case SG_CONSTANT_GT: return (uint32_t)~((2ull << lane) - 1);
 	}
 	return value;
 }
@@ -33,7 +27,8 @@ static void fill_constants(struct sg_module *module)
 
 	for (uint32_t k = 0; k < image->constant_count; k++) {
 		const struct sg_constant *constant = &image->constants[k];
-		const uint64_t value = constant->value + (constant->variable == SG_NOWHERE ? 0 : module->address[constant->variable]);
+		const uint64_t value =
+			constant->value + (constant->variable == SG_NOWHERE ? 0 : module->address[constant->variable]);
 
 		for (uint32_t l = 0; l < SG_LANES; l++, at += constant->bytes) {
 			const uint64_t v = lane_value(constant, l, value);
@@ -65,7 +60,8 @@ static void fill_variables(struct sg_module *module)
 	}
 }
 
-struct sg_module *sg_module_create(const struct sg_image *image, const uint64_t *address, char *reason, size_t reason_size)
+struct sg_module *sg_module_create(const struct sg_image *image, const uint64_t *address, char *reason,
+				   size_t reason_size)
 {
 	struct sg_module *module = calloc(1, sizeof(*module));
 

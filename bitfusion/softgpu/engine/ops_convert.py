@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversions. :mod:`.lower_convert` composes a ``cvt`` of these; they have no mnemonic of their own."""
+"""Conversions. :mod:`.lower_convert` composes a ``cvt`` of these; they have no mnemonic."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from .semantics import each, forms, hand, lane, pair, rounded
 INTEGERS = ("u8", "s8", "u16", "s16", "u32", "s32", "u64", "s64")
 ROUND_TO_INTEGER = {"rni": "rint", "rzi": "trunc", "rmi": "floor", "rpi": "ceil"}
 LIMITS = {
-    "u8": ("0", "255"), "s8": ("-128", "127"), "u16": ("0", "65535"), "s16": ("-32768", "32767"),
-    "u32": ("0", "4294967295u"), "s32": ("(-2147483647 - 1)", "2147483647"),
-    "u64": ("0", "18446744073709551615ull"), "s64": ("(-9223372036854775807ll - 1)", "9223372036854775807ll"),
-}  # fmt: skip
+    "u8": ("0", "255"),
+    "s8": ("-128", "127"),
+    "u16": ("0", "65535"),
+    "s16": ("-32768", "32767"),
+    "u32": ("0", "4294967295u"),
+    "s32": ("(-2147483647 - 1)", "2147483647"),
+    "u64": ("0", "18446744073709551615ull"),
+    "s64": ("(-9223372036854775807ll - 1)", "9223372036854775807ll"),
+}
 
 
 def _integers() -> None:
@@ -24,16 +29,16 @@ def _integers() -> None:
                 if target == source == int(t[1:]) or int(t[1:]) > target:
                     continue
                 lane(f"ext_{source}_{t}_{target}", f"u{target} u{source}", f"({t})A")
-    for source, kind in (("s64", "long long"), ("u64", "unsigned long long")):
+    for wide in ("s64", "u64"):
         for t in INTEGERS:
             low, high = LIMITS[t]
-            if source == "u64":
+            if wide == "u64":
                 text = f"A > (u64){high} ? (u64){high} : A"
             elif t == "u64":
                 text = "A < 0 ? 0 : A"
             else:
                 text = f"A < (s64){low} ? (s64){low} : A > (s64){high} ? (s64){high} : A"
-            lane(f"sat_{source}_{t}", f"u64 {source}", text)
+            lane(f"sat_{wide}_{t}", f"u64 {wide}", text)
 
 
 def _float_to_integer() -> None:
@@ -52,8 +57,12 @@ def _float_to_integer() -> None:
                     nan = "0"
             for mode, function in ROUND_TO_INTEGER.items():
                 value = f"sg_{function}{f[1:]}(A)"
-                lane(f"{mode}_{f}_{t}", f"{target} {f}",
-                     f"A != A ? ({t}){nan} : {value} >= {top} ? ({t}){high} : {value} <= {bottom} ? ({t}){low} : ({t}){value}")  # fmt: skip
+                lane(
+                    f"{mode}_{f}_{t}",
+                    f"{target} {f}",
+                    f"A != A ? ({t}){nan} : {value} >= {top} ? ({t}){high}"
+                    f" : {value} <= {bottom} ? ({t}){low} : ({t}){value}",
+                )
 
 
 def _integer_to_float() -> None:

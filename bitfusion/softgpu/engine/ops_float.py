@@ -30,7 +30,12 @@ def _name(*parts: str) -> str:
 
 
 def _rounded_arithmetic() -> None:
-    table = (("add", "A + B", 2), ("sub", "A - B", 2), ("mul", "A * B", 2), ("fma", "__builtin_fma{}(A, B, C)", 3))
+    table = (
+        ("add", "A + B", 2),
+        ("sub", "A - B", 2),
+        ("mul", "A * B", 2),
+        ("fma", "__builtin_fma{}(A, B, C)", 3),
+    )
     for op, expression, count in table:
         for rnd in ("rn", "rm", "rp", "rz"):
             shown = ("rn", "") if rnd == "rn" and op != "fma" else (rnd,)
@@ -39,17 +44,35 @@ def _rounded_arithmetic() -> None:
                     text = _wrap32(_inputs(expression.replace("{}", "f"), ftz), ftz, sat)
                     words = spellings([op], shown, [ftz], [sat], ["f32"])
                     if op == "fma":
-                        words += spellings(["mad"], ["", "rn"] if rnd == "rn" else [rnd], [ftz], [sat], ["f32"])
-                    rounded(_name(op, rnd, ftz, sat, "f32"), rnd, " ".join(["f32"] * (count + 1)), text, words)
+                        words += spellings(
+                            ["mad"], ["", "rn"] if rnd == "rn" else [rnd], [ftz], [sat], ["f32"]
+                        )
+                    rounded(
+                        _name(op, rnd, ftz, sat, "f32"),
+                        rnd,
+                        " ".join(["f32"] * (count + 1)),
+                        text,
+                        words,
+                    )
             words = spellings([op], shown, ["f64"])
             if op == "fma":
                 words += spellings(["mad"], ["", "rn"] if rnd == "rn" else [rnd], ["f64"])
-            rounded(_name(op, rnd, "f64"), rnd, " ".join(["f64"] * (count + 1)), expression.replace("{}", ""), words)
+            rounded(
+                _name(op, rnd, "f64"),
+                rnd,
+                " ".join(["f64"] * (count + 1)),
+                expression.replace("{}", ""),
+                words,
+            )
 
 
 def _quotients() -> None:
     for rnd in ("rn", "rm", "rp", "rz"):
-        for op, expression, types in (("div", "A / B", 2), ("rcp", "1 / A", 1), ("sqrt", "__builtin_sqrt{}(A)", 1)):
+        for op, expression, types in (
+            ("div", "A / B", 2),
+            ("rcp", "1 / A", 1),
+            ("sqrt", "__builtin_sqrt{}(A)", 1),
+        ):
             for ftz in FLUSH:
                 approximate: List[str] = []
                 if rnd == "rn":
@@ -58,21 +81,59 @@ def _quotients() -> None:
                         approximate.append("")
                 words = spellings([op], [rnd, *approximate], [ftz], ["f32"])
                 text = _wrap32(_inputs(expression.replace("{}", "f"), ftz), ftz, "")
-                rounded(_name(op, rnd, ftz, "f32"), rnd, " ".join(["f32"] * (types + 1)), text, words)
+                rounded(
+                    _name(op, rnd, ftz, "f32"), rnd, " ".join(["f32"] * (types + 1)), text, words
+                )
             words = spellings([op], [rnd], ["f64"])
             if rnd == "rn":
-                words += ["rcp.approx.ftz.f64"] if op == "rcp" else ["div.f64"] if op == "div" else []
-            rounded(_name(op, rnd, "f64"), rnd, " ".join(["f64"] * (types + 1)), expression.replace("{}", ""), words)
-    each("rsqrt_f64", "f64 f64", "1 / __builtin_sqrt(A)", ["rsqrt.approx.f64", "rsqrt.approx.ftz.f64"])
+                words += (
+                    ["rcp.approx.ftz.f64"] if op == "rcp" else ["div.f64"] if op == "div" else []
+                )
+            rounded(
+                _name(op, rnd, "f64"),
+                rnd,
+                " ".join(["f64"] * (types + 1)),
+                expression.replace("{}", ""),
+                words,
+            )
+    each(
+        "rsqrt_f64",
+        "f64 f64",
+        "1 / __builtin_sqrt(A)",
+        ["rsqrt.approx.f64", "rsqrt.approx.ftz.f64"],
+    )
 
 
 def _functions() -> None:
-    table = (("sin", "sinf(A)"), ("cos", "cosf(A)"), ("ex2", "exp2f(A)"), ("lg2", "log2f(A)"),
-             ("rsqrt", "(float)(1 / __builtin_sqrt((double)A))"))  # fmt: skip
+    table = (
+        ("sin", "sinf(A)"),
+        ("cos", "cosf(A)"),
+        ("ex2", "exp2f(A)"),
+        ("lg2", "log2f(A)"),
+        ("rsqrt", "(float)(1 / __builtin_sqrt((double)A))"),
+    )
     for op, expression in table:
         for ftz in FLUSH:
-            text = _wrap32(_inputs(expression.replace("f(A)", "f<A>"), ftz).replace("<", "(").replace(">", ")"), ftz, "")
-            each(_name(op, ftz, "f32"), "f32 f32", text, spellings([op, ], ["approx"], [ftz], ["f32"]))
+            text = _wrap32(
+                _inputs(expression.replace("f(A)", "f<A>"), ftz)
+                .replace("<", "(")
+                .replace(">", ")"),
+                ftz,
+                "",
+            )
+            each(
+                _name(op, ftz, "f32"),
+                "f32 f32",
+                text,
+                spellings(
+                    [
+                        op,
+                    ],
+                    ["approx"],
+                    [ftz],
+                    ["f32"],
+                ),
+            )
     each("tanh_f32", "f32 f32", "sg_nan32(tanhf(A))", ["tanh.approx.f32"])
 
 
@@ -97,11 +158,15 @@ def _signs_and_extremes() -> None:
                     if name != f"{op}_f32":
                         lane(name, "f32 f32 f32", _inputs(f"{call}(A, B)", ftz), words)
                     if not xor:
-                        lane(name + "_3", "f32 f32 f32 f32", _inputs(f"{call}({call}(A, B), C)", ftz))
+                        lane(
+                            name + "_3",
+                            "f32 f32 f32 f32",
+                            _inputs(f"{call}({call}(A, B), C)", ftz),
+                        )
     for f in ("f32", "f64"):
-        n = f[1:]
+        bits = f[1:]
         for kind in ("finite", "infinite", "number", "notanumber", "normal", "subnormal"):
-            test(f"testp_{kind}_{f}", f"u{n}", f"sg_{kind}{n}(A)")
+            test(f"testp_{kind}_{f}", f"u{bits}", f"sg_{kind}{bits}(A)")
 
 
 def _halves() -> None:
@@ -121,12 +186,32 @@ def _halves() -> None:
                     if relu and sat:
                         continue
                     value = fi(f"sg_fma_{t}({fi('A')}, {fi('B')}, {fi('C')})")
-                    value = f"sg_sat_{t}({value})" if sat else f"sg_relu_{t}({value})" if relu else value
+                    value = (
+                        f"sg_sat_{t}({value})"
+                        if sat
+                        else f"sg_relu_{t}({value})"
+                        if relu
+                        else value
+                    )
                     words = spellings(["fma"], ["rn"], [ftz], [sat], [relu])
-                    lane(_name("fma", ftz, sat, relu, t), "u16 u16 u16 u16", value, [f"{w}.{t}" for w in words])
-                    pair(_name("fma", ftz, sat, relu, t + "x2"), 3, value, [f"{w}.{t}x2" for w in words])
-            for op, call in (("neg", "A ^ 0x8000"), ("abs", "A & 0x7fff"), ("ex2", f"{back}(sg_nan32(exp2f({to}(A))))"),
-                             ("tanh", f"{back}(sg_nan32(tanhf({to}(A))))")):  # fmt: skip
+                    lane(
+                        _name("fma", ftz, sat, relu, t),
+                        "u16 u16 u16 u16",
+                        value,
+                        [f"{w}.{t}" for w in words],
+                    )
+                    pair(
+                        _name("fma", ftz, sat, relu, t + "x2"),
+                        3,
+                        value,
+                        [f"{w}.{t}x2" for w in words],
+                    )
+            for op, call in (
+                ("neg", "A ^ 0x8000"),
+                ("abs", "A & 0x7fff"),
+                ("ex2", f"{back}(sg_nan32(exp2f({to}(A))))"),
+                ("tanh", f"{back}(sg_nan32(tanhf({to}(A))))"),
+            ):
                 if ftz and op == "tanh":
                     continue
                 approx = ["approx"] if op in ("ex2", "tanh") else [""]
@@ -149,12 +234,22 @@ def _halves() -> None:
 
 
 def _comparisons() -> None:
-    ordered = {"eq": "A == B", "ne": "A < B || A > B", "lt": "A < B", "le": "A <= B", "gt": "A > B", "ge": "A >= B"}
+    ordered = {
+        "eq": "A == B",
+        "ne": "A < B || A > B",
+        "lt": "A < B",
+        "le": "A <= B",
+        "gt": "A > B",
+        "ge": "A >= B",
+    }
     for name, text in ordered.items():
         for t in ("f32", "f64"):
             test(f"setp_{name}_{t}", f"{t} {t}", text)
-            test(f"setp_{name}u_{t}", f"{t} {t}", f"!(A == A && B == B) || {text}" if name == "ne" else
-                 f"!({_opposite(name)})")  # fmt: skip
+            test(
+                f"setp_{name}u_{t}",
+                f"{t} {t}",
+                f"!(A == A && B == B) || {text}" if name == "ne" else f"!({_opposite(name)})",
+            )
         for bits in ("16", "32", "64"):
             for sign in "us" if name not in ("eq", "ne") else "u":
                 plain = "A != B" if name == "ne" else text
@@ -166,7 +261,13 @@ def _comparisons() -> None:
 
 def _opposite(name: str) -> str:
     """The ordered comparison that is false exactly where the unordered one is true."""
-    return {"eq": "A < B || A > B", "lt": "A >= B", "le": "A > B", "gt": "A <= B", "ge": "A < B"}.get(name, "")
+    return {
+        "eq": "A < B || A > B",
+        "lt": "A >= B",
+        "le": "A > B",
+        "gt": "A <= B",
+        "ge": "A < B",
+    }.get(name, "")
 
 
 def fill() -> None:

@@ -22,12 +22,27 @@ def _arithmetic() -> None:
         for t in (u, s):
             lane(f"min_{t}", f"{t} {t} {t}", "A < B ? A : B", [f"min.{t}"])
             lane(f"max_{t}", f"{t} {t} {t}", "A > B ? A : B", [f"max.{t}"])
-            lane(f"sad_{t}", f"{u} {t} {t} {u}", f"C + (A < B ? ({u})B - ({u})A : ({u})A - ({u})B)", [f"sad.{t}"])
+            lane(
+                f"sad_{t}",
+                f"{u} {t} {t} {u}",
+                f"C + (A < B ? ({u})B - ({u})A : ({u})A - ({u})B)",
+                [f"sad.{t}"],
+            )
         zero = "~0ull" if n == 64 else f"({u})~0u"
         each(f"div_{u}", f"{u} {u} {u}", f"B ? A / B : {zero}", [f"div.{u}"])
         each(f"rem_{u}", f"{u} {u} {u}", "B ? A % B : A", [f"rem.{u}"])
-        each(f"div_{s}", f"{u} {s} {s}", f"B == 0 ? {zero} : B == -1 ? -({u})A : ({u})(A / B)", [f"div.{s}"])
-        each(f"rem_{s}", f"{u} {s} {s}", f"B == 0 ? ({u})A : B == -1 ? 0 : ({u})(A % B)", [f"rem.{s}"])
+        each(
+            f"div_{s}",
+            f"{u} {s} {s}",
+            f"B == 0 ? {zero} : B == -1 ? -({u})A : ({u})(A / B)",
+            [f"div.{s}"],
+        )
+        each(
+            f"rem_{s}",
+            f"{u} {s} {s}",
+            f"B == 0 ? ({u})A : B == -1 ? 0 : ({u})(A % B)",
+            [f"rem.{s}"],
+        )
         lane(f"cnot_{n}", f"{u} {u}", "A == 0", [f"cnot.b{n}"])
     for name in ("min", "max"):
         sign = "<" if name == "min" else ">"
@@ -49,29 +64,48 @@ def _products() -> None:
         lane(f"mul_wide_{t}", f"{double} {t} {t}", f"({double})A * B", [f"mul.wide.{t}"])
         u, du = f"u{n}", f"u{2 * n}"
         lane(f"mad_hi_{t}", f"{u} {t} {t} {u}", f"({u})({high}) + C", [f"mad.hi.{t}"])
-        lane(f"mad_wide_{t}", f"{du} {t} {t} {du}", f"({du})(({double})A * B) + C", [f"mad.wide.{t}"])
+        lane(
+            f"mad_wide_{t}",
+            f"{du} {t} {t} {du}",
+            f"({du})(({double})A * B) + C",
+            [f"mad.wide.{t}"],
+        )
     for t, double in (("u64", "unsigned __int128"), ("s64", "__int128")):
         high = f"(u64)(({double})A * B >> 64)"
         each(f"mul_hi_{t}", f"u64 {t} {t}", high, [f"mul.hi.{t}"])
         each(f"mad_hi_{t}", f"u64 {t} {t} u64", f"{high} + C", [f"mad.hi.{t}"])
-    lane("mad_hi_sat_s32", "s32 s32 s32 s32", "SG_SAT32(((int64_t)A * B >> 32) + C)", ["mad.hi.sat.s32"])
-    for t, cut in (("u32", "(u64)(A & 0xffffff) * (B & 0xffffff)"),
-                   ("s32", "((int64_t)((s32)((u32)A << 8) >> 8) * ((s32)((u32)B << 8) >> 8))")):  # fmt: skip
+    lane(
+        "mad_hi_sat_s32",
+        "s32 s32 s32 s32",
+        "SG_SAT32(((int64_t)A * B >> 32) + C)",
+        ["mad.hi.sat.s32"],
+    )
+    for t, cut in (
+        ("u32", "(u64)(A & 0xffffff) * (B & 0xffffff)"),
+        ("s32", "((int64_t)((s32)((u32)A << 8) >> 8) * ((s32)((u32)B << 8) >> 8))"),
+    ):
         lane(f"mul24_lo_{t}", f"u32 {t} {t}", cut, [f"mul24.lo.{t}"])
         lane(f"mul24_hi_{t}", f"u32 {t} {t}", f"{cut} >> 16", [f"mul24.hi.{t}"])
         lane(f"mad24_lo_{t}", f"u32 {t} {t} u32", f"(u32)({cut}) + C", [f"mad24.lo.{t}"])
         lane(f"mad24_hi_{t}", f"u32 {t} {t} u32", f"(u32)({cut} >> 16) + C", [f"mad24.hi.{t}"])
         if t == "s32":
-            lane("mad24_hi_sat_s32", "s32 s32 s32 s32", f"SG_SAT32(({cut} >> 16) + C)", ["mad24.hi.sat.s32"])
+            lane(
+                "mad24_hi_sat_s32",
+                "s32 s32 s32 s32",
+                f"SG_SAT32(({cut} >> 16) + C)",
+                ["mad24.hi.sat.s32"],
+            )
     for a in ("u32", "s32"):
         for b in ("u32", "s32"):
-            kinds = f"u32 u32 u32 u32"
+            kinds = "u32 u32 u32 u32"
             ca, cb = ("(s8)" if a == "s32" else "(u8)"), ("(s8)" if b == "s32" else "(u8)")
             terms = " + ".join(f"(u32)({ca}(A >> {k}) * {cb}(B >> {k}))" for k in (0, 8, 16, 24))
             lane(f"dp4a_{a}_{b}", kinds, f"C + {terms}", [f"dp4a.{a}.{b}"])
             ha = "(s16)" if a == "s32" else "(u16)"
             for part, base in (("lo", 0), ("hi", 16)):
-                terms = " + ".join(f"(u32)({ha}(A >> {16 * k}) * {cb}(B >> {base + 8 * k}))" for k in (0, 1))
+                terms = " + ".join(
+                    f"(u32)({ha}(A >> {16 * k}) * {cb}(B >> {base + 8 * k}))" for k in (0, 1)
+                )
                 lane(f"dp2a_{part}_{a}_{b}", kinds, f"C + {terms}", [f"dp2a.{part}.{a}.{b}"])
 
 
@@ -84,17 +118,31 @@ def _logic() -> None:
         lane(f"mov_{n}", f"{u} {u}", "A", [f"mov.{t}{n}" for t in "bus"])
         top = n - 1
         amount = f"(B & {top})" if n > 16 else "(B & 15)"
-        lane(f"shl_{n}", f"{u} {u} u32", f"B > {top} ? 0 : ({'u32' if n == 16 else u})A << {amount}", [f"shl.b{n}"])
-        lane(f"shr_{u}", f"{u} {u} u32", f"B > {top} ? 0 : A >> {amount}", [f"shr.u{n}", f"shr.b{n}"])
+        lane(
+            f"shl_{n}",
+            f"{u} {u} u32",
+            f"B > {top} ? 0 : ({'u32' if n == 16 else u})A << {amount}",
+            [f"shl.b{n}"],
+        )
+        lane(
+            f"shr_{u}",
+            f"{u} {u} u32",
+            f"B > {top} ? 0 : A >> {amount}",
+            [f"shr.u{n}", f"shr.b{n}"],
+        )
         lane(f"shr_s{n}", f"s{n} s{n} u32", f"A >> (B > {top} ? {top} : B)", [f"shr.s{n}"])
     forms("mov_32", ["mov.f32", "mov.f16x2", "mov.bf16x2"])
     forms("mov_64", ["mov.f64"])
     forms("mov_16", ["mov.f16", "mov.bf16"])
     # lop3's table has 256 rows: the encoder rewrites the common ones, this computes any
-    lane("lop3", "u32 u32 u32 u32",
-         "((i->x & 1 ? ~A & ~B & ~C : 0) | (i->x & 2 ? ~A & ~B & C : 0) | (i->x & 4 ? ~A & B & ~C : 0)"
-         " | (i->x & 8 ? ~A & B & C : 0) | (i->x & 16 ? A & ~B & ~C : 0) | (i->x & 32 ? A & ~B & C : 0)"
-         " | (i->x & 64 ? A & B & ~C : 0) | (i->x & 128 ? A & B & C : 0))")  # fmt: skip
+    lane(
+        "lop3",
+        "u32 u32 u32 u32",
+        "((i->x & 1 ? ~A & ~B & ~C : 0) | (i->x & 2 ? ~A & ~B & C : 0)"
+        " | (i->x & 4 ? ~A & B & ~C : 0) | (i->x & 8 ? ~A & B & C : 0)"
+        " | (i->x & 16 ? A & ~B & ~C : 0) | (i->x & 32 ? A & ~B & C : 0)"
+        " | (i->x & 64 ? A & B & ~C : 0) | (i->x & 128 ? A & B & C : 0))",
+    )
 
 
 def _bits() -> None:
@@ -105,19 +153,42 @@ def _bits() -> None:
         each(f"brev_{n}", f"{u} {u}", f"sg_reverse{n}(A)", [f"brev.b{n}"])
         for t in (u, s):
             value = "A" if t == u else f"(A < 0 ? ~({u})A : ({u})A)"
-            each(f"bfind_{t}", f"u32 {t}", f"{value} ? (u32)({n - 1} - __builtin_clz{suffix}({value})) : ~0u", [f"bfind.{t}"])
-            each(f"bfind_shift_{t}", f"u32 {t}", f"{value} ? (u32)__builtin_clz{suffix}({value}) : ~0u",
-                 [f"bfind.shiftamt.{t}"])  # fmt: skip
+            each(
+                f"bfind_{t}",
+                f"u32 {t}",
+                f"{value} ? (u32)({n - 1} - __builtin_clz{suffix}({value})) : ~0u",
+                [f"bfind.{t}"],
+            )
+            each(
+                f"bfind_shift_{t}",
+                f"u32 {t}",
+                f"{value} ? (u32)__builtin_clz{suffix}({value}) : ~0u",
+                [f"bfind.shiftamt.{t}"],
+            )
             each(f"bfe_{t}", f"{u} {u} u32 u32", f"sg_bfe_{t}(A, B, C)", [f"bfe.{t}"])
         hand(f"bfi_{n}", f"to{n} from{n} from{n} from32", check="length")
     for mode in ("clamp", "wrap"):
         each(f"bmsk_{mode}", "u32 u32 u32", f"sg_bmsk_{mode}(A, B)", [f"bmsk.{mode}.b32"])
         for t in ("u32", "s32"):
-            each(f"szext_{mode}_{t}", f"u32 u32 u32", f"sg_szext_{t}(A, {'B & 31' if mode == 'wrap' else 'B > 31 ? 32 : B'})",
-                 [f"szext.{mode}.{t}"])  # fmt: skip
+            each(
+                f"szext_{mode}_{t}",
+                "u32 u32 u32",
+                f"sg_szext_{t}(A, {'B & 31' if mode == 'wrap' else 'B > 31 ? 32 : B'})",
+                [f"szext.{mode}.{t}"],
+            )
         amount = "C & 31" if mode == "wrap" else "C > 32 ? 32 : C"
-        lane(f"shf_l_{mode}", "u32 u32 u32 u32", f"(((u64)B << 32 | A) << ({amount})) >> 32", [f"shf.l.{mode}.b32"])
-        lane(f"shf_r_{mode}", "u32 u32 u32 u32", f"((u64)B << 32 | A) >> ({amount})", [f"shf.r.{mode}.b32"])
+        lane(
+            f"shf_l_{mode}",
+            "u32 u32 u32 u32",
+            f"(((u64)B << 32 | A) << ({amount})) >> 32",
+            [f"shf.l.{mode}.b32"],
+        )
+        lane(
+            f"shf_r_{mode}",
+            "u32 u32 u32 u32",
+            f"((u64)B << 32 | A) >> ({amount})",
+            [f"shf.r.{mode}.b32"],
+        )
     each("fns", "u32 u32 u32 s32", "sg_fns(A, B, C)", ["fns.b32"])
     each("prmt", "u32 u32 u32 u32", "sg_prmt(A, B, C)", ["prmt.b32"])
     for mode in ("f4e", "b4e", "rc8", "ecl", "ecr", "rc16"):
@@ -129,13 +200,21 @@ def _carries() -> None:
         u = f"u{n}"
         both = (f"u{n}", f"s{n}")
         add = "const {u} s = A + B; r = s + {cin}; {out}"
-        plain = f"OUT = s < A; OUT |= r < s"
-        for name, cin, flag in (("add.cc", "0", True), ("addc", "IN", False), ("addc.cc", "IN", True)):
+        plain = "OUT = s < A; OUT |= r < s"
+        for name, cin, flag in (
+            ("add.cc", "0", True),
+            ("addc", "IN", False),
+            ("addc.cc", "IN", True),
+        ):
             body = add.format(u=u, cin=f"({u}){cin}", out=plain if flag else "")
             carry(f"{name.replace('.', '_')}_{n}", u, body, [f"{name}.{t}" for t in both], 2)
         sub = "const {u} s = A - B; r = s - {cin}; {out}"
         plain = "OUT = A < B; OUT |= s < r"
-        for name, cin, flag in (("sub.cc", "0", True), ("subc", "IN", False), ("subc.cc", "IN", True)):
+        for name, cin, flag in (
+            ("sub.cc", "0", True),
+            ("subc", "IN", False),
+            ("subc.cc", "IN", True),
+        ):
             body = sub.format(u=u, cin=f"({u}){cin}", out=plain if flag else "")
             carry(f"{name.replace('.', '_')}_{n}", u, body, [f"{name}.{t}" for t in both], 2)
         for part in ("lo", "hi"):
@@ -143,9 +222,18 @@ def _carries() -> None:
                 if part == "lo":
                     product = "A * B"
                 else:
-                    wide = {"u32": "u64", "s32": "s64", "u64": "unsigned __int128", "s64": "__int128"}[t]
+                    wide = {
+                        "u32": "u64",
+                        "s32": "s64",
+                        "u64": "unsigned __int128",
+                        "s64": "__int128",
+                    }[t]
                     product = f"({u})(({wide})({t})A * ({t})B >> {n})"
-                for name, cin, flag in (("mad.{}.cc", "0", True), ("madc.{}", "IN", False), ("madc.{}.cc", "IN", True)):
+                for name, cin, flag in (
+                    ("mad.{}.cc", "0", True),
+                    ("madc.{}", "IN", False),
+                    ("madc.{}.cc", "IN", True),
+                ):
                     body = f"const {u} p = {product}; const {u} s = p + C; r = s + ({u}){cin}; "
                     body += "OUT = s < p; OUT |= r < s" if flag else ""
                     mnemonic = f"{name.format(part)}.{t}"

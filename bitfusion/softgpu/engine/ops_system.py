@@ -1,14 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that is not a function of one lane: memory, control, barriers, exchange between lanes, predicates."""
+"""What is not a function of one lane: memory, control, barriers, exchange, predicates."""
 
 from __future__ import annotations
 
 from .semantics import hand
 
-LOADS = ("u8_16", "u8_32", "u8_64", "s8_16", "s8_32", "s8_64", "u16_16", "u16_32", "u16_64", "s16_32", "s16_64",
-         "u32_32", "u32_64", "s32_64", "u64_64")  # fmt: skip
+LOADS = (
+    "u8_16",
+    "u8_32",
+    "u8_64",
+    "s8_16",
+    "s8_32",
+    "s8_64",
+    "u16_16",
+    "u16_32",
+    "u16_64",
+    "s16_32",
+    "s16_64",
+    "u32_32",
+    "u32_64",
+    "s32_64",
+    "u64_64",
+)
 STORES = ("8_16", "8_32", "8_64", "16_16", "16_32", "16_64", "32_32", "32_64", "64_64")
-ATOMICS_32 = ("and", "or", "xor", "exch", "cas", "add", "inc", "dec", "min_u", "max_u", "min_s", "max_s")
+ATOMICS_32 = (
+    "and",
+    "or",
+    "xor",
+    "exch",
+    "cas",
+    "add",
+    "inc",
+    "dec",
+    "min_u",
+    "max_u",
+    "min_s",
+    "max_s",
+)
 
 
 def _memory() -> None:
@@ -33,12 +61,23 @@ def _memory() -> None:
         for op in ATOMICS_32:
             if op in ("inc", "dec") and bits == "64":
                 continue
-            hand(f"atom_{op}_{bits}", f"to{bits} raw from{bits} {f'from{bits}' if op == 'cas' else ''}", check="atomic")
-    for f, bits in (("f32", 32), ("f64", 64), ("f16", 16), ("bf16", 16), ("f16x2", 32), ("bf16x2", 32)):
-        hand(f"atom_add_{f}", f"to{bits} raw from{bits}", check="atomic")
+            hand(
+                f"atom_{op}_{bits}",
+                f"to{bits} raw from{bits} {f'from{bits}' if op == 'cas' else ''}",
+                check="atomic",
+            )
+    for f, size in (
+        ("f32", 32),
+        ("f64", 64),
+        ("f16", 16),
+        ("bf16", 16),
+        ("f16x2", 32),
+        ("bf16x2", 32),
+    ):
+        hand(f"atom_add_{f}", f"to{size} raw from{size}", check="atomic")
         if f in ("f16", "bf16", "f16x2", "bf16x2"):
-            hand(f"atom_min_{f}", f"to{bits} raw from{bits}", check="atomic")
-            hand(f"atom_max_{f}", f"to{bits} raw from{bits}", check="atomic")
+            hand(f"atom_min_{f}", f"to{size} raw from{size}", check="atomic")
+            hand(f"atom_max_{f}", f"to{size} raw from{size}", check="atomic")
     hand("atom_exch_16", "to16 raw from16", check="atomic")
     hand("atom_cas_16", "to16 raw from16 from16", check="atomic")
     hand("atom_exch_128", "to128 raw from128", check="atomic")

@@ -240,7 +240,7 @@ int sg_launch(struct sg_pool *pool, const struct sg_launch *launch, struct sg_fa
 	struct sg_run run;
 	const bool shared = pool->count;
 
-	*fault = (struct sg_fault){0};
+	*fault = (struct sg_fault){ 0 };
 	if (!sg_run_prepare(&run, launch, fault))
 		return fault->error;
 	if (shared && run.blocks > 1)

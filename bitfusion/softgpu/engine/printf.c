@@ -61,7 +61,7 @@ static const char *parse(struct reader *reader, const char *p, struct conversion
 {
 	size_t flags = 0;
 
-	*c = (struct conversion){.width = -1, .precision = -1, .bytes = 4};
+	*c = (struct conversion){ .width = -1, .precision = -1, .bytes = 4 };
 	for (; *p && strchr("-+ #0", *p); p++)
 		if (flags < sizeof(c->flags) - 2 && !strchr(c->flags, *p))
 			c->flags[flags++] = *p;
@@ -113,7 +113,8 @@ static void emit_number(struct reader *reader, struct writer *out, const struct 
 	const int precision = c->precision > 400 ? 400 : c->precision;
 	int length;
 
-	snprintf(format, sizeof(format), "%%%s*.*%s%c", c->flags, real || strchr("cp", c->letter) ? "" : "ll", c->letter);
+	snprintf(format, sizeof(format), "%%%s*.*%s%c", c->flags, real || strchr("cp", c->letter) ? "" : "ll",
+		 c->letter);
 	if (real) {
 		const uint64_t bits = argument(reader, 8);
 		double value;
@@ -137,11 +138,11 @@ static void emit_number(struct reader *reader, struct writer *out, const struct 
 		emit(out, made, (size_t)length < sizeof(made) ? (size_t)length : sizeof(made) - 1);
 }
 
-size_t sg_printf_format(struct sg_warp *w, uint32_t lane, const char *format, const char *arguments, uint64_t argument_bytes,
-			char *text, size_t size)
+size_t sg_printf_format(struct sg_warp *w, uint32_t lane, const char *format, const char *arguments,
+			uint64_t argument_bytes, char *text, size_t size)
 {
-	struct reader reader = {.w = w, .lane = lane, .arguments = arguments, .size = argument_bytes};
-	struct writer out = {.text = text, .size = size};
+	struct reader reader = { .w = w, .lane = lane, .arguments = arguments, .size = argument_bytes };
+	struct writer out = { .text = text, .size = size };
 
 	for (const char *p = format; *p;) {
 		const char *stop = p + strcspn(p, "%");

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which kernels use which shared variables, and so where these lie.
 
-A variable that one kernel uses alone lies after those that several use, so kernels do not pay for each other's. Dynamic
-shared memory starts where the statics of every kernel that can reach the function using it have ended.
+A variable that one kernel uses alone lies after those that several use, so kernels do not pay for
+each other's. Dynamic shared memory starts where the statics of every kernel that can reach the
+function using it have ended.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ class Reach:
 
     def __init__(self, module: Module) -> None:
         self._module = module
-        self._variables: Dict[str, Variable] = {v.name: v for v in module.variables.values() if v.space == "shared"}
+        self._variables: Dict[str, Variable] = {
+            v.name: v for v in module.variables.values() if v.space == "shared"
+        }
         for function in module.functions.values():
             self._variables.update({v.name: v for v in function.variables if v.space == "shared"})
         self._offsets: Dict[str, int] = {}
@@ -41,8 +44,16 @@ class Reach:
     def _place(self) -> None:
         functions = self._module.functions
         uses = {name: _symbols(function) for name, function in functions.items()}
-        addressed = {name for v in self._module.variables.values() for name in (r.symbol for r in v.relocations)}
-        kernels = {name: self._closure(name, uses, addressed) for name, one in functions.items() if one.entry and one.body is not None}
+        addressed = {
+            name
+            for v in self._module.variables.values()
+            for name in (r.symbol for r in v.relocations)
+        }
+        kernels = {
+            name: self._closure(name, uses, addressed)
+            for name, one in functions.items()
+            if one.entry and one.body is not None
+        }
         users: Dict[str, Set[str]] = {}
         for kernel, reached in kernels.items():
             for name in reached:
@@ -50,7 +61,10 @@ class Reach:
         statics = [v for v in self._variables.values() if not self._is_dynamic(v)]
         common = [v for v in statics if len(users.get(v.name, ())) > 1 or v.name in addressed]
         end = self._lay(common, 0)
-        base = {k: max([self._offsets[v.name] + v.size for v in common if v.name in r] + [0]) for k, r in kernels.items()}
+        base = {
+            k: max([self._offsets[v.name] + v.size for v in common if v.name in r] + [0])
+            for k, r in kernels.items()
+        }
         for kernel, reached in kernels.items():
             alone = [v for v in statics if v.name in reached and v.name not in self._offsets]
             self._sizes[kernel] = self._lay(alone, base[kernel])
@@ -70,16 +84,22 @@ class Reach:
 
     def _place_dynamic(self, kernels: Dict[str, Set[str]], uses: Dict[str, Set[str]]) -> None:
         dynamic = {name for name, v in self._variables.items() if self._is_dynamic(v)}
-        with_dynamic = {kernel: reached for kernel, reached in kernels.items() if reached & dynamic}
+        with_dynamic = {
+            kernel: reached for kernel, reached in kernels.items() if reached & dynamic
+        }
         for kernel in with_dynamic:
             align = max(self._variables[name].align for name in with_dynamic[kernel] & dynamic)
             align = max(align, 16)
             self._sizes[kernel] = (self._sizes.get(kernel, 0) + align - 1) // align * align
         changed = True
-        while changed:  # a function that several kernels call sees one base, so they all start there
+        while (
+            changed
+        ):  # a function that several kernels call sees one base, so they all start there
             changed = False
             for name, used in uses.items():
-                callers = [k for k, reached in with_dynamic.items() if k == name or name in reached]
+                callers = [
+                    k for k, reached in with_dynamic.items() if k == name or name in reached
+                ]
                 if not used & dynamic or not callers:
                     continue
                 most = max(self._sizes[kernel] for kernel in callers)
@@ -89,7 +109,7 @@ class Reach:
                     self._sizes[kernel] = most
 
     def _closure(self, kernel: str, uses: Dict[str, Set[str]], addressed: Set[str]) -> Set[str]:
-        """Everything a kernel may touch; a function whose address is in a table may be called by anybody."""
+        """Everything a kernel may touch; anybody may call a function that is in a table."""
         reached: Set[str] = set()
         waiting: List[str] = [kernel]
         tables = {name for name in addressed if name in self._module.functions}

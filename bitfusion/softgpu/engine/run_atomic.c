@@ -86,9 +86,18 @@ LOOP(add_f32, u32, add_f32(w, p, old, B))
 LOOP(add_f64, u64, sg_bits64(sg_from64(old) + sg_from64(B)))
 
 #define HALF(t, to, back) \
-	static inline u16 add_##t(u16 a, u16 b) { return back(to(a) + to(b)); } \
-	static inline u16 min_##t(u16 a, u16 b) { return back(sg_min32(to(a), to(b))); } \
-	static inline u16 max_##t(u16 a, u16 b) { return back(sg_max32(to(a), to(b))); } \
+	static inline u16 add_##t(u16 a, u16 b) \
+	{ \
+		return back(to(a) + to(b)); \
+	} \
+	static inline u16 min_##t(u16 a, u16 b) \
+	{ \
+		return back(sg_min32(to(a), to(b))); \
+	} \
+	static inline u16 max_##t(u16 a, u16 b) \
+	{ \
+		return back(sg_max32(to(a), to(b))); \
+	} \
 	LOOP(add_##t, u16, add_##t(old, B)) \
 	LOOP(min_##t, u16, min_##t(old, B)) \
 	LOOP(max_##t, u16, max_##t(old, B)) \

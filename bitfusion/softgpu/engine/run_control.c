@@ -161,7 +161,8 @@ SG_HANDLER(call_register)
 
 		SG_EACH(l, left) same |= (uint32_t)(a[l] == target) << l;
 		if (target < SG_CODE_WINDOW || index >= image->function_count || !image->functions[index].count)
-			return sg_fault(w, i, same, SG_INVALID_PC, "no function at address 0x%llx", (unsigned long long)target);
+			return sg_fault(w, i, same, SG_INVALID_PC, "no function at address 0x%llx",
+					(unsigned long long)target);
 		if (!enter(w, i, same, (uint32_t)index))
 			return NULL;
 		left &= ~same;
@@ -175,7 +176,8 @@ SG_HANDLER(call_system)
 	const uint32_t base = next_base(w);
 
 	if ((u64)base + call_of(w, i)->bytes > w->local_size)
-		return sg_fault(w, i, m, SG_HARDWARE_STACK_ERROR, "the stack of %u bytes a thread is used up", w->local_size);
+		return sg_fault(w, i, m, SG_HARDWARE_STACK_ERROR, "the stack of %u bytes a thread is used up",
+				w->local_size);
 	copy_arguments(w, i, m, base);
 	if (!sg_system_call(w, i, m, base))
 		return NULL;

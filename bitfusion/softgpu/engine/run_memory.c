@@ -61,18 +61,15 @@ static inline bool resolve(struct sg_warp *w, const struct sg_op *i, uint32_t m,
 {
 	switch (SG_SPACE(i->flags)) {
 	case SG_GLOBAL:
-	case SG_GENERIC:
-		return resolve_global(w, i, m, bytes, host);
-	case SG_SHARED:
-		return resolve_shared(w, i, m, bytes, host);
+	case SG_GENERIC: return resolve_global(w, i, m, bytes, host);
+	case SG_SHARED: return resolve_shared(w, i, m, bytes, host);
 	case SG_FRAME:
 		if ((u64)w->frame->local_base + i->x + bytes > w->local_size)
 			return sg_resolve_lanes(w, i, m, bytes, host);
 		for (int l = 0; l < SG_LANES; l++)
 			host[l] = (u64)(uintptr_t)w->local + (u64)l * w->local_size + w->frame->local_base + i->x;
 		return true;
-	default:
-		return sg_resolve_lanes(w, i, m, bytes, host);
+	default: return sg_resolve_lanes(w, i, m, bytes, host);
 	}
 }
 
@@ -225,7 +222,8 @@ static inline char *whole_shared(const struct sg_warp *w, const struct sg_op *i,
 \
 		if (pattern == SCATTERED) \
 			return SG_NAME(ld_##name)(w, i, m); \
-		from = (const T *)(uintptr_t)whole(w, i, a[0], pattern == UNIFORM ? sizeof(T) : SG_LANES * sizeof(T), sizeof(T)); \
+		from = (const T *)(uintptr_t)whole(w, i, a[0], pattern == UNIFORM ? sizeof(T) : SG_LANES * sizeof(T), \
+						   sizeof(T)); \
 		if (!from) \
 			return SG_NAME(ld_##name)(w, i, m); \
 		if (pattern == CONSECUTIVE) { \
@@ -301,7 +299,7 @@ SG_HANDLER(pack_64_64)
 	wide *d = sg_at(w, i->d);
 	const u64 *a = sg_at(w, i->a), *b = sg_at(w, i->b);
 
-	SG_EACH(l, m) d[l] = (wide){a[l], b[l]};
+	SG_EACH(l, m) d[l] = (wide){ a[l], b[l] };
 	return i + 1;
 }
 
@@ -354,10 +352,10 @@ SG_HANDLER(isspacep)
 	SG_EACH(l, m)
 	{
 		const u64 window = a[l] >> 56;
-		const bool in = i->x == SG_SHARED ? window == SG_SHARED_WINDOW >> 56 :
-				i->x == SG_LOCAL  ? window == SG_LOCAL_WINDOW >> 56 :
-				i->x == SG_PARAM  ? window == SG_PARAM_WINDOW >> 56 :
-						    !window;
+		const bool in = i->x == SG_SHARED  ? window == SG_SHARED_WINDOW >> 56
+				: i->x == SG_LOCAL ? window == SG_LOCAL_WINDOW >> 56
+				: i->x == SG_PARAM ? window == SG_PARAM_WINDOW >> 56
+						   : !window;
 
 		bits |= (uint32_t)in << l;
 	}

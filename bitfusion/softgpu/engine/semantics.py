@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of semantics: which handlers there are, and which PTX mnemonic each one carries out.
 
-The ``ops_*`` modules fill it by calling the functions here. From it come the C handlers and the opcode numbers
-(:mod:`.emit`) and the encoder's choice of a handler (:mod:`.lower`). An expression is C; ``A``, ``B`` and ``C`` are
-one lane's operands.
+The ``ops_*`` modules fill it by calling the functions here. From it come the C handlers and the
+opcode numbers (:mod:`.emit`) and the encoder's choice of a handler (:mod:`.lower`). An expression
+is C; ``A``, ``B`` and ``C`` are one lane's operands.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BITS = {"16": 2, "32": 4, "64": 8}
 
 @dataclass(frozen=True)
 class Op:
-    """One handler. ``operands`` are the kinds of d, a, b, c: ``to32``, ``from64``, ``to_pred``, ``raw``, ``""``."""
+    """One handler; kinds of operands d, a, b, c: ``to32``, ``from64``, ``to_pred``, ``raw``."""
 
     name: str
     operands: Tuple[str, str, str, str]
@@ -53,7 +53,9 @@ def forms(name: str, mnemonics: Iterable[str]) -> None:
         FORMS[mnemonic] = Form(name)
 
 
-def hand(name: str, operands: str = "", mnemonics: Sequence[str] = (), check: str = "plain") -> None:
+def hand(
+    name: str, operands: str = "", mnemonics: Sequence[str] = (), check: str = "plain"
+) -> None:
     """A handler written in C; ``operands`` are kinds of d, a, b, c."""
     kinds = (operands.split() + ["", "", "", ""])[:4]
     kinds = ["" if kind == "-" else kind for kind in kinds]
@@ -61,7 +63,9 @@ def hand(name: str, operands: str = "", mnemonics: Sequence[str] = (), check: st
     forms(name, mnemonics)
 
 
-def _typed(macro: str, name: str, types: str, expression: str, mnemonics: Sequence[str], extra: str = "") -> None:
+def _typed(
+    macro: str, name: str, types: str, expression: str, mnemonics: Sequence[str], extra: str = ""
+) -> None:
     ctypes = types.split()
     kinds = [_kind("to", ctypes[0])] + [_kind("from", ctype) for ctype in ctypes[1:]]
     kinds += [""] * (4 - len(kinds))
@@ -84,7 +88,9 @@ def each(name: str, types: str, expression: str, mnemonics: Sequence[str] = ()) 
 ROUNDING = {"rm": "FE_DOWNWARD", "rp": "FE_UPWARD", "rz": "FE_TOWARDZERO"}
 
 
-def rounded(name: str, rounding: str, types: str, expression: str, mnemonics: Sequence[str] = ()) -> None:
+def rounded(
+    name: str, rounding: str, types: str, expression: str, mnemonics: Sequence[str] = ()
+) -> None:
     """A handler that computes under a directed rounding mode; ``rn`` is an ordinary one."""
     if rounding in ("rn", ""):
         lane(name, types, expression, mnemonics)
@@ -92,7 +98,9 @@ def rounded(name: str, rounding: str, types: str, expression: str, mnemonics: Se
         _typed("SG_ROUND", name, types, expression, mnemonics, ROUNDING[rounding])
 
 
-def pair(name: str, count: int, expression: str, mnemonics: Sequence[str] = (), ctype: str = "u16") -> None:
+def pair(
+    name: str, count: int, expression: str, mnemonics: Sequence[str] = (), ctype: str = "u16"
+) -> None:
     """A handler on the two halves of 32-bit registers; A, B, C are 16 bits."""
     kinds = ["to32"] + ["from32"] * count + [""] * (3 - count)
     text = f"SG_PAIR{count}({name}, {ctype}, {expression})"
@@ -109,7 +117,7 @@ def test(name: str, types: str, expression: str) -> None:
 
 
 def carry(name: str, ctype: str, body: str, mnemonics: Sequence[str], count: int = 3) -> None:
-    """A handler that reads or sets the carry flag; the body sets ``r`` and ``OUT``. Unused sources repeat ``a``."""
+    """A handler of the carry flag; the body sets ``r`` and ``OUT``. Missing sources are ``a``."""
     source = _kind("from", ctype)
     text = f"SG_CARRY3({name}, {ctype}, {body})"
     define(Op(name, (_kind("to", ctype), source, source, source if count == 3 else "same"), text))

@@ -74,16 +74,19 @@ static void fail_assertion(struct sg_warp *w, const struct sg_op *i, uint32_t la
 	sg_fault(w, i, 1u << lane, SG_ASSERT, "%s:%u: %s: assertion '%s' failed", file, line, function, message);
 }
 
-void sg_assertion_print(struct sg_warp *w, uint32_t lane, const char *file, uint32_t line, const char *function, const char *message)
+void sg_assertion_print(struct sg_warp *w, uint32_t lane, const char *file, uint32_t line, const char *function,
+			const char *message)
 {
 	const uint32_t *tid = (const uint32_t *)w->base[SG_AREA_WARP], *block = w->block->index;
 	char text[400];
-	const int length = snprintf(text, sizeof(text), "%s:%u: %s: block: [%u,%u,%u], thread: [%u,%u,%u] Assertion `%s` failed.\n", file,
+	const int length = snprintf(text, sizeof(text),
+				    "%s:%u: %s: block: [%u,%u,%u], thread: [%u,%u,%u] Assertion `%s` failed.\n", file,
 				    line, function, block[0], block[1], block[2], tid[lane], tid[SG_LANES + lane],
 				    tid[2 * SG_LANES + lane], message);
 
 	if (length > 0)
-		sg_context_write(w->block->run->launch->context, text, (size_t)length < sizeof(text) ? (size_t)length : sizeof(text) - 1);
+		sg_context_write(w->block->run->launch->context, text,
+				 (size_t)length < sizeof(text) ? (size_t)length : sizeof(text) - 1);
 }
 
 bool sg_system_call(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t base)
@@ -106,14 +109,12 @@ bool sg_system_call(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32
 			break;
 		case SG_SYSTEM_FREE:
 			if (word(at) && sg_context_free(context, word(at))) {
-				sg_fault(w, i, 1u << lane, SG_ILLEGAL_ADDRESS, "free of 0x%llx, which malloc did not give",
-					 (unsigned long long)word(at));
+				sg_fault(w, i, 1u << lane, SG_ILLEGAL_ADDRESS,
+					 "free of 0x%llx, which malloc did not give", (unsigned long long)word(at));
 				return false;
 			}
 			break;
-		default:
-			fail_assertion(w, i, lane, at);
-			return false;
+		default: fail_assertion(w, i, lane, at); return false;
 		}
 	}
 	return true;

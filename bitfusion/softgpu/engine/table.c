@@ -5,13 +5,13 @@
 #include "generated/opcodes.h"
 #include "internal.h"
 
-#define SIGNATURE(name, d, a, b, c, check) {#name, {d, a, b, c}, check},
-const struct sg_signature sg_signatures[] = {SG_OPCODES(SIGNATURE)};
+#define SIGNATURE(name, d, a, b, c, check) { #name, { d, a, b, c }, check },
+const struct sg_signature sg_signatures[] = { SG_OPCODES(SIGNATURE) };
 
 #define DECLARE(name, ...) const struct sg_op *sg_run_##name(struct sg_warp *, const struct sg_op *, uint32_t);
 #define ENTRY(name, ...) sg_run_##name,
 SG_OPCODES(DECLARE)
-static const sg_handler baseline[] = {SG_OPCODES(ENTRY)};
+static const sg_handler baseline[] = { SG_OPCODES(ENTRY) };
 
 #if defined(__x86_64__) && !defined(SG_BASELINE_ONLY)
 #include <cpuid.h>
@@ -19,13 +19,14 @@ static const sg_handler baseline[] = {SG_OPCODES(ENTRY)};
 #define DECLARE_V3(name, ...) const struct sg_op *sg_run_##name##_v3(struct sg_warp *, const struct sg_op *, uint32_t);
 #define ENTRY_V3(name, ...) sg_run_##name##_v3,
 SG_OPCODES(DECLARE_V3)
-static const sg_handler v3[] = {SG_OPCODES(ENTRY_V3)};
+static const sg_handler v3[] = { SG_OPCODES(ENTRY_V3) };
 
 static bool has_v3(void)
 {
 	unsigned a, b, c, d, low, high;
 
-	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_FMA) || !(c & bit_OSXSAVE) || !(c & bit_MOVBE) || !(c & bit_F16C))
+	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_FMA) || !(c & bit_OSXSAVE) || !(c & bit_MOVBE) ||
+	    !(c & bit_F16C))
 		return false;
 	__asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
 	if ((low & 6) != 6 || !__get_cpuid_count(7, 0, &a, &b, &c, &d))

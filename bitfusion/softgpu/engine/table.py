@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The filled table and what follows from it: opcode numbers and the version of the image format."""
+"""The filled table, and what follows from it: opcode numbers and the image's version."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from .semantics import FORMS, OPS, Form, Op
 
 FORMAT = 1  # of the image's layout; the version below also covers the opcodes
 
-GROUPS: Dict[str, int] = {}  # handlers are compiled in files by group: name -> number of handlers up to its end
+GROUPS: Dict[
+    str, int
+] = {}  # handlers are compiled in files by group: name -> number of handlers up to its end
 
 
 def _fill() -> None:
     if OPS:
         return
-    for name, module in (("system", ops_system), ("integer", ops_integer), ("float", ops_float), ("convert", ops_convert)):
+    for name, module in (
+        ("system", ops_system),
+        ("integer", ops_integer),
+        ("float", ops_float),
+        ("convert", ops_convert),
+    ):
         module.fill()
         GROUPS[name] = len(OPS)
 

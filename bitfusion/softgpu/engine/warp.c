@@ -42,7 +42,7 @@ void sg_warp_split(struct sg_warp *w, const struct sg_op *pc, struct sg_frame *f
 {
 	struct sg_group *group = &w->groups[w->group_count++];
 
-	*group = (struct sg_group){.pc = pc, .frame = frame, .mask = m, .stamp = w->groups[0].stamp};
+	*group = (struct sg_group){ .pc = pc, .frame = frame, .mask = m, .stamp = w->groups[0].stamp };
 	w->groups[0].mask &= ~m;
 }
 
@@ -85,7 +85,8 @@ static void merge(struct sg_warp *w)
 		for (uint32_t j = i + 1; j < w->group_count; j++) {
 			const struct sg_group *b = &w->groups[j];
 
-			if (b->pc != a->pc || b->frame != a->frame || b->state == SG_WAIT_BARRIER || b->resumed != a->resumed)
+			if (b->pc != a->pc || b->frame != a->frame || b->state == SG_WAIT_BARRIER ||
+			    b->resumed != a->resumed)
 				continue;
 			a->mask |= b->mask;
 			a->state = SG_READY; /* one that waits for lanes looks again */
@@ -132,7 +133,8 @@ static int pick(const struct sg_warp *w, bool rotate)
 
 		if (group->state != SG_READY)
 			continue;
-		if (best < 0 || (rotate ? (int32_t)(group->stamp - w->groups[best].stamp) < 0 : before(group, &w->groups[best])))
+		if (best < 0 ||
+		    (rotate ? (int32_t)(group->stamp - w->groups[best].stamp) < 0 : before(group, &w->groups[best])))
 			best = (int)i;
 	}
 	return best;
@@ -181,7 +183,8 @@ static void enter(struct sg_warp *w)
 	for (uint32_t i = 1; i < w->group_count; i++) {
 		const struct sg_group *other = &w->groups[i];
 
-		if (other->frame == now->frame && other->state != SG_WAIT_BARRIER && other->pc > now->pc && other->pc < w->stop)
+		if (other->frame == now->frame && other->state != SG_WAIT_BARRIER && other->pc > now->pc &&
+		    other->pc < w->stop)
 			w->stop = other->pc;
 	}
 }
