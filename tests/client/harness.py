@@ -15,7 +15,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
 
-from bitfusion import cli, errors, linux  # noqa: E402
+from bitfusion import cli  # noqa: E402
 from bitfusion.server.nursery import Job  # noqa: E402
 
 
@@ -65,17 +65,19 @@ WORKERS: dict[str, type[Echo]] = {"echo": Echo, "stubborn": Stubborn, "coldonly"
 
 
 def main() -> None:
+    """cli.main, with a worker of ours."""
     from bitfusion.commands import run
-    from bitfusion.options import parse
+    from bitfusion.options import Parsed
 
-    linux.open_standard_descriptors()
     worker = WORKERS[os.environ.get("HARNESS_WORKER", "echo")]()
-    try:
-        status = run.run(parse("run", run.OPTIONS, sys.argv[1:]), worker, ledgers=False)
-    except errors.BitfusionError as error:
-        cli.report(error)
-        status = error.exit_status
-    cli.leave(status)
+    plain = run.run
+
+    def run_with_worker(parsed: Parsed) -> int:
+        return plain(parsed, worker, ledgers=False)
+
+    run.run = run_with_worker  # type: ignore[assignment]
+    sys.argv[1:1] = ["run"]
+    cli.main()
 
 
 if __name__ == "__main__":
