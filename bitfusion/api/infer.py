@@ -139,7 +139,8 @@ class Inference:
             if argument.count is None:
                 raise ValueError(f"'{argument.name}' needs a length")
             return replace(argument, kind=kind, size="1")
-        size = fixed or "sizeof({})".format(base if pointers == 1 else "void *")
+        own = pointers == 2 and argument.type.const and role == "out"  # the driver's own array
+        size = fixed or "sizeof({})".format(base if pointers == 1 or own else "void *")
         location = self.location(base) if pointers == 1 else "0"
         return replace(argument, kind=kind, size=size, location=location)
 
@@ -147,6 +148,8 @@ class Inference:
         base, pointers = argument.type.base, argument.type.pointers
         argument = replace(argument, size=f"sizeof({base} {'*' * pointers}".rstrip() + ")")
         if pointers == 0 and base in HANDLES:
+            if role not in ("", "free"):
+                raise ValueError(f"'{argument.name}' is a handle, not '{role}'")
             first = prototype.arguments[0].name == argument.name
             frees = role == "free" or (not role and first and _FREES.search(prototype.name))
             kind = "FREE_HANDLE" if frees else "HANDLE"
@@ -169,6 +172,9 @@ class Inference:
             raise ValueError(f"'{argument.name}' needs a length")
         if role not in ("", "new", "found", "out"):
             raise ValueError(f"'{argument.name}' cannot be '{role}'")
+        if argument.type.base == "CUgraphNode":
+            # nobody destroys nodes, their graph does: the executor numbers them
+            return replace(argument, kind="OUT_HANDLES", handle=handle, size="8")
         created = role == "new" or (not role and _CREATES.search(prototype.name))
         kind = "NEW_HANDLE" if created else "FOUND_HANDLE"
         return replace(argument, kind=kind, handle=handle, size="8")

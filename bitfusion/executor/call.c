@@ -152,6 +152,8 @@ static CUresult map_locations(struct bf_session *session, const struct bf_argume
 
 static CUresult read_handle(struct bf_session *session, const struct bf_argument *what, u64 number, u64 *value)
 {
+	if (what->kind == BF_ARG_FREE_HANDLE && !BF_IS_HANDLE(number))
+		return CUDA_ERROR_INVALID_HANDLE; /* NULL and the special streams are nobody's to free */
 	if (what->handle == BF_CONTEXT && bf_handle_is(number, BF_CONTEXT))
 		return bf_context_resolve(session, BF_HANDLE_INDEX(number), value) ? CUDA_SUCCESS
 										   : CUDA_ERROR_INVALID_CONTEXT;
@@ -384,6 +386,7 @@ static void put_bytes(uint8_t **at, u64 argument, u64 size)
 	*at += bf_pad(size);
 }
 
+/* An executable graph and a clone outlive the graph they were made from, a node does not. */
 static uint32_t owner_of(const struct bf_frame *frame, unsigned kind)
 {
 	const struct bf_row *row = frame->route->row;
@@ -392,7 +395,8 @@ static uint32_t owner_of(const struct bf_frame *frame, unsigned kind)
 	for (unsigned i = 0; i < row->argument_count; i++) {
 		unsigned parent = row->arguments[i].handle;
 		bool by_value = row->arguments[i].kind == BF_ARG_HANDLE;
-		if (by_value && (parent == BF_MODULE || parent == BF_LIBRARY || parent == BF_GRAPH))
+		if (by_value && (parent == BF_MODULE || parent == BF_LIBRARY ||
+				 (parent == BF_GRAPH && kind == BF_GRAPHNODE)))
 			return bf_handle_pack(frame->given[i]);
 	}
 	return bf_handle_pack(BF_HANDLE(BF_CONTEXT, frame->command->context));

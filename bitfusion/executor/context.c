@@ -45,6 +45,17 @@ bool bf_context_resolve(struct bf_session *session, uint32_t index, uint64_t *co
 	return resolve(session, index, context) == CUDA_SUCCESS;
 }
 
+/* One thread of ours makes the calls of all of the program's, so that what a capture forbids to the others must
+ * be allowed here. */
+static void relax(const struct bf_driver *driver)
+{
+	static __thread bool relaxed;
+	CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+	if (!relaxed && driver->cuThreadExchangeStreamCaptureMode)
+		driver->cuThreadExchangeStreamCaptureMode(&mode);
+	relaxed = true;
+}
+
 CUresult bf_context_use(struct bf_session *session, uint32_t index)
 {
 	uint64_t context;
@@ -52,6 +63,7 @@ CUresult bf_context_use(struct bf_session *session, uint32_t index)
 	CUresult status = resolve(session, index, &context);
 	if (status == CUDA_SUCCESS)
 		status = session->driver->cuCtxSetCurrent((CUcontext)(uintptr_t)context);
+	relax(session->driver);
 	bf_context_current = status == CUDA_SUCCESS ? index + 1 : 0;
 	bf_context_seen = generation;
 	return status;

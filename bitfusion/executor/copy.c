@@ -164,18 +164,26 @@ static CUresult upload_small(struct bf_session *session, const struct transfer *
 	return status;
 }
 
-static CUresult may_copy(struct bf_session *session, uint64_t number, CUstream *stream)
+static CUresult find_stream(struct bf_session *session, uint64_t number, CUstream *stream)
 {
 	uint64_t value;
 	if (!bf_handle_resolve(&session->handles, BF_STREAM, number, &value))
 		return CUDA_ERROR_INVALID_HANDLE;
 	*stream = (CUstream)(uintptr_t)value;
+	return bf_stream_ready(session, number, value);
+}
+
+/* With the client's memory on one side. */
+static CUresult may_copy(struct bf_session *session, uint64_t number, CUstream *stream)
+{
+	CUresult status = find_stream(session, number, stream);
 	CUstreamCaptureStatus capturing = CU_STREAM_CAPTURE_STATUS_NONE;
 	/* a graph would remember our buffer, which is somebody else's when the graph runs */
-	if (session->captures && session->driver->cuStreamIsCapturing(*stream, &capturing) == CUDA_SUCCESS &&
+	if (status == CUDA_SUCCESS && session->captures &&
+	    session->driver->cuStreamIsCapturing(*stream, &capturing) == CUDA_SUCCESS &&
 	    capturing != CU_STREAM_CAPTURE_STATUS_NONE)
 		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-	return bf_stream_ready(session, number, value);
+	return status;
 }
 
 /* `command` may no longer lie in the buffer once bulk data has been read: it is a copy. */
@@ -573,7 +581,7 @@ void bf_op_copy3d(struct bf_session *session, const struct bf_command *from, con
 	uint64_t left = from_host ? transfer.total : 0;
 	CUresult status = session->context_status;
 	if (status == CUDA_SUCCESS)
-		status = may_copy(session, copy.stream, &transfer.stream);
+		status = (from_host || to_host ? may_copy : find_stream)(session, copy.stream, &transfer.stream);
 	if (status == CUDA_SUCCESS)
 		status = translate_shape(session, &transfer.shape);
 	if (status == CUDA_SUCCESS && to_host) {

@@ -59,6 +59,7 @@ int64_t bf_now_ns(void);
 	X(cuStreamQuery)                                                                                     \
 	X(cuStreamSynchronize)                                                                               \
 	X(cuStreamIsCapturing)                                                                               \
+	X(cuThreadExchangeStreamCaptureMode)                                                                 \
 	X(cuStreamWaitEvent)                                                                                 \
 	X(cuStreamGetFlags)                                                                                  \
 	X(cuStreamAddCallback)                                                                               \

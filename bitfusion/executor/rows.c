@@ -46,7 +46,9 @@ static CUresult primary_release(struct bf_session *session, struct bf_frame *fra
 {
 	int device = device_of(session, frame->argument[0]);
 	uint64_t number = BF_HANDLE(BF_CONTEXT, device + 1), context;
-	if (device < 0 || !bf_handle_resolve(&session->handles, BF_CONTEXT, number, &context))
+	if (device < 0)
+		return CUDA_ERROR_INVALID_DEVICE;
+	if (!bf_handle_resolve(&session->handles, BF_CONTEXT, number, &context))
 		return CUDA_SUCCESS; /* it never came to life */
 	CUresult status = bf_invoke(frame);
 	if (status == CUDA_SUCCESS) {
@@ -79,6 +81,28 @@ static CUresult begin_capture(struct bf_session *session, struct bf_frame *frame
 	/* never counted down: a capture can end in ways that no call tells of */
 	session->captures |= status == CUDA_SUCCESS;
 	return status;
+}
+
+/* The driver answers with arrays of its own, which a row brings home like any other. */
+static CUresult capture_info(struct bf_session *session, struct bf_frame *frame)
+{
+	__typeof__(&cuStreamGetCaptureInfo_v3) function = (void *)frame->route->function;
+	uint64_t *a = frame->argument;
+	const CUgraphNode *nodes = NULL;
+	const CUgraphEdgeData *edges = NULL;
+	size_t count = 0, room = a[4] ? (size_t)frame->given[4] / sizeof(*nodes) : 0;
+	CUresult status = function((CUstream)(uintptr_t)a[0], (void *)(uintptr_t)a[1], (void *)(uintptr_t)a[2],
+				   (void *)(uintptr_t)a[3], &nodes, a[5] ? &edges : NULL, &count);
+	if (status != CUDA_SUCCESS)
+		return status;
+	if (nodes && a[4])
+		memcpy((void *)(uintptr_t)a[4], nodes, (count < room ? count : room) * sizeof(*nodes));
+	room = a[5] ? (size_t)frame->given[5] / sizeof(*edges) : 0;
+	if (edges && a[5])
+		memcpy((void *)(uintptr_t)a[5], edges, (count < room ? count : room) * sizeof(*edges));
+	if (a[6])
+		memcpy((void *)(uintptr_t)a[6], &count, sizeof(count));
+	return CUDA_SUCCESS;
 }
 
 /* ------------------------------------------------------------------ memory */
@@ -250,9 +274,8 @@ static const struct {
 	{"cuMemRelease", release_row},
 	{"cuModuleUnload", unload_row},
 	{"cuStreamBeginCaptureToGraph", begin_capture},
-	{"cuStreamBeginCaptureToGraph_ptsz", begin_capture},
 	{"cuStreamBeginCapture_v2", begin_capture},
-	{"cuStreamBeginCapture_v2_ptsz", begin_capture},
+	{"cuStreamGetCaptureInfo_v3", capture_info},
 };
 
 bf_around bf_row_around(const char *name)

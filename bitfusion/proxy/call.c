@@ -29,6 +29,8 @@ static CUresult check_handle(const struct bf_argument *argument, uint64_t value)
 
 	if (is_null_stream(argument, value))
 		return CUDA_SUCCESS;
+	if (argument->handle == BF_GRAPHNODE) /* numbered by the server */
+		return BF_IS_HANDLE(value) && kind == BF_GRAPHNODE ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 	if (value == 0 && argument->handle != BF_CONTEXT && argument->kind == BF_ARG_HANDLE)
 		return CUDA_ERROR_INVALID_HANDLE;
 	if (argument->handle == BF_CONTEXT)

@@ -4,7 +4,7 @@
  * run on one thread of ours, in the order the server reports them.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "graph.h"
 
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -92,6 +92,11 @@ static bool is_over(uint64_t issued)
 	return atomic_load(&callbacks.done) >= issued || bf_check() != CUDA_SUCCESS;
 }
 
+void bf_callback_expect(unsigned count)
+{
+	atomic_fetch_add(&callbacks.issued, count);
+}
+
 /* Waits for every host function that was issued before. A host function itself must not wait for them. */
 void bf_callback_settle(void)
 {
@@ -135,6 +140,7 @@ static CUresult launch(CUstream stream, uint64_t function, void *data, unsigned 
 {
 	struct bf_host_function body = { .function = function, .data = BF_ARG(data), .kind = kind };
 	CUresult status = bf_check();
+	uint64_t capture = 0;
 
 	if (!status)
 		status = bf_context_check();
@@ -145,11 +151,16 @@ static CUresult launch(CUstream stream, uint64_t function, void *data, unsigned 
 	if (!status && !function)
 		status = CUDA_ERROR_INVALID_VALUE;
 	if (!status)
+		status = bf_capture_find(stream, &capture);
+	if (!status && capture)
+		status = kind == HOST_FUNCTION ? bf_capture_function(capture) : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+	if (!status)
 		status = start_thread();
 	if (status)
 		return status;
 	body.stream = BF_ARG(stream);
-	atomic_fetch_add(&callbacks.issued, 1);
+	if (!capture) /* else each launch of the graph will issue it */
+		bf_callback_expect(1);
 	return bf_post(BF_OP_HOST_FUNCTION, &body, sizeof body);
 }
 

@@ -5,7 +5,7 @@
  * pinned memory may still be under way when the call returns.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "graph.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +32,7 @@ static bool is_pinned(const void *data)
 CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async)
 {
 	struct bf_copy copy = { size, to, size, BF_ARG(stream), async, 0 };
+	uint64_t capture = 0;
 	CUresult status;
 	uint8_t *command;
 
@@ -39,6 +40,9 @@ CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstre
 		return CUDA_SUCCESS;
 	if (!from || bf_device_range_check(to, size))
 		return CUDA_ERROR_INVALID_VALUE;
+	status = async ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
+	if (status || capture)
+		return status ? status : bf_capture_copy(capture, false, to, (void *)from, size, stream);
 	if (!async || is_pinned(from)) {
 		status = bf_host_settle(from, size);
 		if (status)
@@ -98,12 +102,16 @@ static CUresult start_to_host(void *to, CUdeviceptr from, size_t size, CUstream 
 CUresult bf_copy_to_host(void *to, CUdeviceptr from, size_t size, CUstream stream, bool async)
 {
 	struct bf_wait wait = { .data = to, .data_size = size };
+	uint64_t capture = 0;
 	CUresult status;
 
 	if (!size)
 		return CUDA_SUCCESS;
 	if (!to || bf_device_range_check(from, size))
 		return CUDA_ERROR_INVALID_VALUE;
+	status = async ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
+	if (status || capture)
+		return status ? status : bf_capture_copy(capture, true, from, to, size, stream);
 	if (async && is_pinned(to))
 		return start_to_host(to, from, size, stream);
 	status = send_to_host(&wait, from, size, stream, async, BF_NOW);
@@ -129,11 +137,15 @@ CUresult bf_copy_between(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream
 static CUresult copy_on_host(void *to, const void *from, size_t size, CUstream stream, bool async)
 {
 	CUresult status;
+	uint64_t capture;
 
 	if (!size)
 		return CUDA_SUCCESS;
 	if (!to || !from)
 		return CUDA_ERROR_INVALID_VALUE;
+	status = bf_capture_find(stream, &capture);
+	if (status || capture)
+		return status ? status : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	status = async ? bf_stream_wait(stream) : CUDA_SUCCESS; /* the host does it, in its place in the stream */
 	if (!status)
 		status = bf_host_settle(from, size);

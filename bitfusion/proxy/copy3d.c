@@ -3,7 +3,7 @@
  * Copies of boxes. A side on the host is packed or unpacked here, so that only the bytes of the box travel.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "graph.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -248,6 +248,7 @@ static CUresult copy_on_host(const struct box *box, CUstream stream, bool async)
 static CUresult copy_box(const struct box *box, CUstream stream, bool async)
 {
 	bool from_host, to_host;
+	uint64_t capture = 0;
 	CUresult status;
 
 	if (!box->width || !box->height || !box->depth)
@@ -262,6 +263,9 @@ static CUresult copy_box(const struct box *box, CUstream stream, bool async)
 		return status;
 	from_host = box->from.type == CU_MEMORYTYPE_HOST;
 	to_host = box->to.type == CU_MEMORYTYPE_HOST;
+	status = async && (from_host || to_host) ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
+	if (status || capture)
+		return status ? status : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	if (from_host)
 		return to_host ? copy_on_host(box, stream, async) : send_box(box, stream, async);
 	if (to_host)

@@ -28,6 +28,7 @@ BF_EXPORT CUresult cuEventCreate(CUevent *phEvent, unsigned int Flags)
 	event->flags = Flags;
 	atomic_store(&event->recorded, 0);
 	atomic_store(&event->complete, 0);
+	atomic_store(&event->external, false);
 	return CUDA_SUCCESS;
 }
 
@@ -55,6 +56,8 @@ static CUresult record(unsigned call, CUevent hEvent, CUstream stream, uint64_t 
 		return status;
 	if (!event)
 		return CUDA_ERROR_INVALID_HANDLE;
+	if (flags & CU_EVENT_RECORD_EXTERNAL)
+		atomic_store(&event->external, true);
 	status = bf_call_numbered(call, (const uint64_t[]){ BF_ARG(hEvent), BF_ARG(stream), flags }, false, &sequence);
 	if (status)
 		return status;
@@ -88,6 +91,8 @@ static bool is_complete(const struct bf_event *event)
 {
 	uint64_t recorded = atomic_load_explicit(&event->recorded, memory_order_acquire);
 
+	if (atomic_load_explicit(&event->external, memory_order_relaxed))
+		return false;
 	return !recorded || atomic_load_explicit(&event->complete, memory_order_acquire) == recorded ||
 	       bf_stream_passed(event->stream, event->stream_id, event->entry.context, recorded);
 }

@@ -4,7 +4,7 @@
  * look-ups need no lock. Numbers of destroyed handles come back late, so that a stale one is noticed.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "graph.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +28,8 @@ static struct table tables[BF_HANDLE_KINDS] = {
 	[BF_KERNEL] = { .entry_size = sizeof(struct bf_function) },
 	[BF_STREAM] = { .entry_size = sizeof(struct bf_stream) },
 	[BF_EVENT] = { .entry_size = sizeof(struct bf_event) },
+	[BF_GRAPH] = { .entry_size = sizeof(struct bf_graph) },
+	[BF_GRAPHEXEC] = { .entry_size = sizeof(struct bf_graph) },
 };
 
 static size_t entry_size(enum bf_handle_kind kind)

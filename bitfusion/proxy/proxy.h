@@ -216,6 +216,7 @@ struct bf_event {
 	uint64_t stream_id;
 	_Atomic uint64_t recorded; /* number of the record command, 0 before the first */
 	_Atomic uint64_t complete; /* the record known to be complete */
+	_Atomic bool external;     /* graphs record it too, so that only the server knows */
 };
 
 CUresult bf_stream_check(CUstream stream); /* a special one, or alive */

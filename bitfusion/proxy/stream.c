@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "graph.h"
 
 static _Atomic uint64_t next_id = 16; /* after the numbers of the special streams */
 
@@ -80,6 +80,7 @@ BF_EXPORT CUresult cuStreamDestroy_v2(CUstream hStream)
 {
 	if (!bf_check() && (uintptr_t)hStream <= 2)
 		return CUDA_ERROR_INVALID_HANDLE;
+	bf_capture_stream_destroyed(hStream);
 	return BF_CALL(cuStreamDestroy_v2, BF_ARG(hStream));
 }
 

@@ -119,6 +119,204 @@ CUresult cuDeviceSetMemPool(CUdevice dev, CUmemoryPool pool)
 	return bf_call(BF_cuDeviceSetMemPool, arguments);
 }
 
+CUresult cuGraphAddDependencies(CUgraph hGraph, const CUgraphNode *from_, const CUgraphNode *to, size_t numDependencies)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)from_, (uint64_t)(uintptr_t)to, (uint64_t)numDependencies};
+	return bf_call(BF_cuGraphAddDependencies, arguments);
+}
+
+CUresult cuGraphAddDependencies_v2(CUgraph hGraph, const CUgraphNode *from_, const CUgraphNode *to, const CUgraphEdgeData *edgeData, size_t numDependencies)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)from_, (uint64_t)(uintptr_t)to, (uint64_t)(uintptr_t)edgeData, (uint64_t)numDependencies};
+	return bf_call(BF_cuGraphAddDependencies_v2, arguments);
+}
+
+CUresult cuGraphAddEmptyNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies, size_t numDependencies)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)phGraphNode, (uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)dependencies, (uint64_t)numDependencies};
+	return bf_call(BF_cuGraphAddEmptyNode, arguments);
+}
+
+CUresult cuGraphAddEventWaitNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies, size_t numDependencies, CUevent event)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)phGraphNode, (uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)dependencies, (uint64_t)numDependencies, (uint64_t)(uintptr_t)event};
+	return bf_call(BF_cuGraphAddEventWaitNode, arguments);
+}
+
+CUresult cuGraphAddMemFreeNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies, size_t numDependencies, CUdeviceptr dptr)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)phGraphNode, (uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)dependencies, (uint64_t)numDependencies, (uint64_t)dptr};
+	return bf_call(BF_cuGraphAddMemFreeNode, arguments);
+}
+
+CUresult cuGraphAddMemsetNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies, size_t numDependencies, const CUDA_MEMSET_NODE_PARAMS *memsetParams, CUcontext ctx)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)phGraphNode, (uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)dependencies, (uint64_t)numDependencies, (uint64_t)(uintptr_t)memsetParams, (uint64_t)(uintptr_t)ctx};
+	return bf_call(BF_cuGraphAddMemsetNode, arguments);
+}
+
+CUresult cuGraphChildGraphNodeGetGraph(CUgraphNode hNode, CUgraph *phGraph)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)phGraph};
+	return bf_call(BF_cuGraphChildGraphNodeGetGraph, arguments);
+}
+
+CUresult cuGraphCreate(CUgraph *phGraph, unsigned int flags)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)phGraph, (uint64_t)flags};
+	return bf_call(BF_cuGraphCreate, arguments);
+}
+
+CUresult cuGraphEventRecordNodeGetEvent(CUgraphNode hNode, CUevent *event_out)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)event_out};
+	return bf_call(BF_cuGraphEventRecordNodeGetEvent, arguments);
+}
+
+CUresult cuGraphEventWaitNodeGetEvent(CUgraphNode hNode, CUevent *event_out)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)event_out};
+	return bf_call(BF_cuGraphEventWaitNodeGetEvent, arguments);
+}
+
+CUresult cuGraphEventWaitNodeSetEvent(CUgraphNode hNode, CUevent event)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)event};
+	return bf_call(BF_cuGraphEventWaitNodeSetEvent, arguments);
+}
+
+CUresult cuGraphExecEventWaitNodeSetEvent(CUgraphExec hGraphExec, CUgraphNode hNode, CUevent event)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraphExec, (uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)event};
+	return bf_call(BF_cuGraphExecEventWaitNodeSetEvent, arguments);
+}
+
+CUresult cuGraphExecGetFlags(CUgraphExec hGraphExec, cuuint64_t *flags)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraphExec, (uint64_t)(uintptr_t)flags};
+	return bf_call(BF_cuGraphExecGetFlags, arguments);
+}
+
+CUresult cuGraphExecMemsetNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode, const CUDA_MEMSET_NODE_PARAMS *memsetParams, CUcontext ctx)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraphExec, (uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)memsetParams, (uint64_t)(uintptr_t)ctx};
+	return bf_call(BF_cuGraphExecMemsetNodeSetParams, arguments);
+}
+
+CUresult cuGraphGetEdges(CUgraph hGraph, CUgraphNode *from_, CUgraphNode *to, size_t *numEdges)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)from_, (uint64_t)(uintptr_t)to, (uint64_t)(uintptr_t)numEdges};
+	return bf_call(BF_cuGraphGetEdges, arguments);
+}
+
+CUresult cuGraphGetEdges_v2(CUgraph hGraph, CUgraphNode *from_, CUgraphNode *to, CUgraphEdgeData *edgeData, size_t *numEdges)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)from_, (uint64_t)(uintptr_t)to, (uint64_t)(uintptr_t)edgeData, (uint64_t)(uintptr_t)numEdges};
+	return bf_call(BF_cuGraphGetEdges_v2, arguments);
+}
+
+CUresult cuGraphGetNodes(CUgraph hGraph, CUgraphNode *nodes, size_t *numNodes)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)nodes, (uint64_t)(uintptr_t)numNodes};
+	return bf_call(BF_cuGraphGetNodes, arguments);
+}
+
+CUresult cuGraphGetRootNodes(CUgraph hGraph, CUgraphNode *rootNodes, size_t *numRootNodes)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)rootNodes, (uint64_t)(uintptr_t)numRootNodes};
+	return bf_call(BF_cuGraphGetRootNodes, arguments);
+}
+
+CUresult cuGraphKernelNodeCopyAttributes(CUgraphNode dst, CUgraphNode src)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)dst, (uint64_t)(uintptr_t)src};
+	return bf_call(BF_cuGraphKernelNodeCopyAttributes, arguments);
+}
+
+CUresult cuGraphMemFreeNodeGetParams(CUgraphNode hNode, CUdeviceptr *dptr_out)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)dptr_out};
+	return bf_call(BF_cuGraphMemFreeNodeGetParams, arguments);
+}
+
+CUresult cuGraphMemsetNodeGetParams(CUgraphNode hNode, CUDA_MEMSET_NODE_PARAMS *nodeParams)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)nodeParams};
+	return bf_call(BF_cuGraphMemsetNodeGetParams, arguments);
+}
+
+CUresult cuGraphMemsetNodeSetParams(CUgraphNode hNode, const CUDA_MEMSET_NODE_PARAMS *nodeParams)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)nodeParams};
+	return bf_call(BF_cuGraphMemsetNodeSetParams, arguments);
+}
+
+CUresult cuGraphNodeFindInClone(CUgraphNode *phNode, CUgraphNode hOriginalNode, CUgraph hClonedGraph)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)phNode, (uint64_t)(uintptr_t)hOriginalNode, (uint64_t)(uintptr_t)hClonedGraph};
+	return bf_call(BF_cuGraphNodeFindInClone, arguments);
+}
+
+CUresult cuGraphNodeGetDependencies(CUgraphNode hNode, CUgraphNode *dependencies, size_t *numDependencies)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)dependencies, (uint64_t)(uintptr_t)numDependencies};
+	return bf_call(BF_cuGraphNodeGetDependencies, arguments);
+}
+
+CUresult cuGraphNodeGetDependencies_v2(CUgraphNode hNode, CUgraphNode *dependencies, CUgraphEdgeData *edgeData, size_t *numDependencies)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)dependencies, (uint64_t)(uintptr_t)edgeData, (uint64_t)(uintptr_t)numDependencies};
+	return bf_call(BF_cuGraphNodeGetDependencies_v2, arguments);
+}
+
+CUresult cuGraphNodeGetDependentNodes(CUgraphNode hNode, CUgraphNode *dependentNodes, size_t *numDependentNodes)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)dependentNodes, (uint64_t)(uintptr_t)numDependentNodes};
+	return bf_call(BF_cuGraphNodeGetDependentNodes, arguments);
+}
+
+CUresult cuGraphNodeGetDependentNodes_v2(CUgraphNode hNode, CUgraphNode *dependentNodes, CUgraphEdgeData *edgeData, size_t *numDependentNodes)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)dependentNodes, (uint64_t)(uintptr_t)edgeData, (uint64_t)(uintptr_t)numDependentNodes};
+	return bf_call(BF_cuGraphNodeGetDependentNodes_v2, arguments);
+}
+
+CUresult cuGraphNodeGetEnabled(CUgraphExec hGraphExec, CUgraphNode hNode, unsigned int *isEnabled)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraphExec, (uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)isEnabled};
+	return bf_call(BF_cuGraphNodeGetEnabled, arguments);
+}
+
+CUresult cuGraphNodeGetType(CUgraphNode hNode, CUgraphNodeType *type)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)type};
+	return bf_call(BF_cuGraphNodeGetType, arguments);
+}
+
+CUresult cuGraphRemoveDependencies(CUgraph hGraph, const CUgraphNode *from_, const CUgraphNode *to, size_t numDependencies)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)from_, (uint64_t)(uintptr_t)to, (uint64_t)numDependencies};
+	return bf_call(BF_cuGraphRemoveDependencies, arguments);
+}
+
+CUresult cuGraphRemoveDependencies_v2(CUgraph hGraph, const CUgraphNode *from_, const CUgraphNode *to, const CUgraphEdgeData *edgeData, size_t numDependencies)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)from_, (uint64_t)(uintptr_t)to, (uint64_t)(uintptr_t)edgeData, (uint64_t)numDependencies};
+	return bf_call(BF_cuGraphRemoveDependencies_v2, arguments);
+}
+
+CUresult cuGraphUpload(CUgraphExec hGraphExec, CUstream hStream)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraphExec, (uint64_t)(uintptr_t)hStream};
+	return bf_call(BF_cuGraphUpload, arguments);
+}
+
+CUresult cuGraphUpload_ptsz(CUgraphExec hGraphExec, CUstream hStream)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraphExec, (uint64_t)(uintptr_t)hStream};
+	return bf_call_per_thread(BF_cuGraphUpload, arguments);
+}
+
 CUresult cuLibraryGetKernelCount(unsigned int *count, CUlibrary lib)
 {
 	uint64_t arguments[] = {(uint64_t)(uintptr_t)count, (uint64_t)(uintptr_t)lib};
@@ -296,6 +494,18 @@ CUresult cuModuleGetFunctionCount(unsigned int *count, CUmodule mod)
 	return bf_call(BF_cuModuleGetFunctionCount, arguments);
 }
 
+CUresult cuOccupancyMaxActiveClusters(int *numClusters, CUfunction func, const CUlaunchConfig *config)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)numClusters, (uint64_t)(uintptr_t)func, (uint64_t)(uintptr_t)config};
+	return bf_call(BF_cuOccupancyMaxActiveClusters, arguments);
+}
+
+CUresult cuOccupancyMaxPotentialClusterSize(int *clusterSize, CUfunction func, const CUlaunchConfig *config)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)clusterSize, (uint64_t)(uintptr_t)func, (uint64_t)(uintptr_t)config};
+	return bf_call(BF_cuOccupancyMaxPotentialClusterSize, arguments);
+}
+
 CUresult cuStreamBatchMemOp(CUstream stream, unsigned int count, CUstreamBatchMemOpParams *paramArray, unsigned int flags)
 {
 	return cuStreamBatchMemOp_v2(stream, count, paramArray, flags);
@@ -352,6 +562,30 @@ CUresult cuStreamSetAttribute_ptsz(CUstream hStream, CUstreamAttrID attr, const 
 {
 	uint64_t arguments[] = {(uint64_t)(uintptr_t)hStream, (uint64_t)attr, (uint64_t)(uintptr_t)value};
 	return bf_call_per_thread(BF_cuStreamSetAttribute, arguments);
+}
+
+CUresult cuStreamUpdateCaptureDependencies(CUstream hStream, CUgraphNode *dependencies, size_t numDependencies, unsigned int flags)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hStream, (uint64_t)(uintptr_t)dependencies, (uint64_t)numDependencies, (uint64_t)flags};
+	return bf_call(BF_cuStreamUpdateCaptureDependencies, arguments);
+}
+
+CUresult cuStreamUpdateCaptureDependencies_ptsz(CUstream hStream, CUgraphNode *dependencies, size_t numDependencies, unsigned int flags)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hStream, (uint64_t)(uintptr_t)dependencies, (uint64_t)numDependencies, (uint64_t)flags};
+	return bf_call_per_thread(BF_cuStreamUpdateCaptureDependencies, arguments);
+}
+
+CUresult cuStreamUpdateCaptureDependencies_v2(CUstream hStream, CUgraphNode *dependencies, const CUgraphEdgeData *dependencyData, size_t numDependencies, unsigned int flags)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hStream, (uint64_t)(uintptr_t)dependencies, (uint64_t)(uintptr_t)dependencyData, (uint64_t)numDependencies, (uint64_t)flags};
+	return bf_call(BF_cuStreamUpdateCaptureDependencies_v2, arguments);
+}
+
+CUresult cuStreamUpdateCaptureDependencies_v2_ptsz(CUstream hStream, CUgraphNode *dependencies, const CUgraphEdgeData *dependencyData, size_t numDependencies, unsigned int flags)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)hStream, (uint64_t)(uintptr_t)dependencies, (uint64_t)(uintptr_t)dependencyData, (uint64_t)numDependencies, (uint64_t)flags};
+	return bf_call_per_thread(BF_cuStreamUpdateCaptureDependencies_v2, arguments);
 }
 
 CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags)

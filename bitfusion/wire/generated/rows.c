@@ -170,6 +170,313 @@ static const struct bf_argument cuFuncSetAttribute_arguments[] = {
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(int)},
 };
 
+static const struct bf_argument cuGraphAddChildGraphNode_arguments[] = {
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+};
+
+static const struct bf_argument cuGraphAddDependencies_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+};
+
+static const struct bf_argument cuGraphAddDependencies_v2_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 4, .size = 8},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 4, .size = 8},
+	{.kind = BF_ARG_IN_ARRAY, .count = 4, .size = sizeof(CUgraphEdgeData)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+};
+
+static const struct bf_argument cuGraphAddEmptyNode_arguments[] = {
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+};
+
+static const struct bf_argument cuGraphAddEventRecordNode_arguments[] = {
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_EVENT, .count = BF_NO_ARGUMENT, .width = sizeof(CUevent)},
+};
+
+static const struct bf_argument cuGraphAddEventWaitNode_arguments[] = {
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_EVENT, .count = BF_NO_ARGUMENT, .width = sizeof(CUevent)},
+};
+
+static const struct bf_argument cuGraphAddMemFreeNode_arguments[] = {
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUdeviceptr)},
+};
+
+static const struct bf_argument cuGraphAddMemcpyNode_arguments[] = {
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_MEMCPY3D)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_CONTEXT, .count = BF_NO_ARGUMENT, .width = sizeof(CUcontext)},
+};
+
+static const struct bf_argument cuGraphAddMemsetNode_arguments[] = {
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_MEMSET_NODE_PARAMS)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_CONTEXT, .count = BF_NO_ARGUMENT, .width = sizeof(CUcontext)},
+};
+
+static const struct bf_argument cuGraphChildGraphNodeGetGraph_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_FOUND_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .size = 8},
+};
+
+static const struct bf_argument cuGraphClone_arguments[] = {
+	{.kind = BF_ARG_NEW_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+};
+
+static const struct bf_argument cuGraphCreate_arguments[] = {
+	{.kind = BF_ARG_NEW_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned int)},
+};
+
+static const struct bf_argument cuGraphDestroy_arguments[] = {
+	{.kind = BF_ARG_FREE_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+};
+
+static const struct bf_argument cuGraphDestroyNode_arguments[] = {
+	{.kind = BF_ARG_FREE_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+};
+
+static const struct bf_argument cuGraphEventRecordNodeGetEvent_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_FOUND_HANDLE, .handle = BF_EVENT, .count = BF_NO_ARGUMENT, .size = 8},
+};
+
+static const struct bf_argument cuGraphEventRecordNodeSetEvent_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_EVENT, .count = BF_NO_ARGUMENT, .width = sizeof(CUevent)},
+};
+
+static const struct bf_argument cuGraphEventWaitNodeGetEvent_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_FOUND_HANDLE, .handle = BF_EVENT, .count = BF_NO_ARGUMENT, .size = 8},
+};
+
+static const struct bf_argument cuGraphEventWaitNodeSetEvent_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_EVENT, .count = BF_NO_ARGUMENT, .width = sizeof(CUevent)},
+};
+
+static const struct bf_argument cuGraphExecChildGraphNodeSetParams_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+};
+
+static const struct bf_argument cuGraphExecDestroy_arguments[] = {
+	{.kind = BF_ARG_FREE_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+};
+
+static const struct bf_argument cuGraphExecEventRecordNodeSetEvent_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_EVENT, .count = BF_NO_ARGUMENT, .width = sizeof(CUevent)},
+};
+
+static const struct bf_argument cuGraphExecEventWaitNodeSetEvent_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_EVENT, .count = BF_NO_ARGUMENT, .width = sizeof(CUevent)},
+};
+
+static const struct bf_argument cuGraphExecGetFlags_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(cuuint64_t)},
+};
+
+static const struct bf_argument cuGraphExecMemcpyNodeSetParams_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_MEMCPY3D)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_CONTEXT, .count = BF_NO_ARGUMENT, .width = sizeof(CUcontext)},
+};
+
+static const struct bf_argument cuGraphExecMemsetNodeSetParams_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_MEMSET_NODE_PARAMS)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_CONTEXT, .count = BF_NO_ARGUMENT, .width = sizeof(CUcontext)},
+};
+
+static const struct bf_argument cuGraphExecUpdate_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUgraphExecUpdateResult)},
+};
+
+static const struct bf_argument cuGraphGetEdges_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = sizeof(size_t)},
+};
+
+static const struct bf_argument cuGraphGetEdges_v2_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = 4, .size = 8},
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = 4, .size = 8},
+	{.kind = BF_ARG_OUT_ARRAY, .count = 4, .size = sizeof(CUgraphEdgeData)},
+	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = sizeof(size_t)},
+};
+
+static const struct bf_argument cuGraphGetNodes_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = 2, .size = 8},
+	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = sizeof(size_t)},
+};
+
+static const struct bf_argument cuGraphGetRootNodes_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = 2, .size = 8},
+	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = sizeof(size_t)},
+};
+
+static const struct bf_argument cuGraphInstantiateWithFlags_arguments[] = {
+	{.kind = BF_ARG_NEW_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned long long)},
+};
+
+static const struct bf_argument cuGraphKernelNodeCopyAttributes_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+};
+
+static const struct bf_argument cuGraphKernelNodeGetAttribute_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUkernelNodeAttrID)},
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUkernelNodeAttrValue)},
+};
+
+static const struct bf_argument cuGraphKernelNodeSetAttribute_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUkernelNodeAttrID)},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUkernelNodeAttrValue)},
+};
+
+static const struct bf_argument cuGraphLaunch_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
+};
+
+static const struct bf_argument cuGraphMemFreeNodeGetParams_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUdeviceptr)},
+};
+
+static const struct bf_argument cuGraphMemcpyNodeSetParams_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_MEMCPY3D)},
+};
+
+static const struct bf_argument cuGraphMemsetNodeGetParams_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_MEMSET_NODE_PARAMS)},
+};
+
+static const struct bf_argument cuGraphMemsetNodeSetParams_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_MEMSET_NODE_PARAMS)},
+};
+
+static const struct bf_argument cuGraphNodeFindInClone_arguments[] = {
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+};
+
+static const struct bf_argument cuGraphNodeGetDependencies_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = 2, .size = 8},
+	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = sizeof(size_t)},
+};
+
+static const struct bf_argument cuGraphNodeGetDependencies_v2_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_OUT_ARRAY, .count = 3, .size = sizeof(CUgraphEdgeData)},
+	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = sizeof(size_t)},
+};
+
+static const struct bf_argument cuGraphNodeGetDependentNodes_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = 2, .size = 8},
+	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = sizeof(size_t)},
+};
+
+static const struct bf_argument cuGraphNodeGetDependentNodes_v2_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_OUT_ARRAY, .count = 3, .size = sizeof(CUgraphEdgeData)},
+	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = sizeof(size_t)},
+};
+
+static const struct bf_argument cuGraphNodeGetEnabled_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(unsigned int)},
+};
+
+static const struct bf_argument cuGraphNodeGetType_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUgraphNodeType)},
+};
+
+static const struct bf_argument cuGraphNodeSetEnabled_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned int)},
+};
+
+static const struct bf_argument cuGraphRemoveDependencies_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+};
+
+static const struct bf_argument cuGraphRemoveDependencies_v2_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 4, .size = 8},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 4, .size = 8},
+	{.kind = BF_ARG_IN_ARRAY, .count = 4, .size = sizeof(CUgraphEdgeData)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+};
+
+static const struct bf_argument cuGraphUpload_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
+};
+
 static const struct bf_argument cuKernelGetAttribute_arguments[] = {
 	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(int)},
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUfunction_attribute)},
@@ -313,10 +620,22 @@ static const struct bf_argument cuMemPoolGetAccess_arguments[] = {
 	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUmemLocation), .location = 1},
 };
 
+static const struct bf_argument cuMemPoolGetAttribute_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_MEMPOOL, .count = BF_NO_ARGUMENT, .width = sizeof(CUmemoryPool)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUmemPool_attribute)},
+	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = 8},
+};
+
 static const struct bf_argument cuMemPoolSetAccess_arguments[] = {
 	{.kind = BF_ARG_HANDLE, .handle = BF_MEMPOOL, .count = BF_NO_ARGUMENT, .width = sizeof(CUmemoryPool)},
 	{.kind = BF_ARG_IN_ARRAY, .count = 2, .size = sizeof(CUmemAccessDesc), .location = 1 + offsetof(CUmemAccessDesc, location)},
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+};
+
+static const struct bf_argument cuMemPoolSetAttribute_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_MEMPOOL, .count = BF_NO_ARGUMENT, .width = sizeof(CUmemoryPool)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUmemPool_attribute)},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = 8},
 };
 
 static const struct bf_argument cuMemPoolTrimTo_arguments[] = {
@@ -524,11 +843,37 @@ static const struct bf_argument cuOccupancyMaxActiveBlocksPerMultiprocessorWithF
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned int)},
 };
 
+static const struct bf_argument cuOccupancyMaxActiveClusters_arguments[] = {
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(int)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_FUNCTION, .count = BF_NO_ARGUMENT, .width = sizeof(CUfunction)},
+	{.kind = BF_ARG_CONFIG, .count = BF_NO_ARGUMENT, .size = sizeof(CUlaunchConfig)},
+};
+
+static const struct bf_argument cuOccupancyMaxPotentialClusterSize_arguments[] = {
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(int)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_FUNCTION, .count = BF_NO_ARGUMENT, .width = sizeof(CUfunction)},
+	{.kind = BF_ARG_CONFIG, .count = BF_NO_ARGUMENT, .size = sizeof(CUlaunchConfig)},
+};
+
 static const struct bf_argument cuStreamBatchMemOp_v2_arguments[] = {
 	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned int)},
 	{.kind = BF_ARG_IN_ARRAY, .count = 1, .size = sizeof(CUstreamBatchMemOpParams)},
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned int)},
+};
+
+static const struct bf_argument cuStreamBeginCaptureToGraph_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 4, .size = 8},
+	{.kind = BF_ARG_IN_ARRAY, .count = 4, .size = sizeof(CUgraphEdgeData)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUstreamCaptureMode)},
+};
+
+static const struct bf_argument cuStreamBeginCapture_v2_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUstreamCaptureMode)},
 };
 
 static const struct bf_argument cuStreamCopyAttributes_arguments[] = {
@@ -551,10 +896,31 @@ static const struct bf_argument cuStreamDestroy_v2_arguments[] = {
 	{.kind = BF_ARG_FREE_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
 };
 
+static const struct bf_argument cuStreamEndCapture_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
+	{.kind = BF_ARG_FOUND_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .size = 8},
+};
+
 static const struct bf_argument cuStreamGetAttribute_arguments[] = {
 	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUstreamAttrID)},
 	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUstreamAttrValue)},
+};
+
+static const struct bf_argument cuStreamGetCaptureInfo_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUstreamCaptureStatus)},
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(cuuint64_t)},
+};
+
+static const struct bf_argument cuStreamGetCaptureInfo_v3_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUstreamCaptureStatus)},
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(cuuint64_t)},
+	{.kind = BF_ARG_FOUND_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = 6, .size = 8},
+	{.kind = BF_ARG_OUT_ARRAY, .count = 6, .size = sizeof(CUgraphEdgeData)},
+	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = sizeof(size_t)},
 };
 
 static const struct bf_argument cuStreamQuery_arguments[] = {
@@ -569,6 +935,21 @@ static const struct bf_argument cuStreamSetAttribute_arguments[] = {
 
 static const struct bf_argument cuStreamSynchronize_arguments[] = {
 	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
+};
+
+static const struct bf_argument cuStreamUpdateCaptureDependencies_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 2, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned int)},
+};
+
+static const struct bf_argument cuStreamUpdateCaptureDependencies_v2_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_IN_ARRAY, .count = 3, .size = sizeof(CUgraphEdgeData)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned int)},
 };
 
 static const struct bf_argument cuStreamWaitEvent_arguments[] = {
@@ -677,6 +1058,56 @@ const struct bf_row bf_rows[] = {
 	{"cuEventSynchronize", 1, BF_ROW_BLOCKS | BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuEventSynchronize_arguments},
 	{"cuFuncGetAttribute", 3, 0, BF_NO_ARGUMENT, 0, cuFuncGetAttribute_arguments},
 	{"cuFuncSetAttribute", 3, 0, BF_NO_ARGUMENT, 0, cuFuncSetAttribute_arguments},
+	{"cuGraphAddChildGraphNode", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddChildGraphNode_arguments},
+	{"cuGraphAddDependencies", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddDependencies_arguments},
+	{"cuGraphAddDependencies_v2", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddDependencies_v2_arguments},
+	{"cuGraphAddEmptyNode", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddEmptyNode_arguments},
+	{"cuGraphAddEventRecordNode", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddEventRecordNode_arguments},
+	{"cuGraphAddEventWaitNode", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddEventWaitNode_arguments},
+	{"cuGraphAddMemFreeNode", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddMemFreeNode_arguments},
+	{"cuGraphAddMemcpyNode", 6, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddMemcpyNode_arguments},
+	{"cuGraphAddMemsetNode", 6, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddMemsetNode_arguments},
+	{"cuGraphChildGraphNodeGetGraph", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphChildGraphNodeGetGraph_arguments},
+	{"cuGraphClone", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphClone_arguments},
+	{"cuGraphCreate", 2, BF_ROW_ONEWAY | BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphCreate_arguments},
+	{"cuGraphDestroy", 1, BF_ROW_ONEWAY | BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphDestroy_arguments},
+	{"cuGraphDestroyNode", 1, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphDestroyNode_arguments},
+	{"cuGraphEventRecordNodeGetEvent", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphEventRecordNodeGetEvent_arguments},
+	{"cuGraphEventRecordNodeSetEvent", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphEventRecordNodeSetEvent_arguments},
+	{"cuGraphEventWaitNodeGetEvent", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphEventWaitNodeGetEvent_arguments},
+	{"cuGraphEventWaitNodeSetEvent", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphEventWaitNodeSetEvent_arguments},
+	{"cuGraphExecChildGraphNodeSetParams", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecChildGraphNodeSetParams_arguments},
+	{"cuGraphExecDestroy", 1, BF_ROW_ONEWAY | BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecDestroy_arguments},
+	{"cuGraphExecEventRecordNodeSetEvent", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecEventRecordNodeSetEvent_arguments},
+	{"cuGraphExecEventWaitNodeSetEvent", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecEventWaitNodeSetEvent_arguments},
+	{"cuGraphExecGetFlags", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecGetFlags_arguments},
+	{"cuGraphExecMemcpyNodeSetParams", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecMemcpyNodeSetParams_arguments},
+	{"cuGraphExecMemsetNodeSetParams", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecMemsetNodeSetParams_arguments},
+	{"cuGraphExecUpdate", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecUpdate_arguments},
+	{"cuGraphGetEdges", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphGetEdges_arguments},
+	{"cuGraphGetEdges_v2", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphGetEdges_v2_arguments},
+	{"cuGraphGetNodes", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphGetNodes_arguments},
+	{"cuGraphGetRootNodes", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphGetRootNodes_arguments},
+	{"cuGraphInstantiateWithFlags", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphInstantiateWithFlags_arguments},
+	{"cuGraphKernelNodeCopyAttributes", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphKernelNodeCopyAttributes_arguments},
+	{"cuGraphKernelNodeGetAttribute", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphKernelNodeGetAttribute_arguments},
+	{"cuGraphKernelNodeSetAttribute", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphKernelNodeSetAttribute_arguments},
+	{"cuGraphLaunch", 2, BF_ROW_ONEWAY | BF_ROW_NO_CONTEXT, 1, 0, cuGraphLaunch_arguments},
+	{"cuGraphMemFreeNodeGetParams", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphMemFreeNodeGetParams_arguments},
+	{"cuGraphMemcpyNodeSetParams", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphMemcpyNodeSetParams_arguments},
+	{"cuGraphMemsetNodeGetParams", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphMemsetNodeGetParams_arguments},
+	{"cuGraphMemsetNodeSetParams", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphMemsetNodeSetParams_arguments},
+	{"cuGraphNodeFindInClone", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphNodeFindInClone_arguments},
+	{"cuGraphNodeGetDependencies", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphNodeGetDependencies_arguments},
+	{"cuGraphNodeGetDependencies_v2", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphNodeGetDependencies_v2_arguments},
+	{"cuGraphNodeGetDependentNodes", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphNodeGetDependentNodes_arguments},
+	{"cuGraphNodeGetDependentNodes_v2", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphNodeGetDependentNodes_v2_arguments},
+	{"cuGraphNodeGetEnabled", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphNodeGetEnabled_arguments},
+	{"cuGraphNodeGetType", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphNodeGetType_arguments},
+	{"cuGraphNodeSetEnabled", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphNodeSetEnabled_arguments},
+	{"cuGraphRemoveDependencies", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphRemoveDependencies_arguments},
+	{"cuGraphRemoveDependencies_v2", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphRemoveDependencies_v2_arguments},
+	{"cuGraphUpload", 2, BF_ROW_ONEWAY | BF_ROW_NO_CONTEXT, 1, 0, cuGraphUpload_arguments},
 	{"cuKernelGetAttribute", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuKernelGetAttribute_arguments},
 	{"cuKernelSetAttribute", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuKernelSetAttribute_arguments},
 	{"cuLibraryGetGlobal", 4, 0, BF_NO_ARGUMENT, 0, cuLibraryGetGlobal_arguments},
@@ -701,7 +1132,9 @@ const struct bf_row bf_rows[] = {
 	{"cuMemPoolCreate", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemPoolCreate_arguments},
 	{"cuMemPoolDestroy", 1, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemPoolDestroy_arguments},
 	{"cuMemPoolGetAccess", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemPoolGetAccess_arguments},
+	{"cuMemPoolGetAttribute", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemPoolGetAttribute_arguments},
 	{"cuMemPoolSetAccess", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemPoolSetAccess_arguments},
+	{"cuMemPoolSetAttribute", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemPoolSetAttribute_arguments},
 	{"cuMemPoolTrimTo", 2, BF_ROW_ONEWAY | BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemPoolTrimTo_arguments},
 	{"cuMemPrefetchAsync", 4, BF_ROW_ONEWAY, 3, 0, cuMemPrefetchAsync_arguments},
 	{"cuMemPrefetchAsync_v2", 5, BF_ROW_ONEWAY, 4, 0, cuMemPrefetchAsync_v2_arguments},
@@ -732,15 +1165,24 @@ const struct bf_row bf_rows[] = {
 	{"cuOccupancyAvailableDynamicSMemPerBlock", 4, 0, BF_NO_ARGUMENT, 0, cuOccupancyAvailableDynamicSMemPerBlock_arguments},
 	{"cuOccupancyMaxActiveBlocksPerMultiprocessor", 4, 0, BF_NO_ARGUMENT, 0, cuOccupancyMaxActiveBlocksPerMultiprocessor_arguments},
 	{"cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags", 5, 0, BF_NO_ARGUMENT, 0, cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags_arguments},
+	{"cuOccupancyMaxActiveClusters", 3, 0, BF_NO_ARGUMENT, 0, cuOccupancyMaxActiveClusters_arguments},
+	{"cuOccupancyMaxPotentialClusterSize", 3, 0, BF_NO_ARGUMENT, 0, cuOccupancyMaxPotentialClusterSize_arguments},
 	{"cuStreamBatchMemOp_v2", 4, BF_ROW_ONEWAY, 0, 0, cuStreamBatchMemOp_v2_arguments},
+	{"cuStreamBeginCaptureToGraph", 6, 0, 0, 0, cuStreamBeginCaptureToGraph_arguments},
+	{"cuStreamBeginCapture_v2", 2, 0, 0, 0, cuStreamBeginCapture_v2_arguments},
 	{"cuStreamCopyAttributes", 2, BF_ROW_ONEWAY | BF_ROW_NO_CONTEXT, 0, 0, cuStreamCopyAttributes_arguments},
 	{"cuStreamCreate", 2, BF_ROW_ONEWAY, BF_NO_ARGUMENT, 0, cuStreamCreate_arguments},
 	{"cuStreamCreateWithPriority", 3, BF_ROW_ONEWAY, BF_NO_ARGUMENT, 0, cuStreamCreateWithPriority_arguments},
 	{"cuStreamDestroy_v2", 1, BF_ROW_ONEWAY | BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuStreamDestroy_v2_arguments},
+	{"cuStreamEndCapture", 2, 0, 0, 0, cuStreamEndCapture_arguments},
 	{"cuStreamGetAttribute", 3, BF_ROW_NO_CONTEXT, 0, 0, cuStreamGetAttribute_arguments},
+	{"cuStreamGetCaptureInfo", 3, 0, 0, 0, cuStreamGetCaptureInfo_arguments},
+	{"cuStreamGetCaptureInfo_v3", 7, BF_ROW_CUSTOM_EXECUTOR, 0, 0, cuStreamGetCaptureInfo_v3_arguments},
 	{"cuStreamQuery", 1, BF_ROW_NO_CONTEXT, 0, 0, cuStreamQuery_arguments},
 	{"cuStreamSetAttribute", 3, BF_ROW_NO_CONTEXT, 0, 0, cuStreamSetAttribute_arguments},
 	{"cuStreamSynchronize", 1, BF_ROW_BLOCKS | BF_ROW_NO_CONTEXT, 0, 0, cuStreamSynchronize_arguments},
+	{"cuStreamUpdateCaptureDependencies", 4, BF_ROW_NO_CONTEXT, 0, 0, cuStreamUpdateCaptureDependencies_arguments},
+	{"cuStreamUpdateCaptureDependencies_v2", 5, BF_ROW_NO_CONTEXT, 0, 0, cuStreamUpdateCaptureDependencies_v2_arguments},
 	{"cuStreamWaitEvent", 3, BF_ROW_ONEWAY | BF_ROW_NO_CONTEXT, 0, 0, cuStreamWaitEvent_arguments},
 	{"cuStreamWaitValue32_v2", 4, BF_ROW_ONEWAY, 0, 0, cuStreamWaitValue32_v2_arguments},
 	{"cuStreamWaitValue64_v2", 4, BF_ROW_ONEWAY, 0, 0, cuStreamWaitValue64_v2_arguments},

@@ -729,6 +729,11 @@ CUresult cuGLUnregisterBufferObject(GLuint buffer)
 	return CUDA_SUCCESS;
 }
 
+CUresult cuGetProcAddress_v2_ptsz(const char *symbol, void **pfn, int cudaVersion, cuuint64_t flags, CUdriverProcAddressQueryResult *symbolStatus)
+{
+	return cuGetProcAddress_v2(symbol, pfn, cudaVersion, flags, symbolStatus);
+}
+
 CUresult cuGraphAddBatchMemOpNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies, size_t numDependencies, const CUDA_BATCH_MEM_OP_NODE_PARAMS *nodeParams)
 {
 	NULL_ENTER();
@@ -852,12 +857,16 @@ CUresult cuGraphBatchMemOpNodeSetParams(CUgraphNode hNode, const CUDA_BATCH_MEM_
 CUresult cuGraphChildGraphNodeGetGraph(CUgraphNode hNode, CUgraph *phGraph)
 {
 	NULL_ENTER();
+	if (phGraph)
+		*phGraph = (CUgraph)(uintptr_t)null_found();
 	return CUDA_SUCCESS;
 }
 
 CUresult cuGraphClone(CUgraph *phGraphClone, CUgraph originalGraph)
 {
 	NULL_ENTER();
+	if (phGraphClone)
+		*phGraphClone = (CUgraph)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
@@ -870,6 +879,8 @@ CUresult cuGraphConditionalHandleCreate(CUgraphConditionalHandle *pHandle_out, C
 CUresult cuGraphCreate(CUgraph *phGraph, unsigned int flags)
 {
 	NULL_ENTER();
+	if (phGraph)
+		*phGraph = (CUgraph)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
@@ -894,6 +905,8 @@ CUresult cuGraphDestroyNode(CUgraphNode hNode)
 CUresult cuGraphEventRecordNodeGetEvent(CUgraphNode hNode, CUevent *event_out)
 {
 	NULL_ENTER();
+	if (event_out)
+		*event_out = (CUevent)(uintptr_t)null_found();
 	return CUDA_SUCCESS;
 }
 
@@ -906,6 +919,8 @@ CUresult cuGraphEventRecordNodeSetEvent(CUgraphNode hNode, CUevent event)
 CUresult cuGraphEventWaitNodeGetEvent(CUgraphNode hNode, CUevent *event_out)
 {
 	NULL_ENTER();
+	if (event_out)
+		*event_out = (CUevent)(uintptr_t)null_found();
 	return CUDA_SUCCESS;
 }
 
@@ -960,6 +975,8 @@ CUresult cuGraphExecExternalSemaphoresWaitNodeSetParams(CUgraphExec hGraphExec, 
 CUresult cuGraphExecGetFlags(CUgraphExec hGraphExec, cuuint64_t *flags)
 {
 	NULL_ENTER();
+	if (flags)
+		memset(flags, 0, (sizeof(cuuint64_t)));
 	return CUDA_SUCCESS;
 }
 
@@ -1002,6 +1019,8 @@ CUresult cuGraphExecNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode, CUg
 CUresult cuGraphExecUpdate(CUgraphExec hGraphExec, CUgraph hGraph, CUgraphNode *hErrorNode_out, CUgraphExecUpdateResult *updateResult_out)
 {
 	NULL_ENTER();
+	if (updateResult_out)
+		memset(updateResult_out, 0, (sizeof(CUgraphExecUpdateResult)));
 	return CUDA_SUCCESS;
 }
 
@@ -1074,18 +1093,26 @@ CUresult cuGraphHostNodeSetParams(CUgraphNode hNode, const CUDA_HOST_NODE_PARAMS
 CUresult cuGraphInstantiate(CUgraphExec *phGraphExec, CUgraph hGraph, CUgraphNode *phErrorNode, char *logBuffer, size_t bufferSize)
 {
 	NULL_ENTER();
+	if (phGraphExec)
+		*phGraphExec = (CUgraphExec)(uintptr_t)null_mint();
+	if (phErrorNode)
+		*phErrorNode = (CUgraphNode)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
 CUresult cuGraphInstantiateWithFlags(CUgraphExec *phGraphExec, CUgraph hGraph, unsigned long long flags)
 {
 	NULL_ENTER();
+	if (phGraphExec)
+		*phGraphExec = (CUgraphExec)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
 CUresult cuGraphInstantiateWithParams(CUgraphExec *phGraphExec, CUgraph hGraph, CUDA_GRAPH_INSTANTIATE_PARAMS *instantiateParams)
 {
 	NULL_ENTER();
+	if (phGraphExec)
+		*phGraphExec = (CUgraphExec)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
@@ -1097,6 +1124,10 @@ CUresult cuGraphInstantiateWithParams_ptsz(CUgraphExec *phGraphExec, CUgraph hGr
 CUresult cuGraphInstantiate_v2(CUgraphExec *phGraphExec, CUgraph hGraph, CUgraphNode *phErrorNode, char *logBuffer, size_t bufferSize)
 {
 	NULL_ENTER();
+	if (phGraphExec)
+		*phGraphExec = (CUgraphExec)(uintptr_t)null_mint();
+	if (phErrorNode)
+		*phErrorNode = (CUgraphNode)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
@@ -1109,6 +1140,8 @@ CUresult cuGraphKernelNodeCopyAttributes(CUgraphNode dst, CUgraphNode src)
 CUresult cuGraphKernelNodeGetAttribute(CUgraphNode hNode, CUkernelNodeAttrID attr, CUkernelNodeAttrValue *value_out)
 {
 	NULL_ENTER();
+	if (value_out)
+		memset(value_out, 0, (sizeof(CUkernelNodeAttrValue)));
 	return CUDA_SUCCESS;
 }
 
@@ -1162,6 +1195,8 @@ CUresult cuGraphMemAllocNodeGetParams(CUgraphNode hNode, CUDA_MEM_ALLOC_NODE_PAR
 CUresult cuGraphMemFreeNodeGetParams(CUgraphNode hNode, CUdeviceptr *dptr_out)
 {
 	NULL_ENTER();
+	if (dptr_out)
+		memset(dptr_out, 0, (sizeof(CUdeviceptr)));
 	return CUDA_SUCCESS;
 }
 
@@ -1180,6 +1215,8 @@ CUresult cuGraphMemcpyNodeSetParams(CUgraphNode hNode, const CUDA_MEMCPY3D *node
 CUresult cuGraphMemsetNodeGetParams(CUgraphNode hNode, CUDA_MEMSET_NODE_PARAMS *nodeParams)
 {
 	NULL_ENTER();
+	if (nodeParams)
+		memset(nodeParams, 0, (sizeof(CUDA_MEMSET_NODE_PARAMS)));
 	return CUDA_SUCCESS;
 }
 
@@ -1222,12 +1259,16 @@ CUresult cuGraphNodeGetDependentNodes_v2(CUgraphNode hNode, CUgraphNode *depende
 CUresult cuGraphNodeGetEnabled(CUgraphExec hGraphExec, CUgraphNode hNode, unsigned int *isEnabled)
 {
 	NULL_ENTER();
+	if (isEnabled)
+		memset(isEnabled, 0, (sizeof(unsigned int)));
 	return CUDA_SUCCESS;
 }
 
 CUresult cuGraphNodeGetType(CUgraphNode hNode, CUgraphNodeType *type)
 {
 	NULL_ENTER();
+	if (type)
+		memset(type, 0, (sizeof(CUgraphNodeType)));
 	return CUDA_SUCCESS;
 }
 
@@ -2438,6 +2479,8 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *numBlocks, CU
 CUresult cuOccupancyMaxActiveClusters(int *numClusters, CUfunction func, const CUlaunchConfig *config)
 {
 	NULL_ENTER();
+	if (numClusters)
+		memset(numClusters, 0, (sizeof(int)));
 	return CUDA_SUCCESS;
 }
 
@@ -2464,6 +2507,8 @@ CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int *minGridSize, int *blockS
 CUresult cuOccupancyMaxPotentialClusterSize(int *clusterSize, CUfunction func, const CUlaunchConfig *config)
 {
 	NULL_ENTER();
+	if (clusterSize)
+		memset(clusterSize, 0, (sizeof(int)));
 	return CUDA_SUCCESS;
 }
 
@@ -2658,6 +2703,8 @@ CUresult cuStreamDestroy_v2(CUstream hStream)
 CUresult cuStreamEndCapture(CUstream hStream, CUgraph *phGraph)
 {
 	NULL_ENTER();
+	if (phGraph)
+		*phGraph = (CUgraph)(uintptr_t)null_found();
 	return CUDA_SUCCESS;
 }
 
@@ -2683,9 +2730,9 @@ CUresult cuStreamGetCaptureInfo(CUstream hStream, CUstreamCaptureStatus *capture
 {
 	NULL_ENTER();
 	if (captureStatus_out)
-		memset(captureStatus_out, 0, sizeof *captureStatus_out);
+		memset(captureStatus_out, 0, (sizeof(CUstreamCaptureStatus)));
 	if (id_out)
-		memset(id_out, 0, sizeof *id_out);
+		memset(id_out, 0, (sizeof(cuuint64_t)));
 	return CUDA_SUCCESS;
 }
 
@@ -2717,13 +2764,11 @@ CUresult cuStreamGetCaptureInfo_v3(CUstream hStream, CUstreamCaptureStatus *capt
 {
 	NULL_ENTER();
 	if (captureStatus_out)
-		memset(captureStatus_out, 0, sizeof *captureStatus_out);
+		memset(captureStatus_out, 0, (sizeof(CUstreamCaptureStatus)));
 	if (id_out)
-		memset(id_out, 0, sizeof *id_out);
+		memset(id_out, 0, (sizeof(cuuint64_t)));
 	if (graph_out)
-		*graph_out = (CUgraph)(uintptr_t)null_mint();
-	if (numDependencies_out)
-		memset(numDependencies_out, 0, sizeof *numDependencies_out);
+		*graph_out = (CUgraph)(uintptr_t)null_found();
 	return CUDA_SUCCESS;
 }
 
@@ -2748,6 +2793,10 @@ CUresult cuStreamGetCtx_ptsz(CUstream hStream, CUcontext *pctx)
 CUresult cuStreamGetCtx_v2(CUstream hStream, CUcontext *pCtx, CUgreenCtx *pGreenCtx)
 {
 	NULL_ENTER();
+	if (pCtx)
+		*pCtx = (CUcontext)(uintptr_t)null_mint();
+	if (pGreenCtx)
+		memset(pGreenCtx, 0, sizeof *pGreenCtx);
 	return CUDA_SUCCESS;
 }
 

@@ -161,6 +161,7 @@ const struct abi_symbol abi_symbols[] = {
 	{"cuGetExportTable", "cuGetExportTable", 3000, 0, (void *)cuGetExportTable},
 	{"cuGetProcAddress", "cuGetProcAddress", 11030, 0, (void *)cuGetProcAddress},
 	{"cuGetProcAddress", "cuGetProcAddress_v2", 12000, 0, (void *)cuGetProcAddress_v2},
+	{"cuGetProcAddress", "cuGetProcAddress_v2_ptsz", 12000, 1, NULL},
 	{"cuGraphAddBatchMemOpNode", "cuGraphAddBatchMemOpNode", 11070, 0, NULL},
 	{"cuGraphAddChildGraphNode", "cuGraphAddChildGraphNode", 10000, 0, (void *)cuGraphAddChildGraphNode},
 	{"cuGraphAddDependencies", "cuGraphAddDependencies", 10000, 0, (void *)cuGraphAddDependencies},

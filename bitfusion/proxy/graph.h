@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Graphs and captures. The server's driver has the graph; this side keeps only what a graph needs of the program
+ * at each launch: its memory, read and written anew every time, and its functions.
+ */
+#ifndef BITFUSION_GRAPH_H
+#define BITFUSION_GRAPH_H
+
+#include "proxy.h"
+
+/* What launches need of this side. Never changed once made, so that graphs share it; counted. */
+struct bf_graph_work;
+
+/* Entry of a BF_GRAPH and of a BF_GRAPHEXEC. */
+struct bf_graph {
+	struct bf_entry entry;
+	struct bf_graph_work *work; /* under the lock of graph.c, NULL for most */
+};
+
+/* A copy of [host, host + size): the node in the graph copies to or from `device` instead. */
+CUresult bf_work_add_copy(struct bf_graph_work **work, bool to_host, void *host, size_t size, CUdeviceptr *device);
+CUresult bf_work_add_function(struct bf_graph_work **work);
+void bf_work_drop(struct bf_graph_work *work); /* may be NULL */
+/* The graph that a capture became takes it over. */
+void bf_graph_set_work(uint64_t graph, struct bf_graph_work *work);
+
+extern _Atomic unsigned bf_captures; /* open ones that this process began */
+
+CUresult bf_capture_ask(CUstream stream, uint64_t *id); /* *id: of the capture that the stream is in, or 0 */
+
+/* Is the stream in a capture? Free of cost while none is open. */
+static inline CUresult bf_capture_find(CUstream stream, uint64_t *id)
+{
+	*id = 0;
+	if (BF_LIKELY(!atomic_load_explicit(&bf_captures, memory_order_relaxed)))
+		return CUDA_SUCCESS;
+	return bf_capture_ask(stream, id);
+}
+
+CUresult bf_capture_copy(uint64_t id, bool to_host, CUdeviceptr device, void *host, size_t size, CUstream stream);
+CUresult bf_capture_function(uint64_t id);
+void bf_capture_stream_destroyed(CUstream stream);
+
+void bf_callback_expect(unsigned count); /* so many host functions are about to be asked for */
+
+#endif
