@@ -70,6 +70,7 @@ REPORT = OUT / "report"
 SANE = {
     "ASAN_OPTIONS": f"detect_leaks=0:exitcode=99:log_path={REPORT}",
     "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={REPORT}",
+    "FAKE_REPORT": f"{REPORT}.misuse",
     "TSAN_OPTIONS": f"exitcode=98:log_path={REPORT}",
 }
 

@@ -75,8 +75,10 @@ enum { MEMORY = 64 << 20 };
 
 __attribute__((noreturn)) static void misuse(const char *what)
 {
-	fprintf(stderr, "fake driver: misuse: %s\n", what);
-	fflush(stderr);
+	const char *path = getenv("FAKE_REPORT"); /* standard error belongs to the client */
+	FILE *file = path ? fopen(path, "w") : NULL;
+	fprintf(file ? file : stderr, "fake driver: misuse: %s\n", what);
+	fflush(NULL);
 	abort();
 }
 
@@ -111,6 +113,12 @@ static CUresult enter(void)
 			return entered; \
 	} while (0)
 
+#define NEED_DEVICE(device) \
+	do { \
+		if ((device) < 0 || (device) >= DEVICES) \
+			return CUDA_ERROR_INVALID_DEVICE; \
+	} while (0)
+
 #define NEED_CONTEXT() \
 	do { \
 		if (!current) \
@@ -123,6 +131,14 @@ static void *check(void *object, unsigned magic, const char *what)
 		misuse(what);
 	return object;
 }
+
+/* NULL is the program's mistake; anything else that is not alive is the executor's. */
+#define CHECK(object, magic, what) \
+	({ \
+		if (!(object)) \
+			return CUDA_ERROR_INVALID_HANDLE; \
+		check(object, magic, what); \
+	})
 
 /* ------------------------------------------------------------------ streams */
 
@@ -233,6 +249,8 @@ static void add_locked(struct stream *stream, struct work work)
 
 static CUresult add(CUstream to, struct work work)
 {
+	if (!current)
+		return CUDA_ERROR_INVALID_CONTEXT;
 	struct stream *stream = stream_of(to);
 	pthread_mutex_lock(&lock);
 	add_locked(stream, work);
@@ -260,7 +278,7 @@ CUresult cuStreamCreate(CUstream *stream, unsigned flags)
 CUresult cuStreamDestroy_v2(CUstream handle)
 {
 	ENTER();
-	struct stream *stream = check(handle, MAGIC_STREAM, "stream to destroy");
+	struct stream *stream = CHECK(handle, MAGIC_STREAM, "stream to destroy");
 	pthread_mutex_lock(&lock);
 	stream->object.magic = 0;
 	stream->stop = true;
@@ -290,7 +308,7 @@ CUresult cuStreamSynchronize(CUstream stream)
 CUresult cuStreamWaitEvent(CUstream stream, CUevent handle, unsigned flags)
 {
 	ENTER();
-	struct event *event = check(handle, MAGIC_EVENT, "event to wait for");
+	struct event *event = CHECK(handle, MAGIC_EVENT, "event to wait for");
 	return add(stream, (struct work){.what = WAIT_EVENT, .event = event, .number = event->recorded});
 }
 
@@ -321,7 +339,7 @@ CUresult cuEventCreate(CUevent *event, unsigned flags)
 CUresult cuEventDestroy_v2(CUevent event)
 {
 	ENTER();
-	((struct event *)check(event, MAGIC_EVENT, "event to destroy"))->object.magic = 0;
+	((struct event *)CHECK(event, MAGIC_EVENT, "event to destroy"))->object.magic = 0;
 	return CUDA_SUCCESS;
 }
 
@@ -329,7 +347,7 @@ CUresult cuEventRecord(CUevent handle, CUstream stream)
 {
 	ENTER();
 	NEED_CONTEXT();
-	struct event *event = check(handle, MAGIC_EVENT, "event to record");
+	struct event *event = CHECK(handle, MAGIC_EVENT, "event to record");
 	struct stream *to = stream_of(stream);
 	pthread_mutex_lock(&lock);
 	add_locked(to, (struct work){.what = RECORD, .event = event, .number = ++event->recorded});
@@ -340,14 +358,17 @@ CUresult cuEventRecord(CUevent handle, CUstream stream)
 CUresult cuEventQuery(CUevent handle)
 {
 	ENTER();
-	struct event *event = check(handle, MAGIC_EVENT, "event to query");
+	struct event *event = CHECK(handle, MAGIC_EVENT, "event to query");
 	return event->reached < event->recorded ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
 }
 
 CUresult cuEventSynchronize(CUevent handle)
 {
 	ENTER();
-	struct event *event = check(handle, MAGIC_EVENT, "event to wait for");
+	/* a program may destroy an event that another thread of it waits for */
+	struct event *event = (struct event *)handle;
+	if (!event || !event->object.magic)
+		return CUDA_ERROR_INVALID_HANDLE;
 	unsigned number = event->recorded;
 	pthread_mutex_lock(&lock);
 	while (event->reached < number)
@@ -569,6 +590,7 @@ CUresult cuDeviceTotalMem_v2(size_t *total, CUdevice device)
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
 	ENTER();
+	NEED_DEVICE(device);
 	primary[device].object.magic = MAGIC_CONTEXT;
 	primary[device].device = device;
 	primary[device].retained++;
@@ -579,6 +601,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
 {
 	ENTER();
+	NEED_DEVICE(device);
 	if (primary[device].retained-- <= 0)
 		misuse("released a context too often");
 	return CUDA_SUCCESS;
@@ -587,6 +610,7 @@ CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
 CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
 {
 	ENTER();
+	NEED_DEVICE(device);
 	primary[device].retained = 0;
 	return CUDA_SUCCESS;
 }
@@ -594,6 +618,7 @@ CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
 CUresult cuCtxCreate_v2(CUcontext *context, unsigned flags, CUdevice device)
 {
 	ENTER();
+	NEED_DEVICE(device);
 	struct context *made = calloc(1, sizeof(*made));
 	made->object.magic = MAGIC_CONTEXT;
 	made->device = device;
@@ -605,7 +630,7 @@ CUresult cuCtxCreate_v2(CUcontext *context, unsigned flags, CUdevice device)
 CUresult cuCtxDestroy_v2(CUcontext context)
 {
 	ENTER();
-	struct context *gone = check(context, MAGIC_CONTEXT, "context to destroy");
+	struct context *gone = CHECK(context, MAGIC_CONTEXT, "context to destroy");
 	gone->object.magic = 0;
 	if (current == gone)
 		current = NULL;
@@ -670,14 +695,14 @@ CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned count,
 CUresult cuModuleUnload(CUmodule module)
 {
 	ENTER();
-	((struct object *)check(module, MAGIC_MODULE, "module to unload"))->magic = 0;
+	((struct object *)CHECK(module, MAGIC_MODULE, "module to unload"))->magic = 0;
 	return CUDA_SUCCESS;
 }
 
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name)
 {
 	ENTER();
-	check(module, MAGIC_MODULE, "module of a function");
+	CHECK(module, MAGIC_MODULE, "module of a function");
 	for (size_t i = 0; i < sizeof(kernels) / sizeof(*kernels); i++) {
 		if (strcmp(kernels[i].name, name))
 			continue;
