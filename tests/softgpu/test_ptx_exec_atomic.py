@@ -84,7 +84,8 @@ def _program(operation: str, kind: str, space: str, red: bool) -> str:
             action = action.replace(f"mov.b{size}", f"mov.{register}")
     bytes_ = size // 8
     return f"""{HEAD}.visible .entry k(.param .u64 cell, .param .u64 in, .param .u64 old,
-    .param .u32 num) {{ .shared .align 8 .b8 s[2048]; .reg .{register} a, b, v; .reg .b32 t, q, n, i;
+    .param .u32 num) {{ .shared .align 8 .b8 s[2048]; .reg .{register} a, b, v;
+    .reg .b32 t, q, n, i;
     .reg .b64 x, y, z, w; .reg .pred p; mov.u32 t, %ctaid.x; mov.u32 q, %ntid.x;
     mov.u32 i, %tid.x; mad.lo.u32 t, t, q, i; ld.param.u32 n, [num]; setp.ge.u32 p, t, n; @p ret;
     mul.wide.u32 w, t, {bytes_}; ld.param.u64 x, [cell]; add.u64 x, x, w; ld.param.u64 y, [in];

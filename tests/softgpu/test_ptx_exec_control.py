@@ -91,7 +91,8 @@ def test_falling_off_the_end_is_a_return() -> None:
 
 
 def test_recursion_with_local_memory_in_every_frame() -> None:
-    head = """.func (.param .b32 r) fib(.param .b32 a) { .local .align 4 .b8 l[8]; .reg .b32 n, u, v;
+    head = """.func (.param .b32 r) fib(.param .b32 a) { .local .align 4 .b8 l[8];
+    .reg .b32 n, u, v;
     .reg .pred p; ld.param.b32 n, [a]; st.local.u32 [l+4], n; setp.lt.u32 p, n, 2; @p bra LEAF;
     sub.u32 u, n, 1; { .param .b32 q, s; st.param.b32 [q], u; call (s), fib, (q);
     ld.param.b32 v, [s]; } st.local.u32 [l], v; ld.local.u32 n, [l+4]; sub.u32 u, n, 2;
@@ -171,8 +172,10 @@ def test_aliases() -> None:
 # ---------------------------------------------------------------- barriers
 
 
-@pytest.mark.parametrize("barrier", ["bar.sync 0;", "barrier.sync 0;", "barrier.cta.sync.aligned 0;",
-                                     "bar.cta.sync 0;"])  # fmt: skip
+@pytest.mark.parametrize(
+    "barrier",
+    ["bar.sync 0;", "barrier.sync 0;", "barrier.cta.sync.aligned 0;", "bar.cta.sync 0;"],
+)
 def test_barriers_order_warps(barrier: str) -> None:
     got = run(
         f"""mov.u32 r1, s; shl.b32 r2, t, 2; add.u32 r2, r2, r1; mul.lo.u32 r3, t, 3;
@@ -280,7 +283,8 @@ def test_a_lane_waits_for_another_of_its_warp() -> None:
 def test_later_blocks_wait_for_earlier_ones() -> None:
     """A chain through all blocks, numbered by an atomic ticket as look-back scans do."""
     program = compiled(
-        """.visible .entry k(.param .u64 s, .param .u64 out) { .shared .u32 ticket; .reg .b32 t, m, v;
+        """.visible .entry k(.param .u64 s, .param .u64 out) { .shared .u32 ticket;
+        .reg .b32 t, m, v;
         .reg .b64 x, y, z; .reg .pred p; ld.param.u64 x, [s]; mov.u32 t, %tid.x;
         setp.ne.u32 p, t, 0; @p bra GO; atom.global.add.u32 m, [x], 1; st.shared.u32 [ticket], m;
         WAIT: ld.acquire.gpu.global.u32 v, [x+4]; setp.ne.u32 p, v, m; @p bra WAIT;
@@ -297,7 +301,8 @@ def test_later_blocks_wait_for_earlier_ones() -> None:
 def test_a_cooperative_grid_waits_for_all_blocks() -> None:
     """Each block waits until all have come: they must all be there at once."""
     program = compiled(
-        """.visible .entry k(.param .u64 s, .param .u64 out) { .reg .b32 t, v, n; .reg .b64 x, y, z;
+        """.visible .entry k(.param .u64 s, .param .u64 out) { .reg .b32 t, v, n;
+        .reg .b64 x, y, z;
         .reg .pred p; ld.param.u64 x, [s]; mov.u32 t, %tid.x; mov.u32 n, %nctaid.x; bar.sync 0;
         setp.ne.u32 p, t, 0; @p bra GO; red.release.gpu.global.add.u32 [x], 1;
         WAIT: ld.acquire.gpu.global.u32 v, [x]; setp.lt.u32 p, v, n; @p bra WAIT; GO: bar.sync 0;
@@ -323,7 +328,8 @@ def test_printf() -> None:
     program = compiled(
         VPRINTF
         + f""".global .align 1 .b8 fmt[] = {{{data}}}; .global .align 1 .b8 word[] = {{{word}}};
-        .visible .entry k() {{ .local .align 8 .b8 l[128]; .reg .b64 x, y; .reg .b32 r; .reg .pred p;
+        .visible .entry k() {{ .local .align 8 .b8 l[128]; .reg .b64 x, y; .reg .b32 r;
+        .reg .pred p;
         .reg .f64 f; mov.u32 r, %tid.x; setp.ne.u32 p, r, 2; @p ret; mov.u64 x, l;
         st.local.u32 [l], -5; st.local.u32 [l+4], -5; st.local.u32 [l+8], 48879;
         st.local.u32 [l+12], 90; mov.f64 f, 2.5; st.local.f64 [l+16], f; st.local.f64 [l+24], f;
@@ -363,7 +369,8 @@ def test_malloc_and_free() -> None:
     got = run(
         """mov.u32 r1, 0; LOOP: { .param .b64 n, r; st.param.b64 [n], 64; call (r), malloc, (n);
         ld.param.b64 x, [r]; } setp.eq.u64 p0, x, 0; @p0 trap; st.u32 [x+60], t; bar.sync 0;
-        ld.u32 r2, [x+60]; add.u32 d, d, r2; { .param .b64 p; st.param.b64 [p], x; call free, (p); }
+        ld.u32 r2, [x+60]; add.u32 d, d, r2; { .param .b64 p; st.param.b64 [p], x;
+        call free, (p); }
         add.u32 r1, r1, 1; setp.lt.u32 p0, r1, 600; @p0 bra LOOP;""",
         head=head,
         block=64,
@@ -383,8 +390,8 @@ def test_malloc_gives_null_when_there_is_no_more() -> None:
 
 def test_a_failed_assertion_says_where() -> None:
     machine().output()
-    head = """.extern .func __assertfail(.param .b64 m, .param .b64 f, .param .b32 l, .param .b64 n,
-    .param .b64 c);\n"""
+    head = """.extern .func __assertfail(.param .b64 m, .param .b64 f, .param .b32 l,
+    .param .b64 n, .param .b64 c);\n"""
     for name, text in (("m", b"x > 0\0"), ("f", b"a.cu\0"), ("n", b"kernel\0")):
         head += f".global .b8 {name}0[] = {{{', '.join(map(str, text))}}};\n"
     body = "setp.eq.u32 p0, t, 3; @!p0 bra FINE; { .param .b64 m, f, n, c; .param .b32 l;"

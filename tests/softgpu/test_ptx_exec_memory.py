@@ -111,7 +111,8 @@ def test_vectors(lanes: str, kind: str) -> None:
     names = ", ".join(f"v{n}" for n in range(count))
     back = ", ".join(f"v{n}" for n in reversed(range(count)))
     program = compiled(
-        f".visible .entry k(.param .u64 a, .param .u64 b) {{ .reg .b64 x, y; .reg .{register} v<8>;"
+        f".visible .entry k(.param .u64 a, .param .u64 b) {{ .reg .b64 x, y; "
+        f".reg .{register} v<8>;"
         f"ld.param.u64 x, [a]; ld.param.u64 y, [b]; ld.global.{lanes}.{kind} {{{names}}}, [x];"
         f"st.global.{lanes}.{kind} [y], {{{back}}}; ret; }}"
     )
@@ -133,10 +134,11 @@ def test_hints_change_nothing() -> None:
         "ld.global.nc.L1::evict_last.L2::128B.u32 r0, [i+4];",
         "ld.global.ca.u32 r0, [i+4];",
         "ldu.global.u32 r0, [i+4];",
-        "createpolicy.fractional.L2::evict_last.b64 z, 1.0;"
-        " ld.global.L2::cache_hint.u32 r0, [i+4], z;",
+        "mov.u64 z, 0; ld.global.L2::cache_hint.u32 r0, [i+4], z;",
+        "createpolicy.fractional.L2::evict_last.b64 z, 1.0; ld.global.u32 r0, [i+4];",
         "prefetch.global.L2 [i]; prefetchu.L1 [i]; ld.acquire.sys.global.u32 r0, [i+4];",
-        "fence.proxy.alias; membar.gl; fence.acq_rel.gpu; ld.mmio.relaxed.sys.global.u32 r0, [i+4];",
+        "fence.proxy.alias; membar.gl; fence.acq_rel.gpu; ld.relaxed.gpu.global.u32 r0, [i+4];",
+        "fence.sc.sys; membar.sys; membar.cta; ld.mmio.relaxed.sys.global.u32 r0, [i+4];",
     ]
     for load in loads:
         got = run(load + "cvt.u64.u32 x, r0; st.global.u64 [o], x;")
@@ -219,7 +221,8 @@ def test_dynamic_shared_memory() -> None:
     setp.ne.u32 p0, r1, r2; @p0 trap; sub.u32 r1, r1, r0; setp.lt.u32 p0, r1, 20; @p0 trap;
     and.b32 r1, r2, 15; setp.ne.u32 p0, r1, 0; @p0 trap;
     shl.b32 r4, t, 2; add.u32 r4, r4, r2; st.shared.u32 [r4], t; bar.sync 0;
-    ld.shared.u32 r5, [da+28]; mad.lo.u32 r5, r5, 1000, r3; cvt.u64.u32 x, r5; st.global.u64 [o], x;
+    ld.shared.u32 r5, [da+28]; mad.lo.u32 r5, r5, 1000, r3; cvt.u64.u32 x, r5;
+    st.global.u64 [o], x;
     """
     assert run(body, head, block=32, shared=128).tolist() == [7128] * 32
 
@@ -236,10 +239,8 @@ def test_local_memory_belongs_to_a_thread() -> None:
 
 def test_pointers_to_local_memory_differ_between_threads() -> None:
     body = ".local .align 8 .b8 l[8]; mov.u64 x, l; cvta.local.u64 x, x; st.global.u64 [o], x;"
-    program = kernel(
-        body
-        + "mov.u64 y, 41; st.u64 [x], y; bar.sync 0; ld.u64 y, [x]; setp.ne.u64 p0, y, 41; @p0 trap;"
-    )
+    body += "mov.u64 y, 41; st.u64 [x], y; bar.sync 0; ld.u64 y, [x];"
+    program = kernel(body + "setp.ne.u64 p0, y, 41; @p0 trap;")
     program.launch("k", 1, 64, zeros(64, "u8"), zeros(8, "u1"))
 
 
