@@ -38,7 +38,7 @@ enum bf_argument_kind {
 	BF_ARG_IN_ARRAY,     /* const T *, `size` bytes times argument `count` */
 	BF_ARG_OUT_ARRAY,    /* T *, `size` bytes times argument `count` (which may itself be INOUT: a capacity) */
 	BF_ARG_IN_HANDLES,   /* const T *, 8 bytes times argument `count` */
-	BF_ARG_OUT_HANDLES,  /* T *, 8 bytes times argument `count` */
+	BF_ARG_OUT_HANDLES,  /* T *, 8 bytes times argument `count`, or one; the executor numbers unknown ones */
 	BF_ARG_LOCATION,     /* CUmemLocation by value, in one uint64_t; its device is translated like DEVICE */
 	BF_ARG_CONFIG,       /* const CUlaunchConfig *, with its attributes right behind it */
 };

@@ -5,7 +5,7 @@
 #define BITFUSION_CALLS_H
 
 /* Both ends of a connection must have been made from the same rows. */
-#define BF_SPEC_HASH 0xcca393fea7a30b85ull
+#define BF_SPEC_HASH 0x0fca88273c9c7e01ull
 
 enum bf_call {
 	BF_cuCtxSynchronize = 64,
@@ -14,13 +14,14 @@ enum bf_call {
 	BF_cuMemAdvise = 67,
 	BF_cuMemAdvise_v2 = 68,
 	BF_cuMemCreate = 69,
-	BF_cuNodes = 70,
-	BF_cuNumbers = 71,
-	BF_cuStreamCreate = 72,
-	BF_cuStreamDestroy_v2 = 73,
-	BF_cuStreamGetFlags = 74,
-	BF_cuStreamSynchronize = 75,
-	BF_CALL_END = 76
+	BF_cuNode = 70,
+	BF_cuNodes = 71,
+	BF_cuNumbers = 72,
+	BF_cuStreamCreate = 73,
+	BF_cuStreamDestroy_v2 = 74,
+	BF_cuStreamGetFlags = 75,
+	BF_cuStreamSynchronize = 76,
+	BF_CALL_END = 77
 };
 
 #endif

@@ -80,6 +80,7 @@ CUresult cuMemAdvise_v2(CUdeviceptr ptr, size_t count, CUmemLocation location);
 CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, const CUproperties *prop, unsigned long long flags);
 CUresult cuMemcpyHtoD_v2(CUdeviceptr dst, const void *src, size_t size);
 CUresult cuMemcpyHtoD_v2_ptds(CUdeviceptr dst, const void *src, size_t size);
+CUresult cuNode(CUgraphNode *node, CUgraphNode other, const CUgraphNode **all_out, size_t *number);
 CUresult cuNodes(CUgraphNode *nodes, size_t *count, const CUgraphNode *from_, size_t number);
 CUresult cuNumbers(const char *name, const int *numbers, unsigned int rank, void *value, CUshape shape, float *out);
 CUresult cuScale(float factor, CUdevice *device, void *data);

@@ -35,6 +35,13 @@ static const struct bf_argument cuMemCreate_arguments[] = {
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned long long)},
 };
 
+static const struct bf_argument cuNode_arguments[] = {
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = sizeof(size_t)},
+};
+
 static const struct bf_argument cuNodes_arguments[] = {
 	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = 1, .size = 8},
 	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = sizeof(size_t)},
@@ -76,6 +83,7 @@ const struct bf_row bf_rows[] = {
 	{"cuMemAdvise", 4, BF_ROW_ONEWAY, BF_NO_ARGUMENT, 0, cuMemAdvise_arguments},
 	{"cuMemAdvise_v2", 3, BF_ROW_ONEWAY, BF_NO_ARGUMENT, 0, cuMemAdvise_v2_arguments},
 	{"cuMemCreate", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemCreate_arguments},
+	{"cuNode", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuNode_arguments},
 	{"cuNodes", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuNodes_arguments},
 	{"cuNumbers", 6, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuNumbers_arguments},
 	{"cuStreamCreate", 2, BF_ROW_ONEWAY, BF_NO_ARGUMENT, 0, cuStreamCreate_arguments},

@@ -52,6 +52,12 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, const CUproperties *p
 	return bf_call(BF_cuMemCreate, arguments);
 }
 
+CUresult cuNode(CUgraphNode *node, CUgraphNode other, const CUgraphNode **all_out, size_t *number)
+{
+	uint64_t arguments[] = {(uint64_t)(uintptr_t)node, (uint64_t)(uintptr_t)other, (uint64_t)(uintptr_t)all_out, (uint64_t)(uintptr_t)number};
+	return bf_call(BF_cuNode, arguments);
+}
+
 CUresult cuNodes(CUgraphNode *nodes, size_t *count, const CUgraphNode *from_, size_t number)
 {
 	uint64_t arguments[] = {(uint64_t)(uintptr_t)nodes, (uint64_t)(uintptr_t)count, (uint64_t)(uintptr_t)from_, (uint64_t)number};

@@ -18,6 +18,7 @@ const struct abi_symbol abi_symbols[] = {
 	{"cuMemcpyHtoD", "cuMemcpyHtoD", 2000, 0, NULL},
 	{"cuMemcpyHtoD", "cuMemcpyHtoD_v2", 3020, 0, (void *)cuMemcpyHtoD_v2},
 	{"cuMemcpyHtoD", "cuMemcpyHtoD_v2_ptds", 7000, 1, (void *)cuMemcpyHtoD_v2_ptds},
+	{"cuNode", "cuNode", 10000, 0, (void *)cuNode},
 	{"cuNodes", "cuNodes", 10000, 0, (void *)cuNodes},
 	{"cuNumbers", "cuNumbers", 9000, 0, (void *)cuNumbers},
 	{"cuScale", "cuScale", 2000, 0, NULL},

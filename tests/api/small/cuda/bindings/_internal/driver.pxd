@@ -15,6 +15,7 @@ cdef CUresult _cuDeviceGetMemPool(CUmemoryPool* pool, CUdevice dev) except ?CUDA
 cdef CUresult _cuMemAdvise_v2(CUdeviceptr ptr, size_t count, CUmemLocation location) except ?CUDA_ERROR_NOT_FOUND nogil
 cdef CUresult _cuMemCreate(CUmemGenericAllocationHandle* handle, const CUproperties* prop, unsigned long long flags) except ?CUDA_ERROR_NOT_FOUND nogil
 cdef CUresult _cuNodes(CUgraphNode* nodes, size_t* count, const CUgraphNode* from_, size_t number) except ?CUDA_ERROR_NOT_FOUND nogil
+cdef CUresult _cuNode(CUgraphNode* node, CUgraphNode other, const CUgraphNode** all_out, size_t* number) except ?CUDA_ERROR_NOT_FOUND nogil
 cdef CUresult _cuNumbers(const char* name, const int* numbers, unsigned int rank, void* value, CUshape shape, float* out) except ?CUDA_ERROR_NOT_FOUND nogil
 cdef CUresult _cuScale(float factor, CUdevice* device, void* data) except ?CUDA_ERROR_NOT_FOUND nogil
 cdef CUresult _cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void* userData) except ?CUDA_ERROR_NOT_FOUND nogil
