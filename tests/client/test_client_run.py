@@ -1,99 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`run` with real processes and a worker in Python: ends, signals, terminals, leftovers."""
+"""`run` with real processes and a worker in Python: ends, signals, kills, nothing left behind."""
 
 from __future__ import annotations
 
 import os
 import pathlib
-import pty
-import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 
 import pytest
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-HARNESS = [sys.executable, os.path.join(HERE, "harness.py"), "-n", "1"]
-PROXY = [sys.executable, os.path.join(HERE, "fake_proxy.py")]
-
-
-@pytest.fixture()
-def environment(tmp_path: pathlib.Path) -> Iterator[dict[str, str]]:
-    """Libraries that need only exist, and a folder for sockets that must be empty at the end."""
-    for name in ("client", "softgpu"):
-        (tmp_path / "lib" / name).mkdir(parents=True)
-        (tmp_path / "lib" / name / "libcuda.so.1").touch()
-    folder = tempfile.mkdtemp(prefix="bf-")  # short, for a socket's path
-    env = {k: v for k, v in os.environ.items() if not k.startswith("BITFUSION_")}
-    env.pop("XDG_RUNTIME_DIR", None)
-    mark = f"{os.getpid()}-{tmp_path.name}"
-    yield {
-        **env,
-        "BITFUSION_LIBDIR": str(tmp_path / "lib"),
-        "TMPDIR": folder,
-        "HOME": str(tmp_path),
-        "TEST_MARK": mark,
-    }
-    assert wait_for(lambda: not marked(mark)), [describe(pid) for pid in marked(mark)]
-    shutil.rmtree(folder)
-
-
-def marked(mark: str) -> list[int]:
-    """Every process that carries this test's mark in its environment."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                with open(f"/proc/{name}/environ", "rb") as file:
-                    if f"TEST_MARK={mark}".encode() in file.read():
-                        found.append(int(name))
-            except OSError:
-                pass
-    return found
-
-
-def describe(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            return " ".join(file.read().split()[:16])
-    except OSError:
-        return f"{pid} gone"
-
-
-def wait_for(condition: object, patience_s: float = 5.0) -> bool:
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        if condition():  # type: ignore[operator]
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def run(environment: dict[str, str], *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*HARNESS, *words], env={**environment, **more}, capture_output=True, text=True, timeout=30
-    )
-
-
-def start(environment: dict[str, str], *words: str, **more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*HARNESS, *words],
-        env={**environment, **more},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-    )
-
-
-def leftovers(environment: dict[str, str]) -> list[str]:
-    base = os.path.join(environment["TMPDIR"], f"bitfusion-{os.geteuid()}")
-    return os.listdir(base) if os.path.exists(base) else []
+from runs import HARNESS, HERE, PROXY, leftovers, parent_of, run, start
 
 
 @pytest.mark.parametrize(("transport", "number"), [("auto", "2"), ("unix", "2"), ("tcp", "1")])
@@ -206,11 +124,6 @@ def test_kill_anyone_and_nothing_is_left(environment: dict[str, str], victim: st
         assert victim == "launcher" or process.returncode == 0
     if victim != "launcher":
         assert leftovers(environment) == []
-
-
-def parent_of(pid: int) -> int:
-    with open(f"/proc/{pid}/stat") as file:
-        return int(file.read().rpartition(")")[2].split()[1])
 
 
 def test_the_next_run_removes_what_a_killed_one_left(environment: dict[str, str]) -> None:
@@ -332,96 +245,3 @@ def test_a_folder_that_others_may_write_is_refused(environment: dict[str, str]) 
     os.chmod(base, 0o777)
     done = run(environment, "true")
     assert done.returncode == 1 and "it is not ours alone" in done.stderr
-
-
-class Terminal:
-    """An interactive shell on a terminal of its own, to which tests type."""
-
-    def __init__(self, environment: dict[str, str], *words: str) -> None:
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execve(words[0], list(words), {**environment, "PS1": "$ ", "TERM": "dumb"})
-        self.text = ""
-
-    def type(self, text: str) -> None:
-        os.write(self.fd, text.encode())
-
-    def expect(self, text: str, patience_s: float = 10.0) -> None:
-        deadline = time.monotonic() + patience_s
-        while text not in self.text:
-            left = deadline - time.monotonic()
-            ready = select.select([self.fd], [], [], max(0.0, left))[0]
-            assert ready, f"no {text!r} in {self.text!r}"
-            try:
-                self.text += os.read(self.fd, 4096).decode("utf-8", "replace")
-            except OSError:
-                raise AssertionError(f"ended without {text!r}: {self.text!r}") from None
-        self.text = self.text.partition(text)[2]
-
-    def end(self) -> int:
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self.fd)
-        return status
-
-
-BASH = ("/bin/bash", "--norc", "--noprofile", "--noediting", "-i")
-
-
-def test_ctrl_c_interrupts_the_program_and_not_the_run(environment: dict[str, str]) -> None:
-    code = (
-        "import time\ntry:\n print('rea' + 'dy', flush=True)\n time.sleep(60)\n"
-        "except KeyboardInterrupt:\n print('inter' + 'rupted', flush=True)\n"
-    )
-    terminal = Terminal(environment, *HARNESS, "--", sys.executable, "-c", code)
-    terminal.expect("ready")
-    terminal.type("\x03")
-    terminal.expect("interrupted")
-    assert terminal.end() == 0
-
-
-def test_an_interactive_shell(environment: dict[str, str]) -> None:
-    terminal = Terminal(environment, *HARNESS, "--", *BASH)
-    terminal.expect("$ ")
-    terminal.type(" ".join(PROXY) + "\n")
-    terminal.expect("ping")
-    terminal.expect("$ ")
-    terminal.type("sleep 60\n")
-    time.sleep(0.2)
-    terminal.type("\x1a")
-    terminal.expect("Stopped")
-    terminal.type("fg\n")
-    terminal.expect("sleep 60")
-    time.sleep(0.1)
-    terminal.type("\x03")
-    terminal.expect("$ ")
-    terminal.type("exit 3\n")
-    assert os.WEXITSTATUS(terminal.end()) == 3
-
-
-def test_ctrl_z_and_fg_in_the_users_shell(environment: dict[str, str]) -> None:
-    terminal = Terminal(environment, *BASH)
-    terminal.expect("$ ")
-    command = " ".join(HARNESS)
-    terminal.type(f"{command} -- sh -c 'echo start$((1+1)); sleep 0.6; read x; echo got-$x'\n")
-    terminal.expect("start2")
-    time.sleep(0.2)  # a shell in the middle of vfork cannot be stopped
-    terminal.type("\x1a")
-    terminal.expect("Stopped")
-    terminal.type("echo shell$((1+1))\n")
-    terminal.expect("shell2")
-    terminal.type("fg\n")
-    terminal.expect("harness.py")
-    terminal.type("line\n")
-    terminal.expect("got-line")
-    terminal.expect("$ ")
-    terminal.type("exit\n")
-    terminal.end()
-
-
-def test_hang_up_ends_everything(environment: dict[str, str]) -> None:
-    terminal = Terminal(environment, *BASH)
-    terminal.expect("$ ")
-    terminal.type(" ".join([*HARNESS, "--", *PROXY, "wait"]) + "\n")
-    terminal.expect("ping")
-    os.close(terminal.fd)
-    os.waitpid(terminal.pid, 0)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server in a process of its own, and talking to it."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bitfusion.client import control, pool
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "client"))
+
+import fake_proxy  # noqa: E402
+
+
+def wait_for(condition: Callable[[], object], patience_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+class Server:
+    def __init__(self, worker: str, gpus: int, mib: int) -> None:
+        self.mark = f"{os.getpid()}-{random.random()}"
+        self.process = subprocess.Popen(
+            [sys.executable, os.path.join(HERE, "serve.py"), worker, str(gpus), str(mib)],
+            env={**os.environ, "TEST_MARK": self.mark},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline()
+        assert "serves" in line, line
+        words = line.replace(",", "").split()
+        self.port = int(words[words.index("on") + 1].rpartition(":")[2])
+        self.data_port = int(words[words.index("port") + 1])
+        self.log = ""
+
+    def channel(self) -> control.HttpChannel:
+        return control.HttpChannel(("127.0.0.1", self.port), f"127.0.0.1:{self.port}", 5.0)
+
+    def claim(self, transport: str = "auto", **request: Any) -> control.Session:
+        return control.claim(self.channel(), {"gpus": 1, **request}, "it", transport, 5.0)
+
+    def free(self) -> list[int]:
+        rows = pool.remote(("127.0.0.1", self.port), 5.0).gpus
+        return [row.free >> 20 for row in rows]
+
+    def processes(self) -> list[int]:
+        found = []
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                try:
+                    with open(f"/proc/{name}/environ", "rb") as file:
+                        if f"TEST_MARK={self.mark}".encode() in file.read():
+                            found.append(int(name))
+                except OSError:
+                    pass
+        return found
+
+    def stop(self) -> int:
+        self.process.terminate()
+        assert self.process.stderr is not None
+        self.log += self.process.stderr.read()
+        return self.process.wait(10)
+
+
+def connect(session: control.Session) -> tuple[socket.socket, int]:
+    """A data connection and the pid of its worker."""
+    stream, _transport = session.open_data(os.getpid())
+    stream.settimeout(5)
+    name, pid = fake_proxy.hello(stream)
+    assert name == session.name
+    return stream, pid
+
+
+def parent_of(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Killed workers, nurseries, servers and spares: others go on, memory comes back."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import time
+
+import pytest
+from servers import Server, connect, fake_proxy, parent_of, wait_for
+
+from bitfusion.client import control
+from bitfusion.errors import Busy, ServerLost
+
+
+@pytest.mark.parametrize("server", [("stubborn", 1, 1000)], indirect=True)
+def test_memory_returns_when_the_worker_is_gone_and_not_before(server: Server) -> None:
+    session = server.claim(memory=600 << 20)
+    _stream, pid = connect(session)
+    session.channel.close()
+    time.sleep(0.3)
+    assert server.free() == [400] and os.path.exists(f"/proc/{pid}")
+    assert wait_for(lambda: server.free() == [1000])
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_killed_worker_is_its_sessions_business(server: Server) -> None:
+    first, second = server.claim(fraction="0.5"), server.claim(fraction="0.5")
+    (one, pid), (other, _) = connect(first), connect(second)
+    os.kill(pid, signal.SIGKILL)
+    assert one.recv(9) == b""
+    other.sendall(b"x")
+    assert other.recv(9) == b"x"
+    again, _ = connect(first)
+    again.sendall(b"y")
+    assert again.recv(9) == b"y"
+
+
+def test_a_killed_nursery_is_replaced(server: Server) -> None:
+    session = server.claim()
+    stream, pid = connect(session)
+    os.kill(parent_of(pid), signal.SIGKILL)
+    assert stream.recv(9) == b""
+    assert wait_for(lambda: not os.path.exists(f"/proc/{pid}"))
+    stream, _pid = connect(session)
+    stream.sendall(b"z")
+    assert stream.recv(9) == b"z"
+
+
+def ask_warm(session: control.Session, cold: bool) -> bytes:
+    stream, _transport = session.open_data(os.getpid(), cold)
+    fake_proxy.hello(stream)
+    stream.sendall(b"warm?")
+    stream.settimeout(0.3)
+    try:
+        return stream.recv(9)
+    except TimeoutError:
+        return b""
+
+
+def test_spares_are_used_and_replaced(server: Server) -> None:
+    session = server.claim()
+    assert wait_for(lambda: len(server.processes()) == 3)
+    for _ in range(3):
+        assert ask_warm(session, False) == b"warm"
+        assert wait_for(lambda: len(server.processes()) >= 3)
+        time.sleep(0.05)
+    assert ask_warm(session, True) == b""
+
+
+@pytest.mark.parametrize("server", [("coldonly", 1, 1000)], indirect=True)
+def test_a_driver_that_cannot_be_warmed_is_not_tried_for_ever(server: Server) -> None:
+    session = server.claim()
+    time.sleep(0.3)
+    assert len(server.processes()) == 2
+    assert ask_warm(session, False) == b""
+
+
+def test_a_killed_spare_is_replaced(server: Server) -> None:
+    assert wait_for(lambda: len(server.processes()) == 3)
+    spare = max(server.processes())
+    os.kill(spare, signal.SIGKILL)
+    assert wait_for(lambda: len(server.processes()) == 3 and spare not in server.processes())
+    connect(server.claim())
+
+
+def test_a_killed_server_takes_its_workers_along(server: Server) -> None:
+    session = server.claim()
+    stream, _pid = connect(session)
+    server.process.kill()
+    assert stream.recv(9) == b""
+    assert wait_for(lambda: not server.processes())
+    with pytest.raises(ServerLost):
+        session.channel.request("GET", "/v1/gpus")
+
+
+def test_random_kills_leak_nothing(server: Server) -> None:
+    """Sessions, workers and connections ended in any order; the pool is whole at the end."""
+    chance = random.Random(7)
+    open_sessions: list[tuple[control.Session, list[tuple[socket.socket, int]]]] = []
+    for _ in range(120):
+        action = chance.randrange(5)
+        if action <= 1 and len(open_sessions) < 8:
+            try:
+                open_sessions.append((server.claim(memory=chance.randrange(1, 500) << 20), []))
+            except Busy:
+                pass
+        elif open_sessions:
+            session, streams = chance.choice(open_sessions)
+            if action == 2 and len(streams) < 3:
+                streams.append(connect(session))
+            elif action == 3 and streams:
+                stream, pid = streams.pop(chance.randrange(len(streams)))
+                os.kill(pid, signal.SIGKILL) if chance.randrange(2) else stream.close()
+            elif action == 4:
+                session.channel.close()
+                open_sessions = [pair for pair in open_sessions if pair[0] is not session]
+    for session, _streams in open_sessions:
+        session.channel.close()
+    assert wait_for(lambda: server.free() == [1000, 1000])
+    assert wait_for(lambda: len(server.processes()) == 3)  # server, nursery, spare
