@@ -12,8 +12,8 @@
 #include <signal.h>
 #include <sys/prctl.h>
 
-#define PERIOD_NS 50000
-enum { QUIET_ROUNDS = 20 };
+#define PERIOD_NS 100000
+enum { QUIET_ROUNDS = 10 };
 
 enum { ASLEEP, AWAKE };
 

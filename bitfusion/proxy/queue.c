@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The command stream: one buffer under one lock, so that the server sees calls in the order the program made
- * them. Sent when somebody waits, when it is full, when the link has been idle, and by the flusher thread
+ * them. Sent when somebody waits, when it is full, when commands have waited a little on an idle link, and by the flusher thread
  * (flush.c) when nothing more comes.
  */
 #define _GNU_SOURCE
@@ -21,7 +21,10 @@ enum {
 	COPY_BULK_BELOW = 4 << 10,  /* smaller bulk goes through the buffer: cheaper than a send of its own */
 	GOODBYE_MS = 2000,
 };
-#define IDLE_NS 10000
+/* A command waits this long for company, so that a call and the wait after it travel together … */
+#define LINGER_NS 2000
+/* … and sends are this far apart, unless somebody waits. */
+#define INTERVAL_NS 10000
 
 static struct {
 	pthread_mutex_t lock;
@@ -31,6 +34,7 @@ static struct {
 	size_t pending;     /* bytes of the command between begin and end */
 	uint64_t sequence;
 	_Atomic uint64_t published; /* the same, for readers without the lock */
+	uint64_t first_ns;  /* when the oldest command in the buffer came */
 	uint64_t sent_ns;   /* when the buffer was last sent */
 	bool dead;
 } queue = { .lock = PTHREAD_MUTEX_INITIALIZER, .transport = { .fd = -1 } };
@@ -137,9 +141,16 @@ static uint64_t commit(void)
 	return queue.sequence;
 }
 
-static bool is_due(enum bf_urgency urgency)
+static bool is_due(enum bf_urgency urgency, bool first)
 {
-	return urgency == BF_NOW || queue.used >= SEND_AT || now_ns() - queue.sent_ns > IDLE_NS;
+	uint64_t now;
+
+	if (urgency == BF_NOW || queue.used >= SEND_AT)
+		return true;
+	now = now_ns();
+	if (first)
+		queue.first_ns = now;
+	return now - queue.first_ns > LINGER_NS && now - queue.sent_ns > INTERVAL_NS;
 }
 
 uint64_t bf_queue_end(enum bf_urgency urgency)
@@ -148,7 +159,7 @@ uint64_t bf_queue_end(enum bf_urgency urgency)
 	uint64_t sequence = commit();
 	int failed = 0;
 
-	if (is_due(urgency))
+	if (is_due(urgency, first))
 		failed = send_buffer(NULL, 0);
 	else if (first)
 		wake = bf_flush_needed();
