@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SPIN_US = 50, PARTS_PER_SEND = 64, BUFFER_BYTES = 4 << 20 };
+enum { SPIN_US = 50, FEW_MISSES = 4, PARTS_PER_SEND = 64, BUFFER_BYTES = 4 << 20 };
 
 static uint64_t now_ns(void)
 {
@@ -40,7 +40,7 @@ void bf_transport_open(struct bf_transport *transport, int fd)
 	socklen_t size = sizeof name;
 	int on = 1, bytes = BUFFER_BYTES;
 
-	transport->fd = fd;
+	*transport = (struct bf_transport){ .fd = fd };
 	transport->spin_us = usable_cpus() > 1 ? SPIN_US : 0;
 	transport->kind = BF_TRANSPORT_UNIX;
 	if (!getsockname(fd, (struct sockaddr *)&name, &size) &&
@@ -114,24 +114,54 @@ ssize_t bf_transport_receive_some(struct bf_transport *transport, void *data, si
 	return received;
 }
 
+/* Polling is worse than useless when the peer waits for this very CPU (yielding does not make it run), or is
+ * simply slow. After a few polls in vain there are none but an occasional try. */
+static int worth_polling(struct bf_transport *transport)
+{
+	unsigned doublings = transport->misses - FEW_MISSES;
+
+	if (!transport->spin_us)
+		return 0;
+	if (transport->misses < FEW_MISSES)
+		return 1;
+	if (++transport->skipped < 8u << (doublings < 5 ? doublings : 5))
+		return 0;
+	transport->skipped = 0;
+	return 1;
+}
+
+/* As bf_transport_receive_some, for as long as polling is good for. */
+static ssize_t poll_for(struct bf_transport *transport, void *data, size_t size)
+{
+	uint64_t until = now_ns() + (uint64_t)transport->spin_us * 1000;
+
+	do {
+		ssize_t received = bf_transport_receive_some(transport, data, size);
+
+		if (received >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) {
+			transport->misses = 0;
+			return received;
+		}
+		sched_yield();
+	} while (now_ns() < until);
+	if (transport->misses < UINT16_MAX)
+		transport->misses++;
+	errno = EAGAIN;
+	return -1;
+}
+
 ssize_t bf_transport_receive(struct bf_transport *transport, void *data, size_t size)
 {
-	uint64_t until = 0;
+	ssize_t received = bf_transport_receive_some(transport, data, size);
 
-	for (;;) {
-		ssize_t received = bf_transport_receive_some(transport, data, size);
-		uint64_t now;
-
-		if (received >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
-			return received;
-		now = now_ns();
-		if (!until)
-			until = now + (uint64_t)transport->spin_us * 1000;
-		if (now >= until && wait_for(transport->fd, POLLIN))
+	if (received < 0 && errno == EAGAIN && worth_polling(transport))
+		received = poll_for(transport, data, size);
+	while (received < 0 && errno == EAGAIN) {
+		if (wait_for(transport->fd, POLLIN))
 			return -1;
-		/* On a busy machine the peer may be waiting for this very CPU. */
-		sched_yield();
+		received = bf_transport_receive_some(transport, data, size);
 	}
+	return received;
 }
 
 int bf_transport_receive_all(struct bf_transport *transport, void *data, size_t size)

@@ -19,6 +19,7 @@ struct bf_transport {
 	int fd;
 	enum bf_transport_kind kind;
 	int spin_us; /* how long to poll before sleeping; 0 on a machine with one CPU */
+	unsigned misses, skipped; /* polls in a row that brought nothing, and how often none was tried since */
 };
 
 /* Takes over a connected socket: sets its options and finds out what it is. */
