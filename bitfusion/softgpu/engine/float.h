@@ -106,7 +106,9 @@ static inline float sg_max_nan32(float a, float b)
 	{ \
 		const u32 sign = (sg_bits32(a) ^ sg_bits32(b)) & 0x80000000; \
 \
-		return sg_from32(sg_bits32(sg_##name##32(__builtin_fabsf(a), __builtin_fabsf(b))) | sign); \
+		const float r = sg_##name##32(__builtin_fabsf(a), __builtin_fabsf(b)); \
+\
+		return r == r ? sg_from32(sg_bits32(r) | sign) : r; \
 	}
 SG_XORSIGN(min)
 SG_XORSIGN(max)

@@ -47,7 +47,7 @@ struct sg_kernel_row {
 		local_bytes, const_bytes, max_threads, required_block[3], required_cluster[3], ptx_version, target;
 };
 
-#define SG_MAX_FRAME (64u << 20)
+#define SG_MAX_FRAME (16u << 20)
 #define SG_MAX_STACK (1u << 20)
 
 /* image_check.c: every record of every function; false with a reason. */

@@ -181,6 +181,7 @@ struct sg_warp {
 	struct sg_frame *frame;
 	struct sg_block *block;
 	struct sg_frame *free_frames, *all_frames; /* of calls; all: to free them at the end */
+	uint64_t frame_bytes; /* registers of all calls */
 	struct sg_frame *root;
 	char *local; /* lane l's memory starts at local + l * local_stride */
 	uint32_t local_size; /* per lane */
@@ -195,7 +196,7 @@ struct sg_warp {
 #define SG_TURN 64 /* backward branches until another group of the warp gets its turn */
 #define SG_BUDGET 256 /* … until another warp of the block does */
 #define SG_ROUNDS 64 /* rounds of the block's warps until another block does */
-#define SG_DEEP_STACK 65536 /* bytes of local memory a lane gets where recursion has no known bound */
+#define SG_MAX_FRAMES (256u << 20) /* bytes of registers that a warp's calls may have */
 
 #define SG_BARRIERS 17 /* the last is not PTX's: clusters of one block wait there */
 struct sg_barrier {

@@ -7,7 +7,7 @@ from typing import List, Tuple
 
 from ..ptx.ir import TYPE_BYTES, Instruction, Operand, Pair, Sink
 from .function import NOWHERE, FunctionEncoder, Unsupported
-from .lower import rule
+from .lower import plain, rule
 
 _UNSIGNED = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
 _COMBINE = {"and": 1, "or": 2, "xor": 3}
@@ -32,9 +32,13 @@ def compare(
 
 
 def _as_floats(encoder: FunctionEncoder, kind: str, values: List[int], ftz: bool) -> List[int]:
-    """Halves as f32; f32 with subnormals flushed where the instruction does."""
+    """Halves as f32, with subnormals flushed where the instruction does."""
     made = []
     for value in values:
+        if ftz and kind == "f16":
+            flushed = encoder.temporary(2)
+            encoder.emit("flush_f16", flushed, value)
+            value = flushed
         if kind in ("f16", "bf16") or ftz:
             wide = encoder.temporary(4)
             encoder.emit("flush_f32" if kind == "f32" else f"cvt_f32_{kind}", wide, value)
@@ -55,7 +59,7 @@ def _test(
         _test_pairs(encoder, words, operands, to, x)
         return
     values = [encoder.source(item, TYPE_BYTES[kind]) for item in operands]
-    ftz = "ftz" in words and kind == "f32"
+    ftz = "ftz" in words and kind in ("f16", "f32")
     values = _as_floats(encoder, kind, values, ftz)
     kind = "f32" if kind in ("f16", "bf16") else kind
     compare(encoder, words[0], kind, (values[0], values[1]), to, x)
@@ -78,7 +82,8 @@ def _test_pairs(
             part = encoder.temporary(2)
             encoder.emit(f"part_32_{half}", part, whole)
             parts.append(part)
-        values = _as_floats(encoder, words[-1][:-2], parts, False)
+        ftz = "ftz" in words and words[-1] == "f16x2"
+        values = _as_floats(encoder, words[-1][:-2], parts, ftz)
         compare(encoder, words[0], "f32", (values[0], values[1]), (target, NOWHERE), x)
 
 
@@ -166,6 +171,23 @@ def _slct(encoder: FunctionEncoder, instruction: Instruction) -> None:
         encoder.source(b, width),
         p,
     )
+
+
+@rule("min", "max")
+def _extreme(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    """Of three floats; two operands have handlers of their own."""
+    words = instruction.modifiers
+    if len(instruction.operands) != 4 or words[-1] != "f32":
+        plain(encoder, instruction)
+        return
+    to, *sources = instruction.operands
+    values = [encoder.source(source, 4) for source in sources]
+    if "abs" in words:
+        for n, value in enumerate(values):
+            values[n] = encoder.temporary(4)
+            encoder.emit("abs_f32", values[n], value)
+    name = "_".join([instruction.opcode, *(w for w in words if w in ("ftz", "NaN")), "f32_3"])
+    encoder.emit(name, encoder.destination(to, 4), *values)
 
 
 @rule("testp")

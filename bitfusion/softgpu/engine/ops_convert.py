@@ -92,6 +92,7 @@ def _floats() -> None:
         lane(f"{mode}_f32", "f32 f32", f"sg_nan32(sg_{function}32(A))")
         lane(f"{mode}_f64", "f64 f64", f"sg_{function}64(A)")
     lane("flush_f32", "f32 f32", "sg_ftz(A)")
+    lane("flush_f16", "u16 u16", "sg_ftz_f16(A)")
     lane("sat_f32", "f32 f32", "sg_sat32(A)")
     lane("sat_f64", "f64 f64", "A > 0 ? A < 1 ? A : 1 : 0")
     lane("canonical_f32", "f32 f32", "sg_nan32(A)")

@@ -20,10 +20,13 @@ struct sg_frame *sg_frame_new(struct sg_warp *w, const struct sg_function *funct
 		}
 	}
 	if (!frame) {
+		if (w->frame_bytes + function->register_bytes > SG_MAX_FRAMES)
+			return NULL;
 		if (posix_memalign((void **)&frame, 64, sizeof(*frame) + function->register_bytes))
 			return NULL;
 		frame->next_all = w->all_frames;
 		w->all_frames = frame;
+		w->frame_bytes += function->register_bytes;
 		frame->register_bytes = function->register_bytes;
 		memset(frame->registers, 0, function->register_bytes);
 	}

@@ -6,7 +6,7 @@
 #ifndef SOFTGPU_OPCODES_H
 #define SOFTGPU_OPCODES_H
 
-#define SG_IMAGE_VERSION 0x1b5e9bb3full
+#define SG_IMAGE_VERSION 0x11d953b78ull
 
 /* name, d, a, b, c, check */
 #define SG_OPCODES(X) \
@@ -938,6 +938,7 @@
 	X(rpi_f32, SG_TO32, SG_FROM32, SG_NONE, SG_NONE, SG_CHECK_PLAIN) \
 	X(rpi_f64, SG_TO64, SG_FROM64, SG_NONE, SG_NONE, SG_CHECK_PLAIN) \
 	X(flush_f32, SG_TO32, SG_FROM32, SG_NONE, SG_NONE, SG_CHECK_PLAIN) \
+	X(flush_f16, SG_TO16, SG_FROM16, SG_NONE, SG_NONE, SG_CHECK_PLAIN) \
 	X(sat_f32, SG_TO32, SG_FROM32, SG_NONE, SG_NONE, SG_CHECK_PLAIN) \
 	X(sat_f64, SG_TO64, SG_FROM64, SG_NONE, SG_NONE, SG_CHECK_PLAIN) \
 	X(canonical_f32, SG_TO32, SG_FROM32, SG_NONE, SG_NONE, SG_CHECK_PLAIN) \
@@ -1899,6 +1900,7 @@ enum sg_opcode {
 	SG_OPCODE_rpi_f32,
 	SG_OPCODE_rpi_f64,
 	SG_OPCODE_flush_f32,
+	SG_OPCODE_flush_f16,
 	SG_OPCODE_sat_f32,
 	SG_OPCODE_sat_f64,
 	SG_OPCODE_canonical_f32,
