@@ -176,3 +176,15 @@ def test_describe_wraps_long_heads() -> None:
 
 def test_parsed_of_nothing() -> None:
     assert Parsed("run").text("x") is None and not Parsed("run").has("x")
+
+
+def test_a_run_loads_nothing_heavy() -> None:
+    """What a private run does not need costs it milliseconds: these stay out of its way."""
+    heavy = "argparse h11 http.client inspect logging shlex subprocess tempfile tomllib traceback"
+    code = (
+        f"import sys; sys.path.insert(0, {ROOT!r})\n"
+        "import bitfusion.cli, bitfusion.commands.run, bitfusion.server.private\n"
+        f"print(*set({heavy.split()!r}) & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("\n", "")

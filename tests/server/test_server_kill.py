@@ -97,9 +97,15 @@ def test_a_killed_server_takes_its_workers_along(server: Server) -> None:
         session.channel.request("GET", "/v1/gpus")
 
 
+def open_descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 def test_random_kills_leak_nothing(server: Server) -> None:
     """Sessions, workers and connections ended in any order; the pool is whole at the end."""
     chance = random.Random(7)
+    assert wait_for(lambda: len(server.processes()) == 3)
+    descriptors = {pid: open_descriptors(pid) for pid in sorted(server.processes())[:2]}
     open_sessions: list[tuple[control.Session, list[tuple[socket.socket, int]]]] = []
     for _ in range(120):
         action = chance.randrange(5)
@@ -122,3 +128,4 @@ def test_random_kills_leak_nothing(server: Server) -> None:
         session.channel.close()
     assert wait_for(lambda: server.free() == [1000, 1000])
     assert wait_for(lambda: len(server.processes()) == 3)  # server, nursery, spare
+    assert wait_for(lambda: {pid: open_descriptors(pid) for pid in descriptors} == descriptors)
