@@ -31,6 +31,7 @@ HANDLES = {
     "CUtexObject": "BF_TEXOBJECT",
     "CUsurfObject": "BF_SURFOBJECT",
 }
+_SHAPED = {"CUlaunchConfig": "CONFIG", "CUDA_KERNEL_NODE_PARAMS": "KERNEL_NODE"}
 _TRANSLATED = {"CUdevice": "DEVICE", "CUmemLocation": "LOCATION"}
 _FREES = re.compile(r"(Destroy|Unload|Release)(_v\d+)?$")
 _CREATES = re.compile(r"Create|Instantiate|Add\w*Node|Clone")
@@ -120,8 +121,8 @@ class Inference:
             return self._handles(prototype, argument, role)
         if pointers == 1 and base == "char" and member.type.const and not role:
             return replace(argument, kind="STRING")
-        if pointers == 1 and base == "CUlaunchConfig" and not role:
-            return replace(argument, kind="CONFIG", size="sizeof(CUlaunchConfig)")
+        if pointers == 1 and base in _SHAPED and not role:
+            return replace(argument, kind=_SHAPED[base], size=f"sizeof({base})")
         if not role and (base == "void" or pointers > 1):
             raise ValueError(f"'{member.name}' needs a direction")
         return self._pointer(argument, role or ("in" if member.type.const else "out"), fixed)

@@ -254,6 +254,53 @@ static CUresult read_config(struct bf_session *session, struct bf_frame *frame, 
 	return bf_launch_attributes(session, ours->attrs, config.numAttrs);
 }
 
+/* A kernel takes the place of a function: each has its own member. */
+static CUresult place_kernel(struct bf_session *session, CUDA_KERNEL_NODE_PARAMS_v2 *params)
+{
+	u64 number = (u64)(uintptr_t)(params->func ? (void *)params->func : (void *)params->kern), value, context = 0;
+	if (!number || !bf_handle_resolve(&session->handles, BF_FUNCTION, number, &value))
+		return CUDA_ERROR_INVALID_HANDLE;
+	bool is_kernel = bf_handle_is(number, BF_KERNEL);
+	params->func = is_kernel ? NULL : (CUfunction)(uintptr_t)value;
+	params->kern = is_kernel ? (CUkernel)(uintptr_t)value : NULL;
+	number = (u64)(uintptr_t)params->ctx;
+	if (number && (!bf_handle_is(number, BF_CONTEXT) ||
+		       !bf_context_resolve(session, BF_HANDLE_INDEX(number), &context)))
+		return CUDA_ERROR_INVALID_CONTEXT;
+	params->ctx = (CUcontext)(uintptr_t)context;
+	return CUDA_SUCCESS;
+}
+
+static CUresult read_kernel_node(struct bf_session *session, struct bf_frame *frame, unsigned i,
+				 struct reader *reader)
+{
+	struct ours {
+		CUDA_KERNEL_NODE_PARAMS_v2 params;
+		size_t size;
+		void *extra[5];
+	};
+	_Static_assert(sizeof(CUDA_KERNEL_NODE_PARAMS_v2) == sizeof(((struct bf_kernel_node *)0)->params), "row.h");
+	if (!read_u64(reader, &frame->given[i]))
+		return BF_VIOLATION;
+	u64 size = frame->given[i];
+	const uint8_t *bytes = read_bytes(reader, size);
+	if (!bytes || size < sizeof(CUDA_KERNEL_NODE_PARAMS_v2) ||
+	    size > sizeof(CUDA_KERNEL_NODE_PARAMS_v2) + BF_MAX_PARAMETERS ||
+	    !reserve(frame, sizeof(struct ours), &frame->argument[i]))
+		return BF_VIOLATION;
+	struct ours *ours = (struct ours *)(uintptr_t)frame->argument[i];
+	memcpy(&ours->params, bytes, sizeof(ours->params));
+	ours->size = (size_t)size - sizeof(ours->params);
+	ours->extra[0] = CU_LAUNCH_PARAM_BUFFER_POINTER;
+	ours->extra[1] = (void *)(bytes + sizeof(ours->params));
+	ours->extra[2] = CU_LAUNCH_PARAM_BUFFER_SIZE;
+	ours->extra[3] = &ours->size;
+	ours->extra[4] = CU_LAUNCH_PARAM_END;
+	ours->params.kernelParams = NULL;
+	ours->params.extra = ours->size ? ours->extra : NULL;
+	return place_kernel(session, &ours->params);
+}
+
 static inline CUresult read_argument(struct bf_session *session, struct bf_frame *frame, unsigned i,
 				     struct reader *reader)
 {
@@ -283,6 +330,8 @@ static inline CUresult read_argument(struct bf_session *session, struct bf_frame
 		return read_fixed(frame, what, i, reader);
 	case BF_ARG_CONFIG:
 		return read_config(session, frame, i, reader);
+	case BF_ARG_KERNEL_NODE:
+		return read_kernel_node(session, frame, i, reader);
 	default:
 		return read_array(session, frame, what, i, reader);
 	}

@@ -150,6 +150,10 @@ static CUresult measure(struct call *call, int i)
 		return CUDA_SUCCESS;
 	case BF_ARG_CONFIG:
 		return measure_config(call, i);
+	case BF_ARG_KERNEL_NODE:
+		call->wire[i] = ((const struct bf_kernel_node *)(uintptr_t)call->args[i])->size;
+		call->size += BF_PAD8(call->wire[i]);
+		return CUDA_SUCCESS;
 	default:
 		return measure_array(call, i);
 	}
@@ -196,6 +200,8 @@ static void encode(const struct call *call, uint8_t *at)
 			continue;
 		if (argument->kind == BF_ARG_CONFIG)
 			at = put_config(at, pointer);
+		else if (argument->kind == BF_ARG_KERNEL_NODE)
+			at = put_bytes(at, argument, ((const struct bf_kernel_node *)pointer)->params, call->wire[i]);
 		else if (argument->kind == BF_ARG_IN || argument->kind == BF_ARG_INOUT)
 			at = put_bytes(at, argument, pointer, argument->size);
 		else if (argument->kind == BF_ARG_STRING || argument->kind == BF_ARG_IN_ARRAY ||

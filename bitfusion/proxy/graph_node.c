@@ -6,6 +6,7 @@
 #include "graph.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* ------------------------------------------------------------------ copies: between devices only */
 
@@ -110,4 +111,149 @@ BF_EXPORT CUresult cuGraphKernelNodeSetAttribute(CUgraphNode hNode, CUkernelNode
 	if (has_handle(attr))
 		return CUDA_ERROR_NOT_SUPPORTED;
 	return BF_CALL(cuGraphKernelNodeSetAttribute, BF_ARG(hNode), (uint64_t)attr, BF_ARG(value));
+}
+
+/* ------------------------------------------------------------------ kernels: their parameters are packed here */
+
+static CUresult find_packed(void **extra, const void **packed, size_t *size)
+{
+	for (; *extra != CU_LAUNCH_PARAM_END; extra += 2) {
+		if (*extra == CU_LAUNCH_PARAM_BUFFER_POINTER)
+			*packed = extra[1];
+		else if (*extra == CU_LAUNCH_PARAM_BUFFER_SIZE)
+			*size = extra[1] ? *(const size_t *)extra[1] : 0;
+		else
+			return CUDA_ERROR_INVALID_VALUE;
+	}
+	return *packed ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+static struct bf_kernel_node *new_node(const CUDA_KERNEL_NODE_PARAMS_v2 *params, size_t packed)
+{
+	CUDA_KERNEL_NODE_PARAMS_v2 plain = *params;
+	struct bf_kernel_node *node = calloc(1, sizeof *node + BF_PAD8(packed));
+
+	if (!node)
+		return NULL;
+	plain.kernelParams = plain.extra = NULL;
+	node->size = sizeof plain + packed;
+	memcpy(node->params, &plain, sizeof plain);
+	return node;
+}
+
+static CUresult pack(const CUDA_KERNEL_NODE_PARAMS_v2 *params, struct bf_kernel_node **node)
+{
+	CUfunction handle = params ? params->func ? params->func : (CUfunction)params->kern : NULL;
+	const struct bf_function *function = bf_function_find(handle);
+	const void *packed = NULL;
+	size_t size = function ? function->parameters_size : 0;
+	CUresult status = CUDA_SUCCESS;
+
+	if (!params)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!function)
+		return CUDA_ERROR_INVALID_HANDLE;
+	if (params->extra && !params->kernelParams)
+		status = find_packed(params->extra, &packed, &size);
+	else if (!params->kernelParams && function->parameter_count)
+		status = CUDA_ERROR_INVALID_VALUE;
+	if (status || size > BF_MAX_PARAMETERS || size < function->parameters_size)
+		return CUDA_ERROR_INVALID_VALUE;
+	*node = new_node(params, size);
+	if (!*node)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	if (packed)
+		memcpy((*node)->packed, packed, size);
+	for (uint32_t i = 0; !packed && i < function->parameter_count; i++)
+		memcpy((*node)->packed + function->parameters[i].offset, params->kernelParams[i],
+		       function->parameters[i].size);
+	return CUDA_SUCCESS;
+}
+
+static CUDA_KERNEL_NODE_PARAMS_v2 widen(const CUDA_KERNEL_NODE_PARAMS_v1 *params)
+{
+	CUDA_KERNEL_NODE_PARAMS_v2 wide = { 0 };
+
+	memcpy(&wide, params, sizeof *params);
+	return wide;
+}
+
+static CUresult add_kernel(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
+			   size_t numDependencies, const CUDA_KERNEL_NODE_PARAMS_v2 *params)
+{
+	struct bf_kernel_node *node = NULL;
+	CUresult status = bf_check();
+
+	if (!status)
+		status = pack(params, &node);
+	if (!status)
+		status = BF_CALL(cuGraphAddKernelNode_v2, BF_ARG(phGraphNode), BF_ARG(hGraph), BF_ARG(dependencies),
+				 numDependencies, BF_ARG(node));
+	free(node);
+	return status;
+}
+
+static CUresult set_kernel(CUgraphExec hGraphExec, CUgraphNode hNode, const CUDA_KERNEL_NODE_PARAMS_v2 *params)
+{
+	struct bf_kernel_node *node = NULL;
+	CUresult status = bf_check();
+
+	if (!status)
+		status = pack(params, &node);
+	if (!status && hGraphExec)
+		status = BF_CALL(cuGraphExecKernelNodeSetParams_v2, BF_ARG(hGraphExec), BF_ARG(hNode), BF_ARG(node));
+	else if (!status)
+		status = BF_CALL(cuGraphKernelNodeSetParams_v2, BF_ARG(hNode), BF_ARG(node));
+	free(node);
+	return status;
+}
+
+BF_EXPORT CUresult cuGraphAddKernelNode_v2(CUgraphNode *phGraphNode, CUgraph hGraph,
+					   const CUgraphNode *dependencies, size_t numDependencies,
+					   const CUDA_KERNEL_NODE_PARAMS *nodeParams)
+{
+	return add_kernel(phGraphNode, hGraph, dependencies, numDependencies, nodeParams);
+}
+
+BF_EXPORT CUresult cuGraphAddKernelNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
+					size_t numDependencies, const CUDA_KERNEL_NODE_PARAMS_v1 *nodeParams)
+{
+	CUDA_KERNEL_NODE_PARAMS_v2 wide;
+
+	if (!nodeParams)
+		return CUDA_ERROR_INVALID_VALUE;
+	wide = widen(nodeParams);
+	return add_kernel(phGraphNode, hGraph, dependencies, numDependencies, &wide);
+}
+
+BF_EXPORT CUresult cuGraphKernelNodeSetParams_v2(CUgraphNode hNode, const CUDA_KERNEL_NODE_PARAMS *nodeParams)
+{
+	return set_kernel(NULL, hNode, nodeParams);
+}
+
+BF_EXPORT CUresult cuGraphKernelNodeSetParams(CUgraphNode hNode, const CUDA_KERNEL_NODE_PARAMS_v1 *nodeParams)
+{
+	CUDA_KERNEL_NODE_PARAMS_v2 wide;
+
+	if (!nodeParams)
+		return CUDA_ERROR_INVALID_VALUE;
+	wide = widen(nodeParams);
+	return set_kernel(NULL, hNode, &wide);
+}
+
+BF_EXPORT CUresult cuGraphExecKernelNodeSetParams_v2(CUgraphExec hGraphExec, CUgraphNode hNode,
+						     const CUDA_KERNEL_NODE_PARAMS *nodeParams)
+{
+	return hGraphExec ? set_kernel(hGraphExec, hNode, nodeParams) : CUDA_ERROR_INVALID_VALUE;
+}
+
+BF_EXPORT CUresult cuGraphExecKernelNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode,
+						  const CUDA_KERNEL_NODE_PARAMS_v1 *nodeParams)
+{
+	CUDA_KERNEL_NODE_PARAMS_v2 wide;
+
+	if (!nodeParams || !hGraphExec)
+		return CUDA_ERROR_INVALID_VALUE;
+	wide = widen(nodeParams);
+	return set_kernel(hGraphExec, hNode, &wide);
 }

@@ -12,6 +12,8 @@
  *   OUT_ARRAY, OUT_HANDLES   uint64_t capacity in bytes (BF_NULL for NULL)
  *   CONFIG                   uint64_t bytes, then a CUlaunchConfig and its numAttrs CUlaunchAttribute: `attrs` is
  *                            set, hStream and the handles in attributes are translated by the executor
+ *   KERNEL_NODE              uint64_t bytes, then a CUDA_KERNEL_NODE_PARAMS_v2 and the packed parameters: the
+ *                            executor translates func, kern and ctx, and sets extra
  * The reply's body holds the same way, for each argument the program passed a pointer for: OUT, INOUT the bytes
  * padded to 8; OUT_ARRAY, OUT_HANDLES uint64_t bytes, then they; FOUND_HANDLE one uint64_t. A reply without
  * a body means that the executor did not make the call.
@@ -41,6 +43,7 @@ enum bf_argument_kind {
 	BF_ARG_OUT_HANDLES,  /* T *, 8 bytes times argument `count`, or one; the executor numbers unknown ones */
 	BF_ARG_LOCATION,     /* CUmemLocation by value, in one uint64_t; its device is translated like DEVICE */
 	BF_ARG_CONFIG,       /* const CUlaunchConfig *, with its attributes right behind it */
+	BF_ARG_KERNEL_NODE,  /* const CUDA_KERNEL_NODE_PARAMS_v2 *; a program of ours passes struct bf_kernel_node */
 };
 
 struct bf_argument {
@@ -67,6 +70,13 @@ struct bf_row {
 	uint8_t stream; /* index of the stream argument (_ptsz flavour), or BF_NO_ARGUMENT */
 	uint8_t zero;
 	const struct bf_argument *arguments;
+};
+
+/* A kernel node's parameters are packed before they travel; `size` counts what follows it. */
+struct bf_kernel_node {
+	uint64_t size;
+	uint8_t params[72]; /* CUDA_KERNEL_NODE_PARAMS_v2; kernelParams and extra are NULL */
+	uint8_t packed[];
 };
 
 /* wire/generated/rows.c; bf_rows[0] is call number BF_FIRST_ROW */

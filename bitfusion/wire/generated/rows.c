@@ -216,6 +216,14 @@ static const struct bf_argument cuGraphAddEventWaitNode_arguments[] = {
 	{.kind = BF_ARG_HANDLE, .handle = BF_EVENT, .count = BF_NO_ARGUMENT, .width = sizeof(CUevent)},
 };
 
+static const struct bf_argument cuGraphAddKernelNode_v2_arguments[] = {
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+	{.kind = BF_ARG_KERNEL_NODE, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_KERNEL_NODE_PARAMS)},
+};
+
 static const struct bf_argument cuGraphAddMemFreeNode_arguments[] = {
 	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
 	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
@@ -312,6 +320,12 @@ static const struct bf_argument cuGraphExecGetFlags_arguments[] = {
 	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(cuuint64_t)},
 };
 
+static const struct bf_argument cuGraphExecKernelNodeSetParams_v2_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_KERNEL_NODE, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_KERNEL_NODE_PARAMS)},
+};
+
 static const struct bf_argument cuGraphExecMemcpyNodeSetParams_arguments[] = {
 	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
 	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
@@ -381,6 +395,11 @@ static const struct bf_argument cuGraphKernelNodeSetAttribute_arguments[] = {
 	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUkernelNodeAttrID)},
 	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUkernelNodeAttrValue)},
+};
+
+static const struct bf_argument cuGraphKernelNodeSetParams_v2_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_KERNEL_NODE, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_KERNEL_NODE_PARAMS)},
 };
 
 static const struct bf_argument cuGraphLaunch_arguments[] = {
@@ -1064,6 +1083,7 @@ const struct bf_row bf_rows[] = {
 	{"cuGraphAddEmptyNode", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddEmptyNode_arguments},
 	{"cuGraphAddEventRecordNode", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddEventRecordNode_arguments},
 	{"cuGraphAddEventWaitNode", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddEventWaitNode_arguments},
+	{"cuGraphAddKernelNode_v2", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddKernelNode_v2_arguments},
 	{"cuGraphAddMemFreeNode", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddMemFreeNode_arguments},
 	{"cuGraphAddMemcpyNode", 6, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddMemcpyNode_arguments},
 	{"cuGraphAddMemsetNode", 6, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddMemsetNode_arguments},
@@ -1081,6 +1101,7 @@ const struct bf_row bf_rows[] = {
 	{"cuGraphExecEventRecordNodeSetEvent", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecEventRecordNodeSetEvent_arguments},
 	{"cuGraphExecEventWaitNodeSetEvent", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecEventWaitNodeSetEvent_arguments},
 	{"cuGraphExecGetFlags", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecGetFlags_arguments},
+	{"cuGraphExecKernelNodeSetParams_v2", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecKernelNodeSetParams_v2_arguments},
 	{"cuGraphExecMemcpyNodeSetParams", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecMemcpyNodeSetParams_arguments},
 	{"cuGraphExecMemsetNodeSetParams", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecMemsetNodeSetParams_arguments},
 	{"cuGraphExecUpdate", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecUpdate_arguments},
@@ -1092,6 +1113,7 @@ const struct bf_row bf_rows[] = {
 	{"cuGraphKernelNodeCopyAttributes", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphKernelNodeCopyAttributes_arguments},
 	{"cuGraphKernelNodeGetAttribute", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphKernelNodeGetAttribute_arguments},
 	{"cuGraphKernelNodeSetAttribute", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphKernelNodeSetAttribute_arguments},
+	{"cuGraphKernelNodeSetParams_v2", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphKernelNodeSetParams_v2_arguments},
 	{"cuGraphLaunch", 2, BF_ROW_ONEWAY | BF_ROW_NO_CONTEXT, 1, 0, cuGraphLaunch_arguments},
 	{"cuGraphMemFreeNodeGetParams", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphMemFreeNodeGetParams_arguments},
 	{"cuGraphMemcpyNodeSetParams", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphMemcpyNodeSetParams_arguments},

@@ -797,6 +797,8 @@ CUresult cuGraphAddHostNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgr
 CUresult cuGraphAddKernelNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies, size_t numDependencies, const CUDA_KERNEL_NODE_PARAMS_v1 *nodeParams)
 {
 	NULL_ENTER();
+	if (phGraphNode)
+		*phGraphNode = (CUgraphNode)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
