@@ -139,7 +139,18 @@ def test_min_max_of_three_and_xorsign() -> None:
             return softfloat.extreme(F32, softfloat.extreme(F32, a, b, largest), c, largest)
 
         forms.append(form(f"{opcode}.xorsign.abs.f32", F32, 2, xorsign))
+
+        def propagating(a: int, b: int, c: int, largest: bool = largest) -> int:
+            first = softfloat.extreme(F32, a, b, largest, True)
+            return softfloat.extreme(F32, first, c, largest, True)
+
+        def absolute(*x: int, of_three: Callable[..., int] = of_three) -> int:
+            return of_three(*(v & ~F32.sign for v in x))
+
         forms.append(form(f"{opcode}.f32", F32, 3, of_three))
+        forms.append(form(f"{opcode}.ftz.f32", F32, 3, of_three, ftz=True))
+        forms.append(form(f"{opcode}.NaN.f32", F32, 3, propagating))
+        forms.append(form(f"{opcode}.abs.f32", F32, 3, absolute))
     check(forms)
 
 
@@ -338,15 +349,20 @@ def test_half_extremes_and_signs(name: str) -> None:
 def test_pairs_compare_into_two_predicates(name: str) -> None:
     f = FORMATS[name]
     forms = []
-    for relation in ("eq", "lt", "geu"):
+    for relation in ("eq", "lt", "geu", "lt.ftz"):
+        if relation == "lt.ftz" and f is not F16:
+            continue
         text = (
             f"{{{{ .reg .pred p, q; .reg .b32 v, w; setp.{relation}.{name}x2 p|q, {{a}}, {{b}};"
             " selp.u32 v, 1, 0, p; selp.u32 w, 2, 0, q; or.b32 {d}, v, w; }}"
         )
 
         def reference(a: int, b: int, r: str = relation) -> int:
-            low = softfloat.compare(f, a & 0xFFFF, b & 0xFFFF, r)
-            return low | softfloat.compare(f, a >> 16, b >> 16, r) << 1
+            halves = [(a & 0xFFFF, b & 0xFFFF), (a >> 16, b >> 16)]
+            if r.endswith("ftz"):
+                halves = [(f.flush(x), f.flush(y)) for x, y in halves]
+            low, high = (softfloat.compare(f, x, y, r.split(".")[0]) for x, y in halves)
+            return low | high << 1
 
         forms.append(Form(text, "u32", (name + "x2",) * 2, reference))
     check(forms)
