@@ -8,8 +8,24 @@
 
 #include "proxy.h"
 
+struct bf_graph_buffer {
+	_Atomic unsigned references;
+	CUdeviceptr address;
+};
+
+struct bf_graph_copy {
+	uint8_t *host;
+	uint64_t size;
+	bool to_host;
+	struct bf_graph_buffer *buffer;
+};
+
 /* What launches need of this side. Never changed once made, so that graphs share it; counted. */
-struct bf_graph_work;
+struct bf_graph_work {
+	_Atomic unsigned references;
+	unsigned functions, copy_count;
+	struct bf_graph_copy copies[];
+};
 
 /* Entry of a BF_GRAPH and of a BF_GRAPHEXEC. */
 struct bf_graph {
@@ -21,6 +37,10 @@ struct bf_graph {
 CUresult bf_work_add_copy(struct bf_graph_work **work, bool to_host, void *host, size_t size, CUdeviceptr *device);
 CUresult bf_work_add_function(struct bf_graph_work **work);
 void bf_work_drop(struct bf_graph_work *work); /* may be NULL */
+/* A new one with the contents of both, either of which may be NULL, and room for `more` copies. */
+struct bf_graph_work *bf_work_join(const struct bf_graph_work *one, const struct bf_graph_work *two, unsigned more);
+bool bf_work_is_sound(const struct bf_graph_work *work);
+extern _Atomic unsigned bf_works; /* that exist */
 /* The graph that a capture became takes it over. */
 void bf_graph_set_work(uint64_t graph, struct bf_graph_work *work);
 

@@ -9,27 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct buffer {
-	_Atomic unsigned references;
-	CUdeviceptr address;
-};
+_Atomic unsigned bf_works;
 
-struct copy {
-	uint8_t *host;
-	uint64_t size;
-	bool to_host;
-	struct buffer *buffer;
-};
-
-struct bf_graph_work {
-	_Atomic unsigned references;
-	unsigned functions, copy_count;
-	struct copy copies[];
-};
-
-static _Atomic unsigned works; /* that exist */
-
-static void drop_buffer(struct buffer *buffer)
+static void drop_buffer(struct bf_graph_buffer *buffer)
 {
 	if (atomic_fetch_sub(&buffer->references, 1) > 1)
 		return;
@@ -43,19 +25,18 @@ void bf_work_drop(struct bf_graph_work *work)
 		return;
 	for (unsigned i = 0; i < work->copy_count; i++)
 		drop_buffer(work->copies[i].buffer);
-	atomic_fetch_sub(&works, 1);
+	atomic_fetch_sub(&bf_works, 1);
 	free(work);
 }
 
-/* A new one with the contents of both, either of which may be NULL, and room for `more` copies. */
-static struct bf_graph_work *join(const struct bf_graph_work *one, const struct bf_graph_work *two, unsigned more)
+struct bf_graph_work *bf_work_join(const struct bf_graph_work *one, const struct bf_graph_work *two, unsigned more)
 {
 	unsigned first = one ? one->copy_count : 0, second = two ? two->copy_count : 0;
 	struct bf_graph_work *work = calloc(1, sizeof *work + (first + second + more) * sizeof *work->copies);
 
 	if (!work)
 		return NULL;
-	atomic_fetch_add(&works, 1);
+	atomic_fetch_add(&bf_works, 1);
 	work->references = 1;
 	work->functions = (one ? one->functions : 0) + (two ? two->functions : 0);
 	work->copy_count = first + second;
@@ -68,20 +49,20 @@ static struct bf_graph_work *join(const struct bf_graph_work *one, const struct 
 	return work;
 }
 
-static bool overlap(const struct copy *one, const struct copy *two)
+static bool overlap(const struct bf_graph_copy *one, const struct bf_graph_copy *two)
 {
 	return one->host < two->host + two->size && two->host < one->host + one->size;
 }
 
 /* Copies move before and after the whole launch: that shows when one node writes what another one reads, or when
  * a function in the middle may look at the memory. Such a graph is refused. */
-static bool is_sound(const struct bf_graph_work *work)
+bool bf_work_is_sound(const struct bf_graph_work *work)
 {
 	if (work->functions && work->copy_count)
 		return false;
 	for (unsigned i = 0; i < work->copy_count; i++)
 		for (unsigned j = i + 1; j < work->copy_count; j++) {
-			const struct copy *one = &work->copies[i], *two = &work->copies[j];
+			const struct bf_graph_copy *one = &work->copies[i], *two = &work->copies[j];
 
 			if ((one->to_host || two->to_host) && overlap(one, two))
 				return false;
@@ -91,7 +72,7 @@ static bool is_sound(const struct bf_graph_work *work)
 
 static CUresult replace(struct bf_graph_work **work, struct bf_graph_work *by)
 {
-	if (!is_sound(by)) {
+	if (!bf_work_is_sound(by)) {
 		bf_debug("refused: this graph mixes host memory with host functions, or writes what it reads");
 		bf_work_drop(by);
 		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
@@ -103,8 +84,8 @@ static CUresult replace(struct bf_graph_work **work, struct bf_graph_work *by)
 
 CUresult bf_work_add_copy(struct bf_graph_work **work, bool to_host, void *host, size_t size, CUdeviceptr *device)
 {
-	struct bf_graph_work *longer = join(*work, NULL, 1);
-	struct buffer *buffer = calloc(1, sizeof *buffer);
+	struct bf_graph_work *longer = bf_work_join(*work, NULL, 1);
+	struct bf_graph_buffer *buffer = calloc(1, sizeof *buffer);
 	CUresult status = longer && buffer ? cuMemAlloc_v2(&buffer->address, size) : CUDA_ERROR_OUT_OF_MEMORY;
 
 	if (status) {
@@ -114,321 +95,16 @@ CUresult bf_work_add_copy(struct bf_graph_work **work, bool to_host, void *host,
 	}
 	buffer->references = 1;
 	*device = buffer->address;
-	longer->copies[longer->copy_count++] = (struct copy){ host, size, to_host, buffer };
+	longer->copies[longer->copy_count++] = (struct bf_graph_copy){ host, size, to_host, buffer };
 	return replace(work, longer);
 }
 
 CUresult bf_work_add_function(struct bf_graph_work **work)
 {
-	struct bf_graph_work *more = join(*work, NULL, 0);
+	struct bf_graph_work *more = bf_work_join(*work, NULL, 0);
 
 	if (!more)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	more->functions++;
 	return replace(work, more);
-}
-
-/* ------------------------------------------------------------------ of graphs */
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-static struct bf_graph *find(enum bf_handle_kind kind, uint64_t handle)
-{
-	return bf_handle_find(kind, handle);
-}
-
-static struct bf_graph_work *take(struct bf_graph *graph)
-{
-	struct bf_graph_work *work;
-
-	pthread_mutex_lock(&lock);
-	work = graph ? graph->work : NULL;
-	if (work)
-		atomic_fetch_add(&work->references, 1);
-	pthread_mutex_unlock(&lock);
-	return work;
-}
-
-static void give(struct bf_graph *graph, struct bf_graph_work *work)
-{
-	struct bf_graph_work *old;
-
-	pthread_mutex_lock(&lock);
-	old = graph->work;
-	graph->work = work;
-	pthread_mutex_unlock(&lock);
-	bf_work_drop(old);
-}
-
-void bf_graph_set_work(uint64_t handle, struct bf_graph_work *work)
-{
-	struct bf_graph *graph = find(BF_GRAPH, handle);
-	struct bf_graph_work *before = take(graph), *both = before ? join(before, work, 0) : work;
-
-	/* captured into a graph of the program's that had some already */
-	if (before) {
-		bf_work_drop(before);
-		bf_work_drop(work);
-	}
-	if (graph && both)
-		give(graph, both);
-}
-
-/* ------------------------------------------------------------------ instantiating and copying */
-
-static CUresult instantiate(CUgraphExec *phGraphExec, CUgraph hGraph, uint64_t flags)
-{
-	CUresult status = BF_CALL(cuGraphInstantiateWithFlags, BF_ARG(phGraphExec), BF_ARG(hGraph), flags);
-
-	if (!status)
-		give(find(BF_GRAPHEXEC, BF_ARG(*phGraphExec)), take(find(BF_GRAPH, BF_ARG(hGraph))));
-	return status;
-}
-
-BF_EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec *phGraphExec, CUgraph hGraph, unsigned long long flags)
-{
-	return instantiate(phGraphExec, hGraph, flags);
-}
-
-static CUresult instantiate_with_log(CUgraphExec *phGraphExec, CUgraph hGraph, CUgraphNode *phErrorNode,
-				     char *logBuffer, size_t bufferSize)
-{
-	CUresult status = instantiate(phGraphExec, hGraph, 0);
-
-	if (phErrorNode)
-		*phErrorNode = NULL;
-	if (logBuffer && bufferSize)
-		*logBuffer = 0;
-	return status;
-}
-
-BF_EXPORT CUresult cuGraphInstantiate(CUgraphExec *phGraphExec, CUgraph hGraph, CUgraphNode *phErrorNode,
-				      char *logBuffer, size_t bufferSize)
-{
-	return instantiate_with_log(phGraphExec, hGraph, phErrorNode, logBuffer, bufferSize);
-}
-
-BF_EXPORT CUresult cuGraphInstantiate_v2(CUgraphExec *phGraphExec, CUgraph hGraph, CUgraphNode *phErrorNode,
-					 char *logBuffer, size_t bufferSize)
-{
-	return instantiate_with_log(phGraphExec, hGraph, phErrorNode, logBuffer, bufferSize);
-}
-
-static CUresult instantiate_with(CUgraphExec *phGraphExec, CUgraph hGraph, CUDA_GRAPH_INSTANTIATE_PARAMS *params,
-				 bool per_thread)
-{
-	cuuint64_t flags = params ? params->flags & ~(cuuint64_t)CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD : 0;
-	CUresult status = params ? instantiate(phGraphExec, hGraph, flags) : CUDA_ERROR_INVALID_VALUE;
-
-	if (status) {
-		if (params)
-			params->result_out = CUDA_GRAPH_INSTANTIATE_ERROR;
-		return status;
-	}
-	params->hErrNode_out = NULL;
-	params->result_out = CUDA_GRAPH_INSTANTIATE_SUCCESS;
-	if (params->flags & CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD)
-		status = (per_thread ? cuGraphUpload_ptsz : cuGraphUpload)(*phGraphExec, params->hUploadStream);
-	return status;
-}
-
-BF_EXPORT CUresult cuGraphInstantiateWithParams(CUgraphExec *phGraphExec, CUgraph hGraph,
-						CUDA_GRAPH_INSTANTIATE_PARAMS *instantiateParams)
-{
-	return instantiate_with(phGraphExec, hGraph, instantiateParams, false);
-}
-
-BF_EXPORT CUresult cuGraphInstantiateWithParams_ptsz(CUgraphExec *phGraphExec, CUgraph hGraph,
-						     CUDA_GRAPH_INSTANTIATE_PARAMS *instantiateParams)
-{
-	return instantiate_with(phGraphExec, hGraph, instantiateParams, true);
-}
-
-BF_EXPORT CUresult cuGraphClone(CUgraph *phGraphClone, CUgraph originalGraph)
-{
-	CUresult status = BF_CALL(cuGraphClone, BF_ARG(phGraphClone), BF_ARG(originalGraph));
-
-	if (!status)
-		give(find(BF_GRAPH, BF_ARG(*phGraphClone)), take(find(BF_GRAPH, BF_ARG(originalGraph))));
-	return status;
-}
-
-BF_EXPORT CUresult cuGraphAddChildGraphNode(CUgraphNode *phGraphNode, CUgraph hGraph,
-					    const CUgraphNode *dependencies, size_t numDependencies,
-					    CUgraph childGraph)
-{
-	struct bf_graph *graph = find(BF_GRAPH, BF_ARG(hGraph));
-	struct bf_graph_work *own = take(graph), *child = take(find(BF_GRAPH, BF_ARG(childGraph)));
-	struct bf_graph_work *both = child ? join(own, child, 0) : NULL;
-	CUresult status = child && !both ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
-
-	if (both && !is_sound(both))
-		status = CUDA_ERROR_NOT_SUPPORTED;
-	if (!status)
-		status = BF_CALL(cuGraphAddChildGraphNode, BF_ARG(phGraphNode), BF_ARG(hGraph),
-				 BF_ARG(dependencies), numDependencies, BF_ARG(childGraph));
-	if (!status && both)
-		give(graph, both);
-	else
-		bf_work_drop(both);
-	bf_work_drop(own);
-	bf_work_drop(child);
-	return status;
-}
-
-/* ------------------------------------------------------------------ destroying and updating */
-
-static CUresult destroy(unsigned call, enum bf_handle_kind kind, uint64_t handle)
-{
-	struct bf_graph *graph = find(kind, handle);
-	CUresult status = bf_check();
-
-	if (status)
-		return status;
-	if (!graph)
-		return CUDA_ERROR_INVALID_VALUE;
-	status = bf_call(call, &handle);
-	if (!status)
-		give(graph, NULL);
-	return status;
-}
-
-BF_EXPORT CUresult cuGraphDestroy(CUgraph hGraph)
-{
-	return destroy(BF_cuGraphDestroy, BF_GRAPH, BF_ARG(hGraph));
-}
-
-BF_EXPORT CUresult cuGraphExecDestroy(CUgraphExec hGraphExec)
-{
-	return destroy(BF_cuGraphExecDestroy, BF_GRAPHEXEC, BF_ARG(hGraphExec));
-}
-
-BF_EXPORT CUresult cuGraphExecUpdate(CUgraphExec hGraphExec, CUgraph hGraph, CUgraphNode *hErrorNode_out,
-				     CUgraphExecUpdateResult *updateResult_out)
-{
-	CUresult status = BF_CALL(cuGraphExecUpdate, BF_ARG(hGraphExec), BF_ARG(hGraph), BF_ARG(hErrorNode_out),
-				  BF_ARG(updateResult_out));
-
-	if (!status)
-		give(find(BF_GRAPHEXEC, BF_ARG(hGraphExec)), take(find(BF_GRAPH, BF_ARG(hGraph))));
-	return status;
-}
-
-BF_EXPORT CUresult cuGraphExecUpdate_v2(CUgraphExec hGraphExec, CUgraph hGraph,
-					CUgraphExecUpdateResultInfo *resultInfo)
-{
-	CUgraphExecUpdateResult result = CU_GRAPH_EXEC_UPDATE_ERROR;
-	CUgraphNode node = NULL;
-	CUresult status = cuGraphExecUpdate(hGraphExec, hGraph, &node, &result);
-
-	if (resultInfo)
-		*resultInfo = (CUgraphExecUpdateResultInfo){ .result = result, .errorNode = node };
-	return status;
-}
-
-/* Which nodes stand for host memory or functions is not known once a graph is made. */
-static bool has_work(enum bf_handle_kind kind, uint64_t handle)
-{
-	struct bf_graph_work *work = take(find(kind, handle));
-
-	bf_work_drop(work);
-	return work != NULL;
-}
-
-BF_EXPORT CUresult cuGraphNodeSetEnabled(CUgraphExec hGraphExec, CUgraphNode hNode, unsigned int isEnabled)
-{
-	if (has_work(BF_GRAPHEXEC, BF_ARG(hGraphExec)))
-		return CUDA_ERROR_NOT_SUPPORTED;
-	return BF_CALL(cuGraphNodeSetEnabled, BF_ARG(hGraphExec), BF_ARG(hNode), isEnabled);
-}
-
-BF_EXPORT CUresult cuGraphExecChildGraphNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode, CUgraph childGraph)
-{
-	if (has_work(BF_GRAPHEXEC, BF_ARG(hGraphExec)) || has_work(BF_GRAPH, BF_ARG(childGraph)))
-		return CUDA_ERROR_NOT_SUPPORTED;
-	return BF_CALL(cuGraphExecChildGraphNodeSetParams, BF_ARG(hGraphExec), BF_ARG(hNode), BF_ARG(childGraph));
-}
-
-BF_EXPORT CUresult cuGraphDestroyNode(CUgraphNode hNode)
-{
-	if (atomic_load(&works)) /* nor is a node's graph known */
-		return CUDA_ERROR_NOT_SUPPORTED;
-	return BF_CALL(cuGraphDestroyNode, BF_ARG(hNode));
-}
-
-/* ------------------------------------------------------------------ launching */
-
-static CUresult bring_in(const struct bf_graph_work *work, CUstream stream)
-{
-	CUresult status = CUDA_SUCCESS;
-
-	for (unsigned i = 0; i < work->copy_count && !status; i++) {
-		const struct copy *copy = &work->copies[i];
-
-		if (copy->to_host)
-			continue;
-		status = bf_host_settle(copy->host, copy->size);
-		if (!status)
-			status = bf_copy_to_device(copy->buffer->address, copy->host, copy->size, stream, true);
-	}
-	return status;
-}
-
-static CUresult bring_out(const struct bf_graph_work *work, CUstream stream)
-{
-	CUresult status = CUDA_SUCCESS;
-
-	for (unsigned i = 0; i < work->copy_count && !status; i++) {
-		const struct copy *copy = &work->copies[i];
-
-		if (copy->to_host)
-			status = bf_copy_to_host(copy->host, copy->buffer->address, copy->size, stream, true);
-	}
-	return status;
-}
-
-static CUresult launch_with(const struct bf_graph_work *work, CUgraphExec exec, CUstream stream)
-{
-	uint64_t capture;
-	CUresult status = bf_capture_find(stream, &capture);
-
-	if (!status && capture)
-		status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-	if (!status)
-		status = bring_in(work, stream);
-	if (status)
-		return status;
-	bf_callback_expect(work->functions);
-	status = BF_CALL(cuGraphLaunch, BF_ARG(exec), BF_ARG(stream));
-	return status ? status : bring_out(work, stream);
-}
-
-static CUresult launch(CUgraphExec exec, CUstream stream, bool per_thread)
-{
-	CUresult status = bf_check();
-	struct bf_graph *graph = find(BF_GRAPHEXEC, BF_ARG(exec));
-	struct bf_graph_work *work;
-
-	if (!status && !graph)
-		status = CUDA_ERROR_INVALID_VALUE;
-	if (!status)
-		status = bf_stream_resolve(&stream, per_thread);
-	if (status)
-		return status;
-	work = take(graph);
-	if (!work)
-		return BF_CALL(cuGraphLaunch, BF_ARG(exec), BF_ARG(stream));
-	status = launch_with(work, exec, stream);
-	bf_work_drop(work);
-	return status;
-}
-
-BF_EXPORT CUresult cuGraphLaunch(CUgraphExec hGraphExec, CUstream hStream)
-{
-	return launch(hGraphExec, hStream, false);
-}
-
-BF_EXPORT CUresult cuGraphLaunch_ptsz(CUgraphExec hGraphExec, CUstream hStream)
-{
-	return launch(hGraphExec, hStream, true);
 }

@@ -42,7 +42,7 @@ CASES = {
     "copy then function": "begin(); check(up()); print(call())",
     "function then copy": "begin(); check(call()); print(down())",
     "writes what it reads": "begin(); check(up(0, 64)); print(down(32, 64))",
-    "callback": "begin(); print(d.cuStreamAddCallback(stream, c.cast(function, c.c_void_p), 1, 0))",
+    "callback": "begin(); print(d.cuStreamAddCallback(stream, at, 1, 0))",
     "host to host": "begin(); print(d.cuMemcpyAsync(at, at + 64, 64, stream))",
     "launch with host memory inside a capture": "begin(); check(up()); check(end());"
     "check(d.cuGraphInstantiateWithFlags(c.byref(execution), graph, 0));"

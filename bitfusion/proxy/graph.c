@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Graphs as a whole: made from others, changed, launched, destroyed. What their launches need of this process goes
+ * with them.
+ */
+#define _GNU_SOURCE
+#include "graph.h"
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static struct bf_graph *find(enum bf_handle_kind kind, uint64_t handle)
+{
+	return bf_handle_find(kind, handle);
+}
+
+static struct bf_graph_work *take(struct bf_graph *graph)
+{
+	struct bf_graph_work *work;
+
+	pthread_mutex_lock(&lock);
+	work = graph ? graph->work : NULL;
+	if (work)
+		atomic_fetch_add(&work->references, 1);
+	pthread_mutex_unlock(&lock);
+	return work;
+}
+
+static void give(struct bf_graph *graph, struct bf_graph_work *work)
+{
+	struct bf_graph_work *old;
+
+	pthread_mutex_lock(&lock);
+	old = graph->work;
+	graph->work = work;
+	pthread_mutex_unlock(&lock);
+	bf_work_drop(old);
+}
+
+void bf_graph_set_work(uint64_t handle, struct bf_graph_work *work)
+{
+	struct bf_graph *graph = find(BF_GRAPH, handle);
+	struct bf_graph_work *before = take(graph), *both = before ? bf_work_join(before, work, 0) : work;
+
+	/* captured into a graph of the program's that had some already */
+	if (before) {
+		bf_work_drop(before);
+		bf_work_drop(work);
+	}
+	if (graph && both)
+		give(graph, both);
+}
+
+/* ------------------------------------------------------------------ instantiating and copying */
+
+static CUresult instantiate(CUgraphExec *phGraphExec, CUgraph hGraph, uint64_t flags)
+{
+	CUresult status = BF_CALL(cuGraphInstantiateWithFlags, BF_ARG(phGraphExec), BF_ARG(hGraph), flags);
+
+	if (!status)
+		give(find(BF_GRAPHEXEC, BF_ARG(*phGraphExec)), take(find(BF_GRAPH, BF_ARG(hGraph))));
+	return status;
+}
+
+BF_EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec *phGraphExec, CUgraph hGraph, unsigned long long flags)
+{
+	return instantiate(phGraphExec, hGraph, flags);
+}
+
+static CUresult instantiate_with_log(CUgraphExec *phGraphExec, CUgraph hGraph, CUgraphNode *phErrorNode,
+				     char *logBuffer, size_t bufferSize)
+{
+	CUresult status = instantiate(phGraphExec, hGraph, 0);
+
+	if (phErrorNode)
+		*phErrorNode = NULL;
+	if (logBuffer && bufferSize)
+		*logBuffer = 0;
+	return status;
+}
+
+BF_EXPORT CUresult cuGraphInstantiate(CUgraphExec *phGraphExec, CUgraph hGraph, CUgraphNode *phErrorNode,
+				      char *logBuffer, size_t bufferSize)
+{
+	return instantiate_with_log(phGraphExec, hGraph, phErrorNode, logBuffer, bufferSize);
+}
+
+BF_EXPORT CUresult cuGraphInstantiate_v2(CUgraphExec *phGraphExec, CUgraph hGraph, CUgraphNode *phErrorNode,
+					 char *logBuffer, size_t bufferSize)
+{
+	return instantiate_with_log(phGraphExec, hGraph, phErrorNode, logBuffer, bufferSize);
+}
+
+static CUresult instantiate_with(CUgraphExec *phGraphExec, CUgraph hGraph, CUDA_GRAPH_INSTANTIATE_PARAMS *params,
+				 bool per_thread)
+{
+	cuuint64_t flags = params ? params->flags & ~(cuuint64_t)CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD : 0;
+	CUresult status = params ? instantiate(phGraphExec, hGraph, flags) : CUDA_ERROR_INVALID_VALUE;
+
+	if (status) {
+		if (params)
+			params->result_out = CUDA_GRAPH_INSTANTIATE_ERROR;
+		return status;
+	}
+	params->hErrNode_out = NULL;
+	params->result_out = CUDA_GRAPH_INSTANTIATE_SUCCESS;
+	if (params->flags & CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD)
+		status = (per_thread ? cuGraphUpload_ptsz : cuGraphUpload)(*phGraphExec, params->hUploadStream);
+	return status;
+}
+
+BF_EXPORT CUresult cuGraphInstantiateWithParams(CUgraphExec *phGraphExec, CUgraph hGraph,
+						CUDA_GRAPH_INSTANTIATE_PARAMS *instantiateParams)
+{
+	return instantiate_with(phGraphExec, hGraph, instantiateParams, false);
+}
+
+BF_EXPORT CUresult cuGraphInstantiateWithParams_ptsz(CUgraphExec *phGraphExec, CUgraph hGraph,
+						     CUDA_GRAPH_INSTANTIATE_PARAMS *instantiateParams)
+{
+	return instantiate_with(phGraphExec, hGraph, instantiateParams, true);
+}
+
+BF_EXPORT CUresult cuGraphClone(CUgraph *phGraphClone, CUgraph originalGraph)
+{
+	CUresult status = BF_CALL(cuGraphClone, BF_ARG(phGraphClone), BF_ARG(originalGraph));
+
+	if (!status)
+		give(find(BF_GRAPH, BF_ARG(*phGraphClone)), take(find(BF_GRAPH, BF_ARG(originalGraph))));
+	return status;
+}
+
+BF_EXPORT CUresult cuGraphAddChildGraphNode(CUgraphNode *phGraphNode, CUgraph hGraph,
+					    const CUgraphNode *dependencies, size_t numDependencies,
+					    CUgraph childGraph)
+{
+	struct bf_graph *graph = find(BF_GRAPH, BF_ARG(hGraph));
+	struct bf_graph_work *own = take(graph), *child = take(find(BF_GRAPH, BF_ARG(childGraph)));
+	struct bf_graph_work *both = child ? bf_work_join(own, child, 0) : NULL;
+	CUresult status = child && !both ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
+
+	if (both && !bf_work_is_sound(both))
+		status = CUDA_ERROR_NOT_SUPPORTED;
+	if (!status)
+		status = BF_CALL(cuGraphAddChildGraphNode, BF_ARG(phGraphNode), BF_ARG(hGraph),
+				 BF_ARG(dependencies), numDependencies, BF_ARG(childGraph));
+	if (!status && both)
+		give(graph, both);
+	else
+		bf_work_drop(both);
+	bf_work_drop(own);
+	bf_work_drop(child);
+	return status;
+}
+
+/* ------------------------------------------------------------------ destroying and updating */
+
+static CUresult destroy(unsigned call, enum bf_handle_kind kind, uint64_t handle)
+{
+	struct bf_graph *graph = find(kind, handle);
+	CUresult status = bf_check();
+
+	if (status)
+		return status;
+	if (!graph)
+		return CUDA_ERROR_INVALID_VALUE;
+	status = bf_call(call, &handle);
+	if (!status)
+		give(graph, NULL);
+	return status;
+}
+
+BF_EXPORT CUresult cuGraphDestroy(CUgraph hGraph)
+{
+	return destroy(BF_cuGraphDestroy, BF_GRAPH, BF_ARG(hGraph));
+}
+
+BF_EXPORT CUresult cuGraphExecDestroy(CUgraphExec hGraphExec)
+{
+	return destroy(BF_cuGraphExecDestroy, BF_GRAPHEXEC, BF_ARG(hGraphExec));
+}
+
+BF_EXPORT CUresult cuGraphExecUpdate(CUgraphExec hGraphExec, CUgraph hGraph, CUgraphNode *hErrorNode_out,
+				     CUgraphExecUpdateResult *updateResult_out)
+{
+	CUresult status = BF_CALL(cuGraphExecUpdate, BF_ARG(hGraphExec), BF_ARG(hGraph), BF_ARG(hErrorNode_out),
+				  BF_ARG(updateResult_out));
+
+	if (!status)
+		give(find(BF_GRAPHEXEC, BF_ARG(hGraphExec)), take(find(BF_GRAPH, BF_ARG(hGraph))));
+	return status;
+}
+
+BF_EXPORT CUresult cuGraphExecUpdate_v2(CUgraphExec hGraphExec, CUgraph hGraph,
+					CUgraphExecUpdateResultInfo *resultInfo)
+{
+	CUgraphExecUpdateResult result = CU_GRAPH_EXEC_UPDATE_ERROR;
+	CUgraphNode node = NULL;
+	CUresult status = cuGraphExecUpdate(hGraphExec, hGraph, &node, &result);
+
+	if (resultInfo)
+		*resultInfo = (CUgraphExecUpdateResultInfo){ .result = result, .errorNode = node };
+	return status;
+}
+
+/* Which nodes stand for host memory or functions is not known once a graph is made. */
+static bool has_work(enum bf_handle_kind kind, uint64_t handle)
+{
+	struct bf_graph_work *work = take(find(kind, handle));
+
+	bf_work_drop(work);
+	return work != NULL;
+}
+
+BF_EXPORT CUresult cuGraphNodeSetEnabled(CUgraphExec hGraphExec, CUgraphNode hNode, unsigned int isEnabled)
+{
+	if (has_work(BF_GRAPHEXEC, BF_ARG(hGraphExec)))
+		return CUDA_ERROR_NOT_SUPPORTED;
+	return BF_CALL(cuGraphNodeSetEnabled, BF_ARG(hGraphExec), BF_ARG(hNode), isEnabled);
+}
+
+BF_EXPORT CUresult cuGraphExecChildGraphNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode, CUgraph childGraph)
+{
+	if (has_work(BF_GRAPHEXEC, BF_ARG(hGraphExec)) || has_work(BF_GRAPH, BF_ARG(childGraph)))
+		return CUDA_ERROR_NOT_SUPPORTED;
+	return BF_CALL(cuGraphExecChildGraphNodeSetParams, BF_ARG(hGraphExec), BF_ARG(hNode), BF_ARG(childGraph));
+}
+
+BF_EXPORT CUresult cuGraphDestroyNode(CUgraphNode hNode)
+{
+	if (atomic_load(&bf_works)) /* nor is a node's graph known */
+		return CUDA_ERROR_NOT_SUPPORTED;
+	return BF_CALL(cuGraphDestroyNode, BF_ARG(hNode));
+}
+
+/* ------------------------------------------------------------------ launching */
+
+static CUresult bring_in(const struct bf_graph_work *work, CUstream stream)
+{
+	CUresult status = CUDA_SUCCESS;
+
+	for (unsigned i = 0; i < work->copy_count && !status; i++) {
+		const struct bf_graph_copy *copy = &work->copies[i];
+
+		if (copy->to_host)
+			continue;
+		status = bf_host_settle(copy->host, copy->size);
+		if (!status)
+			status = bf_copy_to_device(copy->buffer->address, copy->host, copy->size, stream, true);
+	}
+	return status;
+}
+
+static CUresult bring_out(const struct bf_graph_work *work, CUstream stream)
+{
+	CUresult status = CUDA_SUCCESS;
+
+	for (unsigned i = 0; i < work->copy_count && !status; i++) {
+		const struct bf_graph_copy *copy = &work->copies[i];
+
+		if (copy->to_host)
+			status = bf_copy_to_host(copy->host, copy->buffer->address, copy->size, stream, true);
+	}
+	return status;
+}
+
+static CUresult launch_with(const struct bf_graph_work *work, CUgraphExec exec, CUstream stream)
+{
+	uint64_t capture;
+	CUresult status = bf_capture_find(stream, &capture);
+
+	if (!status && capture)
+		status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+	if (!status)
+		status = bring_in(work, stream);
+	if (status)
+		return status;
+	bf_callback_expect(work->functions);
+	status = BF_CALL(cuGraphLaunch, BF_ARG(exec), BF_ARG(stream));
+	return status ? status : bring_out(work, stream);
+}
+
+static CUresult launch(CUgraphExec exec, CUstream stream, bool per_thread)
+{
+	CUresult status = bf_check();
+	struct bf_graph *graph = find(BF_GRAPHEXEC, BF_ARG(exec));
+	struct bf_graph_work *work;
+
+	if (!status && !graph)
+		status = CUDA_ERROR_INVALID_VALUE;
+	if (!status)
+		status = bf_stream_resolve(&stream, per_thread);
+	if (status)
+		return status;
+	work = take(graph);
+	if (!work)
+		return BF_CALL(cuGraphLaunch, BF_ARG(exec), BF_ARG(stream));
+	status = launch_with(work, exec, stream);
+	bf_work_drop(work);
+	return status;
+}
+
+BF_EXPORT CUresult cuGraphLaunch(CUgraphExec hGraphExec, CUstream hStream)
+{
+	return launch(hGraphExec, hStream, false);
+}
+
+BF_EXPORT CUresult cuGraphLaunch_ptsz(CUgraphExec hGraphExec, CUstream hStream)
+{
+	return launch(hGraphExec, hStream, true);
+}
