@@ -14,35 +14,27 @@ CUresult bf_invoke(struct bf_frame *frame)
 {
 	const u64 *a = frame->argument;
 	void *f = frame->route->function;
-#define T(...) ((CUresult(*)(__VA_ARGS__))f)
+#define T(...) ((CUresult (*)(__VA_ARGS__))f)
 	switch (frame->route->row->argument_count) {
-	case 0:
-		return T(void)();
-	case 1:
-		return T(u64)(a[0]);
-	case 2:
-		return T(u64, u64)(a[0], a[1]);
-	case 3:
-		return T(u64, u64, u64)(a[0], a[1], a[2]);
-	case 4:
-		return T(u64, u64, u64, u64)(a[0], a[1], a[2], a[3]);
-	case 5:
-		return T(u64, u64, u64, u64, u64)(a[0], a[1], a[2], a[3], a[4]);
-	case 6:
-		return T(u64, u64, u64, u64, u64, u64)(a[0], a[1], a[2], a[3], a[4], a[5]);
+	case 0: return T(void)();
+	case 1: return T(u64)(a[0]);
+	case 2: return T(u64, u64)(a[0], a[1]);
+	case 3: return T(u64, u64, u64)(a[0], a[1], a[2]);
+	case 4: return T(u64, u64, u64, u64)(a[0], a[1], a[2], a[3]);
+	case 5: return T(u64, u64, u64, u64, u64)(a[0], a[1], a[2], a[3], a[4]);
+	case 6: return T(u64, u64, u64, u64, u64, u64)(a[0], a[1], a[2], a[3], a[4], a[5]);
 	case 7:
-	case 8:
-		return T(u64, u64, u64, u64, u64, u64, u64, u64)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]);
+	case 8: return T(u64, u64, u64, u64, u64, u64, u64, u64)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]);
 	case 9:
 	case 10:
 	case 11:
 	case 12:
-		return T(u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64)(
-			a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11]);
+		return T(u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64,
+			 u64)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11]);
 	default:
-		return T(u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64)(
-			a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13],
-			a[14], a[15]);
+		return T(u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64,
+			 u64)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13],
+			      a[14], a[15]);
 	}
 #undef T
 }
@@ -158,12 +150,11 @@ static CUresult read_handle(struct bf_session *session, const struct bf_argument
 		return bf_context_resolve(session, BF_HANDLE_INDEX(number), value) ? CUDA_SUCCESS
 										   : CUDA_ERROR_INVALID_CONTEXT;
 	return bf_handle_resolve(&session->handles, what->handle, number, value) ? CUDA_SUCCESS
-										  : CUDA_ERROR_INVALID_HANDLE;
+										 : CUDA_ERROR_INVALID_HANDLE;
 }
 
 /* Input bytes of a fixed size are used where they lie, unless the driver writes to them. */
-static CUresult read_fixed(struct bf_frame *frame, const struct bf_argument *what, unsigned i,
-			   struct reader *reader)
+static CUresult read_fixed(struct bf_frame *frame, const struct bf_argument *what, unsigned i, struct reader *reader)
 {
 	u64 present;
 	if (!read_u64(reader, &present) || present > 1)
@@ -199,8 +190,7 @@ static CUresult read_array(struct bf_session *session, struct bf_frame *frame, c
 	case BF_ARG_OUT_ARRAY:
 	case BF_ARG_OUT_HANDLES:
 		return reserve(frame, frame->given[i], &frame->argument[i]) ? CUDA_SUCCESS : BF_VIOLATION;
-	case BF_ARG_IN_HANDLES:
-		return read_handles(session, frame, what, i, reader);
+	case BF_ARG_IN_HANDLES: return read_handles(session, frame, what, i, reader);
 	default: {
 		const uint8_t *bytes = read_bytes(reader, frame->given[i]);
 		if (!bytes)
@@ -264,15 +254,14 @@ static CUresult place_kernel(struct bf_session *session, CUDA_KERNEL_NODE_PARAMS
 	params->func = is_kernel ? NULL : (CUfunction)(uintptr_t)value;
 	params->kern = is_kernel ? (CUkernel)(uintptr_t)value : NULL;
 	number = (u64)(uintptr_t)params->ctx;
-	if (number && (!bf_handle_is(number, BF_CONTEXT) ||
-		       !bf_context_resolve(session, BF_HANDLE_INDEX(number), &context)))
+	if (number &&
+	    (!bf_handle_is(number, BF_CONTEXT) || !bf_context_resolve(session, BF_HANDLE_INDEX(number), &context)))
 		return CUDA_ERROR_INVALID_CONTEXT;
 	params->ctx = (CUcontext)(uintptr_t)context;
 	return CUDA_SUCCESS;
 }
 
-static CUresult read_kernel_node(struct bf_session *session, struct bf_frame *frame, unsigned i,
-				 struct reader *reader)
+static CUresult read_kernel_node(struct bf_session *session, struct bf_frame *frame, unsigned i, struct reader *reader)
 {
 	struct ours {
 		CUDA_KERNEL_NODE_PARAMS_v2 params;
@@ -306,8 +295,7 @@ static inline CUresult read_argument(struct bf_session *session, struct bf_frame
 {
 	const struct bf_argument *what = &frame->route->row->arguments[i];
 	switch (what->kind) {
-	case BF_ARG_VALUE:
-		return read_u64(reader, &frame->argument[i]) ? CUDA_SUCCESS : BF_VIOLATION;
+	case BF_ARG_VALUE: return read_u64(reader, &frame->argument[i]) ? CUDA_SUCCESS : BF_VIOLATION;
 	case BF_ARG_DEVICE:
 		if (!read_u64(reader, &frame->given[i]))
 			return BF_VIOLATION;
@@ -322,18 +310,13 @@ static inline CUresult read_argument(struct bf_session *session, struct bf_frame
 			return BF_VIOLATION;
 		return read_handle(session, what, frame->given[i], &frame->argument[i]);
 	case BF_ARG_NEW_HANDLE:
-	case BF_ARG_FOUND_HANDLE:
-		return read_new_handle(frame, what, i, reader);
+	case BF_ARG_FOUND_HANDLE: return read_new_handle(frame, what, i, reader);
 	case BF_ARG_IN:
 	case BF_ARG_INOUT:
-	case BF_ARG_OUT:
-		return read_fixed(frame, what, i, reader);
-	case BF_ARG_CONFIG:
-		return read_config(session, frame, i, reader);
-	case BF_ARG_KERNEL_NODE:
-		return read_kernel_node(session, frame, i, reader);
-	default:
-		return read_array(session, frame, what, i, reader);
+	case BF_ARG_OUT: return read_fixed(frame, what, i, reader);
+	case BF_ARG_CONFIG: return read_config(session, frame, i, reader);
+	case BF_ARG_KERNEL_NODE: return read_kernel_node(session, frame, i, reader);
+	default: return read_array(session, frame, what, i, reader);
 	}
 }
 
@@ -403,7 +386,7 @@ static CUresult decode(struct bf_session *session, struct bf_frame *frame)
 {
 	const struct bf_row *row = frame->route->row;
 	const struct bf_command *command = frame->command;
-	struct reader reader = {(const uint8_t *)(command + 1), (const uint8_t *)command + command->size};
+	struct reader reader = { (const uint8_t *)(command + 1), (const uint8_t *)command + command->size };
 	CUresult first = CUDA_SUCCESS;
 	for (unsigned i = 0; i < row->argument_count; i++) {
 		CUresult status = read_argument(session, frame, i, &reader);
@@ -444,15 +427,14 @@ static uint32_t owner_of(const struct bf_frame *frame, unsigned kind)
 	for (unsigned i = 0; i < row->argument_count; i++) {
 		unsigned parent = row->arguments[i].handle;
 		bool by_value = row->arguments[i].kind == BF_ARG_HANDLE;
-		if (by_value && (parent == BF_MODULE || parent == BF_LIBRARY ||
-				 (parent == BF_GRAPH && kind == BF_GRAPHNODE)))
+		if (by_value &&
+		    (parent == BF_MODULE || parent == BF_LIBRARY || (parent == BF_GRAPH && kind == BF_GRAPHNODE)))
 			return bf_handle_pack(frame->given[i]);
 	}
 	return bf_handle_pack(BF_HANDLE(BF_CONTEXT, frame->command->context));
 }
 
-static void put_array(struct bf_session *session, struct bf_frame *frame, unsigned i, CUresult status,
-		      uint8_t **at)
+static void put_array(struct bf_session *session, struct bf_frame *frame, unsigned i, CUresult status, uint8_t **at)
 {
 	const struct bf_argument *what = &frame->route->row->arguments[i];
 	u64 size = what->size ? what->size : 8, count = 0;
@@ -527,8 +509,7 @@ static void finish_argument(struct bf_session *session, struct bf_frame *frame, 
 		if (frame->given[i] != BF_NULL)
 			put_array(session, frame, i, *status, at);
 		break;
-	default:
-		break;
+	default: break;
 	}
 	if (bound != CUDA_SUCCESS)
 		*status = bound;
@@ -639,8 +620,8 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 		status = bf_context_ensure(session, command->context);
 	if (route->row->flags & BF_ROW_NO_CONTEXT)
 		status = CUDA_SUCCESS;
-	bool elsewhere = (route->row->flags & BF_ROW_BLOCKS) && !route->waits &&
-			 (command->flags & BF_WANTS_REPLY) && !bf_may_block(session, command);
+	bool elsewhere = (route->row->flags & BF_ROW_BLOCKS) && !route->waits && (command->flags & BF_WANTS_REPLY) &&
+			 !bf_may_block(session, command);
 	if (elsewhere && status == CUDA_SUCCESS && submit_row(session, route, command))
 		return;
 	struct bf_frame frame;
@@ -672,8 +653,8 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 
 static bool is_wait(const char *name)
 {
-	static const char *const names[] = {"cuStreamSynchronize", "cuEventSynchronize", "cuCtxSynchronize",
-					    "cuCtxSynchronize_v2"};
+	static const char *const names[] = { "cuStreamSynchronize", "cuEventSynchronize", "cuCtxSynchronize",
+					     "cuCtxSynchronize_v2" };
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
 		if (!strcmp(name, names[i]))
 			return true;

@@ -45,7 +45,7 @@ static void run_announce(struct bf_session *session, struct bf_job *job)
 static void fire(struct registered *registered, CUresult status)
 {
 	struct bf_session *session = registered->session;
-	struct bf_fired fired = {.done = false};
+	struct bf_fired fired = { .done = false };
 	struct announce_job *announce = calloc(1, sizeof(*announce));
 	if (!announce)
 		return;
@@ -93,8 +93,7 @@ static void stream_callback(CUstream stream, CUresult status, void *data)
 	fire(data, status);
 }
 
-void bf_op_host_function(struct bf_session *session, const struct bf_command *command, const uint8_t *body,
-			 size_t size)
+void bf_op_host_function(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
 {
 	const struct bf_host_function *wanted = (const struct bf_host_function *)body;
 	struct bf_driver *driver = session->driver;
@@ -112,14 +111,19 @@ void bf_op_host_function(struct bf_session *session, const struct bf_command *co
 	CUstreamCaptureStatus capturing = CU_STREAM_CAPTURE_STATUS_NONE;
 	if (session->captures && driver->cuStreamIsCapturing)
 		driver->cuStreamIsCapturing(stream, &capturing);
-	*registered = (struct registered){session,	    wanted->function,  wanted->data,
-					  wanted->stream,   wanted->kind,      command->context,
-					  capturing != CU_STREAM_CAPTURE_STATUS_NONE};
+	*registered = (struct registered){ session,
+					   wanted->function,
+					   wanted->data,
+					   wanted->stream,
+					   wanted->kind,
+					   command->context,
+					   capturing != CU_STREAM_CAPTURE_STATUS_NONE };
 	atomic_store(&session->had_host_function, true);
 	atomic_fetch_add(&session->host_functions, 1);
 	if (wanted->kind == 1)
-		status = driver->cuStreamAddCallback ? driver->cuStreamAddCallback(stream, stream_callback, registered, 0)
-						     : CUDA_ERROR_NOT_SUPPORTED;
+		status = driver->cuStreamAddCallback
+				 ? driver->cuStreamAddCallback(stream, stream_callback, registered, 0)
+				 : CUDA_ERROR_NOT_SUPPORTED;
 	else
 		status = driver->cuLaunchHostFunc ? driver->cuLaunchHostFunc(stream, host_function, registered)
 						  : CUDA_ERROR_NOT_SUPPORTED;
@@ -130,8 +134,7 @@ void bf_op_host_function(struct bf_session *session, const struct bf_command *co
 	bf_done(session, command, status, NULL, 0);
 }
 
-void bf_op_callback_done(struct bf_session *session, const struct bf_command *command, const uint8_t *body,
-			 size_t size)
+void bf_op_callback_done(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
 {
 	uint64_t token = ((const struct bf_callback_done *)body)->token;
 	pthread_mutex_lock(&session->callback_lock);

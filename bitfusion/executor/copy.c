@@ -61,8 +61,7 @@ static void next_piece(const struct transfer *transfer, struct piece *piece)
 		piece->height = rows < transfer->height - piece->y ? rows : transfer->height - piece->y;
 		if (piece->y == 0 && piece->height == transfer->height) {
 			layers = rows / transfer->height;
-			piece->depth =
-				layers < transfer->depth - piece->z ? layers : transfer->depth - piece->z;
+			piece->depth = layers < transfer->depth - piece->z ? layers : transfer->depth - piece->z;
 		}
 	}
 	piece->size = piece->width * piece->height * piece->depth;
@@ -127,7 +126,7 @@ static CUresult copy_piece(struct bf_session *session, const struct transfer *tr
 
 static CUresult upload(struct bf_session *session, const struct transfer *transfer, uint64_t *left)
 {
-	struct piece piece = {0};
+	struct piece piece = { 0 };
 	CUresult status = CUDA_SUCCESS;
 	for (*left = transfer->total; *left && status == CUDA_SUCCESS; advance(transfer, &piece)) {
 		next_piece(transfer, &piece);
@@ -158,8 +157,8 @@ static CUresult upload_small(struct bf_session *session, const struct transfer *
 	if (!data)
 		return CUDA_SUCCESS; /* the client is gone, as the next receive will tell */
 	*left = 0;
-	CUresult status = session->driver->cuMemcpyHtoDAsync_v2(transfer->device, data, transfer->total,
-								transfer->stream);
+	CUresult status =
+		session->driver->cuMemcpyHtoDAsync_v2(transfer->device, data, transfer->total, transfer->stream);
 	bf_input_consume(&session->input, transfer->total);
 	return status;
 }
@@ -187,8 +186,8 @@ static CUresult may_copy(struct bf_session *session, uint64_t number, CUstream *
 }
 
 /* `command` may no longer lie in the buffer once bulk data has been read: it is a copy. */
-static void finish_upload(struct bf_session *session, const struct bf_command *command,
-			  const struct transfer *transfer, CUresult status, uint64_t left, bool async)
+static void finish_upload(struct bf_session *session, const struct bf_command *command, const struct transfer *transfer,
+			  CUresult status, uint64_t left, bool async)
 {
 	if (status == BF_VIOLATION)
 		return;
@@ -211,12 +210,9 @@ void bf_op_htod(struct bf_session *session, const struct bf_command *from, const
 		bf_violation(session, "bad size of a copy to the device");
 		return;
 	}
-	struct transfer transfer = {.linear = true,
-				    .device = copy.device,
-				    .width = copy.size,
-				    .height = 1,
-				    .depth = 1,
-				    .total = copy.size};
+	struct transfer transfer = {
+		.linear = true, .device = copy.device, .width = copy.size, .height = 1, .depth = 1, .total = copy.size
+	};
 	uint64_t left = copy.size;
 	CUresult status = session->context_status;
 	if (status == CUDA_SUCCESS)
@@ -231,7 +227,7 @@ void bf_op_htod(struct bf_session *session, const struct bf_command *from, const
 
 static void send_held(struct bf_session *session, uint32_t request, struct held *held)
 {
-	struct bf_data data = {held->offset, held->size};
+	struct bf_data data = { held->offset, held->size };
 	struct bf_reply reply = {
 		.size = sizeof(reply) + sizeof(data),
 		.kind = BF_DATA,
@@ -305,7 +301,7 @@ static void run_deliver(struct bf_session *session, struct bf_job *job)
 	struct deliver_job *deliver = (struct deliver_job *)job;
 	if (bf_context_ensure(session, job->context) == CUDA_SUCCESS)
 		session->driver->cuEventSynchronize(deliver->event);
-	bf_output_drain(session);
+	bf_output_drain(session, false);
 	bf_copy_deliver(session);
 	free(deliver);
 }
@@ -339,7 +335,7 @@ static void watch_pending(struct bf_session *session, struct bf_pending *pending
 static CUresult enqueue_download(struct bf_session *session, const struct transfer *transfer,
 				 struct bf_pending *pending)
 {
-	struct piece piece = {0};
+	struct piece piece = { 0 };
 	while (piece.offset < transfer->total) {
 		next_piece(transfer, &piece);
 		struct bf_slot *slot = bf_staging_take(session, piece.size);
@@ -350,7 +346,7 @@ static CUresult enqueue_download(struct bf_session *session, const struct transf
 			bf_staging_give(session, slot);
 			return status;
 		}
-		pending->held[pending->count++] = (struct held){slot, piece.offset, piece.size};
+		pending->held[pending->count++] = (struct held){ slot, piece.offset, piece.size };
 		advance(transfer, &piece);
 	}
 	return CUDA_SUCCESS;
@@ -358,7 +354,7 @@ static CUresult enqueue_download(struct bf_session *session, const struct transf
 
 static unsigned count_pieces(const struct transfer *transfer)
 {
-	struct piece piece = {0};
+	struct piece piece = { 0 };
 	unsigned count = 0;
 	for (; piece.offset < transfer->total; count++) {
 		next_piece(transfer, &piece);
@@ -387,8 +383,8 @@ static bool complete_now(struct bf_session *session, const struct bf_command *co
 	return true;
 }
 
-static void download(struct bf_session *session, const struct bf_command *command,
-		     const struct transfer *transfer, bool async)
+static void download(struct bf_session *session, const struct bf_command *command, const struct transfer *transfer,
+		     bool async)
 {
 	while (bf_staging_full(session) && !atomic_load(&session->over))
 		bf_staging_relieve(session);
@@ -446,7 +442,7 @@ static CUresult start_held(struct bf_session *session, const struct transfer *tr
 	struct bf_slot *slot = bf_staging_take(session, piece->size);
 	if (!slot)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	*held = (struct held){slot, piece->offset, piece->size};
+	*held = (struct held){ slot, piece->offset, piece->size };
 	CUresult status = copy_piece(session, transfer, piece, slot->data, true);
 	slot->marker = status == CUDA_SUCCESS ? bf_marker_take(session, &status) : NULL;
 	if (slot->marker)
@@ -465,7 +461,7 @@ static CUresult start_held(struct bf_session *session, const struct transfer *tr
 static void pump(struct bf_session *session, uint32_t request, const struct transfer *transfer)
 {
 	struct held ring[PUMP_DEPTH];
-	struct piece piece = {0};
+	struct piece piece = { 0 };
 	unsigned first = 0, count = 0;
 	CUresult status = CUDA_SUCCESS;
 	while (count || (status == CUDA_SUCCESS && piece.offset < transfer->total)) {
@@ -524,12 +520,12 @@ void bf_op_dtoh(struct bf_session *session, const struct bf_command *command, co
 		bf_violation(session, "bad copy to the host");
 		return;
 	}
-	struct transfer transfer = {.linear = true,
-				    .device = copy->device,
-				    .width = copy->size,
-				    .height = 1,
-				    .depth = 1,
-				    .total = copy->size};
+	struct transfer transfer = { .linear = true,
+				     .device = copy->device,
+				     .width = copy->size,
+				     .height = 1,
+				     .depth = 1,
+				     .total = copy->size };
 	CUresult status = session->context_status;
 	if (status == CUDA_SUCCESS)
 		status = may_copy(session, copy->stream, &transfer.stream);
@@ -561,7 +557,7 @@ void bf_op_copy3d(struct bf_session *session, const struct bf_command *from, con
 {
 	struct bf_command command = *from;
 	struct bf_copy3d copy;
-	struct transfer transfer = {0};
+	struct transfer transfer = { 0 };
 	if (size < sizeof(copy) + sizeof(transfer.shape)) {
 		bf_violation(session, "short copy of two or three dimensions");
 		return;

@@ -39,58 +39,58 @@ int64_t bf_now_ns(void);
 /* ------------------------------------------------------------------ driver.c */
 
 /* Functions that the executor calls by itself; each may be NULL in an old driver. */
-#define BF_DRIVER_FUNCTIONS(X)                                                                               \
-	X(cuInit)                                                                                            \
-	X(cuDriverGetVersion)                                                                                \
-	X(cuDeviceGet)                                                                                       \
-	X(cuDeviceGetCount)                                                                                  \
-	X(cuDeviceGetName)                                                                                   \
-	X(cuDeviceGetUuid)                                                                                   \
-	X(cuDeviceGetUuid_v2)                                                                                \
-	X(cuDeviceGetPCIBusId)                                                                               \
-	X(cuDeviceGetAttribute)                                                                              \
-	X(cuDeviceTotalMem_v2)                                                                               \
-	X(cuDevicePrimaryCtxRetain)                                                                          \
-	X(cuDevicePrimaryCtxGetState)                                                                        \
-	X(cuCtxSetCurrent)                                                                                   \
-	X(cuCtxGetDevice)                                                                                    \
-	X(cuCtxGetStreamPriorityRange)                                                                       \
-	X(cuCtxSynchronize)                                                                                  \
-	X(cuStreamQuery)                                                                                     \
-	X(cuStreamSynchronize)                                                                               \
-	X(cuStreamIsCapturing)                                                                               \
-	X(cuThreadExchangeStreamCaptureMode)                                                                 \
-	X(cuStreamWaitEvent)                                                                                 \
-	X(cuStreamGetFlags)                                                                                  \
-	X(cuStreamAddCallback)                                                                               \
-	X(cuLaunchHostFunc)                                                                                  \
-	X(cuEventCreate)                                                                                     \
-	X(cuEventDestroy_v2)                                                                                 \
-	X(cuEventRecord)                                                                                     \
-	X(cuEventQuery)                                                                                      \
-	X(cuEventSynchronize)                                                                                \
-	X(cuLaunchKernel)                                                                                    \
-	X(cuLaunchKernelEx)                                                                                  \
-	X(cuLaunchCooperativeKernel)                                                                         \
-	X(cuMemGetInfo_v2)                                                                                   \
-	X(cuMemAlloc_v2)                                                                                     \
-	X(cuMemAllocPitch_v2)                                                                                \
-	X(cuMemFree_v2)                                                                                      \
-	X(cuMemHostRegister_v2)                                                                              \
-	X(cuMemcpyHtoDAsync_v2)                                                                              \
-	X(cuMemcpyDtoHAsync_v2)                                                                              \
-	X(cuMemcpy3DAsync_v2)                                                                                \
-	X(cuModuleLoadDataEx)                                                                                \
-	X(cuModuleGetFunction)                                                                               \
-	X(cuLibraryLoadData)                                                                                 \
-	X(cuLibraryGetKernel)                                                                                \
-	X(cuKernelGetFunction)                                                                               \
-	X(cuLinkCreate_v2)                                                                                   \
-	X(cuLinkAddData_v2)                                                                                  \
-	X(cuLinkComplete)                                                                                    \
-	X(cuFuncGetParamInfo)                                                                                \
-	X(cuKernelGetParamInfo)                                                                              \
-	X(cuFuncGetAttribute)                                                                                \
+#define BF_DRIVER_FUNCTIONS(X) \
+	X(cuInit) \
+	X(cuDriverGetVersion) \
+	X(cuDeviceGet) \
+	X(cuDeviceGetCount) \
+	X(cuDeviceGetName) \
+	X(cuDeviceGetUuid) \
+	X(cuDeviceGetUuid_v2) \
+	X(cuDeviceGetPCIBusId) \
+	X(cuDeviceGetAttribute) \
+	X(cuDeviceTotalMem_v2) \
+	X(cuDevicePrimaryCtxRetain) \
+	X(cuDevicePrimaryCtxGetState) \
+	X(cuCtxSetCurrent) \
+	X(cuCtxGetDevice) \
+	X(cuCtxGetStreamPriorityRange) \
+	X(cuCtxSynchronize) \
+	X(cuStreamQuery) \
+	X(cuStreamSynchronize) \
+	X(cuStreamIsCapturing) \
+	X(cuThreadExchangeStreamCaptureMode) \
+	X(cuStreamWaitEvent) \
+	X(cuStreamGetFlags) \
+	X(cuStreamAddCallback) \
+	X(cuLaunchHostFunc) \
+	X(cuEventCreate) \
+	X(cuEventDestroy_v2) \
+	X(cuEventRecord) \
+	X(cuEventQuery) \
+	X(cuEventSynchronize) \
+	X(cuLaunchKernel) \
+	X(cuLaunchKernelEx) \
+	X(cuLaunchCooperativeKernel) \
+	X(cuMemGetInfo_v2) \
+	X(cuMemAlloc_v2) \
+	X(cuMemAllocPitch_v2) \
+	X(cuMemFree_v2) \
+	X(cuMemHostRegister_v2) \
+	X(cuMemcpyHtoDAsync_v2) \
+	X(cuMemcpyDtoHAsync_v2) \
+	X(cuMemcpy3DAsync_v2) \
+	X(cuModuleLoadDataEx) \
+	X(cuModuleGetFunction) \
+	X(cuLibraryLoadData) \
+	X(cuLibraryGetKernel) \
+	X(cuKernelGetFunction) \
+	X(cuLinkCreate_v2) \
+	X(cuLinkAddData_v2) \
+	X(cuLinkComplete) \
+	X(cuFuncGetParamInfo) \
+	X(cuKernelGetParamInfo) \
+	X(cuFuncGetAttribute) \
 	X(cuKernelGetAttribute)
 
 #define BF_DRIVER_MEMBER(name) __typeof__(&name) name;
@@ -147,8 +147,7 @@ void bf_handle_drop(struct bf_handles *handles, uint64_t number);
 /* Drops what ends together with `number` (the functions of a module, all of a context). */
 void bf_handle_drop_owned(struct bf_handles *handles, uint64_t number);
 /* The client's number for a driver handle; if there is none yet, `proposed` or, for 0, one of our own. */
-uint64_t bf_handle_find(struct bf_handles *handles, unsigned kind, uint64_t value, uint64_t proposed,
-			uint32_t owner);
+uint64_t bf_handle_find(struct bf_handles *handles, unsigned kind, uint64_t value, uint64_t proposed, uint32_t owner);
 bool bf_handle_is(uint64_t number, unsigned kind);
 static inline uint32_t bf_handle_pack(uint64_t number)
 {
@@ -209,8 +208,8 @@ struct bf_outbox {
 };
 void bf_outbox_init(struct bf_session *session);
 /* Queues or sends a reply; takes the slot over (may be NULL), whose bytes are the bulk. Never blocks. */
-void bf_send(struct bf_session *session, struct bf_reply *reply, const void *body, size_t body_size,
-	     const void *bulk, size_t bulk_size, struct bf_slot *slot);
+void bf_send(struct bf_session *session, struct bf_reply *reply, const void *body, size_t body_size, const void *bulk,
+	     size_t bulk_size, struct bf_slot *slot);
 void bf_reply(struct bf_session *session, uint32_t request, CUresult status, const void *body, size_t size);
 /* Waits until the client has read enough; call it on the issue thread only. */
 void bf_outbox_throttle(struct bf_session *session);
@@ -326,8 +325,7 @@ struct bf_session {
 
 void bf_log(struct bf_session *session, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Logs why, ends the session; always returns BF_VIOLATION. */
-CUresult bf_violation(struct bf_session *session, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
+CUresult bf_violation(struct bf_session *session, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void bf_defer(struct bf_session *session, uint32_t call, CUresult status);
 
 /* ------------------------------------------------------------------ order.c */
@@ -399,8 +397,8 @@ void bf_done(struct bf_session *session, const struct bf_command *command, CUres
 
 /* ------------------------------------------------------------------ operations; body checked for its fixed part */
 
-typedef void (*bf_operation_function)(struct bf_session *session, const struct bf_command *command,
-				      const uint8_t *body, size_t size);
+typedef void (*bf_operation_function)(struct bf_session *session, const struct bf_command *command, const uint8_t *body,
+				      size_t size);
 void bf_op_devices(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_launch(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_htod(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
@@ -436,7 +434,7 @@ CUresult bf_wait_briefly(struct bf_session *session, CUstream stream);
 bool bf_may_block(struct bf_session *session, const struct bf_command *command);
 
 bool bf_output_start(struct bf_session *session);
-void bf_output_drain(struct bf_session *session);
+void bf_output_drain(struct bf_session *session, bool all);
 void bf_output_stop(struct bf_session *session);
 
 CUresult bf_memory_charge(struct bf_session *session, uint64_t size, int *device);

@@ -10,7 +10,7 @@
 
 static void describe(struct bf_driver *driver, CUdevice ordinal, struct bf_device *device)
 {
-	CUuuid uuid = {{0}};
+	CUuuid uuid = { { 0 } };
 	size_t total = 0;
 	driver->cuDeviceGetName(device->name, sizeof(device->name), ordinal);
 	device->name[sizeof(device->name) - 1] = 0;
@@ -25,8 +25,8 @@ static void describe(struct bf_driver *driver, CUdevice ordinal, struct bf_devic
 	driver->cuDeviceTotalMem_v2(&total, ordinal);
 	device->total_memory = total;
 	for (int i = 1; i < BF_DEVICE_ATTRIBUTES; i++)
-		device->attribute[i].status = (int32_t)driver->cuDeviceGetAttribute(
-			&device->attribute[i].value, (CUdevice_attribute)i, ordinal);
+		device->attribute[i].status = (int32_t)driver->cuDeviceGetAttribute(&device->attribute[i].value,
+										    (CUdevice_attribute)i, ordinal);
 }
 
 void bf_op_devices(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
@@ -107,7 +107,7 @@ static void put_device(struct text *text, int index, int version, const struct b
 BF_EXPORT int bf_executor_probe(const char *path, char *buffer, size_t size)
 {
 	struct bf_driver *driver = &bf_driver;
-	struct text text = {buffer, buffer + size - 1};
+	struct text text = { buffer, buffer + size - 1 };
 	int count = 0, version = 0;
 	CUresult status = bf_driver_load(driver, path, true, buffer, size);
 	if (status != CUDA_SUCCESS)

@@ -25,13 +25,11 @@ static CUresult parameter(struct bf_session *session, bool kernel, uint64_t func
 		return driver->cuKernelGetParamInfo
 			       ? driver->cuKernelGetParamInfo((CUkernel)(uintptr_t)function, i, offset, size)
 			       : CUDA_ERROR_NOT_SUPPORTED;
-	return driver->cuFuncGetParamInfo
-		       ? driver->cuFuncGetParamInfo((CUfunction)(uintptr_t)function, i, offset, size)
-		       : CUDA_ERROR_NOT_SUPPORTED;
+	return driver->cuFuncGetParamInfo ? driver->cuFuncGetParamInfo((CUfunction)(uintptr_t)function, i, offset, size)
+					  : CUDA_ERROR_NOT_SUPPORTED;
 }
 
-static void describe_parameters(struct bf_session *session, bool kernel, uint64_t function,
-				struct answer *answer)
+static void describe_parameters(struct bf_session *session, bool kernel, uint64_t function, struct answer *answer)
 {
 	for (size_t i = 0; i < MAX_PARAMETERS; i++) {
 		size_t offset = 0, size = 0;
@@ -56,8 +54,7 @@ static void describe_attributes(struct bf_session *session, bool kernel, uint64_
 		CUresult status = CUDA_ERROR_NOT_SUPPORTED;
 		if (kernel && driver->cuKernelGetAttribute)
 			status = driver->cuKernelGetAttribute(&info->attribute[i], (CUfunction_attribute)i,
-							      (CUkernel)(uintptr_t)function,
-							      session->ordinal[device]);
+							      (CUkernel)(uintptr_t)function, session->ordinal[device]);
 		else if (!kernel && driver->cuFuncGetAttribute)
 			status = driver->cuFuncGetAttribute(&info->attribute[i], (CUfunction_attribute)i,
 							    (CUfunction)(uintptr_t)function);
@@ -110,10 +107,9 @@ static bool read_wanted(struct wanted *wanted, const uint8_t *body, size_t size)
 	return (wanted->parent == BF_MODULE || wanted->parent == BF_LIBRARY) && text && !wanted->name[text - 1];
 }
 
-void bf_op_get_function(struct bf_session *session, const struct bf_command *command, const uint8_t *body,
-			size_t size)
+void bf_op_get_function(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
 {
-	struct wanted wanted = {.value = 0};
+	struct wanted wanted = { .value = 0 };
 	if (!read_wanted(&wanted, body, size)) {
 		bf_violation(session, "bad look-up of a function");
 		return;
@@ -129,8 +125,7 @@ void bf_op_get_function(struct bf_session *session, const struct bf_command *com
 	uint32_t owner = wanted.parent == BF_KERNEL ? bf_handle_pack(BF_HANDLE(BF_CONTEXT, command->context))
 						    : bf_handle_pack(wanted.get.parent);
 	bool kernel = wanted.kind == BF_KERNEL;
-	answer->info.handle =
-		bf_handle_find(&session->handles, wanted.kind, wanted.value, wanted.get.proposed, owner);
+	answer->info.handle = bf_handle_find(&session->handles, wanted.kind, wanted.value, wanted.get.proposed, owner);
 	describe_parameters(session, kernel, wanted.value, answer);
 	describe_attributes(session, kernel, wanted.value, &answer->info);
 	size_t bytes = sizeof(answer->info) + answer->info.parameter_count * sizeof(*answer->parameter);

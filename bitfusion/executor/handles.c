@@ -45,7 +45,7 @@ static bool rehash(struct bf_reverse *reverse)
 	size_t size = 64;
 	while (size < reverse->live * 4)
 		size *= 2;
-	struct bf_reverse bigger = {calloc(size, 16), size, reverse->live, reverse->live};
+	struct bf_reverse bigger = { calloc(size, 16), size, reverse->live, reverse->live };
 	if (!bigger.slot)
 		return false;
 	for (size_t i = 0; i < reverse->size; i++) {
@@ -94,8 +94,7 @@ static struct bf_entry *make_entry(struct bf_handles *handles, unsigned kind, ui
 		chunk = calloc(BF_HANDLE_CHUNK, sizeof(*chunk));
 		if (!chunk)
 			return NULL;
-		atomic_store_explicit(&handles->chunk[kind][index / BF_HANDLE_CHUNK], chunk,
-				      memory_order_release);
+		atomic_store_explicit(&handles->chunk[kind][index / BF_HANDLE_CHUNK], chunk, memory_order_release);
 	}
 	return &chunk[index % BF_HANDLE_CHUNK];
 }
@@ -198,8 +197,7 @@ void bf_handle_drop_owned(struct bf_handles *handles, uint64_t number)
 	pthread_mutex_unlock(&handles->lock);
 }
 
-uint64_t bf_handle_find(struct bf_handles *handles, unsigned kind, uint64_t value, uint64_t proposed,
-			uint32_t owner)
+uint64_t bf_handle_find(struct bf_handles *handles, unsigned kind, uint64_t value, uint64_t proposed, uint32_t owner)
 {
 	if (value == 0)
 		return 0;

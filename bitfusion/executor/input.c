@@ -64,8 +64,7 @@ bool bf_input_take(struct bf_session *session, void *data, size_t size)
 	have = have < size ? have : size;
 	memcpy(data, input->base + input->start, have);
 	input->start += have;
-	return have == size ||
-	       bf_transport_receive_all(&session->transport, (uint8_t *)data + have, size - have) == 0;
+	return have == size || bf_transport_receive_all(&session->transport, (uint8_t *)data + have, size - have) == 0;
 }
 
 bool bf_input_skip(struct bf_session *session, uint64_t size)

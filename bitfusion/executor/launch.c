@@ -7,17 +7,12 @@ static CUresult translate_attribute(struct bf_session *session, CUlaunchAttribut
 {
 	CUevent *event = NULL;
 	switch (attribute->id) {
-	case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT:
-		event = &attribute->value.programmaticEvent.event;
-		break;
-	case CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT:
-		event = &attribute->value.launchCompletionEvent.event;
-		break;
+	case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT: event = &attribute->value.programmaticEvent.event; break;
+	case CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT: event = &attribute->value.launchCompletionEvent.event; break;
 	case CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE:
 		/* its node is an output, which a launch has no way to bring back */
 		return CUDA_ERROR_NOT_SUPPORTED;
-	default:
-		return CUDA_SUCCESS;
+	default: return CUDA_SUCCESS;
 	}
 	uint64_t value;
 	if (!bf_handle_resolve(&session->handles, BF_EVENT, (uint64_t)(uintptr_t)*event, &value))
@@ -82,16 +77,15 @@ void bf_op_launch(struct bf_session *session, const struct bf_command *command, 
 		status = bf_stream_ready(session, launch->stream, stream);
 	if (likely(status == CUDA_SUCCESS)) {
 		size_t bytes = launch->parameters_size;
-		void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, (void *)(body + sizeof(*launch) + attributes),
-				 CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END};
+		void *extra[] = { CU_LAUNCH_PARAM_BUFFER_POINTER, (void *)(body + sizeof(*launch) + attributes),
+				  CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END };
 		void **parameters = bytes ? extra : NULL;
 		CUfunction kernel = (CUfunction)(uintptr_t)function;
 		if (likely(launch->kind == BF_LAUNCH_PLAIN && !attributes))
 			status = session->driver->cuLaunchKernel(kernel, launch->grid[0], launch->grid[1],
-								 launch->grid[2], launch->block[0],
-								 launch->block[1], launch->block[2],
-								 launch->shared_bytes, (CUstream)(uintptr_t)stream,
-								 NULL, parameters);
+								 launch->grid[2], launch->block[0], launch->block[1],
+								 launch->block[2], launch->shared_bytes,
+								 (CUstream)(uintptr_t)stream, NULL, parameters);
 		else
 			status = launch_ex(session, launch, kernel, (CUstream)(uintptr_t)stream, parameters);
 	}

@@ -106,7 +106,7 @@ BF_EXPORT struct bf_ledger *bf_ledger_open(int fd)
 		munmap(header, size);
 		return NULL;
 	}
-	*ledger = (struct bf_ledger){header, size, header->devices, header->slots};
+	*ledger = (struct bf_ledger){ header, size, header->devices, header->slots };
 	return ledger;
 }
 

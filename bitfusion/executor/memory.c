@@ -27,7 +27,7 @@ void bf_memory_refund(struct bf_session *session, int device, uint64_t size)
 
 static uint64_t limit_of(struct bf_session *session, uint32_t device)
 {
-	uint64_t limits[BF_MAX_DEVICES] = {0};
+	uint64_t limits[BF_MAX_DEVICES] = { 0 };
 	if (session->ledger)
 		bf_ledger_limits(session->ledger, limits, BF_MAX_DEVICES);
 	return limits[device];
@@ -49,7 +49,7 @@ CUresult bf_memory_info(struct bf_session *session, uint64_t info[2])
 	uint64_t limit = device >= 0 ? limit_of(session, (uint32_t)device) : 0;
 	if (!limit)
 		return status;
-	uint64_t used[BF_MAX_DEVICES] = {0};
+	uint64_t used[BF_MAX_DEVICES] = { 0 };
 	bf_ledger_used(session->ledger, -1, used, BF_MAX_DEVICES);
 	uint64_t left = used[device] < limit ? limit - used[device] : 0;
 	info[0] = left < info[0] ? left : info[0];
@@ -57,10 +57,9 @@ CUresult bf_memory_info(struct bf_session *session, uint64_t info[2])
 	return status;
 }
 
-void bf_op_memory_info(struct bf_session *session, const struct bf_command *command, const uint8_t *body,
-		       size_t size)
+void bf_op_memory_info(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
 {
-	uint64_t info[2] = {0, 0};
+	uint64_t info[2] = { 0, 0 };
 	CUresult status = bf_memory_info(session, info);
 	bf_done(session, command, status, info, sizeof(info));
 }
@@ -101,8 +100,7 @@ bool bf_memory_add(struct bf_session *session, uint64_t address, uint64_t size, 
 	pthread_mutex_lock(&session->memory_lock);
 	bool room = 2 * session->allocation_used < session->allocation_size || grow(session);
 	if (room && address) {
-		insert(session->allocation, session->allocation_size,
-		       (struct bf_allocation){address, size, device});
+		insert(session->allocation, session->allocation_size, (struct bf_allocation){ address, size, device });
 		session->allocation_used++;
 	}
 	pthread_mutex_unlock(&session->memory_lock);
@@ -197,7 +195,7 @@ void bf_op_alloc(struct bf_session *session, const struct bf_command *command, c
 		bf_violation(session, "bad list of rejected addresses");
 		return;
 	}
-	uint64_t answer[2] = {0, 0};
+	uint64_t answer[2] = { 0, 0 };
 	CUresult status = allocate(session, alloc, answer);
 	for (uint32_t i = 0; i < alloc->rejected_count; i++)
 		session->driver->cuMemFree_v2(rejected[i]);

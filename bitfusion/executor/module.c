@@ -82,26 +82,18 @@ static CUresult add_option(struct bf_image *image, CUjit_option option, uint64_t
 	unsigned at = image->option_count;
 	int log = -1;
 	switch (option) {
-	case CU_JIT_INFO_LOG_BUFFER:
-		log = 0;
-		break;
-	case CU_JIT_ERROR_LOG_BUFFER:
-		log = 1;
-		break;
+	case CU_JIT_INFO_LOG_BUFFER: log = 0; break;
+	case CU_JIT_ERROR_LOG_BUFFER: log = 1; break;
 	case CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES:
-	case CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES:
-		value = value < MAX_LOG ? value : MAX_LOG;
-		break;
+	case CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES: value = value < MAX_LOG ? value : MAX_LOG; break;
 	case CU_JIT_GLOBAL_SYMBOL_NAMES:
 	case CU_JIT_GLOBAL_SYMBOL_ADDRESSES:
 	case CU_JIT_GLOBAL_SYMBOL_COUNT:
 	case CU_JIT_REFERENCED_KERNEL_NAMES:
 	case CU_JIT_REFERENCED_KERNEL_COUNT:
 	case CU_JIT_REFERENCED_VARIABLE_NAMES:
-	case CU_JIT_REFERENCED_VARIABLE_COUNT:
-		return CUDA_SUCCESS;
-	default:
-		break;
+	case CU_JIT_REFERENCED_VARIABLE_COUNT: return CUDA_SUCCESS;
+	default: break;
 	}
 	if (log >= 0) {
 		image->capacity[log] = (uint32_t)(value < MAX_LOG ? value : MAX_LOG);
@@ -126,8 +118,7 @@ static const uint8_t *take_bytes(const uint8_t **at, const uint8_t *end, uint64_
 	return bytes;
 }
 
-static CUresult read_options(struct bf_image *image, const struct bf_load *load, const uint8_t **at,
-			     const uint8_t *end)
+static CUresult read_options(struct bf_image *image, const struct bf_load *load, const uint8_t **at, const uint8_t *end)
 {
 	const uint32_t *option = (const uint32_t *)take_bytes(at, end, bf_pad(4 * (size_t)load->option_count));
 	const uint64_t *value = (const uint64_t *)take_bytes(at, end, 8 * (size_t)load->option_count);
@@ -225,11 +216,9 @@ static void load(struct bf_session *session, struct load_job *work)
 	struct bf_image *image = work->image;
 	uint64_t value = 0;
 	unsigned kind = work->load.kind == BF_LOAD_MODULE ? BF_MODULE : BF_LIBRARY;
-	uint32_t owner =
-		kind == BF_MODULE ? bf_handle_pack(BF_HANDLE(BF_CONTEXT, work->command.context)) : 0;
+	uint32_t owner = kind == BF_MODULE ? bf_handle_pack(BF_HANDLE(BF_CONTEXT, work->command.context)) : 0;
 	CUresult status = load_code(session, work, &value);
-	if (status == CUDA_SUCCESS &&
-	    !bf_handle_bind(&session->handles, kind, work->load.handle, value, owner))
+	if (status == CUDA_SUCCESS && !bf_handle_bind(&session->handles, kind, work->load.handle, value, owner))
 		status = CUDA_ERROR_OUT_OF_MEMORY;
 	bool keep = status == CUDA_SUCCESS && (image->preserved || !session->driver->cuFuncGetParamInfo);
 	if (keep) {
@@ -244,13 +233,13 @@ static void link_create(struct bf_session *session, struct load_job *work)
 {
 	struct bf_image *image = work->image;
 	CUlinkState state = NULL;
-	CUresult status = session->driver->cuLinkCreate_v2
-				  ? session->driver->cuLinkCreate_v2(image->option_count, image->option,
-								     image->value, &state)
-				  : CUDA_ERROR_NOT_SUPPORTED;
+	CUresult status =
+		session->driver->cuLinkCreate_v2
+			? session->driver->cuLinkCreate_v2(image->option_count, image->option, image->value, &state)
+			: CUDA_ERROR_NOT_SUPPORTED;
 	uint32_t owner = bf_handle_pack(BF_HANDLE(BF_CONTEXT, work->command.context));
-	if (status == CUDA_SUCCESS && !bf_handle_bind(&session->handles, BF_LINKSTATE, work->load.handle,
-						      (uint64_t)(uintptr_t)state, owner))
+	if (status == CUDA_SUCCESS &&
+	    !bf_handle_bind(&session->handles, BF_LINKSTATE, work->load.handle, (uint64_t)(uintptr_t)state, owner))
 		status = CUDA_ERROR_OUT_OF_MEMORY;
 	if (status == CUDA_SUCCESS) {
 		image->handle = work->load.handle;
@@ -277,10 +266,9 @@ static void link_add(struct bf_session *session, struct load_job *work)
 	CUresult status = resolve_link(session, work, &state);
 	if (status == CUDA_SUCCESS)
 		status = session->driver->cuLinkAddData_v2
-				 ? session->driver->cuLinkAddData_v2(
-					   state, (CUjitInputType)work->load.input_type, image->data,
-					   work->load.bulk_size, work->text, image->option_count, image->option,
-					   image->value)
+				 ? session->driver->cuLinkAddData_v2(state, (CUjitInputType)work->load.input_type,
+								     image->data, work->load.bulk_size, work->text,
+								     image->option_count, image->option, image->value)
 				 : CUDA_ERROR_NOT_SUPPORTED;
 	answer(session, work, kept ? kept : image, status, NULL);
 }
@@ -289,7 +277,7 @@ static void send_image(struct bf_session *session, uint32_t request, const uint8
 {
 	for (uint64_t offset = 0; offset < size;) {
 		uint64_t left = size - offset;
-		struct bf_data data = {offset, left < BF_STAGING_CHUNK ? left : BF_STAGING_CHUNK};
+		struct bf_data data = { offset, left < BF_STAGING_CHUNK ? left : BF_STAGING_CHUNK };
 		struct bf_reply reply = {
 			.size = sizeof(reply) + sizeof(data),
 			.kind = BF_DATA,

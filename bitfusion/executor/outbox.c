@@ -60,10 +60,10 @@ static int send_item(struct bf_session *session, struct bf_item *item)
 	struct iovec parts[2];
 	int count = 0;
 	if (item->sent < item->head_size)
-		parts[count++] = (struct iovec){item->head + item->sent, item->head_size - item->sent};
+		parts[count++] = (struct iovec){ item->head + item->sent, item->head_size - item->sent };
 	size_t bulk = item->sent > item->head_size ? item->sent - item->head_size : 0;
 	if (bulk < item->bulk_size)
-		parts[count++] = (struct iovec){(void *)(item->bulk + bulk), item->bulk_size - bulk};
+		parts[count++] = (struct iovec){ (void *)(item->bulk + bulk), item->bulk_size - bulk };
 	ssize_t size = bf_transport_send_some(&session->transport, parts, count);
 	if (size < 0)
 		return -1;
@@ -95,7 +95,7 @@ static void *sender(void *argument)
 		pthread_mutex_unlock(&outbox->lock);
 		int done = send_item(session, item);
 		if (done == 0) {
-			struct pollfd poller = {.fd = session->transport.fd, .events = POLLOUT};
+			struct pollfd poller = { .fd = session->transport.fd, .events = POLLOUT };
 			poll(&poller, 1, 1000);
 		}
 		pthread_mutex_lock(&outbox->lock);
@@ -137,7 +137,7 @@ static bool enqueue(struct bf_session *session, const struct iovec *parts, size_
 		free(item);
 		return false;
 	}
-	*item = (struct bf_item){.head_size = copied, .sent = sent, .slot = slot};
+	*item = (struct bf_item){ .head_size = copied, .sent = sent, .slot = slot };
 	memcpy(item->head, parts[0].iov_base, parts[0].iov_len);
 	if (parts[1].iov_len)
 		memcpy(item->head + parts[0].iov_len, parts[1].iov_base, parts[1].iov_len);
@@ -165,14 +165,14 @@ static void take_deferred(struct bf_session *session, struct bf_reply *reply)
 	reply->deferred_call = (uint32_t)(deferred >> 32);
 }
 
-void bf_send(struct bf_session *session, struct bf_reply *reply, const void *body, size_t body_size,
-	     const void *bulk, size_t bulk_size, struct bf_slot *slot)
+void bf_send(struct bf_session *session, struct bf_reply *reply, const void *body, size_t body_size, const void *bulk,
+	     size_t bulk_size, struct bf_slot *slot)
 {
 	struct bf_outbox *outbox = &session->outbox;
 	const struct iovec parts[3] = {
-		{reply, sizeof(*reply)},
-		{(void *)body, body_size},
-		{(void *)bulk, bulk_size},
+		{ reply, sizeof(*reply) },
+		{ (void *)body, body_size },
+		{ (void *)bulk, bulk_size },
 	};
 	size_t total = sizeof(*reply) + body_size + bulk_size;
 	pthread_mutex_lock(&outbox->lock);
@@ -204,6 +204,8 @@ void bf_reply(struct bf_session *session, uint32_t request, CUresult status, con
 		.request = request,
 		.status = (int32_t)status,
 	};
+	if (unlikely(status != CUDA_SUCCESS && status != CUDA_ERROR_NOT_READY))
+		bf_output_drain(session, true);
 	bf_send(session, &reply, body, size, NULL, 0, NULL);
 }
 

@@ -23,7 +23,7 @@ static void forward(struct bf_session *session, unsigned which)
 		if (size <= 0)
 			return;
 		memset(text + size, 0, bf_pad((size_t)size) - (size_t)size);
-		struct bf_output output = {which + 1, (uint32_t)size};
+		struct bf_output output = { which + 1, (uint32_t)size };
 		struct bf_reply reply = {
 			.size = (uint32_t)(sizeof(reply) + sizeof(output) + bf_pad((size_t)size)),
 			.kind = BF_OUTPUT,
@@ -34,14 +34,16 @@ static void forward(struct bf_session *session, unsigned which)
 	}
 }
 
-/* Under a lock, so that a reply cannot overtake text that the watcher has read already. */
-void bf_output_drain(struct bf_session *session)
+/* Under a lock, so that a reply cannot overtake text that the watcher has read already. Messages on the
+ * second descriptor tell of failures, so a success need not look there. */
+void bf_output_drain(struct bf_session *session, bool all)
 {
 	if (session->output[0] < 0)
 		return;
 	pthread_mutex_lock(&session->output_lock);
 	forward(session, 0);
-	forward(session, 1);
+	if (all)
+		forward(session, 1);
 	pthread_mutex_unlock(&session->output_lock);
 }
 
@@ -60,7 +62,7 @@ static int redirect(int fd, int *saved)
 /* The client closed its end: what runs has a moment, then the process ends under it. */
 static void outlive(struct bf_session *session)
 {
-	struct pollfd stop = {.fd = session->stop[0], .events = POLLIN};
+	struct pollfd stop = { .fd = session->stop[0], .events = POLLIN };
 	if (poll(&stop, 1, (int)session->options.grace_ms) == 0) {
 		bf_log(session, "the client is gone and the driver is still busy: ending");
 		_exit(BF_ENDED_CLIENT_GONE);
@@ -72,17 +74,17 @@ static void *watch(void *argument)
 	struct bf_session *session = argument;
 	for (;;) {
 		struct pollfd pollers[4] = {
-			{.fd = session->transport.fd, .events = POLLRDHUP},
-			{.fd = session->stop[0], .events = POLLIN},
-			{.fd = session->output[0], .events = POLLIN},
-			{.fd = session->output[1], .events = POLLIN},
+			{ .fd = session->transport.fd, .events = POLLRDHUP },
+			{ .fd = session->stop[0], .events = POLLIN },
+			{ .fd = session->output[0], .events = POLLIN },
+			{ .fd = session->output[1], .events = POLLIN },
 		};
 		if (poll(pollers, 4, -1) < 0 && errno != EINTR)
 			return NULL;
 		if (pollers[1].revents)
 			return NULL;
 		if (pollers[2].revents || pollers[3].revents)
-			bf_output_drain(session);
+			bf_output_drain(session, true);
 		if (pollers[0].revents) {
 			outlive(session);
 			return NULL;
@@ -116,7 +118,7 @@ static void restore(int fd, int *saved, int *output)
 
 void bf_output_stop(struct bf_session *session)
 {
-	bf_output_drain(session);
+	bf_output_drain(session, true);
 	(void)!write(session->stop[1], "", 1);
 	pthread_join(session->watcher, NULL);
 	restore(1, &session->saved[0], &session->output[0]);

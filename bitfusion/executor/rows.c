@@ -187,7 +187,7 @@ static CUresult total_memory(struct bf_session *session, struct bf_frame *frame)
 
 static CUresult memory_info(struct bf_session *session, struct bf_frame *frame)
 {
-	uint64_t info[2] = {0, 0};
+	uint64_t info[2] = { 0, 0 };
 	CUresult status = bf_memory_info(session, info);
 	for (int i = 0; i < 2 && status == CUDA_SUCCESS; i++) {
 		if (frame->argument[i])
@@ -197,8 +197,7 @@ static CUresult memory_info(struct bf_session *session, struct bf_frame *frame)
 }
 
 /* Formats have 1, 2 or 4 bytes per channel; the compressed ones count for a byte. */
-static uint64_t array_bytes(uint64_t width, uint64_t height, uint64_t depth, CUarray_format format,
-			    unsigned channels)
+static uint64_t array_bytes(uint64_t width, uint64_t height, uint64_t depth, CUarray_format format, unsigned channels)
 {
 	uint64_t bytes = format == CU_AD_FORMAT_UNSIGNED_INT32 || format == CU_AD_FORMAT_SIGNED_INT32 ||
 					 format == CU_AD_FORMAT_FLOAT
@@ -220,9 +219,8 @@ static CUresult array_row(struct bf_session *session, struct bf_frame *frame)
 	const CUDA_ARRAY_DESCRIPTOR *what = (const CUDA_ARRAY_DESCRIPTOR *)(uintptr_t)frame->argument[1];
 	if (!what || !frame->argument[0])
 		return bf_invoke(frame);
-	return charged_call(session, frame,
-			    array_bytes(what->Width, what->Height, 1, what->Format, what->NumChannels), NULL,
-			    frame->given[0]);
+	return charged_call(session, frame, array_bytes(what->Width, what->Height, 1, what->Format, what->NumChannels),
+			    NULL, frame->given[0]);
 }
 
 static CUresult array3d_row(struct bf_session *session, struct bf_frame *frame)
@@ -231,8 +229,8 @@ static CUresult array3d_row(struct bf_session *session, struct bf_frame *frame)
 	if (!what || !frame->argument[0])
 		return bf_invoke(frame);
 	return charged_call(session, frame,
-			    array_bytes(what->Width, what->Height, what->Depth, what->Format, what->NumChannels),
-			    NULL, frame->given[0]);
+			    array_bytes(what->Width, what->Height, what->Depth, what->Format, what->NumChannels), NULL,
+			    frame->given[0]);
 }
 
 /* ------------------------------------------------------------------ images */
@@ -249,33 +247,33 @@ static const struct {
 	const char *name;
 	bf_around around;
 } rows[] = {
-	{"cuArray3DCreate_v2", array3d_row},
-	{"cuArrayCreate_v2", array_row},
-	{"cuArrayDestroy", release_row},
-	{"cuCtxCreate_v2", context_create},
-	{"cuCtxCreate_v3", context_create},
-	{"cuCtxCreate_v4", context_create},
-	{"cuCtxDestroy_v2", context_destroy},
-	{"cuDevicePrimaryCtxRelease_v2", primary_release},
-	{"cuDevicePrimaryCtxReset_v2", primary_reset},
-	{"cuDeviceTotalMem_v2", total_memory},
-	{"cuLibraryUnload", unload_row},
-	{"cuLinkDestroy", unload_row},
-	{"cuMemAllocAsync", alloc_row},
-	{"cuMemAllocAsync_ptsz", alloc_row},
-	{"cuMemAllocFromPoolAsync", alloc_row},
-	{"cuMemAllocFromPoolAsync_ptsz", alloc_row},
-	{"cuMemAllocManaged", alloc_row},
-	{"cuMemCreate", create_row},
-	{"cuMemFreeAsync", free_row},
-	{"cuMemFreeAsync_ptsz", free_row},
-	{"cuMemFree_v2", free_row},
-	{"cuMemGetInfo_v2", memory_info},
-	{"cuMemRelease", release_row},
-	{"cuModuleUnload", unload_row},
-	{"cuStreamBeginCaptureToGraph", begin_capture},
-	{"cuStreamBeginCapture_v2", begin_capture},
-	{"cuStreamGetCaptureInfo_v3", capture_info},
+	{ "cuArray3DCreate_v2", array3d_row },
+	{ "cuArrayCreate_v2", array_row },
+	{ "cuArrayDestroy", release_row },
+	{ "cuCtxCreate_v2", context_create },
+	{ "cuCtxCreate_v3", context_create },
+	{ "cuCtxCreate_v4", context_create },
+	{ "cuCtxDestroy_v2", context_destroy },
+	{ "cuDevicePrimaryCtxRelease_v2", primary_release },
+	{ "cuDevicePrimaryCtxReset_v2", primary_reset },
+	{ "cuDeviceTotalMem_v2", total_memory },
+	{ "cuLibraryUnload", unload_row },
+	{ "cuLinkDestroy", unload_row },
+	{ "cuMemAllocAsync", alloc_row },
+	{ "cuMemAllocAsync_ptsz", alloc_row },
+	{ "cuMemAllocFromPoolAsync", alloc_row },
+	{ "cuMemAllocFromPoolAsync_ptsz", alloc_row },
+	{ "cuMemAllocManaged", alloc_row },
+	{ "cuMemCreate", create_row },
+	{ "cuMemFreeAsync", free_row },
+	{ "cuMemFreeAsync_ptsz", free_row },
+	{ "cuMemFree_v2", free_row },
+	{ "cuMemGetInfo_v2", memory_info },
+	{ "cuMemRelease", release_row },
+	{ "cuModuleUnload", unload_row },
+	{ "cuStreamBeginCaptureToGraph", begin_capture },
+	{ "cuStreamBeginCapture_v2", begin_capture },
+	{ "cuStreamGetCaptureInfo_v3", capture_info },
 };
 
 bf_around bf_row_around(const char *name)

@@ -98,7 +98,7 @@ static void set_environment(struct bf_session *session, char *text, size_t size)
 
 static bool welcome(struct bf_session *session, CUresult status, const char *text)
 {
-	char padded[BF_MAX_TEXT] = {0};
+	char padded[BF_MAX_TEXT] = { 0 };
 	size_t size = status == CUDA_SUCCESS ? 0 : strnlen(text, sizeof(padded) - 8) + 1;
 	memcpy(padded, text, size ? size - 1 : 0);
 	struct bf_welcome answer = {
@@ -108,7 +108,7 @@ static bool welcome(struct bf_session *session, CUresult status, const char *tex
 		.spec_hash = BF_SPEC_HASH,
 		.text_size = (uint32_t)bf_pad(size),
 	};
-	struct iovec parts[2] = {{&answer, sizeof(answer)}, {padded, bf_pad(size)}};
+	struct iovec parts[2] = { { &answer, sizeof(answer) }, { padded, bf_pad(size) } };
 	return bf_transport_send(&session->transport, parts, size ? 2 : 1) == 0;
 }
 
@@ -145,8 +145,8 @@ static enum bf_ended shake_hands(struct bf_session *session)
 	char text[BF_MAX_TEXT] = "";
 	if (bf_transport_receive_all(&session->transport, &hello, sizeof(hello)) != 0)
 		return BF_ENDED_CLIENT_GONE;
-	if (memcmp(hello.magic, BF_MAGIC, sizeof(hello.magic)) != 0 ||
-	    hello.environment_size > BF_MAX_ENVIRONMENT || hello.environment_size % 8) {
+	if (memcmp(hello.magic, BF_MAGIC, sizeof(hello.magic)) != 0 || hello.environment_size > BF_MAX_ENVIRONMENT ||
+	    hello.environment_size % 8) {
 		bf_log(session, "the peer does not speak our protocol, ending its session");
 		return BF_ENDED_PROTOCOL;
 	}
@@ -179,18 +179,18 @@ static const struct {
 	uint16_t least; /* bytes of the body */
 	bool context, bulk;
 } operations[BF_FIRST_ROW] = {
-	[BF_OP_DEVICES] = {bf_op_devices, 0, false, false},
-	[BF_OP_LAUNCH] = {bf_op_launch, sizeof(struct bf_launch), true, false},
-	[BF_OP_HTOD] = {bf_op_htod, sizeof(struct bf_copy), true, true},
-	[BF_OP_DTOH] = {bf_op_dtoh, sizeof(struct bf_copy), true, true},
-	[BF_OP_COPY3D] = {bf_op_copy3d, sizeof(struct bf_copy3d), true, true},
-	[BF_OP_ALLOC] = {bf_op_alloc, sizeof(struct bf_alloc), true, false},
-	[BF_OP_FREE] = {bf_op_free, sizeof(struct bf_free), true, false},
-	[BF_OP_LOAD] = {bf_op_load, sizeof(struct bf_load), false, true},
-	[BF_OP_GET_FUNCTION] = {bf_op_get_function, sizeof(struct bf_get_function), true, false},
-	[BF_OP_HOST_FUNCTION] = {bf_op_host_function, sizeof(struct bf_host_function), true, false},
-	[BF_OP_CALLBACK_DONE] = {bf_op_callback_done, sizeof(struct bf_callback_done), false, false},
-	[BF_OP_MEMORY_INFO] = {bf_op_memory_info, 0, true, false},
+	[BF_OP_DEVICES] = { bf_op_devices, 0, false, false },
+	[BF_OP_LAUNCH] = { bf_op_launch, sizeof(struct bf_launch), true, false },
+	[BF_OP_HTOD] = { bf_op_htod, sizeof(struct bf_copy), true, true },
+	[BF_OP_DTOH] = { bf_op_dtoh, sizeof(struct bf_copy), true, true },
+	[BF_OP_COPY3D] = { bf_op_copy3d, sizeof(struct bf_copy3d), true, true },
+	[BF_OP_ALLOC] = { bf_op_alloc, sizeof(struct bf_alloc), true, false },
+	[BF_OP_FREE] = { bf_op_free, sizeof(struct bf_free), true, false },
+	[BF_OP_LOAD] = { bf_op_load, sizeof(struct bf_load), false, true },
+	[BF_OP_GET_FUNCTION] = { bf_op_get_function, sizeof(struct bf_get_function), true, false },
+	[BF_OP_HOST_FUNCTION] = { bf_op_host_function, sizeof(struct bf_host_function), true, false },
+	[BF_OP_CALLBACK_DONE] = { bf_op_callback_done, sizeof(struct bf_callback_done), false, false },
+	[BF_OP_MEMORY_INFO] = { bf_op_memory_info, 0, true, false },
 };
 
 static void carry_out(struct bf_session *session, const struct bf_command *command)
@@ -305,7 +305,7 @@ static struct bf_session *open_session(const struct bf_serve_options *options)
 static enum bf_ended end_session(struct bf_session *session)
 {
 	enum bf_ended ended = session->ended;
-	bf_output_drain(session);
+	bf_output_drain(session, true);
 	bf_outbox_finish(session, (int)session->options.grace_ms);
 	atomic_store(&session->over, true);
 	bf_output_stop(session);

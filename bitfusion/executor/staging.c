@@ -188,7 +188,7 @@ bool bf_staging_full(struct bf_session *session)
 
 void bf_staging_relieve(struct bf_session *session)
 {
-	const struct timespec moment = {.tv_nsec = 200000};
+	const struct timespec moment = { .tv_nsec = 200000 };
 	bf_copy_deliver(session);
 	nanosleep(&moment, NULL);
 }

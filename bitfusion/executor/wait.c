@@ -86,8 +86,7 @@ bool bf_submit(struct bf_session *session, struct bf_job *job)
 bool bf_may_block(struct bf_session *session, const struct bf_command *command)
 {
 	/* a host function's return comes in through the stream, so blocking it could wait for itself */
-	return (command->flags & BF_ALONE) &&
-	       !atomic_load_explicit(&session->had_host_function, memory_order_relaxed);
+	return (command->flags & BF_ALONE) && !atomic_load_explicit(&session->had_host_function, memory_order_relaxed);
 }
 
 static inline void relax(void)
@@ -136,7 +135,7 @@ static CUresult poll_briefly(struct bf_session *session, const struct polled *po
 
 CUresult bf_wait_briefly(struct bf_session *session, CUstream stream)
 {
-	return poll_briefly(session, &(struct polled){.stream = stream}, true);
+	return poll_briefly(session, &(struct polled){ .stream = stream }, true);
 }
 
 /* ------------------------------------------------------------------ synchronize rows */
@@ -155,7 +154,7 @@ static void run_wait(struct bf_session *session, struct bf_job *job)
 	if (status == CUDA_SUCCESS && wait->marker)
 		status = session->driver->cuEventSynchronize(wait->marker->event);
 	else if (status == CUDA_SUCCESS)
-		status = ((CUresult(*)(uint64_t))wait->route->function)(wait->argument);
+		status = ((CUresult (*)(uint64_t))wait->route->function)(wait->argument);
 	if (wait->marker)
 		bf_marker_give(session, wait->marker);
 	bf_settle(session);
@@ -175,8 +174,8 @@ static enum bf_wait_kind wait_kind(const struct bf_frame *frame)
 static uint32_t context_of(struct bf_session *session, const struct bf_frame *frame, enum bf_wait_kind kind)
 {
 	uint64_t number = kind == BF_WAIT_STREAM ? frame->given[0] : 0;
-	struct bf_entry *entry = number > 2 ? bf_handle_entry(&session->handles, BF_STREAM, BF_HANDLE_INDEX(number))
-					    : NULL;
+	struct bf_entry *entry =
+		number > 2 ? bf_handle_entry(&session->handles, BF_STREAM, BF_HANDLE_INDEX(number)) : NULL;
 	return entry && entry->owner >> 24 == BF_CONTEXT ? entry->owner & 0xffffff : frame->command->context;
 }
 
@@ -220,7 +219,7 @@ void bf_wait_row(struct bf_session *session, struct bf_frame *frame)
 		return;
 	}
 	if (kind != BF_WAIT_CONTEXT) {
-		struct polled polled = {0};
+		struct polled polled = { 0 };
 		if (kind == BF_WAIT_STREAM)
 			polled.stream = (CUstream)(uintptr_t)frame->argument[0];
 		else
@@ -243,5 +242,5 @@ void bf_settle(struct bf_session *session)
 {
 	if (atomic_load_explicit(&session->pending_count, memory_order_acquire))
 		bf_copy_deliver(session);
-	bf_output_drain(session);
+	bf_output_drain(session, false);
 }

@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SPIN_US = 50, FEW_MISSES = 4, PARTS_PER_SEND = 64, BUFFER_BYTES = 4 << 20 };
+enum { SPIN_US = 50, FEW_MISSES = 4, BULK_BYTES = 64 << 10, PARTS_PER_SEND = 64, BUFFER_BYTES = 4 << 20 };
 
 static uint64_t now_ns(void)
 {
@@ -164,10 +164,23 @@ ssize_t bf_transport_receive(struct bf_transport *transport, void *data, size_t 
 	return received;
 }
 
+/* Much data: one call, in which the kernel copies as it arrives. */
+static ssize_t receive_bulk(struct bf_transport *transport, void *data, size_t size)
+{
+	ssize_t received;
+
+	do
+		received = recv(transport->fd, data, size, MSG_WAITALL);
+	while (received < 0 && errno == EINTR);
+	return received;
+}
+
 int bf_transport_receive_all(struct bf_transport *transport, void *data, size_t size)
 {
 	for (size_t done = 0; done < size;) {
-		ssize_t received = bf_transport_receive(transport, (char *)data + done, size - done);
+		size_t left = size - done;
+		ssize_t received = left < BULK_BYTES ? bf_transport_receive(transport, (char *)data + done, left)
+						     : receive_bulk(transport, (char *)data + done, left);
 
 		if (received < 0)
 			return -1;

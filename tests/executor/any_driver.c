@@ -53,20 +53,15 @@ static void touch(const struct bf_row *row, const struct bf_argument *what, u64 
 		if (argument[i])
 			sink ^= (uint8_t)strlen((const char *)(uintptr_t)argument[i]);
 		break;
-	case BF_ARG_IN:
-		read_all(argument[i], what->size);
-		break;
+	case BF_ARG_IN: read_all(argument[i], what->size); break;
 	case BF_ARG_IN_ARRAY:
-	case BF_ARG_IN_HANDLES:
-		read_all(argument[i], size * count_of(row, what, argument));
-		break;
+	case BF_ARG_IN_HANDLES: read_all(argument[i], size * count_of(row, what, argument)); break;
 	case BF_ARG_OUT_ARRAY:
 	case BF_ARG_OUT_HANDLES:
 		if (argument[i])
 			memset((void *)(uintptr_t)argument[i], 0x40, size * count_of(row, what, argument));
 		break;
-	default:
-		break;
+	default: break;
 	}
 }
 
@@ -91,8 +86,8 @@ static CUresult any(const char *name, u64 *argument)
 #define DEFINE(name) \
 	EXPORTED CUresult any_##name(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 g, u64 h, u64 i, u64 j, u64 k, \
 				     u64 l, u64 m, u64 n, u64 o, u64 p) __asm__(#name); \
-	CUresult any_##name(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 g, u64 h, u64 i, u64 j, u64 k, u64 l, \
-			    u64 m, u64 n, u64 o, u64 p) \
+	CUresult any_##name(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 g, u64 h, u64 i, u64 j, u64 k, u64 l, u64 m, \
+			    u64 n, u64 o, u64 p) \
 	{ \
 		return any(#name, (u64[]){ a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p }); \
 	}

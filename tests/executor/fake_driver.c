@@ -4,7 +4,7 @@
  * is strict: a handle that is not alive, or memory that is not allocated, ends the process with a line that says so.
  *
  * FAKE_FAIL=N[:CODE] makes the N-th call (from 1, cuInit not counted) fail; FAKE_CALLS=FILE gets the number of
- * calls made. Kernels: spin(address) waits until a byte is not 0; store(address, byte); fault() makes everything
+ * calls made and the name of the one that failed. Kernels: spin(address) waits until a byte is not 0; store(address, byte); fault() makes everything
  * fail with 700 from then on; print(); nap(ms).
  */
 #define _GNU_SOURCE
@@ -64,6 +64,7 @@ static __thread struct context *current;
 static _Atomic int sticky, calls;
 static unsigned busy; /* operations of all streams */
 static int fail_at, fail_with;
+static const char *_Atomic failed = "nothing";
 
 static struct memory {
 	struct memory *next;
@@ -94,21 +95,23 @@ __attribute__((destructor)) static void report(void)
 	const char *path = getenv("FAKE_CALLS");
 	FILE *file = path ? fopen(path, "w") : NULL;
 	if (file) {
-		fprintf(file, "%d\n", calls);
+		fprintf(file, "%d %s\n", calls, failed);
 		fclose(file);
 	}
 }
 
-static CUresult enter(void)
+static CUresult enter(const char *function)
 {
-	if (++calls == fail_at)
+	if (++calls == fail_at) {
+		failed = function;
 		return (CUresult)fail_with;
+	}
 	return (CUresult)sticky;
 }
 
 #define ENTER() \
 	do { \
-		CUresult entered = enter(); \
+		CUresult entered = enter(__func__); \
 		if (entered) \
 			return entered; \
 	} while (0)
@@ -145,37 +148,22 @@ static void *check(void *object, unsigned magic, const char *what)
 static void run(struct work *work)
 {
 	switch (work->what) {
-	case STORE:
-		__atomic_store_n((uint8_t *)work->to, (uint8_t)work->number, __ATOMIC_RELEASE);
-		break;
+	case STORE: __atomic_store_n((uint8_t *)work->to, (uint8_t)work->number, __ATOMIC_RELEASE); break;
 	case SPIN:
 		while (!__atomic_load_n((uint8_t *)work->to, __ATOMIC_ACQUIRE))
 			usleep(50);
 		break;
-	case FAULT:
-		sticky = CUDA_ERROR_ILLEGAL_ADDRESS;
-		break;
+	case FAULT: sticky = CUDA_ERROR_ILLEGAL_ADDRESS; break;
 	case PRINT:
 		fprintf(stdout, "printed by a kernel\n");
 		fflush(stdout);
 		break;
-	case NAP:
-		usleep(work->number * 1000);
-		break;
-	case COPY:
-		memcpy(work->to, work->from, work->size);
-		break;
-	case FILL:
-		memset(work->to, (int)work->number, work->size);
-		break;
-	case HOST:
-		work->host(work->to);
-		break;
-	case CALLBACK:
-		work->callback(NULL, CUDA_SUCCESS, work->to);
-		break;
-	default:
-		break;
+	case NAP: usleep(work->number * 1000); break;
+	case COPY: memcpy(work->to, work->from, work->size); break;
+	case FILL: memset(work->to, (int)work->number, work->size); break;
+	case HOST: work->host(work->to); break;
+	case CALLBACK: work->callback(NULL, CUDA_SUCCESS, work->to); break;
+	default: break;
 	}
 }
 
@@ -309,19 +297,19 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent handle, unsigned flags)
 {
 	ENTER();
 	struct event *event = CHECK(handle, MAGIC_EVENT, "event to wait for");
-	return add(stream, (struct work){.what = WAIT_EVENT, .event = event, .number = event->recorded});
+	return add(stream, (struct work){ .what = WAIT_EVENT, .event = event, .number = event->recorded });
 }
 
 CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void *data)
 {
 	ENTER();
-	return add(stream, (struct work){.what = HOST, .host = function, .to = data});
+	return add(stream, (struct work){ .what = HOST, .host = function, .to = data });
 }
 
 CUresult cuStreamAddCallback(CUstream stream, CUstreamCallback callback, void *data, unsigned flags)
 {
 	ENTER();
-	return add(stream, (struct work){.what = CALLBACK, .callback = callback, .to = data});
+	return add(stream, (struct work){ .what = CALLBACK, .callback = callback, .to = data });
 }
 
 /* ------------------------------------------------------------------ events: memory is never reused, only marked */
@@ -350,7 +338,7 @@ CUresult cuEventRecord(CUevent handle, CUstream stream)
 	struct event *event = CHECK(handle, MAGIC_EVENT, "event to record");
 	struct stream *to = stream_of(stream);
 	pthread_mutex_lock(&lock);
-	add_locked(to, (struct work){.what = RECORD, .event = event, .number = ++event->recorded});
+	add_locked(to, (struct work){ .what = RECORD, .event = event, .number = ++event->recorded });
 	pthread_mutex_unlock(&lock);
 	return CUDA_SUCCESS;
 }
@@ -481,11 +469,9 @@ CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t size, CUs
 	void *owned = NULL;
 	if (size <= 64 << 10)
 		from = owned = memcpy(malloc(size + 1), from, size);
-	return add(stream, (struct work){.what = COPY,
-					 .to = (void *)(uintptr_t)to,
-					 .from = from,
-					 .size = size,
-					 .owned = owned});
+	return add(
+		stream,
+		(struct work){ .what = COPY, .to = (void *)(uintptr_t)to, .from = from, .size = size, .owned = owned });
 }
 
 CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t size, CUstream stream)
@@ -495,7 +481,7 @@ CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t size, CUstream 
 	if (!valid(from, size))
 		return CUDA_ERROR_INVALID_VALUE;
 	return add(stream,
-		   (struct work){.what = COPY, .to = to, .from = (const void *)(uintptr_t)from, .size = size});
+		   (struct work){ .what = COPY, .to = to, .from = (const void *)(uintptr_t)from, .size = size });
 }
 
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t size, CUstream stream)
@@ -504,8 +490,7 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t size, CUstr
 	NEED_CONTEXT();
 	if (!valid(to, size))
 		return CUDA_ERROR_INVALID_VALUE;
-	return add(stream,
-		   (struct work){.what = FILL, .to = (void *)(uintptr_t)to, .number = value, .size = size});
+	return add(stream, (struct work){ .what = FILL, .to = (void *)(uintptr_t)to, .number = value, .size = size });
 }
 
 static void copy_rows(const CUDA_MEMCPY3D_v2 *c, uint8_t *to, const uint8_t *from)
@@ -673,7 +658,7 @@ struct kernel {
 	unsigned parameters;
 };
 static const struct kernel kernels[] = {
-	{"store", STORE, 2}, {"spin", SPIN, 1}, {"fault", FAULT, 0}, {"print", PRINT, 0}, {"nap", NAP, 1},
+	{ "store", STORE, 2 }, { "spin", SPIN, 1 }, { "fault", FAULT, 0 }, { "print", PRINT, 0 }, { "nap", NAP, 1 },
 };
 
 CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned count, CUjit_option *options, void **values)
@@ -736,12 +721,12 @@ CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned 
 	const struct kernel *kernel = (const struct kernel *)function;
 	if (kernel < kernels || kernel >= kernels + sizeof(kernels) / sizeof(*kernels))
 		misuse("function to launch");
-	uint64_t value[2] = {0, 0};
+	uint64_t value[2] = { 0, 0 };
 	if (extra)
 		memcpy(value, extra[1], *(size_t *)extra[3] < sizeof(value) ? *(size_t *)extra[3] : sizeof(value));
 	if ((kernel->what == STORE || kernel->what == SPIN) && !valid(value[0], 1))
 		return CUDA_ERROR_INVALID_VALUE;
-	return add(stream, (struct work){.what = kernel->what,
-					 .to = (void *)(uintptr_t)value[0],
-					 .number = (unsigned)(kernel->what == NAP ? value[0] : value[1])});
+	return add(stream, (struct work){ .what = kernel->what,
+					  .to = (void *)(uintptr_t)value[0],
+					  .number = (unsigned)(kernel->what == NAP ? value[0] : value[1]) });
 }

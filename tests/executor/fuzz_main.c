@@ -25,7 +25,7 @@ static void feed(int fd, const char *data, size_t size)
 	if (!size)
 		shutdown(fd, SHUT_WR);
 	for (int left = LIMIT_MS; left > 0;) {
-		struct pollfd poller = {.fd = fd, .events = POLLIN | (sent < size ? POLLOUT : 0)};
+		struct pollfd poller = { .fd = fd, .events = POLLIN | (sent < size ? POLLOUT : 0) };
 		if (poll(&poller, 1, 10) == 0)
 			left -= 10;
 		if (sent < size && (poller.revents & POLLOUT)) {
@@ -65,7 +65,7 @@ static void report(pid_t child)
 int main(int count, char **arguments)
 {
 	uint32_t size;
-	int32_t devices[2] = {0, 1};
+	int32_t devices[2] = { 0, 1 };
 	while (count == 2 && fread(&size, sizeof(size), 1, stdin) == 1) {
 		int ends[2];
 		char *data = malloc(size + 1);

@@ -108,20 +108,26 @@ def test_two_dimensional_copies(serve: Serve) -> None:
     end_well(worker)
 
 
+# Calls that the executor also makes for itself, and can do without: pinning, watching copies, ordering uploads.
+UNTOLD = {"nothing", "cuMemHostRegister_v2", "cuCtxSetCurrent"}
+UNTOLD |= {"cuEventQuery", "cuEventCreate", "cuEventRecord", "cuEventSynchronize"}
+
+
 def test_failure_at_every_call(serve: Serve, tmp_path: Path) -> None:
     count_file = tmp_path / "calls"
     worker = serve(environment={"FAKE_CALLS": str(count_file)})
     assert not any(program(worker))
     end_well(worker)
-    calls = int(count_file.read_text())
+    calls = int(count_file.read_text().split()[0])
     assert calls > 60
-    silent = []
+    silent = set()
     for n in range(1, calls + 1):
-        worker = serve(environment={"FAKE_FAIL": f"{n}:719"}, timeout=10)
-        if 719 not in program(worker):
-            silent.append(n)
+        environment = {"FAKE_FAIL": f"{n}:719", "FAKE_CALLS": str(count_file)}
+        worker = serve(environment=environment, timeout=10)
+        told = 719 in program(worker)
         worker.client.goodbye()
         code, log = worker.end()
         assert code == 0, (n, log)
-    # failures that need not be told: registering buffers, queries of our own, and those without a later reply
-    assert len(silent) < calls / 4, silent
+        if not told:
+            silent.add(count_file.read_text().split()[1])
+    assert silent <= UNTOLD

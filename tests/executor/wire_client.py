@@ -166,7 +166,9 @@ class Client:
         return reply.bulk
 
     def launch(self, function: int, parameters: bytes, stream: int = 0, flags: int = 0) -> int:
-        body = struct.pack("<QQ6IIIII", function, stream, 1, 1, 1, 32, 1, 1, 0, len(parameters), 0, 0)
+        body = struct.pack(
+            "<QQ6IIIII", function, stream, 1, 1, 1, 32, 1, 1, 0, len(parameters), 0, 0
+        )
         return self.command(OP_LAUNCH, body + padded(parameters), flags)
 
     def load_module(self, index: int, image: bytes) -> Reply:
