@@ -25,14 +25,14 @@ static size_t attribute_size(CUpointer_attribute attribute)
 	case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
 	case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
 	case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
-		return 4;
+	/* "a boolean", which programs take into an int */
 	case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
 	case CU_POINTER_ATTRIBUTE_IS_MANAGED:
 	case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
 	case CU_POINTER_ATTRIBUTE_MAPPED:
 	case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
 	case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
-		return 1;
+		return 4;
 	default:
 		return 0;
 	}
@@ -127,7 +127,7 @@ BF_EXPORT CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_
 		size_t size = attribute_size(attributes[i]);
 		uint64_t value = unknown_value(attributes[i]);
 
-		if (!size)
+		if (!size || !data[i])
 			return CUDA_ERROR_INVALID_VALUE;
 		if (known && attribute_value(&range, ptr, attributes[i], &value))
 			value = 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The command stream: one buffer under one lock, so that the server sees calls in the order the program made
- * them. Sent when somebody waits, when it is full, when commands have waited a little on an idle link, and by the flusher thread
- * (flush.c) when nothing more comes.
+ * them. Sent when somebody waits, when it is full, when commands have waited a little on an idle link, and by the
+ * flusher thread (flush.c) when nothing more comes.
  */
 #define _GNU_SOURCE
 #include "flush.h"

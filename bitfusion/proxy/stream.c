@@ -281,12 +281,12 @@ static CUresult get_ctx_v2(CUstream stream, CUcontext *pCtx, CUgreenCtx *pGreenC
 	return status;
 }
 
-__attribute__((weak)) BF_EXPORT CUresult cuStreamGetCtx_v2(CUstream hStream, CUcontext *pCtx, CUgreenCtx *pGreenCtx)
+BF_EXPORT CUresult cuStreamGetCtx_v2(CUstream hStream, CUcontext *pCtx, CUgreenCtx *pGreenCtx)
 {
 	return get_ctx_v2(hStream, pCtx, pGreenCtx, false);
 }
 
-__attribute__((weak)) BF_EXPORT CUresult cuStreamGetCtx_v2_ptsz(CUstream hStream, CUcontext *pCtx, CUgreenCtx *pGreenCtx)
+BF_EXPORT CUresult cuStreamGetCtx_v2_ptsz(CUstream hStream, CUcontext *pCtx, CUgreenCtx *pGreenCtx)
 {
 	return get_ctx_v2(hStream, pCtx, pGreenCtx, true);
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start of each program that the tests run on the proxy: the library by ctypes, and short names."""
+"""Start of each program that the tests run on the proxy: the library by ctypes, short names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, List
 
 sys.path.insert(0, os.environ["BITFUSION_TEST_ROOT"])
 
-from bitfusion.api.ctypes_driver import load  # noqa: E402
+from bitfusion.api.ctypes_driver import load
 
 cuda = load(os.environ["BITFUSION_TEST_LIBRARY"])
 u64, i32, byref = ctypes.c_uint64, ctypes.c_int, ctypes.byref

@@ -15,8 +15,11 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
-LIBRARY = Path(os.environ.get("BITFUSION_TEST_LIBRARY",
-                              str(ROOT / "build" / "lib" / "client" / "libcuda.so.1")))
+LIBRARY = Path(
+    os.environ.get(
+        "BITFUSION_TEST_LIBRARY", str(ROOT / "build" / "lib" / "client" / "libcuda.so.1")
+    )
+)
 
 from fake_peer import Broker  # noqa: E402
 
@@ -25,7 +28,9 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 def environment(broker: Optional[Broker], extra: Dict[str, str]) -> Dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "BITFUSION_"))}
-    kept.update(BITFUSION_TEST_ROOT=str(ROOT), BITFUSION_TEST_LIBRARY=str(LIBRARY), PYTHONPATH=str(HERE))
+    kept.update(
+        BITFUSION_TEST_ROOT=str(ROOT), BITFUSION_TEST_LIBRARY=str(LIBRARY), PYTHONPATH=str(HERE)
+    )
     if broker:
         kept["BITFUSION_SOCKET"] = broker.path
     kept.update(extra)
@@ -42,13 +47,19 @@ def broker() -> Iterator[Broker]:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """start(broker, program, VARIABLE=…) runs a Python program that begins with `from client import *`."""
+    """start(broker, program, VARIABLE=…) runs one that begins with `from client import *`."""
     running = []
 
-    def begin(broker: Optional[Broker], program: str, **extra: str) -> "subprocess.Popen[str]":
+    def begin(broker: Optional[Broker], program: str, **extra: str) -> subprocess.Popen[str]:
         text = "from client import *\n" + textwrap.dedent(program)
-        process = subprocess.Popen([sys.executable, "-c", text], env=environment(broker, extra), text=True,
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", text],
+            env=environment(broker, extra),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         running.append(process)
         return process
 

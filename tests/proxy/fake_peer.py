@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A broker and a server made of threads: the wire as the proxy sees it, under a test's control.
 
-The peer keeps every command it gets and answers as a very small driver would. A test changes an answer
-by putting a function into `Broker.answers`; one that returns LATER has the test reply itself.
+The peer keeps every command it gets and answers as a very small driver would. A test changes an
+answer by putting a function into `Broker.answers`; where it returns LATER the test replies itself.
 """
 
 from __future__ import annotations
@@ -23,8 +23,20 @@ ROOT = Path(__file__).resolve().parents[2]
 CALLS = (ROOT / "bitfusion" / "wire" / "generated" / "calls.h").read_text(encoding="utf-8")
 NUMBERS = {name: int(number) for name, number in re.findall(r"BF_(cu\w+) = (\d+)", CALLS)}
 OPERATIONS = [
-    "NONE", "DEVICES", "LAUNCH", "HTOD", "DTOH", "COPY3D", "ALLOC", "FREE", "LOAD", "GET_FUNCTION",
-    "HOST_FUNCTION", "CALLBACK_DONE", "MEMORY_INFO", "GOODBYE",
+    "NONE",
+    "DEVICES",
+    "LAUNCH",
+    "HTOD",
+    "DTOH",
+    "COPY3D",
+    "ALLOC",
+    "FREE",
+    "LOAD",
+    "GET_FUNCTION",
+    "HOST_FUNCTION",
+    "CALLBACK_DONE",
+    "MEMORY_INFO",
+    "GOODBYE",
 ]
 NUMBERS.update({name: number for number, name in enumerate(OPERATIONS)})
 NAMES = {number: name for name, number in NUMBERS.items()}
@@ -40,8 +52,24 @@ REPLY = struct.Struct("<IIIiiI")
 WANTS_REPLY, HAS_BULK = 1, 2
 REPLY_KIND, DATA_KIND, CALLBACK_KIND, OUTPUT_KIND = range(4)
 ARENA = 0x2000_0000_0000
-ATTRIBUTES = {1: 1024, 2: 1024, 3: 1024, 4: 64, 5: 2**31 - 1, 6: 65535, 7: 65535, 10: 32, 16: 4,
-              19: 1, 33: 1, 41: 1, 75: 12, 76: 0, 83: 1, 97: 101376}
+ATTRIBUTES = {
+    1: 1024,
+    2: 1024,
+    3: 1024,
+    4: 64,
+    5: 2**31 - 1,
+    6: 65535,
+    7: 65535,
+    10: 32,
+    16: 4,
+    19: 1,
+    33: 1,
+    41: 1,
+    75: 12,
+    76: 0,
+    83: 1,
+    97: 101376,
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +92,7 @@ LATER: Answer = (-1, b"")  # the test sends the reply itself
 class Peer:
     """The server's end of one connection."""
 
-    def __init__(self, connection: socket.socket, devices: int, answers: "Answers") -> None:
+    def __init__(self, connection: socket.socket, devices: int, answers: Answers) -> None:
         self.connection = connection
         self.commands: List[Command] = []
         self.environment: Dict[str, str] = {}
@@ -123,7 +151,9 @@ class Peer:
                 self.environment[name] = value
         text = self.welcome_text.encode()
         text += b"\0" * (-len(text) % 8)
-        self.send(WELCOME.pack(MAGIC, 1, self.welcome_status, self.welcome_hash, len(text), 0) + text)
+        self.send(
+            WELCOME.pack(MAGIC, 1, self.welcome_status, self.welcome_hash, len(text), 0) + text
+        )
 
     def serve(self) -> None:
         try:
@@ -148,7 +178,9 @@ class Peer:
         return Command(NAMES[call], flags, request, context, body, bulk)
 
     def carry_out(self, command: Command) -> None:
-        answer = self.answers[command.name](self, command) if command.name in self.answers else None
+        answer = (
+            self.answers[command.name](self, command) if command.name in self.answers else None
+        )
         if answer is None:
             answer = getattr(self, "on_" + command.name, lambda _: (0, b""))(command)
         if command.flags & WANTS_REPLY and answer != LATER:
@@ -157,7 +189,9 @@ class Peer:
     def on_DEVICES(self, command: Command) -> Answer:
         body = struct.pack("<iI", 13020, self.devices)
         for device in range(self.devices):
-            body += struct.pack("<256s32s", b"Fake GPU %d" % device, b"0000:%02X:00.0" % (device + 1))
+            body += struct.pack(
+                "<256s32s", b"Fake GPU %d" % device, b"0000:%02X:00.0" % (device + 1)
+            )
             body += bytes([device + 1] * 16) + struct.pack("<Qii", 1 << 30, 0, -5)
             for attribute in range(160):
                 value = device + 1 if attribute == 33 else ATTRIBUTES.get(attribute, 0)
@@ -206,7 +240,9 @@ class Peer:
             if len(found) >= count:
                 return found
             pause.wait(0.005)
-        raise AssertionError("got %s, not %d of %s" % ([c.name for c in self.commands], count, name))
+        raise AssertionError(
+            "got %s, not %d of %s" % ([c.name for c in self.commands], count, name)
+        )
 
 
 Answers = Dict[str, Callable[[Peer, Command], Optional[Answer]]]
@@ -229,11 +265,15 @@ class Broker:
         self.arrived = threading.Condition()
         threading.Thread(target=self.serve, daemon=True).start()
 
-    def __enter__(self) -> "Broker":
+    def __enter__(self) -> Broker:
         return self
 
-    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
-                 where: Optional[TracebackType]) -> None:
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        where: Optional[TracebackType],
+    ) -> None:
         self.listener.close()
         self.folder.cleanup()
 

@@ -11,37 +11,47 @@ LAUNCH = struct.Struct("<QQ3I3IIIII")
 
 
 def names(peer):
-    return [command.name for command in peer.commands if command.name not in ("DEVICES", "GOODBYE")]
+    return [
+        command.name for command in peer.commands if command.name not in ("DEVICES", "GOODBYE")
+    ]
 
 
 def test_a_launch_is_one_command_without_an_answer(broker, run):
-    run(broker, """
+    run(
+        broker,
+        """
         start()
         f = kernel()
         values = parameters(u64(0x1122334455667788), i32(-2), ctypes.c_char(b"x"))
         check(cuda.cuLaunchKernel(f, 3, 2, 1, 64, 2, 1, 256, 0, values, None))
-    """)
+    """,
+    )
     command = broker.peer().named("LAUNCH")[0]
     launch = LAUNCH.unpack_from(command.body)
     assert command.flags == 0
     assert launch[2:8] == (3, 2, 1, 64, 2, 1) and launch[8:] == (256, 13, 0, 0)
-    assert command.body[LAUNCH.size:] == struct.pack("<Qi", 0x1122334455667788, -2) + b"x\0\0\0"
+    assert command.body[LAUNCH.size :] == struct.pack("<Qi", 0x1122334455667788, -2) + b"x\0\0\0"
 
 
 def test_parameters_as_a_buffer(broker, run):
-    run(broker, """
+    run(
+        broker,
+        """
         start()
         f = kernel()
         blob = ctypes.create_string_buffer(b"0123456789abc", 13)
         size = ctypes.c_size_t(13)
         extra = (ctypes.c_void_p * 5)(1, ctypes.addressof(blob), 2, ctypes.addressof(size), 0)
         check(cuda.cuLaunchKernel(f, 1, 1, 1, 1, 1, 1, 0, 0, None, extra))
-    """)
-    assert broker.peer().named("LAUNCH")[0].body[LAUNCH.size:] == b"0123456789abc\0\0\0"
+    """,
+    )
+    assert broker.peer().named("LAUNCH")[0].body[LAUNCH.size :] == b"0123456789abc\0\0\0"
 
 
 def test_attributes_of_a_launch_travel_by_value(broker, run):
-    run(broker, """
+    run(
+        broker,
+        """
         import struct
         start()
         f = kernel()
@@ -50,37 +60,46 @@ def test_attributes_of_a_launch_travel_by_value(broker, run):
         config = struct.pack("<7I4xQQI4x", 4, 1, 1, 32, 1, 1, 0, 0, ctypes.addressof(held), 1)
         values = parameters(u64(1), i32(2), ctypes.c_char(b"x"))
         check(cuda.cuLaunchKernelEx(config, f, values, None))
-    """)
+    """,
+    )
     body = broker.peer().named("LAUNCH")[0].body
     assert LAUNCH.unpack_from(body)[10:] == (1, 1)
-    assert body[LAUNCH.size:LAUNCH.size + 20] == struct.pack("<II3I", 4, 0, 2, 1, 1)
+    assert body[LAUNCH.size : LAUNCH.size + 20] == struct.pack("<II3I", 4, 0, 2, 1, 1)
 
 
 def test_bad_launches_fail_at_once(broker, run):
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         context = start()
         f = kernel()
         values = parameters(u64(1), i32(2), ctypes.c_char(b"x"))
         def launch(function=f, grid=1, block=1, shared=0, stream=0, v=values):
             return cuda.cuLaunchKernel(function, grid, 1, 1, block, 1, 1, shared, stream, v, None)
         print(launch(), launch(grid=0), launch(block=0), launch(block=1025), launch(block=513),
-              launch(shared=49153), launch(function=0), launch(function=f + 16), launch(stream=0x1234), launch(v=None))
+              launch(shared=49153), launch(function=0), launch(function=f + 16),
+              launch(stream=0x1234), launch(v=None))
         check(cuda.cuCtxSetCurrent(None))
         print(launch())
-    """)
+    """,
+    )
     assert out.split() == ["0", "1", "1", "1", "701", "1", "400", "400", "400", "1", "201"]
     assert len(broker.peer().named("LAUNCH")) == 1
 
 
 def test_a_failure_of_a_one_way_call_comes_out_of_the_next_wait(broker, start):
-    process = start(broker, """
+    process = start(
+        broker,
+        """
         start()
         memory = alloc(64)
         check(cuda.cuMemsetD8_v2(memory, 1, 64))
         print("ready", flush=True)
         sys.stdin.readline()
         print(cuda.cuCtxSynchronize(), cuda.cuCtxSynchronize())
-    """, BITFUSION_DEBUG="1")
+    """,
+        BITFUSION_DEBUG="1",
+    )
     assert process.stdout.readline() == "ready\n"
     memset = broker.peer().wait_for("cuMemsetD8_v2")[0]
     broker.peer().deferred = (700, NUMBERS[memset.name])
@@ -90,7 +109,9 @@ def test_a_failure_of_a_one_way_call_comes_out_of_the_next_wait(broker, start):
 
 
 def test_a_wait_after_which_nothing_was_sent_is_answered_here(broker, run):
-    run(broker, """
+    run(
+        broker,
+        """
         start()
         memory = alloc(64)
         for _ in range(3):
@@ -99,14 +120,23 @@ def test_a_wait_after_which_nothing_was_sent_is_answered_here(broker, run):
         for _ in range(3):
             check(cuda.cuStreamSynchronize(stream))
             check(cuda.cuStreamQuery(stream))
-    """)
-    assert names(broker.peer()) == ["ALLOC", "cuCtxSynchronize", "cuStreamCreate", "cuStreamSynchronize"]
+    """,
+    )
+    assert names(broker.peer()) == [
+        "ALLOC",
+        "cuCtxSynchronize",
+        "cuStreamCreate",
+        "cuStreamSynchronize",
+    ]
 
 
 def test_events_known_to_be_complete_are_answered_here(broker, run):
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         start()
-        stream, event, other = made(cuda.cuStreamCreate, 1), made(cuda.cuEventCreate, 2), made(cuda.cuEventCreate, 2)
+        stream = made(cuda.cuStreamCreate, 1)
+        event, other = made(cuda.cuEventCreate, 2), made(cuda.cuEventCreate, 2)
         print(cuda.cuEventQuery(event))                    # never recorded
         check(cuda.cuEventRecord(event, stream))
         print(cuda.cuEventQuery(event), cuda.cuEventQuery(event))  # asks, then knows
@@ -115,11 +145,19 @@ def test_events_known_to_be_complete_are_answered_here(broker, run):
         check(cuda.cuStreamSynchronize(stream))
         print(cuda.cuEventQuery(event), cuda.cuEventSynchronize(event))
         print(cuda.cuEventQuery(other))                    # another stream: asks
-    """)
+    """,
+    )
     assert out.split() == ["0"] * 6
     assert names(broker.peer()) == [
-        "cuStreamCreate", "cuEventCreate", "cuEventCreate", "cuEventRecord", "cuEventQuery",
-        "cuEventRecord", "cuEventRecord", "cuStreamSynchronize", "cuEventQuery",
+        "cuStreamCreate",
+        "cuEventCreate",
+        "cuEventCreate",
+        "cuEventRecord",
+        "cuEventQuery",
+        "cuEventRecord",
+        "cuEventRecord",
+        "cuStreamSynchronize",
+        "cuEventQuery",
     ]
 
 
@@ -131,29 +169,39 @@ def test_an_event_that_is_not_ready_is_asked_again(broker, run):
         return (600, b"") if len(asked) < 3 else (0, b"")
 
     broker.answers["cuEventQuery"] = answer
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         start()
         event = made(cuda.cuEventCreate, 0)
         check(cuda.cuEventRecord(event, 0))
         print([cuda.cuEventQuery(event) for _ in range(4)])
-    """)
+    """,
+    )
     assert out == "[600, 600, 0, 0]\n"
 
 
 def test_handles_are_checked_here(broker, run):
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         start()
         stream = made(cuda.cuStreamCreate, 0)
         check(cuda.cuStreamDestroy_v2(stream))
-        print(cuda.cuStreamDestroy_v2(stream), cuda.cuStreamSynchronize(stream), cuda.cuEventRecord(stream, 0),
-              cuda.cuModuleUnload(stream), cuda.cuStreamSynchronize(0xdeadbeef), stream % 16, stream >> 63)
-    """)
+        print(cuda.cuStreamDestroy_v2(stream), cuda.cuStreamSynchronize(stream),
+              cuda.cuEventRecord(stream, 0),
+              cuda.cuModuleUnload(stream), cuda.cuStreamSynchronize(0xdeadbeef),
+              stream % 16, stream >> 63)
+    """,
+    )
     assert out.split() == ["400", "400", "400", "400", "400", "0", "0"]
     assert names(broker.peer()) == ["cuStreamCreate", "cuStreamDestroy_v2"]
 
 
 def test_per_thread_streams_are_real_streams_of_their_threads(broker, run):
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         import threading
         context = start()
         memory = alloc(64)
@@ -167,17 +215,23 @@ def test_per_thread_streams_are_real_streams_of_their_threads(broker, run):
             thread = threading.Thread(target=work)
             thread.start()
             thread.join()
-    """)
+    """,
+    )
     assert out == ""
     streams = [c.words()[3] for c in broker.peer().named("cuMemsetD8Async")]
     assert len(broker.peer().named("cuStreamCreate")) == 2
     assert streams[0] == streams[1] == streams[2] > 2 and streams[3] == 1
     assert streams[4] == streams[5] == streams[6] not in (streams[0], 0, 1, 2)
-    assert [c.words()[0] for c in broker.peer().named("cuStreamDestroy_v2")] == [streams[0], streams[4]]
+    assert [c.words()[0] for c in broker.peer().named("cuStreamDestroy_v2")] == [
+        streams[0],
+        streams[4],
+    ]
 
 
 def test_contexts_follow_the_rules(broker, run):
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         check(cuda.cuInit(0))
         flags, active, current, device = ctypes.c_uint(), i32(), u64(), i32()
         print(cuda.cuCtxGetDevice(byref(device)), cuda.cuMemAlloc_v2(byref(current), 64))
@@ -194,64 +248,93 @@ def test_contexts_follow_the_rules(broker, run):
         print(current.value == second)
         check(cuda.cuCtxDestroy_v2(second))
         check(cuda.cuCtxGetCurrent(byref(current)))
-        print(current.value == context, cuda.cuCtxSetCurrent(second), cuda.cuCtxDestroy_v2(context))
+        print(current.value == context, cuda.cuCtxSetCurrent(second),
+              cuda.cuCtxDestroy_v2(context))
         check(cuda.cuCtxPushCurrent_v2(context))
         check(cuda.cuCtxPopCurrent_v2(byref(current)))
         check(cuda.cuCtxPopCurrent_v2(byref(current)))
         print(cuda.cuCtxPopCurrent_v2(byref(current)))
-    """)
-    assert out.split() == ["201", "201", "201", "0", "1", "True", "True", "True", "201", "201", "201"]
+    """,
+    )
+    assert out.split() == [
+        "201",
+        "201",
+        "201",
+        "0",
+        "1",
+        "True",
+        "True",
+        "True",
+        "201",
+        "201",
+        "201",
+    ]
 
 
 def test_what_dies_with_a_context(broker, run):
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         context = start()
         stream, f, memory = made(cuda.cuStreamCreate, 0), kernel(), alloc(64)
         library = made(cuda.cuLibraryLoadData, b".version 7.0\\n", None, None, 0, None, None, 0)
         check(cuda.cuDevicePrimaryCtxReset_v2(0))
         value = i32()
-        print(cuda.cuStreamSynchronize(stream), cuda.cuFuncGetAttribute(byref(value), 0, f), cuda.cuMemFree_v2(memory))
+        print(cuda.cuStreamSynchronize(stream), cuda.cuFuncGetAttribute(byref(value), 0, f),
+              cuda.cuMemFree_v2(memory))
         print(made(cuda.cuLibraryGetKernel, library, b"f") > 0)
-    """)
+    """,
+    )
     assert out.split() == ["400", "400", "1", "True"]
 
 
 def test_functions_are_answered_from_what_came_with_them(broker, run):
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         start()
         f, value, offset, size = kernel(), i32(), ctypes.c_size_t(), ctypes.c_size_t()
         check(cuda.cuFuncGetAttribute(byref(value), 0, f))
         check(cuda.cuFuncGetParamInfo(f, 1, byref(offset), byref(size)))
         name = ctypes.c_char_p()
         check(cuda.cuFuncGetName(byref(name), f))
-        print(value.value, offset.value, size.value, cuda.cuFuncGetParamInfo(f, 3, byref(offset), None), name.value)
-    """)
+        past = cuda.cuFuncGetParamInfo(f, 3, byref(offset), None)
+        print(value.value, offset.value, size.value, past, name.value)
+    """,
+    )
     assert out == "512 8 4 1 b'f'\n"
     assert names(broker.peer()) == ["LOAD", "GET_FUNCTION"]
 
 
 def test_a_kernel_works_as_a_function(broker, run):
-    run(broker, """
+    run(
+        broker,
+        """
         start()
         library = made(cuda.cuLibraryLoadData, b".version 7.0\\n", None, None, 0, None, None, 0)
         f = made(cuda.cuLibraryGetKernel, library, b"f")
-        check(cuda.cuLaunchKernel(f, 1, 1, 1, 1, 1, 1, 0, 0, parameters(u64(1), i32(2), ctypes.c_char(b"x")), None))
+        values = parameters(u64(1), i32(2), ctypes.c_char(b"x"))
+        check(cuda.cuLaunchKernel(f, 1, 1, 1, 1, 1, 1, 0, 0, values, None))
         check(cuda.cuLibraryUnload(library))
-    """)
+    """,
+    )
     assert names(broker.peer()) == ["LOAD", "GET_FUNCTION", "LAUNCH", "cuLibraryUnload"]
 
 
 def test_the_compilers_log_comes_back(broker, run):
     log = struct.pack("<Q8sQ16s", 2, b"ok", 11, b"line 1: bad")
     broker.answers["LOAD"] = lambda peer, command: (218, log)
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         start()
         info, error = ctypes.create_string_buffer(16), ctypes.create_string_buffer(8)
         options = (i32 * 4)(3, 4, 5, 6)
         values = (ctypes.c_void_p * 4)(ctypes.addressof(info), 16, ctypes.addressof(error), 8)
         print(cuda.cuModuleLoadDataEx(byref(u64()), b".version 7.0\\n", 4, options, values))
         print(info.value, values[1], error.value, values[3])
-    """)
+    """,
+    )
     assert out == "218\nb'ok' 2 b'line 1:' 7\n"
     command = broker.peer().named("LOAD")[0]
     assert command.bulk == b".version 7.0\n\0"
@@ -262,25 +345,38 @@ def test_an_image_is_as_long_as_it_says(broker, run, tmp_path):
     fatbin = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 24) + b"0123456789abcdefghijklmn"
     (tmp_path / "code.fatbin").write_bytes(fatbin)
     (tmp_path / "code.ptx").write_bytes(b".version 7.0")
-    run(broker, """
+    run(
+        broker,
+        """
         import struct
         start()
         image = ctypes.create_string_buffer(open(%r, "rb").read() + b"and more")
-        wrapper = ctypes.create_string_buffer(struct.pack("<IIQQ", 0x466243B1, 1, ctypes.addressof(image), 0))
+        head = struct.pack("<IIQQ", 0x466243B1, 1, ctypes.addressof(image), 0)
+        wrapper = ctypes.create_string_buffer(head)
         made(cuda.cuModuleLoadData, image)
         made(cuda.cuModuleLoadData, wrapper)
         made(cuda.cuModuleLoad, %r)
         made(cuda.cuModuleLoad, %r)
         print(cuda.cuModuleLoad(byref(u64()), b"/nonexistent"))
-    """ % (str(tmp_path / "code.fatbin"), str(tmp_path / "code.fatbin").encode(), str(tmp_path / "code.ptx").encode()))
+    """
+        % (
+            str(tmp_path / "code.fatbin"),
+            str(tmp_path / "code.fatbin").encode(),
+            str(tmp_path / "code.ptx").encode(),
+        ),
+    )
     assert [c.bulk for c in broker.peer().named("LOAD")] == [fatbin] * 3 + [b".version 7.0\0"]
 
 
 def test_absent_functions_are_named_once(broker, start):
-    process = start(broker, """
+    process = start(
+        broker,
+        """
         start()
         print([cuda.cuArrayDestroy(0) for _ in range(3)])
-    """, BITFUSION_DEBUG="1")
+    """,
+        BITFUSION_DEBUG="1",
+    )
     out, err = process.communicate(timeout=30)
     assert out == "[801, 801, 801]\n"
     assert err.count("cuArrayDestroy") == 1

@@ -8,12 +8,16 @@ from fake_peer import Broker, Peer
 
 
 def test_nothing_happens_before_init(broker, run):
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         import threading, os
         pfn = ctypes.c_void_p()
         cuda.cuGetProcAddress_v2(b"cuLaunchKernel", byref(pfn), 12000, 0, None)
-        print(bool(pfn.value), len(os.listdir("/proc/self/task")), cuda.cuCtxSynchronize(), cuda.cuDeviceGetCount(byref(i32())))
-    """)
+        print(bool(pfn.value), len(os.listdir("/proc/self/task")), cuda.cuCtxSynchronize(),
+              cuda.cuDeviceGetCount(byref(i32())))
+    """,
+    )
     assert out.split() == ["True", "1", "3", "3"]
     assert broker.peers == []
 
@@ -39,13 +43,21 @@ def change(**fields):
     def prepare(peer: Peer) -> None:
         for name, value in fields.items():
             setattr(peer, name, value)
+
     return prepare
 
 
-@pytest.mark.parametrize("fields, status, line", [
-    ({"welcome_status": 802, "welcome_text": "too old"}, "802", "refused this program: too old"),
-    ({"welcome_hash": 1}, "803", "different versions"),
-])
+@pytest.mark.parametrize(
+    "fields, status, line",
+    [
+        (
+            {"welcome_status": 802, "welcome_text": "too old"},
+            "802",
+            "refused this program: too old",
+        ),
+        ({"welcome_hash": 1}, "803", "different versions"),
+    ],
+)
 def test_refusal_of_the_server_is_said_in_one_line(start, fields, status, line):
     with Broker(change(**fields)) as broker:
         out, err = start(broker, "print(cuda.cuInit(0))").communicate(timeout=30)
@@ -54,7 +66,9 @@ def test_refusal_of_the_server_is_said_in_one_line(start, fields, status, line):
 
 
 def test_devices_come_in_one_message_and_are_answered_here(broker, run):
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         start()
         value = i32()
         for attribute in (1, 16, 19, 75, 83):
@@ -65,18 +79,32 @@ def test_devices_come_in_one_message_and_are_answered_here(broker, run):
         version = i32()
         check(cuda.cuDriverGetVersion(byref(version)))
         print(name.value.decode(), version.value, cuda.cuDeviceGetAttribute(byref(value), 16, 1))
-    """)
+    """,
+    )
     assert out.split("\n")[:6] == ["1024", "4", "0", "12", "0", "Fake GPU 0 13000 101"]
     assert [c.name for c in broker.peer().commands] == ["DEVICES", "GOODBYE"]
 
 
-@pytest.mark.parametrize("visible, buses", [
-    ("1,0", [2, 1]), ("2", [3]), ("0,7,1", [1]), ("GPU-02020202-0202", [2]), ("GPU-01,GPU-03", [1, 3]),
-    ("1,1", [2]), (" 0 , 2", [1, 3]), ("", []), ("-1", []), ("nonsense", []),
-])
+@pytest.mark.parametrize(
+    "visible, buses",
+    [
+        ("1,0", [2, 1]),
+        ("2", [3]),
+        ("0,7,1", [1]),
+        ("GPU-02020202-0202", [2]),
+        ("GPU-01,GPU-03", [1, 3]),
+        ("1,1", [2]),
+        (" 0 , 2", [1, 3]),
+        ("", []),
+        ("-1", []),
+        ("nonsense", []),
+    ],
+)
 def test_visible_devices(run, visible, buses):
     with Broker(devices=3) as broker:
-        out = run(broker, """
+        out = run(
+            broker,
+            """
             status = cuda.cuInit(0)
             count, bus = i32(), i32()
             if status:
@@ -86,7 +114,9 @@ def test_visible_devices(run, visible, buses):
                 for device in range(count.value):
                     check(cuda.cuDeviceGetAttribute(byref(bus), 33, device))
                     print(bus.value)
-        """, CUDA_VISIBLE_DEVICES=visible)
+        """,
+            CUDA_VISIBLE_DEVICES=visible,
+        )
         assert [int(word) for word in out.split()] == (buses or [100])
         assert "CUDA_VISIBLE_DEVICES" not in broker.peer().environment
 
@@ -99,18 +129,23 @@ def test_the_context_of_a_command_is_the_servers_number(run):
 
 
 def test_the_end_sends_what_was_one_way(broker, run):
-    run(broker, """
+    run(
+        broker,
+        """
         start()
         memory = alloc(64)
         check(cuda.cuMemsetD8_v2(memory, 1, 64))
         check(cuda.cuMemFree_v2(memory))
-    """)
+    """,
+    )
     names = [c.name for c in broker.peer().commands]
     assert names == ["DEVICES", "ALLOC", "cuMemsetD8_v2", "FREE", "GOODBYE"]
 
 
 def test_child_of_an_initialised_parent_is_not_initialised(broker, run):
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         start()
         memory = alloc(64)
         sys.stdout.flush()
@@ -121,7 +156,8 @@ def test_child_of_an_initialised_parent_is_not_initialised(broker, run):
         print(os.waitpid(child, 0)[1])
         check(cuda.cuMemsetD8_v2(memory, 1, 64))
         check(cuda.cuCtxSynchronize())
-    """)
+    """,
+    )
     assert out.split() == ["3", "3", "3", "0"]
     assert len(broker.peers) == 1
     names = [c.name for c in broker.peer().commands]
@@ -129,7 +165,9 @@ def test_child_of_an_initialised_parent_is_not_initialised(broker, run):
 
 
 def test_child_of_a_parent_without_init_connects_by_itself(broker, run):
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         pfn = ctypes.c_void_p()
         cuda.cuGetProcAddress_v2(b"cuInit", byref(pfn), 12000, 0, None)
         child = os.fork()
@@ -137,20 +175,25 @@ def test_child_of_a_parent_without_init_connects_by_itself(broker, run):
         print(alloc(64) > 0, flush=True)
         if child:
             sys.exit(os.waitpid(child, 0)[1])
-    """)
+    """,
+    )
     assert out.split() == ["True", "True"]
     assert len(broker.peers) == 2
 
 
 def test_a_lost_connection_is_said_once_and_every_call_fails(broker, start):
-    process = start(broker, """
+    process = start(
+        broker,
+        """
         start()
         memory = alloc(64)
         print("ready", flush=True)
         sys.stdin.readline()
-        print([cuda.cuCtxSynchronize() for _ in range(3)], cuda.cuMemFree_v2(memory), cuda.cuInit(0),
+        print([cuda.cuCtxSynchronize() for _ in range(3)], cuda.cuMemFree_v2(memory),
+              cuda.cuInit(0),
               cuda.cuMemsetD8_v2(memory, 0, 1), cuda.cuDeviceGetCount(byref(i32())))
-    """)
+    """,
+    )
     assert process.stdout.readline() == "ready\n"
     broker.peer().connection.shutdown(2)
     broker.peer().ended.wait(5)
@@ -162,12 +205,15 @@ def test_a_lost_connection_is_said_once_and_every_call_fails(broker, start):
 
 def test_a_server_that_breaks_the_rules_loses_the_connection(broker, start):
     broker.answers["cuCtxSynchronize"] = lambda peer, command: peer.send(b"\xff" * 24)
-    process = start(broker, """
+    process = start(
+        broker,
+        """
         start()
         print("ready", flush=True)
         sys.stdin.readline()
         print(cuda.cuCtxSynchronize())
-    """)
+    """,
+    )
     process.stdout.readline()
     out, err = process.communicate("go\n", timeout=30)
     assert out == "46\n" and "was lost" in err

@@ -9,7 +9,9 @@ from fake_peer import LATER
 
 
 def test_threads_wait_together_and_each_gets_its_own_answer(broker, run):
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         import threading
         context = start()
         bad = []
@@ -26,7 +28,8 @@ def test_threads_wait_together_and_each_gets_its_own_answer(broker, run):
         [t.start() for t in threads]
         [t.join() for t in threads]
         print(bad)
-    """)
+    """,
+    )
     assert out == "[]\n"
 
 
@@ -42,7 +45,9 @@ def test_answers_may_come_out_of_order(broker, run):
         return LATER
 
     broker.answers["cuStreamSynchronize"] = answer
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         import threading, time
         context = start()
         streams = [made(cuda.cuStreamCreate, 1) for _ in range(3)]
@@ -56,7 +61,8 @@ def test_answers_may_come_out_of_order(broker, run):
             time.sleep(0.2)
         [t.join() for t in threads]
         print([found[n] for n in range(3)])
-    """)
+    """,
+    )
     assert out == "[3, 2, 1]\n"
 
 
@@ -69,29 +75,38 @@ def test_a_waiting_thread_does_not_stop_another_ones_commands(broker, run):
 
     broker.answers["cuCtxSynchronize"] = hold
     broker.answers["cuMemsetD8_v2"] = lambda peer, command: peer.reply(held[0].request)
-    run(broker, """
+    run(
+        broker,
+        """
         import threading, time
         context = start()
         memory = alloc(64)
-        thread = threading.Thread(target=lambda: (cuda.cuCtxSetCurrent(context), cuda.cuCtxSynchronize()))
+        def wait():
+            check(cuda.cuCtxSetCurrent(context))
+            check(cuda.cuCtxSynchronize())
+        thread = threading.Thread(target=wait)
         thread.start()
         time.sleep(0.2)
         check(cuda.cuMemsetD8_v2(memory, 1, 64))
         thread.join(10)
         assert not thread.is_alive()
-    """)
+    """,
+    )
     assert [c.name for c in broker.peer().commands[2:4]] == ["cuCtxSynchronize", "cuMemsetD8_v2"]
 
 
 def test_the_tail_of_a_burst_goes_out_by_itself(broker, start):
-    process = start(broker, """
+    process = start(
+        broker,
+        """
         start()
         memory = alloc(64)
         for _ in range(50):
             check(cuda.cuMemsetD8_v2(memory, 1, 64))
         print("ready", flush=True)
         sys.stdin.readline()
-    """)
+    """,
+    )
     process.stdout.readline()
     assert len(broker.peer().wait_for("cuMemsetD8_v2", 50, timeout_s=2)) == 50
     process.communicate("go\n", timeout=30)
@@ -103,7 +118,7 @@ def host_functions(broker):
 
     def call(peer, command):
         stream, function, data, kind = command.words()
-        peer.send_callback(len(peer.named("HOST_FUNCTION")), function, data, kind & 0xffffffff)
+        peer.send_callback(len(peer.named("HOST_FUNCTION")), function, data, kind & 0xFFFFFFFF)
 
     def pending(peer):
         return len(peer.named("HOST_FUNCTION")) - len(peer.named("CALLBACK_DONE"))
@@ -123,7 +138,9 @@ def host_functions(broker):
 
 def test_host_functions_run_here_and_are_waited_for(broker, run):
     host_functions(broker)
-    out = run(broker, """
+    out = run(
+        broker,
+        """
         import threading
         start()
         ran = []
@@ -136,13 +153,16 @@ def test_host_functions_run_here_and_are_waited_for(broker, run):
         check(cuda.cuStreamAddCallback(0, second, 8, 0))
         check(cuda.cuCtxSynchronize())
         print(ran)
-    """)
+    """,
+    )
     assert out == "[(7, False), (None, 0, 8)]\n"
 
 
 def test_a_host_function_runs_while_no_thread_waits(broker, run):
     host_functions(broker)
-    run(broker, """
+    run(
+        broker,
+        """
         import threading
         start()
         ran = threading.Event()
@@ -150,12 +170,15 @@ def test_a_host_function_runs_while_no_thread_waits(broker, run):
         function = HOST(lambda data: ran.set())
         check(cuda.cuLaunchHostFunc(0, function, None))
         assert ran.wait(10)
-    """)
+    """,
+    )
 
 
 def test_a_copy_reads_pinned_memory_after_the_host_function_that_writes_it(broker, run):
     host_functions(broker)
-    run(broker, """
+    run(
+        broker,
+        """
         import time
         start()
         memory, source = alloc(64), pinned(64)
@@ -163,20 +186,26 @@ def test_a_copy_reads_pinned_memory_after_the_host_function_that_writes_it(broke
         function = HOST(lambda data: (time.sleep(0.3), ctypes.memset(source, ord("k"), 64)))
         check(cuda.cuLaunchHostFunc(0, function, None))
         check(cuda.cuMemcpyHtoDAsync_v2(memory, source, 64, 0))
-    """)
+    """,
+    )
     assert broker.peer().named("HTOD")[0].bulk == b"k" * 64
 
 
 def test_what_the_device_prints_is_printed_here_in_order(broker, run):
-    broker.answers["cuCtxSynchronize"] = lambda peer, command: peer.send_output(1, b"from the device\n")
-    out = run(broker, """
+    broker.answers["cuCtxSynchronize"] = lambda peer, command: peer.send_output(
+        1, b"from the device\n"
+    )
+    out = run(
+        broker,
+        """
         start()
         libc = ctypes.CDLL(None)
         libc.puts(b"before")
         alloc(64)
         check(cuda.cuCtxSynchronize())
         libc.puts(b"after")
-    """)
+    """,
+    )
     assert out == "before\nfrom the device\nafter\n"
 
 
@@ -186,7 +215,9 @@ def test_losing_the_connection_wakes_all_threads(broker, start):
         raise EOFError
 
     broker.answers["cuStreamSynchronize"] = cut
-    process = start(broker, """
+    process = start(
+        broker,
+        """
         import threading
         context = start()
         streams = [made(cuda.cuStreamCreate, 1) for _ in range(5)]
@@ -198,7 +229,8 @@ def test_losing_the_connection_wakes_all_threads(broker, start):
         [t.start() for t in threads]
         [t.join() for t in threads]
         print(found)
-    """)
+    """,
+    )
     out, err = process.communicate(timeout=30)
     assert out == "[46, 46, 46, 46, 46]\n"
     assert err.count("\n") == 1
