@@ -12,7 +12,8 @@ from .ir import Instruction, PtxError
 from .lexer import PUNCTUATION, Tokens, split_list
 from .operand import Names, Scope
 
-# Groups: 1 negation and 2 name of the guard, 3 opcode, 4 operands; 5 label; 6 brace or lone ';'; 7 directive.
+# Groups: 1 negation and 2 name of the guard, 3 opcode, 4 operands; 5 label; 6 brace or lone
+# semicolon; 7 directive.
 _STATEMENT = re.compile(
     r"\s*(?:(?:@\s*(!?)\s*([\w$%.]+)\s+)?([a-z][\w.]*(?:::[\w.]+)*)(?![\w.]|\s*:)\s*((?:[^\s;][^;]*)?);"
     r"|([A-Za-z_$%][\w$]*)\s*:(?!:)"
@@ -23,6 +24,7 @@ _STATEMENT = re.compile(
 _REGISTERS = re.compile(r"\s+\.(\w+)\s+([%A-Za-z_$]+)(?:<(\d{1,9})>)?\s*;", re.A)
 _END_OF_LINE = re.compile(r"[^\n]*")
 _SPACE = re.compile(r"\s*", re.A)
+MAX_SCOPES = 256
 _TABLES = ("branchtargets", "calltargets", "callprototype")
 _LABELLED = ("bra", "brx", "call")
 
@@ -92,6 +94,8 @@ class Body:
                 self._label(label)
             elif brace == "{":
                 depth += 1
+                if depth > MAX_SCOPES:
+                    raise PtxError("scopes nested too deeply")
                 names.enter()
                 self.pending.append([])
                 self.tables.append([])
