@@ -61,6 +61,12 @@ def asan_program() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tsan_driver() -> Path:
+    flags = ["-shared", "-O1", "-fsanitize=thread"]
+    return build(OUT / "fake_tsan/libcuda.so.1", [HERE / "fake_driver.c"], *flags)
+
+
+@pytest.fixture(scope="session")
 def tsan_program() -> Path:
     return _program("serve_tsan", "-fsanitize=thread")
 
