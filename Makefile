@@ -164,8 +164,10 @@ SCRIPTS = $(shell git grep -lE '^\#!.*(ba|/)sh' -- ':!*.md')
 
 generate: $(VENV)/.dev ## Write the generated files from bitfusion/api
 	$(Q)$(PY) -m bitfusion.api
+	$(Q)$(PY) -m bitfusion.softgpu.engine
 check-generated: $(VENV)/.dev ## Fail when a generated file differs from what the spec gives
 	$(Q)$(PY) -m bitfusion.api --check
+	$(Q)$(PY) -m bitfusion.softgpu.engine --check
 
 # ---- showing and measuring
 demo: all $(BUILD)/programs/demo_mandelbrot ## Run a CUDA program through client, TCP, server, worker and software GPU

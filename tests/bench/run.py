@@ -45,7 +45,7 @@ AGAINST: Dict[str, Tuple[str, bool]] = {
     "dtoh_64MiB_pinned_async": ("tcp_bandwidth_4MiB_writes", True),
 }
 
-Figures = Dict[str, List[float]]
+Samples = Dict[str, Tuple[str, List[float]]]
 
 
 def environment() -> Dict[str, str]:
@@ -76,13 +76,13 @@ def command_for(
     return [*pin, *through, "--transport", column, "--", *bench], env
 
 
-def collect(into: Dict[str, Tuple[str, List[float]]], lines: List[Dict[str, object]]) -> None:
+def collect(into: Samples, lines: List[Dict[str, object]]) -> None:
     for line in lines:
         name, unit, median = str(line["metric"]), str(line["unit"]), float(str(line["median"]))
         into.setdefault(name, (unit, []))[1].append(median)
 
 
-def median(values: Dict[str, Tuple[str, List[float]]], name: str) -> Optional[float]:
+def median(values: Samples, name: str) -> Optional[float]:
     return statistics.median(values[name][1]) if name in values else None
 
 
@@ -97,8 +97,8 @@ def ratio(name: str, value: Optional[float], limit: Optional[float]) -> str:
 
 
 def print_table(
-    limits: Dict[str, Tuple[str, List[float]]],
-    columns: Dict[str, Dict[str, Tuple[str, List[float]]]],
+    limits: Samples,
+    columns: Dict[str, Samples],
 ) -> None:
     print("%-28s %12s  %s" % ("limit of this machine", "median", "unit"))
     for name, (unit, _) in limits.items():
@@ -119,6 +119,23 @@ def print_table(
         )
 
 
+def print_markdown(limits: Samples, columns: Dict[str, Samples]) -> None:
+    """The same two tables as they stand in docs/performance.md."""
+    print("\n| limit of the machine | median | unit |\n|---|---:|---|")
+    for name, (unit, _) in limits.items():
+        print("| %s | %s | %s |" % (name, show(median(limits, name)), unit))
+    print("\n| metric | direct | unix | tcp | unit | limit | unix/limit | tcp/limit |")
+    print("|---|---:|---:|---:|---|---|---:|---:|")
+    units = {n: unit for c in COLUMNS for n, (unit, _) in columns.get(c, {}).items()}
+    for name, unit in units.items():
+        limit_name, _ = AGAINST.get(name, ("", False))
+        limit = median(limits, limit_name)
+        values = {c: median(columns.get(c, {}), name) for c in COLUMNS}
+        cells = [name, *(show(values[c]) for c in COLUMNS), unit, limit_name or "-"]
+        cells += [ratio(name, values[c], limit) for c in ("unix", "tcp")]
+        print("| %s |" % " | ".join(cells))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
@@ -129,6 +146,9 @@ def main() -> int:
     parser.add_argument("--one-cpu", action="store_true", help="everything on CPU 0 (taskset)")
     parser.add_argument("--columns", default=",".join(COLUMNS))
     parser.add_argument("--no-limits", action="store_true")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the tables for the docs too"
+    )
     options = parser.parse_args()
     pin = ["taskset", "-c", "0"] if options.one_cpu else []
     words: List[str] = []
@@ -137,8 +157,8 @@ def main() -> int:
         words += ["--repeats", "3", "--launches", "50000", "--max-copy", "64"]
     if options.only:
         words += ["--only", options.only]
-    limits: Dict[str, Tuple[str, List[float]]] = {}
-    columns: Dict[str, Dict[str, Tuple[str, List[float]]]] = {}
+    limits: Samples = {}
+    columns: Dict[str, Samples] = {}
     for number in range(options.rounds):
         start = time.monotonic()
         if not options.no_limits:
@@ -149,6 +169,8 @@ def main() -> int:
         spent = time.monotonic() - start
         print("round %d of %d: %.0f s" % (number + 1, options.rounds, spent), file=sys.stderr)
     print_table(limits, columns)
+    if options.markdown:
+        print_markdown(limits, columns)
     machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "machine": platform.machine()}
     result = {"machine": machine, "rounds": options.rounds, "limits": limits, "columns": columns}
     (BUILD / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
