@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Iterator
 
 import pytest
-
 from engine import Engine, Program
 
 HEAD = ".version 8.5\n.target sm_90\n.address_size 64\n"
@@ -564,7 +563,7 @@ def test_calls_through_registers(engine: Engine) -> None:
 
 
 def test_cooperative_blocks_are_all_there(engine: Engine) -> None:
-    """The grid's workspace pointer is in envreg1 (high) and envreg2; its barrier word starts at 0."""
+    """envreg1 (high) and envreg2 point to the grid's workspace; its barrier starts at 0."""
     program = engine.load(
         HEAD
         + entry(

@@ -144,7 +144,8 @@ def test_trap(engine: Engine) -> None:
 
 
 ASSERT = """
-.extern .func __assertfail(.param .b64 a, .param .b64 b, .param .b32 c, .param .b64 d, .param .b64 e);
+.extern .func __assertfail(
+    .param .b64 a, .param .b64 b, .param .b32 c, .param .b64 d, .param .b64 e);
 .global .align 1 .b8 message[6] = {120, 32, 62, 32, 48, 0};
 .global .align 1 .b8 file[5] = {97, 46, 99, 117, 0};
 .global .align 1 .b8 name[2] = {102, 0};

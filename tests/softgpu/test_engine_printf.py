@@ -68,8 +68,8 @@ def test_like_c(engine: Engine, text: str, layout: str, values: Any) -> None:
     import ctypes
 
     made = ctypes.create_string_buffer(400)
-    converted = [ctypes.c_double(v) if k == "d" else ctypes.c_int(v) if k == "i" else ctypes.c_uint(v)
-                 for k, v in zip(layout, values)]  # fmt: skip
+    kinds = {"d": ctypes.c_double, "i": ctypes.c_int, "I": ctypes.c_uint}
+    converted = [kinds[k](v) for k, v in zip(layout, values)]
     ctypes.CDLL(None).snprintf(made, ctypes.c_size_t(400), text.encode(), *converted)
     assert show(engine, text, "@" + layout, *values) == made.value.decode()
 

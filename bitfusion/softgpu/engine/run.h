@@ -6,7 +6,7 @@
 #ifndef SOFTGPU_RUN_H
 #define SOFTGPU_RUN_H
 
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__OPTIMIZE__) && defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
 #endif
 

@@ -64,7 +64,7 @@ static inline bool resolve(struct sg_warp *w, const struct sg_op *i, uint32_t m,
 	case SG_GENERIC: return resolve_global(w, i, m, bytes, host);
 	case SG_SHARED: return resolve_shared(w, i, m, bytes, host);
 	case SG_FRAME:
-		if ((u64)w->frame->local_base + i->x + bytes > w->local_size)
+		if ((i->x & (bytes - 1)) || (u64)w->frame->local_base + i->x + bytes > w->local_size)
 			return sg_resolve_lanes(w, i, m, bytes, host);
 		for (int l = 0; l < SG_LANES; l++)
 			host[l] = (u64)(uintptr_t)w->local + (u64)l * w->local_size + w->frame->local_base + i->x;

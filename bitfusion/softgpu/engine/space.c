@@ -47,8 +47,8 @@ void sg_space_destroy(struct sg_space *space)
 	free(space);
 }
 
-#define RELAXED(x) atomic_load_explicit(&(x), memory_order_relaxed)
-#define RELAX(x, value) atomic_store_explicit(&(x), value, memory_order_relaxed)
+#define LOAD(x) atomic_load_explicit(&(x), memory_order_acquire)
+#define STORE(x, value) atomic_store_explicit(&(x), value, memory_order_release)
 
 /* Index of the first range whose base is above address. */
 static uint32_t above(struct range *ranges, uint32_t count, uint64_t address)
@@ -58,7 +58,7 @@ static uint32_t above(struct range *ranges, uint32_t count, uint64_t address)
 	while (low < high) {
 		const uint32_t middle = low + (high - low) / 2;
 
-		if (RELAXED(ranges[middle].base) <= address)
+		if (LOAD(ranges[middle].base) <= address)
 			low = middle + 1;
 		else
 			high = middle;
@@ -78,8 +78,8 @@ static bool grow(struct sg_space *space)
 	if (!made)
 		return false;
 	for (uint32_t k = 0; k < space->room; k++) {
-		RELAX(made[k].base, RELAXED(old[k].base));
-		RELAX(made[k].size, RELAXED(old[k].size));
+		STORE(made[k].base, LOAD(old[k].base));
+		STORE(made[k].size, LOAD(old[k].size));
 	}
 	space->old[space->old_count++] = old;
 	space->room *= 2;
@@ -89,8 +89,7 @@ static bool grow(struct sg_space *space)
 
 static void begin(struct sg_space *space)
 {
-	atomic_fetch_add(&space->version, 1);
-	atomic_thread_fence(memory_order_seq_cst);
+	atomic_fetch_add(&space->version, 1); /* the stores that follow release it to whoever sees them */
 }
 
 static void end(struct sg_space *space)
@@ -105,11 +104,11 @@ static void insert(struct sg_space *space, uint32_t at, uint64_t base, uint64_t 
 
 	begin(space);
 	for (uint32_t k = count; k > at; k--) {
-		RELAX(ranges[k].base, RELAXED(ranges[k - 1].base));
-		RELAX(ranges[k].size, RELAXED(ranges[k - 1].size));
+		STORE(ranges[k].base, LOAD(ranges[k - 1].base));
+		STORE(ranges[k].size, LOAD(ranges[k - 1].size));
 	}
-	RELAX(ranges[at].base, base);
-	RELAX(ranges[at].size, size);
+	STORE(ranges[at].base, base);
+	STORE(ranges[at].size, size);
 	atomic_store(&space->count, count + 1);
 	end(space);
 }
@@ -127,9 +126,9 @@ int sg_space_add(struct sg_space *space, uint64_t base, uint64_t size)
 		goto out;
 	ranges = atomic_load(&space->ranges);
 	at = above(ranges, atomic_load(&space->count), base);
-	if (at && base - RELAXED(ranges[at - 1].base) < RELAXED(ranges[at - 1].size))
+	if (at && base - LOAD(ranges[at - 1].base) < LOAD(ranges[at - 1].size))
 		goto out;
-	if (at < atomic_load(&space->count) && RELAXED(ranges[at].base) - base < size)
+	if (at < atomic_load(&space->count) && LOAD(ranges[at].base) - base < size)
 		goto out;
 	insert(space, at, base, size);
 	answer = 0;
@@ -148,11 +147,11 @@ int sg_space_remove(struct sg_space *space, uint64_t base)
 	ranges = atomic_load(&space->ranges);
 	count = atomic_load(&space->count);
 	at = above(ranges, count, base);
-	if (at && RELAXED(ranges[at - 1].base) == base) {
+	if (at && LOAD(ranges[at - 1].base) == base) {
 		begin(space);
 		for (uint32_t k = at; k < count; k++) {
-			RELAX(ranges[k - 1].base, RELAXED(ranges[k].base));
-			RELAX(ranges[k - 1].size, RELAXED(ranges[k].size));
+			STORE(ranges[k - 1].base, LOAD(ranges[k].base));
+			STORE(ranges[k - 1].size, LOAD(ranges[k].size));
 		}
 		atomic_store(&space->count, count - 1);
 		end(space);
@@ -172,14 +171,12 @@ bool sg_space_lookup(struct sg_space *space, uint64_t address, uint64_t *base, u
 		/* A count read before the array never exceeds the array's room: it grows before the count does. */
 		if (version & 1)
 			continue;
-		count = RELAXED(space->count);
-		atomic_thread_fence(memory_order_acquire);
+		count = LOAD(space->count);
 		ranges = atomic_load(&space->ranges);
 		at = above(ranges, count, address);
-		*base = at ? RELAXED(ranges[at - 1].base) : 0;
-		*size = at ? RELAXED(ranges[at - 1].size) : 0;
-		atomic_thread_fence(memory_order_acquire);
-		if (!(version & 1) && RELAXED(space->version) == version)
+		*base = at ? LOAD(ranges[at - 1].base) : 0;
+		*size = at ? LOAD(ranges[at - 1].size) : 0;
+		if (!(version & 1) && LOAD(space->version) == version)
 			return at && address - *base < *size;
 	}
 }
