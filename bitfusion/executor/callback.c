@@ -56,6 +56,7 @@ static void fire(struct registered *registered, CUresult status)
 	session->fired = &fired;
 	pthread_mutex_unlock(&session->callback_lock);
 	announce->job.run = run_announce;
+	announce->job.urgent = true;
 	announce->job.context = registered->context;
 	announce->callback = (struct bf_callback){
 		.token = fired.token,

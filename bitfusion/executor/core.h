@@ -223,6 +223,7 @@ struct bf_job {
 	void (*run)(struct bf_session *session, struct bf_job *job); /* frees the job */
 	uint32_t request;
 	uint32_t context;
+	bool urgent; /* goes first, on a thread of its own if need be */
 };
 struct bf_waiters {
 	pthread_mutex_t lock;

@@ -68,13 +68,17 @@ bool bf_submit(struct bf_session *session, struct bf_job *job)
 	unsigned queued = 1;
 	for (struct bf_job *other = waiters->first; other; other = other->next)
 		queued++;
-	if (queued > waiters->idle && waiters->threads < MAX_WAITERS && start_waiter(session))
+	/* a host function's call must get through even when every waiter waits for it */
+	bool room = waiters->threads < MAX_WAITERS || job->urgent;
+	if (queued > waiters->idle && room && start_waiter(session))
 		waiters->threads++;
 	bool taken = waiters->threads > 0;
 	if (taken) {
-		job->next = NULL;
-		*waiters->last = job;
-		waiters->last = &job->next;
+		struct bf_job **place = job->urgent ? &waiters->first : waiters->last;
+		job->next = *place;
+		*place = job;
+		if (!job->next)
+			waiters->last = &job->next;
 		pthread_cond_signal(&waiters->work);
 	}
 	pthread_mutex_unlock(&waiters->lock);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver fails at its n-th call, for every n of a small program: no hang, no crash, no silence."""
+"""The driver fails at its n-th call, for every n of a small program: no hang, no silence."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_two_dimensional_copies(serve: Serve) -> None:
     end_well(worker)
 
 
-# Calls that the executor also makes for itself, and can do without: pinning, watching copies, ordering uploads.
+# Calls that the executor also makes for itself: pinning, watching copies, ordering uploads.
 UNTOLD = {"nothing", "cuMemHostRegister_v2", "cuCtxSetCurrent"}
 UNTOLD |= {"cuEventQuery", "cuEventCreate", "cuEventRecord", "cuEventSynchronize"}
 

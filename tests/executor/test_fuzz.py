@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Streams that no proxy sends: mutations of good ones, well-formed rows with wild bodies, plain noise.
+"""Streams that no proxy sends: mutations of good ones, rows with wild bodies, plain noise.
 
 The seed is fixed; FUZZ_SEED and FUZZ_STREAMS change it for a longer run.
 """
@@ -137,7 +137,7 @@ def mutate(pick: random.Random, good: bytes, starts: List[int]) -> bytes:
 
 
 def wild_rows(pick: random.Random) -> bytes:
-    """Commands with honest headers; their bodies are made of numbers that mean something to a decoder."""
+    """Commands with honest headers and bodies of numbers that mean something to a decoder."""
     out = bytearray()
     for _ in range(60):
         call = pick.choice(list(CALLS.values()) + list(range(14)))

@@ -24,7 +24,7 @@ from wire_client import (
 )
 
 sys.path.insert(0, str(ROOT))
-from bitfusion.executor import core  # noqa: E402
+from bitfusion.executor import core
 
 MB = 1 << 20
 Serve = Callable[..., Worker]

@@ -353,7 +353,7 @@ def test_rejected_addresses(serve: Serve) -> None:
     end_well(worker)
 
 
-# ---------------------------------------------------------------- the handshake, and the client's end
+# ---------------------------------------------------------------- handshake and end
 
 
 def test_other_version_gets_one_line(serve: Serve) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The executor's threads under ThreadSanitizer: waits, copies, host functions and frees all at once."""
+"""All threads of the executor under ThreadSanitizer: waits, copies, host functions, frees."""
 
 from __future__ import annotations
 

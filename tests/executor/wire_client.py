@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client of the executor in a few lines of Python, for tests: bytes out of wire.h and calls.h, no proxy."""
+"""A client of the executor for tests: bytes out of wire.h and calls.h, no proxy."""
 
 from __future__ import annotations
 
