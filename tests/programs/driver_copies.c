@@ -40,12 +40,28 @@ static void lines(CUdeviceptr x)
 static void planes(CUdeviceptr x)
 {
 	int wrong = 0;
-	CUDA_MEMCPY2D up = { .srcMemoryType = CU_MEMORYTYPE_HOST, .srcHost = source, .srcPitch = PITCH, .srcXInBytes = 3,
-			     .srcY = 2, .dstMemoryType = CU_MEMORYTYPE_DEVICE, .dstDevice = x, .dstPitch = 128,
-			     .dstXInBytes = 1, .dstY = 4, .WidthInBytes = WIDTH, .Height = HEIGHT - 2 };
-	CUDA_MEMCPY2D down = { .srcMemoryType = CU_MEMORYTYPE_DEVICE, .srcDevice = x, .srcPitch = 128, .srcXInBytes = 1,
-			       .srcY = 4, .dstMemoryType = CU_MEMORYTYPE_HOST, .dstHost = target, .dstPitch = PITCH,
-			       .WidthInBytes = WIDTH, .Height = HEIGHT - 2 };
+	CUDA_MEMCPY2D up = { .srcMemoryType = CU_MEMORYTYPE_HOST,
+			     .srcHost = source,
+			     .srcPitch = PITCH,
+			     .srcXInBytes = 3,
+			     .srcY = 2,
+			     .dstMemoryType = CU_MEMORYTYPE_DEVICE,
+			     .dstDevice = x,
+			     .dstPitch = 128,
+			     .dstXInBytes = 1,
+			     .dstY = 4,
+			     .WidthInBytes = WIDTH,
+			     .Height = HEIGHT - 2 };
+	CUDA_MEMCPY2D down = { .srcMemoryType = CU_MEMORYTYPE_DEVICE,
+			       .srcDevice = x,
+			       .srcPitch = 128,
+			       .srcXInBytes = 1,
+			       .srcY = 4,
+			       .dstMemoryType = CU_MEMORYTYPE_HOST,
+			       .dstHost = target,
+			       .dstPitch = PITCH,
+			       .WidthInBytes = WIDTH,
+			       .Height = HEIGHT - 2 };
 
 	memset(target, 0, sizeof target);
 	CHECK(cuMemcpy2D_v2(&up));
@@ -61,14 +77,34 @@ static void planes(CUdeviceptr x)
 static void boxes(CUdeviceptr x)
 {
 	int wrong = 0;
-	CUDA_MEMCPY3D up = { .srcMemoryType = CU_MEMORYTYPE_HOST, .srcHost = source, .srcPitch = PITCH,
-			     .srcHeight = HEIGHT, .dstMemoryType = CU_MEMORYTYPE_DEVICE, .dstDevice = x,
-			     .dstPitch = 256, .dstHeight = 16, .dstXInBytes = 5, .dstY = 1, .dstZ = 2,
-			     .WidthInBytes = WIDTH, .Height = HEIGHT, .Depth = DEPTH };
-	CUDA_MEMCPY3D down = { .srcMemoryType = CU_MEMORYTYPE_DEVICE, .srcDevice = x, .srcPitch = 256, .srcHeight = 16,
-			       .srcXInBytes = 5, .srcY = 1, .srcZ = 2, .dstMemoryType = CU_MEMORYTYPE_HOST,
-			       .dstHost = target, .dstPitch = PITCH, .dstHeight = HEIGHT, .WidthInBytes = WIDTH,
-			       .Height = HEIGHT, .Depth = DEPTH };
+	CUDA_MEMCPY3D up = { .srcMemoryType = CU_MEMORYTYPE_HOST,
+			     .srcHost = source,
+			     .srcPitch = PITCH,
+			     .srcHeight = HEIGHT,
+			     .dstMemoryType = CU_MEMORYTYPE_DEVICE,
+			     .dstDevice = x,
+			     .dstPitch = 256,
+			     .dstHeight = 16,
+			     .dstXInBytes = 5,
+			     .dstY = 1,
+			     .dstZ = 2,
+			     .WidthInBytes = WIDTH,
+			     .Height = HEIGHT,
+			     .Depth = DEPTH };
+	CUDA_MEMCPY3D down = { .srcMemoryType = CU_MEMORYTYPE_DEVICE,
+			       .srcDevice = x,
+			       .srcPitch = 256,
+			       .srcHeight = 16,
+			       .srcXInBytes = 5,
+			       .srcY = 1,
+			       .srcZ = 2,
+			       .dstMemoryType = CU_MEMORYTYPE_HOST,
+			       .dstHost = target,
+			       .dstPitch = PITCH,
+			       .dstHeight = HEIGHT,
+			       .WidthInBytes = WIDTH,
+			       .Height = HEIGHT,
+			       .Depth = DEPTH };
 
 	memset(target, 0, sizeof target);
 	CHECK(cuMemcpy3D_v2(&up));

@@ -59,8 +59,7 @@ static void many_blocks(void)
 		size_t size = (size_t)(i * 37 % 4000 + 1);
 
 		for (int j = 0; j < i; j++)
-			overlaps += blocks[j] < blocks[i] + size &&
-				    blocks[i] < blocks[j] + (size_t)(j * 37 % 4000 + 1);
+			overlaps += blocks[j] < blocks[i] + size && blocks[i] < blocks[j] + (size_t)(j * 37 % 4000 + 1);
 		CHECK(cuMemcpyDtoH_v2(host, blocks[i], size));
 		for (size_t k = 0; k < size; k++)
 			wrong += host[k] != (unsigned char)i;
@@ -101,7 +100,8 @@ static void ask_addresses(void)
 
 	CHECK(cuMemAlloc_v2(&block, 10000));
 	CHECK(cuMemGetAddressRange_v2(&base, &size, block + 5000));
-	printf("range: %s, %s\n", base == block ? "its beginning" : "elsewhere", size == 10000 ? "its size" : "another size");
+	printf("range: %s, %s\n", base == block ? "its beginning" : "elsewhere",
+	       size == 10000 ? "its size" : "another size");
 	CHECK(cuPointerGetAttributes(LENGTH(names), names, values, block + 9999));
 	printf("device memory: type %u, managed %d, ordinal %d\n", type, managed, ordinal);
 	CHECK(cuMemHostAlloc(&pinned, 4096, 0));

@@ -5,19 +5,19 @@
 #include "program.h"
 
 /* say(value): prints "kernel says <value>, thread <index>" */
-static const char code[] = PTX_HEADER ".extern .func (.param .b32 result) vprintf(.param .b64 format, .param .b64 list);\n"
-				      ".global .align 1 .b8 format[32] = {107, 101, 114, 110, 101, 108, 32, 115, 97, 121, 115, "
-				      "32, 37, 100, 44, 32, 116, 104, 114, 101, 97, 100, 32, 37, 100, 10, 0};\n"
-				      ".visible .entry say(.param .u32 value)\n{\n"
-				      "    .local .align 8 .b8 list[8];\n" PTX_REGISTERS
-				      "    ld.param.u32 %r1, [value];\n    mov.u32 %r2, %tid.x;\n"
-				      "    mov.u64 %d1, list;\n    cvta.local.u64 %d2, %d1;\n"
-				      "    st.local.u32 [list], %r1;\n    st.local.u32 [list+4], %r2;\n"
-				      "    mov.u64 %d3, format;\n    cvta.global.u64 %d4, %d3;\n    {\n"
-				      "    .param .b64 p0;\n    st.param.b64 [p0], %d4;\n"
-				      "    .param .b64 p1;\n    st.param.b64 [p1], %d2;\n    .param .b32 r0;\n"
-				      "    call.uni (r0), vprintf, (p0, p1);\n    ld.param.b32 %r3, [r0];\n    }\n"
-				      "    ret;\n}\n";
+static const char code[] = PTX_HEADER
+	".extern .func (.param .b32 result) vprintf(.param .b64 format, .param .b64 list);\n"
+	".global .align 1 .b8 format[32] = {107, 101, 114, 110, 101, 108, 32, 115, 97, 121, 115, "
+	"32, 37, 100, 44, 32, 116, 104, 114, 101, 97, 100, 32, 37, 100, 10, 0};\n"
+	".visible .entry say(.param .u32 value)\n{\n"
+	"    .local .align 8 .b8 list[8];\n" PTX_REGISTERS "    ld.param.u32 %r1, [value];\n    mov.u32 %r2, %tid.x;\n"
+	"    mov.u64 %d1, list;\n    cvta.local.u64 %d2, %d1;\n"
+	"    st.local.u32 [list], %r1;\n    st.local.u32 [list+4], %r2;\n"
+	"    mov.u64 %d3, format;\n    cvta.global.u64 %d4, %d3;\n    {\n"
+	"    .param .b64 p0;\n    st.param.b64 [p0], %d4;\n"
+	"    .param .b64 p1;\n    st.param.b64 [p1], %d2;\n    .param .b32 r0;\n"
+	"    call.uni (r0), vprintf, (p0, p1);\n    ld.param.b32 %r3, [r0];\n    }\n"
+	"    ret;\n}\n";
 
 int main(void)
 {

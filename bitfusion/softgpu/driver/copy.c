@@ -31,7 +31,8 @@ static int stage(struct copy_work *copy)
 	copy->staged = to;
 	for (uint64_t z = 0; z < copy->depth; z++)
 		for (uint64_t y = 0; y < copy->height; y++, to += row)
-			memcpy(to, (const char *)(uintptr_t)copy->source + z * copy->source_slice + y * copy->source_pitch,
+			memcpy(to,
+			       (const char *)(uintptr_t)copy->source + z * copy->source_slice + y * copy->source_pitch,
 			       row);
 	copy->source_pitch = row;
 	copy->source_slice = row * copy->height;

@@ -21,15 +21,10 @@ static CUresult place_end(const struct end *end, const CUDA_MEMCPY3D *box, uint6
 {
 	uint64_t start;
 	switch ((int)end->type) {
-	case CU_MEMORYTYPE_HOST:
-		start = (uint64_t)(uintptr_t)end->host;
-		break;
+	case CU_MEMORYTYPE_HOST: start = (uint64_t)(uintptr_t)end->host; break;
 	case CU_MEMORYTYPE_DEVICE:
-	case CU_MEMORYTYPE_UNIFIED:
-		start = end->device;
-		break;
-	default:
-		return end->type == CU_MEMORYTYPE_ARRAY ? CUDA_ERROR_NOT_SUPPORTED : CUDA_ERROR_INVALID_VALUE;
+	case CU_MEMORYTYPE_UNIFIED: start = end->device; break;
+	default: return end->type == CU_MEMORYTYPE_ARRAY ? CUDA_ERROR_NOT_SUPPORTED : CUDA_ERROR_INVALID_VALUE;
 	}
 	*pitch = end->pitch ? end->pitch : box->WidthInBytes + end->x;
 	uint64_t height = end->height ? end->height : box->Height + end->y;
@@ -44,10 +39,10 @@ static CUresult place_end(const struct end *end, const CUDA_MEMCPY3D *box, uint6
 
 CUresult copy_from_3d(const CUDA_MEMCPY3D *box, struct copy_work *copy)
 {
-	struct end source = { box->srcMemoryType, box->srcHost, box->srcDevice, box->srcArray,	box->srcXInBytes,
-			      box->srcY,	  box->srcZ,	box->srcPitch,	box->srcHeight };
-	struct end target = { box->dstMemoryType, box->dstHost, box->dstDevice, box->dstArray,	box->dstXInBytes,
-			      box->dstY,	  box->dstZ,	box->dstPitch,	box->dstHeight };
+	struct end source = { box->srcMemoryType, box->srcHost, box->srcDevice, box->srcArray, box->srcXInBytes,
+			      box->srcY,          box->srcZ,    box->srcPitch,  box->srcHeight };
+	struct end target = { box->dstMemoryType, box->dstHost, box->dstDevice, box->dstArray, box->dstXInBytes,
+			      box->dstY,          box->dstZ,    box->dstPitch,  box->dstHeight };
 	memset(copy, 0, sizeof *copy);
 	if (!box->WidthInBytes || !box->Height || !box->Depth)
 		return CUDA_SUCCESS;

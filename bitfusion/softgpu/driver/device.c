@@ -29,8 +29,7 @@ static uint64_t parse_size(const char *text, uint64_t fallback)
 	case 'm':
 		value *= 1024;
 		/* fall through */
-	case 'k':
-		value *= 1024;
+	case 'k': value *= 1024;
 	}
 	/* an arena must fit between this device's addresses and the next one's */
 	if (!(value >= (double)MIB(1)) || value > (double)((uint64_t)128 << 30))
@@ -135,13 +134,13 @@ struct device *device_get(CUdevice index)
 }
 
 /* Opens a function about a device. */
-#define ENTER_DEVICE(name, index, valid)         \
-	ENTER();                                 \
-	if (!(valid))                            \
+#define ENTER_DEVICE(name, index, valid) \
+	ENTER(); \
+	if (!(valid)) \
 		return CUDA_ERROR_INVALID_VALUE; \
 	struct device *name = device_get(index); \
-	if (!name)                               \
-		return CUDA_ERROR_INVALID_DEVICE
+	if (!name) \
+	return CUDA_ERROR_INVALID_DEVICE
 
 EXPORT CUresult cuDeviceGetCount(int *count)
 {
@@ -260,14 +259,10 @@ EXPORT CUresult cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute attrib
 	if (device->index == dstDevice)
 		return CUDA_ERROR_INVALID_DEVICE;
 	switch ((int)attrib) {
-	case CU_DEVICE_P2P_ATTRIBUTE_PERFORMANCE_RANK:
-		*value = 0;
-		return CUDA_SUCCESS;
+	case CU_DEVICE_P2P_ATTRIBUTE_PERFORMANCE_RANK: *value = 0; return CUDA_SUCCESS;
 	case CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED:
 	case CU_DEVICE_P2P_ATTRIBUTE_NATIVE_ATOMIC_SUPPORTED:
-	case CU_DEVICE_P2P_ATTRIBUTE_CUDA_ARRAY_ACCESS_SUPPORTED:
-		*value = 1;
-		return CUDA_SUCCESS;
+	case CU_DEVICE_P2P_ATTRIBUTE_CUDA_ARRAY_ACCESS_SUPPORTED: *value = 1; return CUDA_SUCCESS;
 	}
 	return CUDA_ERROR_INVALID_VALUE;
 }

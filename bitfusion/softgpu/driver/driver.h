@@ -85,15 +85,15 @@ void driver_debug(const char *format, ...) __attribute__((format(printf, 1, 2)))
 struct sg_pool *driver_pool(void);
 extern __thread int in_host_function; /* callbacks must not call CUDA */
 
-#define TRY(expression)                              \
-	do {                                         \
-		CUresult try_ = (expression);        \
-		if (try_ != CUDA_SUCCESS)            \
-			return try_;                 \
+#define TRY(expression) \
+	do { \
+		CUresult try_ = (expression); \
+		if (try_ != CUDA_SUCCESS) \
+			return try_; \
 	} while (0)
 /* Opens an API function that needs the driver, or also a current context in good health. */
 #define ENTER() TRY(driver_enter())
-#define ENTER_CONTEXT(name)       \
+#define ENTER_CONTEXT(name) \
 	struct context *name = NULL; \
 	TRY(context_enter(&name))
 

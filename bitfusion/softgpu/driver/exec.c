@@ -22,8 +22,8 @@ EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec *phGraphExec, CUgraph hG
 	if (!phGraphExec || !graph)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (flags & ~(unsigned long long)known)
-		return flags & CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH ? CUDA_ERROR_NOT_SUPPORTED :
-									   CUDA_ERROR_INVALID_VALUE;
+		return flags & CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH ? CUDA_ERROR_NOT_SUPPORTED
+									 : CUDA_ERROR_INVALID_VALUE;
 	struct exec *exec = object_new(OBJECT_EXEC, sizeof *exec);
 	if (!exec)
 		return CUDA_ERROR_OUT_OF_MEMORY;
@@ -47,8 +47,8 @@ EXPORT CUresult cuGraphInstantiateWithParams(CUgraphExec *phGraphExec, CUgraph h
 		return CUDA_ERROR_INVALID_VALUE;
 	CUresult result = cuGraphInstantiateWithFlags(phGraphExec, hGraph, instantiateParams->flags);
 	instantiateParams->hErrNode_out = NULL;
-	instantiateParams->result_out = result == CUDA_SUCCESS ? CUDA_GRAPH_INSTANTIATE_SUCCESS :
-								 CUDA_GRAPH_INSTANTIATE_ERROR;
+	instantiateParams->result_out =
+		result == CUDA_SUCCESS ? CUDA_GRAPH_INSTANTIATE_SUCCESS : CUDA_GRAPH_INSTANTIATE_ERROR;
 	return result;
 }
 
@@ -58,8 +58,8 @@ EXPORT CUresult cuGraphInstantiateWithParams_ptsz(CUgraphExec *phGraphExec, CUgr
 	return cuGraphInstantiateWithParams(phGraphExec, hGraph, instantiateParams);
 }
 
-EXPORT CUresult cuGraphInstantiate(CUgraphExec *phGraphExec, CUgraph hGraph, CUgraphNode *phErrorNode,
-				   char *logBuffer, size_t bufferSize)
+EXPORT CUresult cuGraphInstantiate(CUgraphExec *phGraphExec, CUgraph hGraph, CUgraphNode *phErrorNode, char *logBuffer,
+				   size_t bufferSize)
 {
 	if (phErrorNode)
 		*phErrorNode = NULL;

@@ -83,18 +83,15 @@ static void run_host(struct context *context, const struct host_work *host)
 
 static int value_reached(const struct value_work *wait)
 {
-	uint64_t is = wait->bits == 32 ? __atomic_load_n((uint32_t *)(uintptr_t)wait->address, __ATOMIC_ACQUIRE) :
-					 __atomic_load_n((uint64_t *)(uintptr_t)wait->address, __ATOMIC_ACQUIRE);
+	uint64_t is = wait->bits == 32 ? __atomic_load_n((uint32_t *)(uintptr_t)wait->address, __ATOMIC_ACQUIRE)
+				       : __atomic_load_n((uint64_t *)(uintptr_t)wait->address, __ATOMIC_ACQUIRE);
 	uint64_t mask = wait->bits == 32 ? UINT32_MAX : UINT64_MAX;
 	switch (wait->flags & 3) {
 	case CU_STREAM_WAIT_VALUE_GEQ:
 		return wait->bits == 32 ? (int32_t)(is - wait->value) >= 0 : (int64_t)(is - wait->value) >= 0;
-	case CU_STREAM_WAIT_VALUE_EQ:
-		return is == (wait->value & mask);
-	case CU_STREAM_WAIT_VALUE_AND:
-		return (is & wait->value) != 0;
-	default:
-		return (~(is | wait->value) & mask) != 0;
+	case CU_STREAM_WAIT_VALUE_EQ: return is == (wait->value & mask);
+	case CU_STREAM_WAIT_VALUE_AND: return (is & wait->value) != 0;
+	default: return (~(is | wait->value) & mask) != 0;
 	}
 }
 
@@ -129,27 +126,14 @@ CUresult work_run(struct context *context, struct work *work)
 	if (context->error && !(work->kind == WORK_HOST && work->host.callback))
 		return CUDA_SUCCESS;
 	switch (work->kind) {
-	case WORK_KERNEL:
-		return run_kernel(context, &work->kernel);
-	case WORK_COPY:
-		run_copy(&work->copy);
-		break;
-	case WORK_SET:
-		run_set(&work->set);
-		break;
-	case WORK_HOST:
-		run_host(context, &work->host);
-		break;
-	case WORK_WAIT_VALUE:
-		run_wait_value(context, &work->value);
-		break;
-	case WORK_WRITE_VALUE:
-		run_write_value(&work->value);
-		break;
-	case WORK_GRAPH:
-		return plan_run(context, work->plan);
-	default:
-		break;
+	case WORK_KERNEL: return run_kernel(context, &work->kernel);
+	case WORK_COPY: run_copy(&work->copy); break;
+	case WORK_SET: run_set(&work->set); break;
+	case WORK_HOST: run_host(context, &work->host); break;
+	case WORK_WAIT_VALUE: run_wait_value(context, &work->value); break;
+	case WORK_WRITE_VALUE: run_write_value(&work->value); break;
+	case WORK_GRAPH: return plan_run(context, work->plan);
+	default: break;
 	}
 	return CUDA_SUCCESS;
 }

@@ -21,36 +21,16 @@ static CUresult enter(CUfunction handle, struct function **function)
 CUresult kernel_attribute(const struct sg_kernel *code, int max_dynamic, CUfunction_attribute attribute, int *value)
 {
 	switch ((int)attribute) {
-	case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
-		*value = (int)code->max_threads;
-		return CUDA_SUCCESS;
-	case CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES:
-		*value = (int)code->static_shared;
-		return CUDA_SUCCESS;
-	case CU_FUNC_ATTRIBUTE_CONST_SIZE_BYTES:
-		*value = (int)code->const_bytes;
-		return CUDA_SUCCESS;
-	case CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES:
-		*value = (int)code->local_bytes;
-		return CUDA_SUCCESS;
-	case CU_FUNC_ATTRIBUTE_NUM_REGS:
-		*value = (int)code->registers;
-		return CUDA_SUCCESS;
-	case CU_FUNC_ATTRIBUTE_PTX_VERSION:
-		*value = code->target;
-		return CUDA_SUCCESS;
-	case CU_FUNC_ATTRIBUTE_BINARY_VERSION:
-		*value = 120;
-		return CUDA_SUCCESS;
-	case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES:
-		*value = max_dynamic;
-		return CUDA_SUCCESS;
-	case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:
-		*value = -1;
-		return CUDA_SUCCESS;
-	case CU_FUNC_ATTRIBUTE_CLUSTER_SIZE_MUST_BE_SET:
-		*value = code->required_cluster[0] != 0;
-		return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *value = (int)code->max_threads; return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES: *value = (int)code->static_shared; return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_CONST_SIZE_BYTES: *value = (int)code->const_bytes; return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES: *value = (int)code->local_bytes; return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_NUM_REGS: *value = (int)code->registers; return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_PTX_VERSION: *value = code->target; return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *value = 120; return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *value = max_dynamic; return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT: *value = -1; return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_CLUSTER_SIZE_MUST_BE_SET: *value = code->required_cluster[0] != 0; return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH:
 	case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_HEIGHT:
 	case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_DEPTH:
@@ -58,25 +38,19 @@ CUresult kernel_attribute(const struct sg_kernel *code, int max_dynamic, CUfunct
 		return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_CACHE_MODE_CA:
 	case CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED:
-	case CU_FUNC_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE:
-		*value = 0;
-		return CUDA_SUCCESS;
-	default:
-		return CUDA_ERROR_INVALID_VALUE;
+	case CU_FUNC_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE: *value = 0; return CUDA_SUCCESS;
+	default: return CUDA_ERROR_INVALID_VALUE;
 	}
 }
 
 CUresult function_attribute(const struct function *function, CUfunction_attribute attribute, int *value)
 {
 	switch ((int)attribute) {
-	case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:
-		*value = function->carveout;
-		return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT: *value = function->carveout; return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED:
 		*value = function->cluster_nonportable;
 		return CUDA_SUCCESS;
-	default:
-		return kernel_attribute(function->code, function->max_dynamic_shared, attribute, value);
+	default: return kernel_attribute(function->code, function->max_dynamic_shared, attribute, value);
 	}
 }
 
@@ -96,10 +70,8 @@ CUresult function_set_attribute(struct function *function, CUfunction_attribute 
 	case CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED:
 		function->cluster_nonportable = value != 0;
 		return CUDA_SUCCESS;
-	case CU_FUNC_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE:
-		return CUDA_SUCCESS;
-	default:
-		return CUDA_ERROR_INVALID_VALUE;
+	case CU_FUNC_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE: return CUDA_SUCCESS;
+	default: return CUDA_ERROR_INVALID_VALUE;
 	}
 }
 

@@ -74,23 +74,17 @@ void jit_options_read(struct jit_options *options, unsigned count, const CUjit_o
 	memset(options, 0, sizeof *options);
 	for (unsigned i = 0; names && values && i < count; i++) {
 		switch ((int)names[i]) {
-		case CU_JIT_INFO_LOG_BUFFER:
-			options->info = values[i];
-			break;
+		case CU_JIT_INFO_LOG_BUFFER: options->info = values[i]; break;
 		case CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES:
 			options->info_size = (unsigned)(uintptr_t)values[i];
 			options->info_slot = &values[i];
 			break;
-		case CU_JIT_ERROR_LOG_BUFFER:
-			options->error = values[i];
-			break;
+		case CU_JIT_ERROR_LOG_BUFFER: options->error = values[i]; break;
 		case CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES:
 			options->error_size = (unsigned)(uintptr_t)values[i];
 			options->error_slot = &values[i];
 			break;
-		case CU_JIT_WALL_TIME:
-			options->wall_time_slot = (float *)(void *)&values[i];
-			break;
+		case CU_JIT_WALL_TIME: options->wall_time_slot = (float *)(void *)&values[i]; break;
 		}
 	}
 }

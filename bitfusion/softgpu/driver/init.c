@@ -31,12 +31,9 @@ void driver_debug(const char *format, ...)
 CUresult driver_enter(void)
 {
 	switch (atomic_load_explicit(&driver.state, memory_order_acquire)) {
-	case DRIVER_READY:
-		return in_host_function ? CUDA_ERROR_NOT_PERMITTED : CUDA_SUCCESS;
-	case DRIVER_GONE:
-		return CUDA_ERROR_DEINITIALIZED;
-	default:
-		return CUDA_ERROR_NOT_INITIALIZED;
+	case DRIVER_READY: return in_host_function ? CUDA_ERROR_NOT_PERMITTED : CUDA_SUCCESS;
+	case DRIVER_GONE: return CUDA_ERROR_DEINITIALIZED;
+	default: return CUDA_ERROR_NOT_INITIALIZED;
 	}
 }
 

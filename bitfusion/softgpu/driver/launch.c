@@ -117,9 +117,7 @@ static CUresult apply_attribute(struct kernel_work *kernel, const CUlaunchAttrib
 {
 	const CUlaunchAttributeValue *value = &attribute->value;
 	switch ((int)attribute->id) {
-	case CU_LAUNCH_ATTRIBUTE_COOPERATIVE:
-		kernel->cooperative = value->cooperative != 0;
-		return CUDA_SUCCESS;
+	case CU_LAUNCH_ATTRIBUTE_COOPERATIVE: kernel->cooperative = value->cooperative != 0; return CUDA_SUCCESS;
 	case CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION:
 		return set_cluster(kernel, value->clusterDim.x, value->clusterDim.y, value->clusterDim.z);
 	case CU_LAUNCH_ATTRIBUTE_IGNORE:
@@ -131,10 +129,8 @@ static CUresult apply_attribute(struct kernel_work *kernel, const CUlaunchAttrib
 	case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP:
 	case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN:
 	case CU_LAUNCH_ATTRIBUTE_PREFERRED_CLUSTER_DIMENSION:
-	case CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:
-		return CUDA_SUCCESS;
-	default:
-		return CUDA_ERROR_NOT_SUPPORTED;
+	case CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT: return CUDA_SUCCESS;
+	default: return CUDA_ERROR_NOT_SUPPORTED;
 	}
 }
 
@@ -164,8 +160,8 @@ EXPORT CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned int
 			       unsigned int blockDimX, unsigned int blockDimY, unsigned int blockDimZ,
 			       unsigned int sharedMemBytes, CUstream hStream, void **kernelParams, void **extra)
 {
-	CUlaunchConfig config = { gridDimX,  gridDimY,	     gridDimZ, blockDimX, blockDimY,
-				  blockDimZ, sharedMemBytes, hStream,  NULL,	  0 };
+	CUlaunchConfig config = { gridDimX,  gridDimY,       gridDimZ, blockDimX, blockDimY,
+				  blockDimZ, sharedMemBytes, hStream,  NULL,      0 };
 	return launch(f, &config, kernelParams, extra);
 }
 
@@ -197,7 +193,7 @@ EXPORT CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX, u
 					  void **kernelParams)
 {
 	CUlaunchAttribute cooperative = { .id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE, .value.cooperative = 1 };
-	CUlaunchConfig config = { gridDimX,  gridDimY,	     gridDimZ, blockDimX,    blockDimY,
+	CUlaunchConfig config = { gridDimX,  gridDimY,       gridDimZ, blockDimX,    blockDimY,
 				  blockDimZ, sharedMemBytes, hStream,  &cooperative, 1 };
 	return launch(f, &config, kernelParams, NULL);
 }

@@ -120,8 +120,8 @@ EXPORT CUresult cuLibraryLoadFromFile(CUlibrary *library, const char *fileName, 
 	void *bytes;
 	size_t size;
 	TRY(file_read(fileName, &bytes, &size));
-	CUresult result = cuLibraryLoadData(library, bytes, jitOptions, jitOptionsValues, numJitOptions,
-					    libraryOptions, libraryOptionValues, numLibraryOptions);
+	CUresult result = cuLibraryLoadData(library, bytes, jitOptions, jitOptionsValues, numJitOptions, libraryOptions,
+					    libraryOptionValues, numLibraryOptions);
 	free(bytes);
 	return result;
 }

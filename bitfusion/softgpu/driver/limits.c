@@ -121,8 +121,7 @@ EXPORT CUresult cuCtxSetLimit(CUlimit limit, size_t value)
 		break;
 	case CU_LIMIT_STACK_SIZE:
 	case CU_LIMIT_DEV_RUNTIME_SYNC_DEPTH:
-	case CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT:
-		break;
+	case CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT: break;
 	case CU_LIMIT_MAX_L2_FETCH_GRANULARITY:
 		if (value > 128)
 			return CUDA_ERROR_INVALID_VALUE;
@@ -130,8 +129,7 @@ EXPORT CUresult cuCtxSetLimit(CUlimit limit, size_t value)
 	case CU_LIMIT_PERSISTING_L2_CACHE_SIZE:
 		value = 0; /* there is no such cache */
 		break;
-	default:
-		return CUDA_ERROR_UNSUPPORTED_LIMIT;
+	default: return CUDA_ERROR_UNSUPPORTED_LIMIT;
 	}
 	context->limits[limit] = value;
 	return CUDA_SUCCESS;

@@ -74,8 +74,7 @@ EXPORT CUresult cuLinkAddFile_v2(CUlinkState state, CUjitInputType type, const c
 	void *bytes;
 	size_t size;
 	TRY(file_read(path, &bytes, &size));
-	CUresult result =
-		cuLinkAddData_v2(state, type, bytes, size, path, numOptions, options, optionValues);
+	CUresult result = cuLinkAddData_v2(state, type, bytes, size, path, numOptions, options, optionValues);
 	free(bytes);
 	return result;
 }

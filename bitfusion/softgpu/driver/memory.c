@@ -63,17 +63,10 @@ EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 	if (!range_lookup(dptr, &range) || range.base != dptr)
 		return CUDA_ERROR_INVALID_VALUE;
 	switch (range.kind) {
-	case RANGE_DEVICE:
-		TRY(wait_for_users(&range));
-		return arena_free(dptr, RANGE_DEVICE);
-	case RANGE_POOL:
-		TRY(wait_for_users(&range));
-		return pool_free_now(dptr);
-	case RANGE_MANAGED:
-		TRY(wait_for_users(&range));
-		return managed_free(dptr);
-	default:
-		return CUDA_ERROR_INVALID_VALUE;
+	case RANGE_DEVICE: TRY(wait_for_users(&range)); return arena_free(dptr, RANGE_DEVICE);
+	case RANGE_POOL: TRY(wait_for_users(&range)); return pool_free_now(dptr);
+	case RANGE_MANAGED: TRY(wait_for_users(&range)); return managed_free(dptr);
+	default: return CUDA_ERROR_INVALID_VALUE;
 	}
 }
 

@@ -30,48 +30,46 @@ static CUresult fill(CUstream handle, const struct fill *fill)
 	return submit(stream, work, 0);
 }
 
-#define LINE(stream, element)                                                     \
-	fill(stream, &(struct fill){ dstDevice, 0, value, element, N, 1 })
-#define BOX(stream, element)                                                      \
-	fill(stream, &(struct fill){ dstDevice, dstPitch, value, element, Width, Height })
+#define LINE(stream, element) fill(stream, &(struct fill){ dstDevice, 0, value, element, N, 1 })
+#define BOX(stream, element) fill(stream, &(struct fill){ dstDevice, dstPitch, value, element, Width, Height })
 
 /* The four flavours of each: for stream 0 shared or own, and asynchronous ones. */
-#define FILL(bits, type)                                                                                             \
-	EXPORT CUresult cuMemsetD##bits##_v2(CUdeviceptr dstDevice, type value, size_t N)                            \
-	{                                                                                                            \
-		return LINE(CU_STREAM_LEGACY, bits / 8);                                                             \
-	}                                                                                                            \
-	EXPORT CUresult cuMemsetD##bits##_v2_ptds(CUdeviceptr dstDevice, type value, size_t N)                       \
-	{                                                                                                            \
-		return LINE(CU_STREAM_PER_THREAD, bits / 8);                                                         \
-	}                                                                                                            \
-	EXPORT CUresult cuMemsetD##bits##Async(CUdeviceptr dstDevice, type value, size_t N, CUstream hStream)        \
-	{                                                                                                            \
-		return LINE(hStream, bits / 8);                                                                      \
-	}                                                                                                            \
-	EXPORT CUresult cuMemsetD##bits##Async_ptsz(CUdeviceptr dstDevice, type value, size_t N, CUstream hStream)   \
-	{                                                                                                            \
-		return LINE(PER_THREAD(hStream), bits / 8);                                                          \
-	}                                                                                                            \
-	EXPORT CUresult cuMemsetD2D##bits##_v2(CUdeviceptr dstDevice, size_t dstPitch, type value, size_t Width,     \
-					       size_t Height)                                                        \
-	{                                                                                                            \
-		return BOX(CU_STREAM_LEGACY, bits / 8);                                                              \
-	}                                                                                                            \
-	EXPORT CUresult cuMemsetD2D##bits##_v2_ptds(CUdeviceptr dstDevice, size_t dstPitch, type value,              \
-						    size_t Width, size_t Height)                                     \
-	{                                                                                                            \
-		return BOX(CU_STREAM_PER_THREAD, bits / 8);                                                          \
-	}                                                                                                            \
-	EXPORT CUresult cuMemsetD2D##bits##Async(CUdeviceptr dstDevice, size_t dstPitch, type value, size_t Width,   \
-						 size_t Height, CUstream hStream)                                    \
-	{                                                                                                            \
-		return BOX(hStream, bits / 8);                                                                       \
-	}                                                                                                            \
-	EXPORT CUresult cuMemsetD2D##bits##Async_ptsz(CUdeviceptr dstDevice, size_t dstPitch, type value,            \
-						      size_t Width, size_t Height, CUstream hStream)                 \
-	{                                                                                                            \
-		return BOX(PER_THREAD(hStream), bits / 8);                                                           \
+#define FILL(bits, type) \
+	EXPORT CUresult cuMemsetD##bits##_v2(CUdeviceptr dstDevice, type value, size_t N) \
+	{ \
+		return LINE(CU_STREAM_LEGACY, bits / 8); \
+	} \
+	EXPORT CUresult cuMemsetD##bits##_v2_ptds(CUdeviceptr dstDevice, type value, size_t N) \
+	{ \
+		return LINE(CU_STREAM_PER_THREAD, bits / 8); \
+	} \
+	EXPORT CUresult cuMemsetD##bits##Async(CUdeviceptr dstDevice, type value, size_t N, CUstream hStream) \
+	{ \
+		return LINE(hStream, bits / 8); \
+	} \
+	EXPORT CUresult cuMemsetD##bits##Async_ptsz(CUdeviceptr dstDevice, type value, size_t N, CUstream hStream) \
+	{ \
+		return LINE(PER_THREAD(hStream), bits / 8); \
+	} \
+	EXPORT CUresult cuMemsetD2D##bits##_v2(CUdeviceptr dstDevice, size_t dstPitch, type value, size_t Width, \
+					       size_t Height) \
+	{ \
+		return BOX(CU_STREAM_LEGACY, bits / 8); \
+	} \
+	EXPORT CUresult cuMemsetD2D##bits##_v2_ptds(CUdeviceptr dstDevice, size_t dstPitch, type value, size_t Width, \
+						    size_t Height) \
+	{ \
+		return BOX(CU_STREAM_PER_THREAD, bits / 8); \
+	} \
+	EXPORT CUresult cuMemsetD2D##bits##Async(CUdeviceptr dstDevice, size_t dstPitch, type value, size_t Width, \
+						 size_t Height, CUstream hStream) \
+	{ \
+		return BOX(hStream, bits / 8); \
+	} \
+	EXPORT CUresult cuMemsetD2D##bits##Async_ptsz(CUdeviceptr dstDevice, size_t dstPitch, type value, \
+						      size_t Width, size_t Height, CUstream hStream) \
+	{ \
+		return BOX(PER_THREAD(hStream), bits / 8); \
 	}
 
 FILL(8, unsigned char)

@@ -18,7 +18,7 @@ static CUresult enter(CUfunction handle, struct function **function)
 }
 
 EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *numBlocks, CUfunction func, int blockSize,
-								      size_t dynamicSMemSize, unsigned int flags)
+								     size_t dynamicSMemSize, unsigned int flags)
 {
 	struct function *function;
 	TRY(enter(func, &function));
@@ -29,15 +29,15 @@ EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *numBlo
 }
 
 EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *numBlocks, CUfunction func, int blockSize,
-							     size_t dynamicSMemSize)
+							    size_t dynamicSMemSize)
 {
 	return cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(numBlocks, func, blockSize, dynamicSMemSize, 0);
 }
 
 EXPORT CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int *minGridSize, int *blockSize, CUfunction func,
-							   CUoccupancyB2DSize blockSizeToDynamicSMemSize,
-							   size_t dynamicSMemSize, int blockSizeLimit,
-							   unsigned int flags)
+							  CUoccupancyB2DSize blockSizeToDynamicSMemSize,
+							  size_t dynamicSMemSize, int blockSizeLimit,
+							  unsigned int flags)
 {
 	struct function *function;
 	TRY(enter(func, &function));
@@ -62,8 +62,8 @@ EXPORT CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int *minGridSize, int 
 }
 
 EXPORT CUresult cuOccupancyMaxPotentialBlockSize(int *minGridSize, int *blockSize, CUfunction func,
-						 CUoccupancyB2DSize blockSizeToDynamicSMemSize,
-						 size_t dynamicSMemSize, int blockSizeLimit)
+						 CUoccupancyB2DSize blockSizeToDynamicSMemSize, size_t dynamicSMemSize,
+						 int blockSizeLimit)
 {
 	return cuOccupancyMaxPotentialBlockSizeWithFlags(minGridSize, blockSize, func, blockSizeToDynamicSMemSize,
 							 dynamicSMemSize, blockSizeLimit, 0);

@@ -17,44 +17,28 @@ static int is_host(const struct range *range)
 static CUresult attribute_of(const struct range *range, uint64_t address, CUpointer_attribute attribute, void *data)
 {
 	switch ((int)attribute) {
-	case CU_POINTER_ATTRIBUTE_CONTEXT:
-		return PUT(CUcontext, (CUcontext)range->context);
+	case CU_POINTER_ATTRIBUTE_CONTEXT: return PUT(CUcontext, (CUcontext)range->context);
 	case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
 		return PUT(unsigned, is_host(range) ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE);
-	case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
-		return PUT(CUdeviceptr, address);
+	case CU_POINTER_ATTRIBUTE_DEVICE_POINTER: return PUT(CUdeviceptr, address);
 	case CU_POINTER_ATTRIBUTE_HOST_POINTER:
 		if (!is_host(range) && range->kind != RANGE_MANAGED)
 			return CUDA_ERROR_INVALID_VALUE;
 		return PUT(void *, (uintptr_t)address);
-	case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
-		return PUT(int, range->sync_memops);
-	case CU_POINTER_ATTRIBUTE_BUFFER_ID:
-		return PUT(unsigned long long, range->id);
-	case CU_POINTER_ATTRIBUTE_IS_MANAGED:
-		return PUT(int, range->kind == RANGE_MANAGED);
-	case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
-		return PUT(int, range->device);
-	case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
-		return PUT(int, 0);
-	case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
-		return PUT(CUdeviceptr, range->base);
-	case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
-		return PUT(size_t, range->size);
-	case CU_POINTER_ATTRIBUTE_MAPPED:
-		return PUT(int, range->kind != RANGE_RESERVED);
-	case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
-		return PUT(unsigned long long, 0);
-	case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
-		return PUT(int, 0);
-	case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
-		return PUT(unsigned, CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE);
-	case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
-		return PUT(CUmemoryPool, (CUmemoryPool)range->pool);
-	case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
-		return PUT(unsigned long long, range->id);
-	default:
-		return CUDA_ERROR_INVALID_VALUE;
+	case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS: return PUT(int, range->sync_memops);
+	case CU_POINTER_ATTRIBUTE_BUFFER_ID: return PUT(unsigned long long, range->id);
+	case CU_POINTER_ATTRIBUTE_IS_MANAGED: return PUT(int, range->kind == RANGE_MANAGED);
+	case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: return PUT(int, range->device);
+	case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE: return PUT(int, 0);
+	case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR: return PUT(CUdeviceptr, range->base);
+	case CU_POINTER_ATTRIBUTE_RANGE_SIZE: return PUT(size_t, range->size);
+	case CU_POINTER_ATTRIBUTE_MAPPED: return PUT(int, range->kind != RANGE_RESERVED);
+	case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES: return PUT(unsigned long long, 0);
+	case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE: return PUT(int, 0);
+	case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS: return PUT(unsigned, CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE);
+	case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE: return PUT(CUmemoryPool, (CUmemoryPool)range->pool);
+	case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID: return PUT(unsigned long long, range->id);
+	default: return CUDA_ERROR_INVALID_VALUE;
 	}
 }
 
@@ -79,14 +63,9 @@ static void put_nothing(CUpointer_attribute attribute, void *data)
 	case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
 	case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
 	case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
-	case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
-		*(uint64_t *)data = 0;
-		break;
-	case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
-		*(int *)data = -2;
-		break;
-	default:
-		*(int *)data = 0;
+	case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID: *(uint64_t *)data = 0; break;
+	case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: *(int *)data = -2; break;
+	default: *(int *)data = 0;
 	}
 }
 
@@ -185,8 +164,8 @@ EXPORT CUresult cuMemPrefetchAsync(CUdeviceptr devPtr, size_t count, CUdevice ds
 	return cuMemPrefetchAsync_v2(devPtr, count, old_location(dstDevice), 0, hStream);
 }
 
-EXPORT CUresult cuMemRangeGetAttribute(void *data, size_t dataSize, CUmem_range_attribute attribute,
-				       CUdeviceptr devPtr, size_t count)
+EXPORT CUresult cuMemRangeGetAttribute(void *data, size_t dataSize, CUmem_range_attribute attribute, CUdeviceptr devPtr,
+				       size_t count)
 {
 	ENTER();
 	struct range range;
@@ -195,17 +174,14 @@ EXPORT CUresult cuMemRangeGetAttribute(void *data, size_t dataSize, CUmem_range_
 	TRY(check_managed(devPtr, count));
 	range_lookup(devPtr, &range);
 	switch ((int)attribute) {
-	case CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY:
-		return PUT(int, range.advice[0]);
+	case CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY: return PUT(int, range.advice[0]);
 	case CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION:
 		return PUT(int, range.advice[1] ? range.advice[1] - 2 : CU_DEVICE_INVALID);
 	case CU_MEM_RANGE_ATTRIBUTE_ACCESSED_BY:
 		for (size_t i = 0; i < dataSize / sizeof(int); i++)
 			((int *)data)[i] = i || !range.advice[2] ? CU_DEVICE_INVALID : range.advice[2] - 2;
 		return CUDA_SUCCESS;
-	case CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION:
-		return PUT(int, CU_DEVICE_INVALID);
-	default:
-		return CUDA_ERROR_INVALID_VALUE;
+	case CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION: return PUT(int, CU_DEVICE_INVALID);
+	default: return CUDA_ERROR_INVALID_VALUE;
 	}
 }

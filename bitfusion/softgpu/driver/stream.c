@@ -124,8 +124,8 @@ EXPORT CUresult cuStreamDestroy_v2(CUstream hStream)
 CUresult stream_synchronize(struct stream *stream)
 {
 	pthread_mutex_lock(&queue_lock);
-	CUresult result = stream->capture ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED :
-					    capture_check_legacy(stream->context, stream);
+	CUresult result =
+		stream->capture ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : capture_check_legacy(stream->context, stream);
 	if (stream->capture)
 		capture_invalidate(stream);
 	if (result == CUDA_SUCCESS) {
@@ -166,8 +166,8 @@ EXPORT CUresult cuStreamQuery(CUstream hStream)
 	struct stream *stream;
 	TRY(stream_enter(hStream, &context, &stream));
 	pthread_mutex_lock(&queue_lock);
-	CUresult result = stream->capture ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED :
-					    capture_check_legacy(context, stream);
+	CUresult result =
+		stream->capture ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : capture_check_legacy(context, stream);
 	if (stream->capture)
 		capture_invalidate(stream);
 	if (result == CUDA_SUCCESS &&

@@ -78,29 +78,18 @@ EXPORT CUresult cuGraphNodeFindInClone(CUgraphNode *phNode, CUgraphNode hOrigina
 CUgraphNodeType node_type(const struct work *work)
 {
 	switch (work->kind) {
-	case WORK_KERNEL:
-		return CU_GRAPH_NODE_TYPE_KERNEL;
-	case WORK_COPY:
-		return CU_GRAPH_NODE_TYPE_MEMCPY;
-	case WORK_SET:
-		return CU_GRAPH_NODE_TYPE_MEMSET;
-	case WORK_HOST:
-		return CU_GRAPH_NODE_TYPE_HOST;
-	case WORK_CHILD:
-		return CU_GRAPH_NODE_TYPE_GRAPH;
-	case WORK_EVENT_WAIT:
-		return CU_GRAPH_NODE_TYPE_WAIT_EVENT;
-	case WORK_RECORD:
-		return CU_GRAPH_NODE_TYPE_EVENT_RECORD;
-	case WORK_ALLOCATE:
-		return CU_GRAPH_NODE_TYPE_MEM_ALLOC;
-	case WORK_RELEASE:
-		return CU_GRAPH_NODE_TYPE_MEM_FREE;
+	case WORK_KERNEL: return CU_GRAPH_NODE_TYPE_KERNEL;
+	case WORK_COPY: return CU_GRAPH_NODE_TYPE_MEMCPY;
+	case WORK_SET: return CU_GRAPH_NODE_TYPE_MEMSET;
+	case WORK_HOST: return CU_GRAPH_NODE_TYPE_HOST;
+	case WORK_CHILD: return CU_GRAPH_NODE_TYPE_GRAPH;
+	case WORK_EVENT_WAIT: return CU_GRAPH_NODE_TYPE_WAIT_EVENT;
+	case WORK_RECORD: return CU_GRAPH_NODE_TYPE_EVENT_RECORD;
+	case WORK_ALLOCATE: return CU_GRAPH_NODE_TYPE_MEM_ALLOC;
+	case WORK_RELEASE: return CU_GRAPH_NODE_TYPE_MEM_FREE;
 	case WORK_WAIT_VALUE:
-	case WORK_WRITE_VALUE:
-		return CU_GRAPH_NODE_TYPE_BATCH_MEM_OP;
-	default:
-		return CU_GRAPH_NODE_TYPE_EMPTY;
+	case WORK_WRITE_VALUE: return CU_GRAPH_NODE_TYPE_BATCH_MEM_OP;
+	default: return CU_GRAPH_NODE_TYPE_EMPTY;
 	}
 }
 
@@ -209,8 +198,7 @@ EXPORT CUresult cuGraphNodeGetDependencies_v2(CUgraphNode hNode, CUgraphNode *de
 	return CUDA_SUCCESS;
 }
 
-EXPORT CUresult cuGraphNodeGetDependentNodes(CUgraphNode hNode, CUgraphNode *dependentNodes,
-					     size_t *numDependentNodes)
+EXPORT CUresult cuGraphNodeGetDependentNodes(CUgraphNode hNode, CUgraphNode *dependentNodes, size_t *numDependentNodes)
 {
 	ENTER();
 	struct node *node = get_node(hNode);
@@ -318,8 +306,8 @@ void user_object_unref(struct user_object *object, unsigned count)
 	object_free(object);
 }
 
-EXPORT CUresult cuUserObjectCreate(CUuserObject *object_out, void *ptr, CUhostFn destroy,
-				   unsigned int initialRefcount, unsigned int flags)
+EXPORT CUresult cuUserObjectCreate(CUuserObject *object_out, void *ptr, CUhostFn destroy, unsigned int initialRefcount,
+				   unsigned int flags)
 {
 	ENTER();
 	if (!object_out || !destroy || !initialRefcount || flags != CU_USER_OBJECT_NO_DESTRUCTOR_SYNC)

@@ -9,7 +9,8 @@ static CUresult check(const struct value_work *value, int wait)
 {
 	if (value->address % (unsigned)(value->bits / 8))
 		return CUDA_ERROR_INVALID_VALUE;
-	if (value->flags & ~(wait ? 3u | CU_STREAM_WAIT_VALUE_FLUSH : (unsigned)CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER))
+	if (value->flags &
+	    ~(wait ? 3u | CU_STREAM_WAIT_VALUE_FLUSH : (unsigned)CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER))
 		return CUDA_ERROR_INVALID_VALUE;
 	if (value->flags & CU_STREAM_WAIT_VALUE_FLUSH && wait)
 		return CUDA_ERROR_NOT_SUPPORTED;
@@ -65,10 +66,8 @@ static CUresult one(CUstream stream, const CUstreamBatchMemOpParams *item)
 		return cuStreamWriteValue64_v2(stream, item->writeValue.address, item->writeValue.value64,
 					       item->writeValue.flags);
 	case CU_STREAM_MEM_OP_BARRIER:
-	case CU_STREAM_MEM_OP_FLUSH_REMOTE_WRITES:
-		return CUDA_SUCCESS;
-	default:
-		return CUDA_ERROR_INVALID_VALUE;
+	case CU_STREAM_MEM_OP_FLUSH_REMOTE_WRITES: return CUDA_SUCCESS;
+	default: return CUDA_ERROR_INVALID_VALUE;
 	}
 }
 

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver-API programs on the software GPU itself: what they print is known beforehand.
+
+What each must print lies in expected/; only what is the same on every run is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+LIBRARY = ROOT / "build" / "lib" / "softgpu"
+FOLDERS = [ROOT / "tests" / "programs", HERE / "programs"]
+SOURCES = {path.stem: path for folder in FOLDERS for path in folder.glob("driver_*.c")}
+NVCC = shutil.which("nvcc")
+
+pytestmark = pytest.mark.skipif(
+    not (LIBRARY / "libcuda.so.1").exists(), reason="build it first: make softgpu"
+)
+
+
+def build(
+    name: str,
+    folder: Path,
+    flags: Tuple[str, ...] = (),
+    library: Path = LIBRARY,
+    source: Optional[Path] = None,
+) -> str:
+    program = str(folder / name)
+    includes = ["-I" + str(ROOT / "bitfusion" / "wire" / "generated"), "-I" + str(FOLDERS[0])]
+    command = [
+        os.environ.get("CC", "cc"),
+        "-O1",
+        "-g",
+        *flags,
+        *includes,
+        str(source or SOURCES[name]),
+    ]
+    subprocess.run(
+        [*command, "-o", program, "-L" + str(library), "-lcuda", "-lpthread"], check=True
+    )
+    return program
+
+
+def environment(library: Path = LIBRARY, **extra: str) -> Dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("BITFUSION_", "CUDA_"))}
+    kept.update(LD_LIBRARY_PATH=str(library), BITFUSION_PYTHON=sys.executable, **extra)
+    return kept
+
+
+def run(program: str, env: Dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [program], env=env, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def expected(name: str) -> List[str]:
+    return (HERE / "expected" / (name + ".txt")).read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_program(name: str, tmp_path: Path) -> None:
+    done = run(build(name, tmp_path), environment())
+    assert done.stdout.splitlines() == expected(name)
+    assert done.returncode == 0
+
+
+def test_every_program_has_an_expectation() -> None:
+    told = {path.stem for path in (HERE / "expected").glob("driver_*.txt")}
+    assert told == set(SOURCES)
+
+
+def test_a_fault_is_told_in_one_line(tmp_path: Path) -> None:
+    done = run(build("driver_errors", tmp_path), environment())
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("bitfusion softgpu: kernel 'write_to', block (0,0,0), thread")
+    assert "st.global.u32" in lines[0] and "0x100" in lines[0]
+
+
+def test_nothing_is_said_unasked(tmp_path: Path) -> None:
+    assert run(build("driver_modules", tmp_path), environment()).stderr == ""
+
+
+def test_an_unsupported_function_is_named_once_when_debugging(tmp_path: Path) -> None:
+    source = tmp_path / "absent.c"
+    source.write_text(
+        '#include "cuda.h"\n#include <stdio.h>\nint main(void)\n{\n'
+        '\tprintf("%d\\n", cuVDPAUGetDevice(NULL, 0, NULL));\n'
+        '\tprintf("%d\\n", cuVDPAUGetDevice(NULL, 0, NULL));\n\treturn 0;\n}\n'
+    )
+    done = run(build("absent", tmp_path, source=source), environment(BITFUSION_DEBUG="1"))
+    assert done.stdout == "801\n801\n"
+    assert done.stderr.count("cuVDPAUGetDevice") == 1
+
+
+def devices(tmp_path: Path, **env: str) -> List[str]:
+    return run(build("driver_devices", tmp_path), environment(LIBRARY, **env)).stdout.splitlines()
+
+
+def test_several_devices(tmp_path: Path) -> None:
+    lines = devices(tmp_path, BITFUSION_SOFTGPU_GPUS="3", BITFUSION_SOFTGPU_MEMORY="512M")
+    assert [line.split(":")[0] for line in lines[1:4]] == ["0", "1", "2"]
+    assert all("512 MiB, 12.0" in line for line in lines[1:4])
+    assert "over there and back: 123" in lines
+    assert "the second block is on device 1" in lines
+
+
+@pytest.mark.parametrize(
+    "visible, last_bytes",
+    [
+        ("2,0", [2, 0]),
+        ("1", [1]),
+        ("0,9,1", [0]),
+        ("GPU-b17f0510-50f7-4650-8012-000000000002", [2]),
+        ("1,1", []),
+        ("", []),
+        ("none", []),
+    ],
+)
+def test_visible_devices(visible: str, last_bytes: List[int], tmp_path: Path) -> None:
+    lines = devices(tmp_path, BITFUSION_SOFTGPU_GPUS="3", CUDA_VISIBLE_DEVICES=visible)
+    if not last_bytes:
+        assert lines == ["cuInit: CUDA_ERROR_NO_DEVICE"]
+    found = [line for line in lines if "last byte" in line]
+    assert ["last byte of the UUID %d," % n in found[i] for i, n in enumerate(last_bytes)] == [
+        True
+    ] * len(last_bytes)
+    assert len(found) == len(last_bytes)
+
+
+@pytest.mark.skipif(NVCC is None, reason="no CUDA compiler here")
+@pytest.mark.parametrize("default_stream", ["legacy", "per-thread"])
+def test_runtime(default_stream: str, tmp_path: Path) -> None:
+    assert NVCC is not None
+    program = str(tmp_path / "runtime")
+    source = str(HERE / "programs" / "runtime.cu")
+    options = ["-arch=compute_75", "--default-stream", default_stream]
+    subprocess.run([NVCC, *options, source, "-o", program], check=True)
+    done = run(program, environment())
+    assert done.stdout.splitlines() == expected("runtime")
+    assert done.returncode == 0
