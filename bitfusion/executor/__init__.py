@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server's end of the command stream: a C core that makes the driver calls, and its ctypes shell."""
+"""The server's end of the command stream: a C core that calls the driver, and its shell."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The executor's C core through ctypes: serve one client, warm a driver, probe one, keep the memory ledger.
+"""The executor's C core through ctypes: serve a client, warm or probe a driver, keep the ledger.
 
-It knows the shared library and nothing of sessions, sockets' origins or policy. `serve`, `warm` and `probe`
-load a driver into the calling process for good: call them in a worker or in a short-lived child only.
+It knows the shared library and nothing of sessions, sockets' origins or policy. `serve`, `warm`
+and `probe` load a driver into the calling process for good: call them in a worker or in a
+short-lived child only.
 """
 
 from __future__ import annotations
@@ -106,10 +107,10 @@ def load(path: Optional[str] = None) -> ctypes.CDLL:
 
 
 class Ledger:
-    """Who of a session's workers holds how much device memory; shared with them through a descriptor.
+    """Who of a session's workers holds how much device memory; shared through a descriptor.
 
-    The server creates one per session, gives each worker the descriptor and a slot number of its own
-    (0 … slots - 1), and clears the slot when that worker is gone. A limit of UNLIMITED means none.
+    The server creates one per session, gives each worker the descriptor and a slot number of its
+    own (0 … slots - 1), and clears the slot when that worker is gone. UNLIMITED means no limit.
     """
 
     def __init__(self, fd: int) -> None:
@@ -149,7 +150,7 @@ class Ledger:
         return list(array)
 
     def clear(self, slot: int) -> None:
-        """Give back everything that the worker of `slot` held; call it after the worker has died."""
+        """Give back everything that the worker of `slot` held; call it after it has died."""
         if self._library.bf_ledger_clear(self._ledger, slot) != 0:
             raise ExecutorError(f"no slot {slot} in the memory ledger")
 
@@ -171,8 +172,8 @@ class Ledger:
 def probe(driver: str) -> list[dict[str, Any]]:
     """Describe the devices of a driver; loads it, so call this in a short-lived child.
 
-    Each dict has: index, name, uuid (hex), pci_bus_id, total_memory (bytes), compute_capability ("12.0"),
-    multiprocessors, driver_version (13000).
+    Each dict has: index, name, uuid (hex), pci_bus_id, total_memory (bytes), compute_capability
+    ("12.0"), multiprocessors, driver_version (13000).
     """
     buffer = ctypes.create_string_buffer(256 << 10)
     status = load().bf_executor_probe(os.fsencode(driver), buffer, len(buffer))
@@ -186,8 +187,8 @@ def probe(driver: str) -> list[dict[str, Any]]:
 def warm(driver: str) -> None:
     """Load a driver and initialise it (cuInit), so that `serve` of the same driver starts at once.
 
-    A warm process no longer honours the environment (CUDA_LAUNCH_BLOCKING, CUDA_MODULE_LOADING, …) that the
-    client's hello brings: a driver reads it once, at cuInit.
+    A warm process no longer honours the environment (CUDA_LAUNCH_BLOCKING, CUDA_MODULE_LOADING, …)
+    that the client's hello brings: a driver reads it once, at cuInit.
     """
     buffer = ctypes.create_string_buffer(4096)
     status = load().bf_executor_warm(os.fsencode(driver), buffer, len(buffer))
@@ -210,11 +211,11 @@ def serve(
 ) -> int:
     """Serve one client on the connected stream socket `fd` until it ends; returns one of ENDED_*.
 
-    devices: driver ordinals, in the order the session sees them. ledger_fd, slot: see Ledger; -1 for no
-    limits. log_fd: where log lines go. Descriptors 1 and 2 are replaced by pipes whose text is sent to
-    the client, unless keep_output. spin_us: how long to poll before sleeping, -1 for the default.
-    grace_ms: how long running work may go on once the client is gone; then the process exits.
-    Call it on the main thread with signals at their defaults, and leave with os._exit(code) after it.
+    devices: driver ordinals, in the order the session sees them. ledger_fd, slot: see Ledger; -1
+    for no limits. log_fd: where log lines go. Descriptors 1 and 2 are replaced by pipes whose text
+    is sent to the client, unless keep_output. spin_us: how long to poll before sleeping, -1 for the
+    default. grace_ms: how long running work may go on once the client is gone; then the process
+    exits. Call it on the main thread with signals at their defaults, and leave with os._exit(code).
     """
     array = (ctypes.c_int32 * len(devices))(*devices)
     flags = (_SERVE_VERBOSE if verbose else 0) | (_SERVE_KEEP_OUTPUT if keep_output else 0)
