@@ -213,9 +213,10 @@ def serve(
 
     devices: driver ordinals, in the order the session sees them. ledger_fd, slot: see Ledger; -1
     for no limits. log_fd: where log lines go. Descriptors 1 and 2 are replaced by pipes whose text
-    is sent to the client, unless keep_output. spin_us: how long to poll before sleeping, -1 for the
-    default. grace_ms: how long running work may go on once the client is gone; then the process
-    exits. Call it on the main thread with signals at their defaults, and leave with os._exit(code).
+    is sent to the client, unless keep_output. spin_us: how long to poll before sleeping, -1 for
+    the default. grace_ms: how long running work may go on once the client is gone; then the
+    process exits. Call it on the main thread with signals at their defaults, and leave with
+    os._exit(code).
     """
     array = (ctypes.c_int32 * len(devices))(*devices)
     flags = (_SERVE_VERBOSE if verbose else 0) | (_SERVE_KEEP_OUTPUT if keep_output else 0)
