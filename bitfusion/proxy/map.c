@@ -71,32 +71,6 @@ static bool grow(void)
 	return true;
 }
 
-CUresult bf_map_add(const struct bf_range *range)
-{
-	struct bf_range *copy = malloc(sizeof *copy);
-	CUresult status = CUDA_ERROR_OUT_OF_MEMORY;
-	size_t i;
-
-	if (!copy)
-		return status;
-	*copy = *range;
-	pthread_rwlock_wrlock(&lock);
-	i = lower(range->base);
-	if (i < count && ranges[i]->base < range->base + range->size) {
-		status = CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
-	} else if (count < capacity || grow()) {
-		copy->id = next_id++;
-		memmove(ranges + i + 1, ranges + i, (count - i) * sizeof *ranges);
-		ranges[i] = copy;
-		count++;
-		copy = NULL;
-		status = CUDA_SUCCESS;
-	}
-	pthread_rwlock_unlock(&lock);
-	free(copy);
-	return status;
-}
-
 /* ------------------------------------------------------------------ reservations
  *
  * Allocations are smaller than pages, so a page belongs to all the ranges that touch it.
@@ -140,19 +114,48 @@ static void own_pages(uint64_t base, uint64_t size, const struct bf_range *self,
 	}
 }
 
-bool bf_map_reserve(uint64_t base, uint64_t size)
+/* With the lock held, before the range is on the list: neighbours may share a page, so both go together. */
+static bool reserve_pages(const struct bf_range *range)
 {
 	uint64_t start, end;
-	bool mine = true;
 
-	if (!MAY_RESERVE)
+	if (!MAY_RESERVE || !range->reserved)
 		return true;
-	pthread_rwlock_rdlock(&lock);
-	own_pages(base, size, NULL, &start, &end);
-	if (start < end)
-		mine = map_nothing(start, end);
+	own_pages(range->base, range->size, NULL, &start, &end);
+	return start >= end || map_nothing(start, end);
+}
+
+static CUresult insert(struct bf_range *range)
+{
+	size_t i = lower(range->base);
+
+	if (i < count && ranges[i]->base < range->base + range->size)
+		return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
+	if (count == capacity && !grow())
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	if (!reserve_pages(range))
+		return CUDA_ERROR_ALREADY_MAPPED;
+	range->id = next_id++;
+	memmove(ranges + i + 1, ranges + i, (count - i) * sizeof *ranges);
+	ranges[i] = range;
+	count++;
+	return CUDA_SUCCESS;
+}
+
+CUresult bf_map_add(const struct bf_range *range)
+{
+	struct bf_range *copy = malloc(sizeof *copy);
+	CUresult status;
+
+	if (!copy)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	*copy = *range;
+	pthread_rwlock_wrlock(&lock);
+	status = insert(copy);
 	pthread_rwlock_unlock(&lock);
-	return mine;
+	if (status)
+		free(copy);
+	return status;
 }
 
 /* With the lock held, while the range is still on the list. */

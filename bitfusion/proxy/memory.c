@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { MAX_REJECTED = 16 };
+enum { MAX_ATTEMPTS = 16 };
 
 struct answer {
 	uint64_t address, pitch;
@@ -27,49 +27,48 @@ static struct bf_range device_range(uint64_t base, uint64_t size, enum bf_range_
 				  .device = bf_context_at(bf_self.current)->device };
 }
 
-/* Takes the range into the map, or gives the memory back. */
+static void give_back(uint64_t address)
+{
+	struct bf_free release = { address };
+
+	if (address)
+		bf_post(BF_OP_FREE, &release, sizeof release);
+}
+
 static CUresult keep(uint64_t address, uint64_t size)
 {
 	struct bf_range range = device_range(address, size, BF_RANGE_DEVICE);
-	struct bf_free release = { address };
-	CUresult status;
 
 	range.reserved = true;
-	status = bf_map_add(&range);
-	if (status) {
-		bf_debug("the server gave an address twice: %#llx", (unsigned long long)address);
-		bf_post(BF_OP_FREE, &release, sizeof release);
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	}
-	return CUDA_SUCCESS;
+	return bf_map_add(&range);
 }
 
-static CUresult allocate(const struct bf_alloc *alloc, struct answer *answer, uint64_t *size)
+/* Each attempt names the address that the one before it gave, so that the server frees it and gives another. */
+static CUresult allocate(const struct bf_alloc *alloc, struct answer *answer)
 {
 	struct {
 		struct bf_alloc alloc;
-		uint64_t rejected[MAX_REJECTED];
+		uint64_t rejected;
 	} body = { .alloc = *alloc };
-	struct bf_free release;
-	CUresult status;
+	CUresult status = CUDA_SUCCESS;
 
-	for (;;) {
+	for (int attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
 		memset(answer, 0, sizeof *answer);
 		status = bf_ask(BF_OP_ALLOC, &body, sizeof body.alloc + body.alloc.rejected_count * 8, answer,
 				sizeof *answer);
-		if (status) {
-			release.address = answer->address;
-			if (answer->address) /* the failure is an earlier call's */
-				bf_post(BF_OP_FREE, &release, sizeof release);
-			return status;
-		}
-		*size = alloc->height ? answer->pitch * alloc->height : alloc->size;
-		if (bf_map_reserve(answer->address, *size))
-			return CUDA_SUCCESS;
-		if (body.alloc.rejected_count == MAX_REJECTED)
-			return CUDA_ERROR_OUT_OF_MEMORY;
-		body.rejected[body.alloc.rejected_count++] = answer->address;
+		if (status) /* if memory came with it, the failure is an earlier call's */
+			break;
+		status = keep(answer->address, alloc->height ? answer->pitch * alloc->height : alloc->size);
+		if (status != CUDA_ERROR_ALREADY_MAPPED)
+			break;
+		bf_debug("the program uses %#llx: asking for another address", (unsigned long long)answer->address);
+		body.alloc.rejected_count = 1;
+		body.rejected = answer->address;
+		status = CUDA_ERROR_OUT_OF_MEMORY;
 	}
+	if (status)
+		give_back(answer->address);
+	return status;
 }
 
 BF_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytesize)
@@ -77,15 +76,12 @@ BF_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytesize)
 	struct bf_alloc alloc = { .size = bytesize };
 	CUresult status = check();
 	struct answer answer;
-	uint64_t size;
 
 	if (status)
 		return status;
 	if (!dptr || !bytesize)
 		return CUDA_ERROR_INVALID_VALUE;
-	status = allocate(&alloc, &answer, &size);
-	if (!status)
-		status = keep(answer.address, size);
+	status = allocate(&alloc, &answer);
 	if (!status)
 		*dptr = answer.address;
 	return status;
@@ -97,16 +93,13 @@ BF_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
 	struct bf_alloc alloc = { .size = WidthInBytes, .height = Height, .element_size = ElementSizeBytes };
 	CUresult status = check();
 	struct answer answer;
-	uint64_t size;
 
 	if (status)
 		return status;
 	if (!dptr || !pPitch || !WidthInBytes || !Height ||
 	    (ElementSizeBytes != 4 && ElementSizeBytes != 8 && ElementSizeBytes != 16))
 		return CUDA_ERROR_INVALID_VALUE;
-	status = allocate(&alloc, &answer, &size);
-	if (!status)
-		status = keep(answer.address, size);
+	status = allocate(&alloc, &answer);
 	if (status)
 		return status;
 	*dptr = answer.address;

@@ -271,12 +271,12 @@ struct bf_range {
 	bool reserved;   /* the same numbers are taken in this process too */
 };
 
+/* With `reserved` set: CUDA_ERROR_ALREADY_MAPPED when the program has something at these addresses. */
 CUresult bf_map_add(const struct bf_range *range);
 bool bf_map_find(uint64_t address, struct bf_range *range); /* the one that holds the address */
 bool bf_map_remove(uint64_t base, unsigned kinds, struct bf_range *range); /* a mask of 1 << kind */
 void bf_map_remove_parent(uint64_t parent);
 void bf_map_remove_context(uint32_t context);
-bool bf_map_reserve(uint64_t base, uint64_t size); /* false: the program has something there */
 
 static inline bool bf_range_is_host(const struct bf_range *range)
 {

@@ -234,3 +234,21 @@ def test_losing_the_connection_wakes_all_threads(broker, start):
     out, err = process.communicate(timeout=30)
     assert out == "[46, 46, 46, 46, 46]\n"
     assert err.count("\n") == 1
+
+
+def test_neighbours_allocated_at_once_are_no_conflict(broker, run):
+    run(
+        broker,
+        """
+        import threading
+        context = start()
+        def work():
+            check(cuda.cuCtxSetCurrent(context))
+            for _ in range(100):
+                alloc(256)
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+    """,
+    )
+    assert len(broker.peer().named("ALLOC")) == 600
