@@ -159,7 +159,7 @@ format: $(VENV)/.dev ## Rewrite Python and C to the agreed format
 	$(Q)PATH=$(VENV)/bin:$(VENV)/site/bin:$$PATH clang-format -i $(HAND_C)
 types: $(VENV)/.dev ## mypy --strict
 	$(Q)$(PY) -m mypy bitfusion
-HAND_C  = $(shell git ls-files '*.c' '*.h' | grep -v /generated/)
+HAND_C  = $(shell git ls-files '*.c' '*.h' | grep -vE "/(generated|golden)/")
 SCRIPTS = $(shell git grep -lE '^\#!.*(ba|/)sh' -- ':!*.md')
 
 generate: $(VENV)/.dev ## Write the generated files from bitfusion/api

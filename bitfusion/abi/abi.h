@@ -31,8 +31,7 @@ extern const unsigned abi_symbol_count;
 CUresult abi_get_proc_address(const char *name, void **function, int version, cuuint64_t flags,
 			      CUdriverProcAddressQueryResult *status, int driver_version);
 /* cuGetProcAddress as it was before 12.0: CUDA_ERROR_NOT_FOUND and NULL for what is missing. */
-CUresult abi_get_proc_address_v1(const char *name, void **function, int version, cuuint64_t flags,
-				 int driver_version);
+CUresult abi_get_proc_address_v1(const char *name, void **function, int version, cuuint64_t flags, int driver_version);
 
 /* cuGetErrorName, cuGetErrorString; CUDA_ERROR_INVALID_VALUE and NULL for unknown numbers. */
 CUresult abi_error_name(CUresult error, const char **name);
@@ -46,7 +45,8 @@ struct abi_host {
 	int (*device_count)(void);
 	/* UUID and PCI domain, bus, device as the program sees them */
 	void (*device_identity)(int device, uint8_t uuid[16], uint32_t pci[3]);
-	CUcontext (*primary_context)(CUdevice device); /* stable handle, needs no live context; NULL if no such device */
+	/* stable handle, needs no live context; NULL if no such device */
+	CUcontext (*primary_context)(CUdevice device);
 	CUcontext (*current_context)(void);            /* of this thread, NULL if none */
 	CUresult (*context_device)(CUcontext context, CUdevice *device);
 	uint64_t (*context_id)(CUcontext context);

@@ -61,8 +61,7 @@ static void *find(const char *name, int version, cuuint64_t flags, CUdriverProcA
 CUresult abi_get_proc_address(const char *name, void **function, int version, cuuint64_t flags,
 			      CUdriverProcAddressQueryResult *status, int driver_version)
 {
-	const cuuint64_t flavours =
-		CU_GET_PROC_ADDRESS_LEGACY_STREAM | CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM;
+	const cuuint64_t flavours = CU_GET_PROC_ADDRESS_LEGACY_STREAM | CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM;
 	CUdriverProcAddressQueryResult unused;
 
 	if (!status)

@@ -58,11 +58,15 @@ void *const abi_table_cudart[13] = {
 	(void *)sizeof abi_table_cudart,
 	SLOT(load_image),
 	SLOT(primary_context),
-	UNKNOWN, UNKNOWN, UNKNOWN,
+	UNKNOWN,
+	UNKNOWN,
+	UNKNOWN,
 	SLOT(register_module),
 	SLOT(succeed), /* unregister a module */
 	SLOT(load_fatbin),
-	UNKNOWN, UNKNOWN, UNKNOWN,
+	UNKNOWN,
+	UNKNOWN,
+	UNKNOWN,
 	SLOT(succeed), /* load the compilers: there are none to load */
 };
 
@@ -91,8 +95,8 @@ static CUresult no_subscriber(CUcontext context, uint64_t *out)
 }
 
 static void *const table_hooks[7] = {
-	(void *)sizeof table_hooks, SLOT(succeed), SLOT(get_runtime_hooks), SLOT(succeed),
-	SLOT(no_subscriber),	    SLOT(succeed), SLOT(get_resource_hooks),
+	(void *)sizeof table_hooks, SLOT(succeed), SLOT(get_runtime_hooks),  SLOT(succeed),
+	SLOT(no_subscriber),        SLOT(succeed), SLOT(get_resource_hooks),
 };
 
 /* ------------------------------------------------------------------ TOOLS_TLS */
@@ -176,11 +180,30 @@ static CUresult nothing_found(void *object, void **out)
 }
 
 static void *const table_context[64] = {
-	(void *)sizeof table_context, UNKNOWN, UNKNOWN, SLOT(context_device), SLOT(context_number), /* 0-4 */
-	UNKNOWN_4, UNKNOWN_4, UNKNOWN, UNKNOWN, UNKNOWN,					     /* 5-15 */
-	SLOT(nothing_found), UNKNOWN_12, UNKNOWN_4, UNKNOWN_4, UNKNOWN, UNKNOWN,		     /* 16-38 */
-	SLOT(stream_number), UNKNOWN_4, UNKNOWN_4, UNKNOWN, UNKNOWN, UNKNOWN,			     /* 39-50 */
-	SLOT(stream_object), UNKNOWN_12,							     /* 51-63 */
+	(void *)sizeof table_context,
+	UNKNOWN,
+	UNKNOWN,
+	SLOT(context_device),
+	SLOT(context_number), /* 0-4 */
+	UNKNOWN_4,
+	UNKNOWN_4,
+	UNKNOWN,
+	UNKNOWN,
+	UNKNOWN, /* 5-15 */
+	SLOT(nothing_found),
+	UNKNOWN_12,
+	UNKNOWN_4,
+	UNKNOWN_4,
+	UNKNOWN,
+	UNKNOWN, /* 16-38 */
+	SLOT(stream_number),
+	UNKNOWN_4,
+	UNKNOWN_4,
+	UNKNOWN,
+	UNKNOWN,
+	UNKNOWN, /* 39-50 */
+	SLOT(stream_object),
+	UNKNOWN_12, /* 51-63 */
 };
 
 /* ------------------------------------------------------------------ */

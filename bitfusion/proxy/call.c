@@ -78,7 +78,7 @@ static CUresult measure_array(struct call *call, int i)
 		return CUDA_SUCCESS;
 	}
 	count = argument->kind == BF_ARG_STRING ? strlen((const char *)(uintptr_t)call->args[i]) + 1
-						 : count_of(call, argument);
+						: count_of(call, argument);
 	if (count > BF_MAX_COMMAND)
 		return CUDA_ERROR_INVALID_VALUE;
 	call->wire[i] = argument->kind == BF_ARG_STRING ? count : count * element_size(argument);
@@ -122,11 +122,8 @@ static CUresult measure(struct call *call, int i)
 	call->wire[i] = call->args[i];
 	call->size += 8;
 	switch (argument->kind) {
-	case BF_ARG_VALUE:
-		return CUDA_SUCCESS;
-	case BF_ARG_LOCATION:
-		call->wire[i] = bf_location_value(call->args[i]);
-		return CUDA_SUCCESS;
+	case BF_ARG_VALUE: return CUDA_SUCCESS;
+	case BF_ARG_LOCATION: call->wire[i] = bf_location_value(call->args[i]); return CUDA_SUCCESS;
 	case BF_ARG_DEVICE:
 		if ((CUdevice)call->args[i] == CU_DEVICE_CPU)
 			return CUDA_SUCCESS;
@@ -135,27 +132,21 @@ static CUresult measure(struct call *call, int i)
 		call->wire[i] = bf_device_index((CUdevice)call->args[i]);
 		return CUDA_SUCCESS;
 	case BF_ARG_HANDLE:
-	case BF_ARG_FREE_HANDLE:
-		return check_handle(argument, call->args[i]);
+	case BF_ARG_FREE_HANDLE: return check_handle(argument, call->args[i]);
 	case BF_ARG_NEW_HANDLE:
-	case BF_ARG_FOUND_HANDLE:
-		return mint(call, i);
+	case BF_ARG_FOUND_HANDLE: return mint(call, i);
 	case BF_ARG_IN:
 	case BF_ARG_INOUT:
 		call->wire[i] = call->args[i] != 0;
 		call->size += call->args[i] ? BF_PAD8(argument->size) : 0;
 		return CUDA_SUCCESS;
-	case BF_ARG_OUT:
-		call->wire[i] = call->args[i] != 0;
-		return CUDA_SUCCESS;
-	case BF_ARG_CONFIG:
-		return measure_config(call, i);
+	case BF_ARG_OUT: call->wire[i] = call->args[i] != 0; return CUDA_SUCCESS;
+	case BF_ARG_CONFIG: return measure_config(call, i);
 	case BF_ARG_KERNEL_NODE:
 		call->wire[i] = ((const struct bf_kernel_node *)(uintptr_t)call->args[i])->size;
 		call->size += BF_PAD8(call->wire[i]);
 		return CUDA_SUCCESS;
-	default:
-		return measure_array(call, i);
+	default: return measure_array(call, i);
 	}
 }
 
@@ -266,8 +257,7 @@ static void decode_argument(const struct call *call, int i, struct reader *reade
 		if (!reader->failed)
 			memcpy(to, &size, 8);
 		return;
-	default:
-		return;
+	default: return;
 	}
 }
 

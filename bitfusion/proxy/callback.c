@@ -20,8 +20,7 @@ static struct {
 	struct pending *first, **last;
 	_Atomic uint64_t issued, done;
 	bool started;
-} callbacks = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER,
-		.last = &callbacks.first };
+} callbacks = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .last = &callbacks.first };
 
 enum { HOST_FUNCTION, STREAM_CALLBACK };
 
@@ -174,8 +173,7 @@ BF_EXPORT CUresult cuLaunchHostFunc_ptsz(CUstream hStream, CUhostFn fn, void *us
 	return launch(hStream, (uint64_t)(uintptr_t)fn, userData, HOST_FUNCTION, true);
 }
 
-BF_EXPORT CUresult cuStreamAddCallback(CUstream hStream, CUstreamCallback callback, void *userData,
-				       unsigned int flags)
+BF_EXPORT CUresult cuStreamAddCallback(CUstream hStream, CUstreamCallback callback, void *userData, unsigned int flags)
 {
 	if (flags)
 		return bf_check() ? bf_check() : CUDA_ERROR_INVALID_VALUE;

@@ -266,8 +266,7 @@ static CUresult ask_all(CUstream stream, const struct question *question)
 	struct capture *capture;
 
 	if (!question->graph && !question->nodes && !question->edges && !question->count)
-		return BF_CALL(cuStreamGetCaptureInfo, BF_ARG(stream), BF_ARG(question->state),
-			       BF_ARG(question->id));
+		return BF_CALL(cuStreamGetCaptureInfo, BF_ARG(stream), BF_ARG(question->state), BF_ARG(question->id));
 	status = BF_CALL(cuStreamGetCaptureInfo, BF_ARG(stream), BF_ARG(question->state), BF_ARG(&id));
 	if (status || *question->state != CU_STREAM_CAPTURE_STATUS_ACTIVE)
 		return status;
@@ -292,56 +291,55 @@ static CUresult ask(CUstream stream, const struct question *question, bool per_t
 
 /* ------------------------------------------------------------------ entry points */
 
-#define CAPTURE(suffix, per_thread)                                                                            \
-	BF_EXPORT CUresult cuStreamBeginCapture##suffix(CUstream hStream)                                      \
-	{                                                                                                      \
-		return begin(hStream, CU_STREAM_CAPTURE_MODE_GLOBAL, per_thread);                              \
-	}                                                                                                      \
-	BF_EXPORT CUresult cuStreamBeginCapture_v2##suffix(CUstream hStream, CUstreamCaptureMode mode)         \
-	{                                                                                                      \
-		return begin(hStream, mode, per_thread);                                                       \
-	}                                                                                                      \
-	BF_EXPORT CUresult cuStreamBeginCaptureToGraph##suffix(                                                \
-		CUstream hStream, CUgraph hGraph, const CUgraphNode *dependencies,                             \
-		const CUgraphEdgeData *dependencyData, size_t numDependencies, CUstreamCaptureMode mode)       \
-	{                                                                                                      \
-		return begin_to_graph(hStream,                                                                 \
-				      (const uint64_t[]){ BF_ARG(hGraph), BF_ARG(dependencies),                \
-							  BF_ARG(dependencyData), numDependencies, mode },     \
-				      per_thread);                                                             \
-	}                                                                                                      \
-	BF_EXPORT CUresult cuStreamEndCapture##suffix(CUstream hStream, CUgraph *phGraph)                      \
-	{                                                                                                      \
-		return end(hStream, phGraph, per_thread);                                                      \
-	}                                                                                                      \
+#define CAPTURE(suffix, per_thread) \
+	BF_EXPORT CUresult cuStreamBeginCapture##suffix(CUstream hStream) \
+	{ \
+		return begin(hStream, CU_STREAM_CAPTURE_MODE_GLOBAL, per_thread); \
+	} \
+	BF_EXPORT CUresult cuStreamBeginCapture_v2##suffix(CUstream hStream, CUstreamCaptureMode mode) \
+	{ \
+		return begin(hStream, mode, per_thread); \
+	} \
+	BF_EXPORT CUresult cuStreamBeginCaptureToGraph##suffix( \
+		CUstream hStream, CUgraph hGraph, const CUgraphNode *dependencies, \
+		const CUgraphEdgeData *dependencyData, size_t numDependencies, CUstreamCaptureMode mode) \
+	{ \
+		return begin_to_graph(hStream, \
+				      (const uint64_t[]){ BF_ARG(hGraph), BF_ARG(dependencies), \
+							  BF_ARG(dependencyData), numDependencies, mode }, \
+				      per_thread); \
+	} \
+	BF_EXPORT CUresult cuStreamEndCapture##suffix(CUstream hStream, CUgraph *phGraph) \
+	{ \
+		return end(hStream, phGraph, per_thread); \
+	} \
 	BF_EXPORT CUresult cuStreamIsCapturing##suffix(CUstream hStream, CUstreamCaptureStatus *captureStatus) \
-	{                                                                                                      \
-		return ask(hStream, &(struct question){ .state = captureStatus }, per_thread);                 \
-	}                                                                                                      \
-	BF_EXPORT CUresult cuStreamGetCaptureInfo##suffix(                                                     \
-		CUstream hStream, CUstreamCaptureStatus *captureStatus_out, cuuint64_t *id_out)                \
-	{                                                                                                      \
-		return ask(hStream, &(struct question){ .state = captureStatus_out, .id = id_out },            \
-			   per_thread);                                                                        \
-	}                                                                                                      \
-	BF_EXPORT CUresult cuStreamGetCaptureInfo_v2##suffix(                                                  \
-		CUstream hStream, CUstreamCaptureStatus *captureStatus_out, cuuint64_t *id_out,                \
-		CUgraph *graph_out, const CUgraphNode **dependencies_out, size_t *numDependencies_out)         \
-	{                                                                                                      \
-		return ask(hStream,                                                                            \
-			   &(struct question){ captureStatus_out, id_out, graph_out, dependencies_out, NULL,   \
-					       numDependencies_out },                                          \
-			   per_thread);                                                                        \
-	}                                                                                                      \
-	BF_EXPORT CUresult cuStreamGetCaptureInfo_v3##suffix(                                                  \
-		CUstream hStream, CUstreamCaptureStatus *captureStatus_out, cuuint64_t *id_out,                \
-		CUgraph *graph_out, const CUgraphNode **dependencies_out,                                      \
-		const CUgraphEdgeData **edgeData_out, size_t *numDependencies_out)                             \
-	{                                                                                                      \
-		return ask(hStream,                                                                            \
-			   &(struct question){ captureStatus_out, id_out, graph_out, dependencies_out,         \
-					       edgeData_out, numDependencies_out },                            \
-			   per_thread);                                                                        \
+	{ \
+		return ask(hStream, &(struct question){ .state = captureStatus }, per_thread); \
+	} \
+	BF_EXPORT CUresult cuStreamGetCaptureInfo##suffix(CUstream hStream, CUstreamCaptureStatus *captureStatus_out, \
+							  cuuint64_t *id_out) \
+	{ \
+		return ask(hStream, &(struct question){ .state = captureStatus_out, .id = id_out }, per_thread); \
+	} \
+	BF_EXPORT CUresult cuStreamGetCaptureInfo_v2##suffix( \
+		CUstream hStream, CUstreamCaptureStatus *captureStatus_out, cuuint64_t *id_out, CUgraph *graph_out, \
+		const CUgraphNode **dependencies_out, size_t *numDependencies_out) \
+	{ \
+		return ask(hStream, \
+			   &(struct question){ captureStatus_out, id_out, graph_out, dependencies_out, NULL, \
+					       numDependencies_out }, \
+			   per_thread); \
+	} \
+	BF_EXPORT CUresult cuStreamGetCaptureInfo_v3##suffix( \
+		CUstream hStream, CUstreamCaptureStatus *captureStatus_out, cuuint64_t *id_out, CUgraph *graph_out, \
+		const CUgraphNode **dependencies_out, const CUgraphEdgeData **edgeData_out, \
+		size_t *numDependencies_out) \
+	{ \
+		return ask(hStream, \
+			   &(struct question){ captureStatus_out, id_out, graph_out, dependencies_out, edgeData_out, \
+					       numDependencies_out }, \
+			   per_thread); \
 	}
 
 CAPTURE(, false)

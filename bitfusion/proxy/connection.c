@@ -63,8 +63,9 @@ static ssize_t receive_with_fd(int fd, void *data, size_t size, int *passed)
 		struct cmsghdr align;
 	} control;
 	struct iovec part = { data, size };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
-				  .msg_controllen = sizeof control };
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
+	};
 	struct cmsghdr *header;
 	ssize_t received;
 

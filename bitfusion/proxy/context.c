@@ -64,7 +64,7 @@ CUresult bf_context_check(void)
 	if (BF_UNLIKELY(!context))
 		return CUDA_ERROR_INVALID_CONTEXT;
 	return atomic_load_explicit(&context->entry.alive, memory_order_acquire) ? CUDA_SUCCESS
-									    : CUDA_ERROR_CONTEXT_IS_DESTROYED;
+										 : CUDA_ERROR_CONTEXT_IS_DESTROYED;
 }
 
 static CUresult check_current(void)
@@ -317,14 +317,13 @@ BF_EXPORT CUresult cuCtxCreate_v2(CUcontext *pctx, unsigned int flags, CUdevice 
 	return push(index_of(*pctx));
 }
 
-BF_EXPORT CUresult cuCtxCreate_v3(CUcontext *pctx, CUexecAffinityParam *paramsArray, int numParams,
-				  unsigned int flags, CUdevice dev)
+BF_EXPORT CUresult cuCtxCreate_v3(CUcontext *pctx, CUexecAffinityParam *paramsArray, int numParams, unsigned int flags,
+				  CUdevice dev)
 {
 	return numParams ? CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY : cuCtxCreate_v2(pctx, flags, dev);
 }
 
-BF_EXPORT CUresult cuCtxCreate_v4(CUcontext *pctx, CUctxCreateParams *ctxCreateParams, unsigned int flags,
-				  CUdevice dev)
+BF_EXPORT CUresult cuCtxCreate_v4(CUcontext *pctx, CUctxCreateParams *ctxCreateParams, unsigned int flags, CUdevice dev)
 {
 	if (ctxCreateParams && (ctxCreateParams->numExecAffinityParams || ctxCreateParams->cigParams))
 		return CUDA_ERROR_NOT_SUPPORTED;

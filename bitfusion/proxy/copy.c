@@ -63,8 +63,7 @@ static CUresult send_to_host(struct bf_wait *wait, CUdeviceptr from, size_t size
 	uint8_t *command;
 
 	bf_wait_add(wait, BF_OP_DTOH);
-	command = bf_queue_begin(BF_OP_DTOH, sizeof(struct bf_command) + sizeof copy, BF_WANTS_REPLY,
-				 bf_self.current);
+	command = bf_queue_begin(BF_OP_DTOH, sizeof(struct bf_command) + sizeof copy, BF_WANTS_REPLY, bf_self.current);
 	if (!command) {
 		bf_wait_cancel(wait);
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
@@ -181,37 +180,37 @@ CUresult bf_copy_any(uint64_t to, uint64_t from, size_t size, CUstream stream, b
  * Four of each: synchronous and asynchronous, on the legacy stream and on the calling thread's own.
  */
 
-#define SYNCHRONOUS(name, function, to_type, from_type)                                       \
-	static CUresult name##_on(to_type to, from_type from, size_t size, bool per_thread)   \
-	{                                                                                     \
-		CUstream stream = NULL;                                                       \
-		CUresult status = check(&stream, per_thread);                                 \
-                                                                                              \
-		return status ? status : function(to, from, size, stream, false);             \
-	}                                                                                     \
-	BF_EXPORT CUresult name(to_type to, from_type from, size_t size)                      \
-	{                                                                                     \
-		return name##_on(to, from, size, false);                                      \
-	}                                                                                     \
-	BF_EXPORT CUresult name##_ptds(to_type to, from_type from, size_t size)               \
-	{                                                                                     \
-		return name##_on(to, from, size, true);                                       \
+#define SYNCHRONOUS(name, function, to_type, from_type) \
+	static CUresult name##_on(to_type to, from_type from, size_t size, bool per_thread) \
+	{ \
+		CUstream stream = NULL; \
+		CUresult status = check(&stream, per_thread); \
+\
+		return status ? status : function(to, from, size, stream, false); \
+	} \
+	BF_EXPORT CUresult name(to_type to, from_type from, size_t size) \
+	{ \
+		return name##_on(to, from, size, false); \
+	} \
+	BF_EXPORT CUresult name##_ptds(to_type to, from_type from, size_t size) \
+	{ \
+		return name##_on(to, from, size, true); \
 	}
 
-#define ASYNCHRONOUS(name, function, to_type, from_type)                                                       \
-	static CUresult name##_on(to_type to, from_type from, size_t size, CUstream stream, bool per_thread)   \
-	{                                                                                                      \
-		CUresult status = check(&stream, per_thread);                                                  \
-                                                                                                               \
-		return status ? status : function(to, from, size, stream, true);                               \
-	}                                                                                                      \
-	BF_EXPORT CUresult name(to_type to, from_type from, size_t size, CUstream hStream)                     \
-	{                                                                                                      \
-		return name##_on(to, from, size, hStream, false);                                              \
-	}                                                                                                      \
-	BF_EXPORT CUresult name##_ptsz(to_type to, from_type from, size_t size, CUstream hStream)              \
-	{                                                                                                      \
-		return name##_on(to, from, size, hStream, true);                                               \
+#define ASYNCHRONOUS(name, function, to_type, from_type) \
+	static CUresult name##_on(to_type to, from_type from, size_t size, CUstream stream, bool per_thread) \
+	{ \
+		CUresult status = check(&stream, per_thread); \
+\
+		return status ? status : function(to, from, size, stream, true); \
+	} \
+	BF_EXPORT CUresult name(to_type to, from_type from, size_t size, CUstream hStream) \
+	{ \
+		return name##_on(to, from, size, hStream, false); \
+	} \
+	BF_EXPORT CUresult name##_ptsz(to_type to, from_type from, size_t size, CUstream hStream) \
+	{ \
+		return name##_on(to, from, size, hStream, true); \
 	}
 
 SYNCHRONOUS(cuMemcpy, bf_copy_any, CUdeviceptr, CUdeviceptr)

@@ -53,7 +53,8 @@ static CUresult check_side(const struct box *box, const struct side *side)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (!side->at)
 		return CUDA_ERROR_INVALID_VALUE;
-	return side->type == CU_MEMORYTYPE_HOST ? CUDA_SUCCESS : bf_device_range_check(BF_ARG(side->at), side_size(box, side));
+	return side->type == CU_MEMORYTYPE_HOST ? CUDA_SUCCESS
+						: bf_device_range_check(BF_ARG(side->at), side_size(box, side));
 }
 
 static void copy_rows(const struct box *box, const struct side *to, const struct side *from)
@@ -103,8 +104,8 @@ struct message {
 static uint8_t *begin(const struct box *box, CUstream stream, bool async, uint64_t bulk, unsigned flags)
 {
 	struct message message = { .copy = { .bulk_size = bulk, .stream = BF_ARG(stream), .async = async } };
-	uint8_t *command = bf_queue_begin(BF_OP_COPY3D, sizeof(struct bf_command) + sizeof message, flags,
-					  bf_self.current);
+	uint8_t *command =
+		bf_queue_begin(BF_OP_COPY3D, sizeof(struct bf_command) + sizeof message, flags, bf_self.current);
 
 	if (!command)
 		return NULL;

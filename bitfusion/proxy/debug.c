@@ -73,12 +73,18 @@ CUresult bf_absent(const char *name)
 const char *bf_call_name(unsigned call)
 {
 	static const char *const operations[] = {
-		[BF_OP_DEVICES] = "device list", [BF_OP_LAUNCH] = "cuLaunchKernel",
-		[BF_OP_HTOD] = "copy to the device", [BF_OP_DTOH] = "copy to the host",
-		[BF_OP_COPY3D] = "2D or 3D copy", [BF_OP_ALLOC] = "cuMemAlloc",
-		[BF_OP_FREE] = "cuMemFree", [BF_OP_LOAD] = "load of code",
-		[BF_OP_GET_FUNCTION] = "look-up of a function", [BF_OP_HOST_FUNCTION] = "cuLaunchHostFunc",
-		[BF_OP_CALLBACK_DONE] = "end of a host function", [BF_OP_MEMORY_INFO] = "cuMemGetInfo",
+		[BF_OP_DEVICES] = "device list",
+		[BF_OP_LAUNCH] = "cuLaunchKernel",
+		[BF_OP_HTOD] = "copy to the device",
+		[BF_OP_DTOH] = "copy to the host",
+		[BF_OP_COPY3D] = "2D or 3D copy",
+		[BF_OP_ALLOC] = "cuMemAlloc",
+		[BF_OP_FREE] = "cuMemFree",
+		[BF_OP_LOAD] = "load of code",
+		[BF_OP_GET_FUNCTION] = "look-up of a function",
+		[BF_OP_HOST_FUNCTION] = "cuLaunchHostFunc",
+		[BF_OP_CALLBACK_DONE] = "end of a host function",
+		[BF_OP_MEMORY_INFO] = "cuMemGetInfo",
 	};
 
 	if (call < sizeof operations / sizeof *operations && operations[call])

@@ -129,9 +129,8 @@ BF_EXPORT CUresult cuGraphClone(CUgraph *phGraphClone, CUgraph originalGraph)
 	return status;
 }
 
-BF_EXPORT CUresult cuGraphAddChildGraphNode(CUgraphNode *phGraphNode, CUgraph hGraph,
-					    const CUgraphNode *dependencies, size_t numDependencies,
-					    CUgraph childGraph)
+BF_EXPORT CUresult cuGraphAddChildGraphNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
+					    size_t numDependencies, CUgraph childGraph)
 {
 	struct bf_graph *graph = find(BF_GRAPH, BF_ARG(hGraph));
 	struct bf_graph_work *own = take(graph), *child = take(find(BF_GRAPH, BF_ARG(childGraph)));
@@ -141,8 +140,8 @@ BF_EXPORT CUresult cuGraphAddChildGraphNode(CUgraphNode *phGraphNode, CUgraph hG
 	if (both && !bf_work_is_sound(both))
 		status = CUDA_ERROR_NOT_SUPPORTED;
 	if (!status)
-		status = BF_CALL(cuGraphAddChildGraphNode, BF_ARG(phGraphNode), BF_ARG(hGraph),
-				 BF_ARG(dependencies), numDependencies, BF_ARG(childGraph));
+		status = BF_CALL(cuGraphAddChildGraphNode, BF_ARG(phGraphNode), BF_ARG(hGraph), BF_ARG(dependencies),
+				 numDependencies, BF_ARG(childGraph));
 	if (!status && both)
 		give(graph, both);
 	else
@@ -190,8 +189,7 @@ BF_EXPORT CUresult cuGraphExecUpdate(CUgraphExec hGraphExec, CUgraph hGraph, CUg
 	return status;
 }
 
-BF_EXPORT CUresult cuGraphExecUpdate_v2(CUgraphExec hGraphExec, CUgraph hGraph,
-					CUgraphExecUpdateResultInfo *resultInfo)
+BF_EXPORT CUresult cuGraphExecUpdate_v2(CUgraphExec hGraphExec, CUgraph hGraph, CUgraphExecUpdateResultInfo *resultInfo)
 {
 	CUgraphExecUpdateResult result = CU_GRAPH_EXEC_UPDATE_ERROR;
 	CUgraphNode node = NULL;

@@ -54,8 +54,8 @@ BF_EXPORT CUresult cuGraphExecMemcpyNodeSetParams(CUgraphExec hGraphExec, CUgrap
 	CUresult status = check_copy(copyParams);
 
 	return status ? status
-		      : BF_CALL(cuGraphExecMemcpyNodeSetParams, BF_ARG(hGraphExec), BF_ARG(hNode),
-				BF_ARG(copyParams), BF_ARG(ctx));
+		      : BF_CALL(cuGraphExecMemcpyNodeSetParams, BF_ARG(hGraphExec), BF_ARG(hNode), BF_ARG(copyParams),
+				BF_ARG(ctx));
 }
 
 /* ------------------------------------------------------------------ events: a launch records them unseen */
@@ -68,8 +68,8 @@ static void mark_external(CUevent hEvent)
 		atomic_store(&event->external, true);
 }
 
-BF_EXPORT CUresult cuGraphAddEventRecordNode(CUgraphNode *phGraphNode, CUgraph hGraph,
-					     const CUgraphNode *dependencies, size_t numDependencies, CUevent event)
+BF_EXPORT CUresult cuGraphAddEventRecordNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
+					     size_t numDependencies, CUevent event)
 {
 	mark_external(event);
 	return BF_CALL(cuGraphAddEventRecordNode, BF_ARG(phGraphNode), BF_ARG(hGraph), BF_ARG(dependencies),
@@ -208,9 +208,8 @@ static CUresult set_kernel(CUgraphExec hGraphExec, CUgraphNode hNode, const CUDA
 	return status;
 }
 
-BF_EXPORT CUresult cuGraphAddKernelNode_v2(CUgraphNode *phGraphNode, CUgraph hGraph,
-					   const CUgraphNode *dependencies, size_t numDependencies,
-					   const CUDA_KERNEL_NODE_PARAMS *nodeParams)
+BF_EXPORT CUresult cuGraphAddKernelNode_v2(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
+					   size_t numDependencies, const CUDA_KERNEL_NODE_PARAMS *nodeParams)
 {
 	return add_kernel(phGraphNode, hGraph, dependencies, numDependencies, nodeParams);
 }

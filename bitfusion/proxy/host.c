@@ -19,8 +19,12 @@ static CUresult check(void)
 
 static CUresult add_host(void *memory, size_t size, enum bf_range_kind kind, unsigned flags)
 {
-	struct bf_range range = { .base = BF_ARG(memory), .size = size, .kind = kind, .context = bf_self.current,
-				  .device = bf_context_at(bf_self.current)->device, .flags = flags };
+	struct bf_range range = { .base = BF_ARG(memory),
+				  .size = size,
+				  .kind = kind,
+				  .context = bf_self.current,
+				  .device = bf_context_at(bf_self.current)->device,
+				  .flags = flags };
 
 	return bf_map_add(&range);
 }
@@ -79,8 +83,9 @@ BF_EXPORT CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int F
 
 	if (status)
 		return status;
-	if (!p || !bytesize || Flags & ~(CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP |
-					 CU_MEMHOSTREGISTER_IOMEMORY | CU_MEMHOSTREGISTER_READ_ONLY))
+	if (!p || !bytesize ||
+	    Flags & ~(CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP | CU_MEMHOSTREGISTER_IOMEMORY |
+		      CU_MEMHOSTREGISTER_READ_ONLY))
 		return CUDA_ERROR_INVALID_VALUE;
 	if (Flags & CU_MEMHOSTREGISTER_IOMEMORY)
 		return CUDA_ERROR_NOT_SUPPORTED;

@@ -69,8 +69,7 @@ static void put_parameters(uint8_t *to, const struct launch *launch)
 	}
 	memset(to, 0, padded); /* no stale bytes of ours in the gaps */
 	for (uint32_t i = 0; i < function->parameter_count; i++)
-		put_parameter(to + function->parameters[i].offset, launch->parameters[i],
-			      function->parameters[i].size);
+		put_parameter(to + function->parameters[i].offset, launch->parameters[i], function->parameters[i].size);
 }
 
 /* Parameters as a ready buffer: a list of tags, each followed by its value. */
@@ -162,7 +161,8 @@ BF_EXPORT CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned 
 				  unsigned int blockDimX, unsigned int blockDimY, unsigned int blockDimZ,
 				  unsigned int sharedMemBytes, CUstream hStream, void **kernelParams, void **extra)
 {
-	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes }, .stream = hStream,
+	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes },
+				 .stream = hStream,
 				 .parameters = kernelParams };
 
 	return start(&launch, f, extra, false);
@@ -173,7 +173,8 @@ BF_EXPORT CUresult cuLaunchKernel_ptsz(CUfunction f, unsigned int gridDimX, unsi
 				       unsigned int blockDimZ, unsigned int sharedMemBytes, CUstream hStream,
 				       void **kernelParams, void **extra)
 {
-	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes }, .stream = hStream,
+	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes },
+				 .stream = hStream,
 				 .parameters = kernelParams };
 
 	return start(&launch, f, extra, true);
@@ -185,18 +186,20 @@ BF_EXPORT CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX
 					     void **kernelParams)
 {
 	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes, .kind = BF_LAUNCH_COOPERATIVE },
-				 .stream = hStream, .parameters = kernelParams };
+				 .stream = hStream,
+				 .parameters = kernelParams };
 
 	return start(&launch, f, NULL, false);
 }
 
 BF_EXPORT CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigned int gridDimX, unsigned int gridDimY,
-						  unsigned int gridDimZ, unsigned int blockDimX,
-						  unsigned int blockDimY, unsigned int blockDimZ,
-						  unsigned int sharedMemBytes, CUstream hStream, void **kernelParams)
+						  unsigned int gridDimZ, unsigned int blockDimX, unsigned int blockDimY,
+						  unsigned int blockDimZ, unsigned int sharedMemBytes, CUstream hStream,
+						  void **kernelParams)
 {
 	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes, .kind = BF_LAUNCH_COOPERATIVE },
-				 .stream = hStream, .parameters = kernelParams };
+				 .stream = hStream,
+				 .parameters = kernelParams };
 
 	return start(&launch, f, NULL, true);
 }
@@ -212,8 +215,7 @@ static CUresult check_attributes(const CUlaunchConfig *config)
 	return CUDA_SUCCESS;
 }
 
-static CUresult launch_ex(const CUlaunchConfig *config, CUfunction f, void **parameters, void **extra,
-			  bool per_thread)
+static CUresult launch_ex(const CUlaunchConfig *config, CUfunction f, void **parameters, void **extra, bool per_thread)
 {
 	struct launch launch = { .parameters = parameters };
 	CUresult status = bf_check();

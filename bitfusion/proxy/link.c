@@ -114,9 +114,8 @@ static CUresult add(struct link *link, CUjitInputType type, const struct bf_imag
 	return status;
 }
 
-BF_EXPORT CUresult cuLinkAddData_v2(CUlinkState state, CUjitInputType type, void *data, size_t size,
-				    const char *name, unsigned int numOptions, CUjit_option *options,
-				    void **optionValues)
+BF_EXPORT CUresult cuLinkAddData_v2(CUlinkState state, CUjitInputType type, void *data, size_t size, const char *name,
+				    unsigned int numOptions, CUjit_option *options, void **optionValues)
 {
 	struct bf_options jit = { numOptions, options, optionValues };
 	struct bf_image image = { .data = data, .size = size };
@@ -130,8 +129,8 @@ BF_EXPORT CUresult cuLinkAddData_v2(CUlinkState state, CUjitInputType type, void
 	return add(link, type, &image, name, &jit);
 }
 
-BF_EXPORT CUresult cuLinkAddFile_v2(CUlinkState state, CUjitInputType type, const char *path,
-				    unsigned int numOptions, CUjit_option *options, void **optionValues)
+BF_EXPORT CUresult cuLinkAddFile_v2(CUlinkState state, CUjitInputType type, const char *path, unsigned int numOptions,
+				    CUjit_option *options, void **optionValues)
 {
 	struct bf_options jit = { numOptions, options, optionValues };
 	struct bf_image image;

@@ -116,8 +116,8 @@ CUresult bf_load(const struct bf_load *load, const char *text, const struct bf_o
 		 const struct bf_options *library_options, const struct bf_image *image, struct bf_wait *wait)
 {
 	size_t text_size = text ? strlen(text) + 1 : 0;
-	size_t size = sizeof(struct bf_command) + sizeof *load + options_size(options) +
-		      options_size(library_options) + BF_PAD8(text_size);
+	size_t size = sizeof(struct bf_command) + sizeof *load + options_size(options) + options_size(library_options) +
+		      BF_PAD8(text_size);
 	CUresult status = check_options(options, true);
 	uint8_t *command, *at;
 

@@ -80,8 +80,8 @@ static bool map_nothing(uint64_t start, uint64_t end)
 {
 	void *wanted = (void *)(uintptr_t)start, *got;
 
-	got = mmap(wanted, end - start, PROT_NONE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	got = mmap(wanted, end - start, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+		   -1, 0);
 	if (got == wanted)
 		return true;
 	if (got != MAP_FAILED) { /* a kernel before 4.17 takes the address as a hint */

@@ -23,7 +23,10 @@ static CUresult check(void)
 
 static struct bf_range device_range(uint64_t base, uint64_t size, enum bf_range_kind kind)
 {
-	return (struct bf_range){ .base = base, .size = size, .kind = kind, .context = bf_self.current,
+	return (struct bf_range){ .base = base,
+				  .size = size,
+				  .kind = kind,
+				  .context = bf_self.current,
 				  .device = bf_context_at(bf_self.current)->device };
 }
 
@@ -205,8 +208,7 @@ BF_EXPORT CUresult cuMemAllocAsync_ptsz(CUdeviceptr *dptr, size_t bytesize, CUst
 	return alloc_async(dptr, bytesize, hStream, true);
 }
 
-static CUresult alloc_from_pool(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool pool, CUstream stream,
-				bool per_thread)
+static CUresult alloc_from_pool(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool pool, CUstream stream, bool per_thread)
 {
 	CUresult status = check();
 	uint64_t sequence;
@@ -226,8 +228,7 @@ BF_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytesize, C
 	return alloc_from_pool(dptr, bytesize, pool, hStream, false);
 }
 
-BF_EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool pool,
-						CUstream hStream)
+BF_EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool pool, CUstream hStream)
 {
 	return alloc_from_pool(dptr, bytesize, pool, hStream, true);
 }

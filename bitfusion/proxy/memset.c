@@ -36,61 +36,67 @@ static CUresult fill(const struct fill *fill, CUstream stream, bool async, bool 
 		       (const uint64_t[]){ fill->at, fill->value, fill->width, BF_ARG(stream) });
 }
 
-#define FILL_1D(bits, type)                                                                                   \
-	static CUresult fill_d##bits(CUdeviceptr at, type value, size_t count, CUstream stream, bool async,    \
-				     bool per_thread)                                                         \
-	{                                                                                                     \
-		struct fill f = { at, 0, value, count, 1, sizeof(type), BF_cuMemsetD##bits##_v2,              \
-				  BF_cuMemsetD##bits##Async };                                                \
-                                                                                                              \
-		return fill(&f, stream, async, per_thread);                                                   \
-	}                                                                                                     \
-	BF_EXPORT CUresult cuMemsetD##bits##_v2(CUdeviceptr dstDevice, type value, size_t N)                  \
-	{                                                                                                     \
-		return fill_d##bits(dstDevice, value, N, NULL, false, false);                                 \
-	}                                                                                                     \
-	BF_EXPORT CUresult cuMemsetD##bits##_v2_ptds(CUdeviceptr dstDevice, type value, size_t N)             \
-	{                                                                                                     \
-		return fill_d##bits(dstDevice, value, N, NULL, false, true);                                  \
-	}                                                                                                     \
+#define FILL_1D(bits, type) \
+	static CUresult fill_d##bits(CUdeviceptr at, type value, size_t count, CUstream stream, bool async, \
+				     bool per_thread) \
+	{ \
+		struct fill f = { \
+			at, 0, value, count, 1, sizeof(type), BF_cuMemsetD##bits##_v2, BF_cuMemsetD##bits##Async \
+		}; \
+\
+		return fill(&f, stream, async, per_thread); \
+	} \
+	BF_EXPORT CUresult cuMemsetD##bits##_v2(CUdeviceptr dstDevice, type value, size_t N) \
+	{ \
+		return fill_d##bits(dstDevice, value, N, NULL, false, false); \
+	} \
+	BF_EXPORT CUresult cuMemsetD##bits##_v2_ptds(CUdeviceptr dstDevice, type value, size_t N) \
+	{ \
+		return fill_d##bits(dstDevice, value, N, NULL, false, true); \
+	} \
 	BF_EXPORT CUresult cuMemsetD##bits##Async(CUdeviceptr dstDevice, type value, size_t N, CUstream hStream) \
-	{                                                                                                     \
-		return fill_d##bits(dstDevice, value, N, hStream, true, false);                               \
-	}                                                                                                     \
-	BF_EXPORT CUresult cuMemsetD##bits##Async_ptsz(CUdeviceptr dstDevice, type value, size_t N,           \
-						       CUstream hStream)                                      \
-	{                                                                                                     \
-		return fill_d##bits(dstDevice, value, N, hStream, true, true);                                \
+	{ \
+		return fill_d##bits(dstDevice, value, N, hStream, true, false); \
+	} \
+	BF_EXPORT CUresult cuMemsetD##bits##Async_ptsz(CUdeviceptr dstDevice, type value, size_t N, CUstream hStream) \
+	{ \
+		return fill_d##bits(dstDevice, value, N, hStream, true, true); \
 	}
 
-#define FILL_2D(bits, type)                                                                                   \
-	static CUresult fill_2d##bits(CUdeviceptr at, size_t pitch, type value, size_t width, size_t height,   \
-				      CUstream stream, bool async, bool per_thread)                           \
-	{                                                                                                     \
-		struct fill f = { at, pitch ? pitch : width * sizeof(type), value, width, height, sizeof(type), \
-				  BF_cuMemsetD2D##bits##_v2, BF_cuMemsetD2D##bits##Async };                   \
-                                                                                                              \
-		return fill(&f, stream, async, per_thread);                                                   \
-	}                                                                                                     \
-	BF_EXPORT CUresult cuMemsetD2D##bits##_v2(CUdeviceptr dstDevice, size_t dstPitch, type value,         \
-						  size_t Width, size_t Height)                                \
-	{                                                                                                     \
-		return fill_2d##bits(dstDevice, dstPitch, value, Width, Height, NULL, false, false);          \
-	}                                                                                                     \
-	BF_EXPORT CUresult cuMemsetD2D##bits##_v2_ptds(CUdeviceptr dstDevice, size_t dstPitch, type value,    \
-						       size_t Width, size_t Height)                           \
-	{                                                                                                     \
-		return fill_2d##bits(dstDevice, dstPitch, value, Width, Height, NULL, false, true);           \
-	}                                                                                                     \
-	BF_EXPORT CUresult cuMemsetD2D##bits##Async(CUdeviceptr dstDevice, size_t dstPitch, type value,       \
-						    size_t Width, size_t Height, CUstream hStream)            \
-	{                                                                                                     \
-		return fill_2d##bits(dstDevice, dstPitch, value, Width, Height, hStream, true, false);        \
-	}                                                                                                     \
-	BF_EXPORT CUresult cuMemsetD2D##bits##Async_ptsz(CUdeviceptr dstDevice, size_t dstPitch, type value,  \
-							 size_t Width, size_t Height, CUstream hStream)       \
-	{                                                                                                     \
-		return fill_2d##bits(dstDevice, dstPitch, value, Width, Height, hStream, true, true);         \
+#define FILL_2D(bits, type) \
+	static CUresult fill_2d##bits(CUdeviceptr at, size_t pitch, type value, size_t width, size_t height, \
+				      CUstream stream, bool async, bool per_thread) \
+	{ \
+		struct fill f = { at, \
+				  pitch ? pitch : width * sizeof(type), \
+				  value, \
+				  width, \
+				  height, \
+				  sizeof(type), \
+				  BF_cuMemsetD2D##bits##_v2, \
+				  BF_cuMemsetD2D##bits##Async }; \
+\
+		return fill(&f, stream, async, per_thread); \
+	} \
+	BF_EXPORT CUresult cuMemsetD2D##bits##_v2(CUdeviceptr dstDevice, size_t dstPitch, type value, size_t Width, \
+						  size_t Height) \
+	{ \
+		return fill_2d##bits(dstDevice, dstPitch, value, Width, Height, NULL, false, false); \
+	} \
+	BF_EXPORT CUresult cuMemsetD2D##bits##_v2_ptds(CUdeviceptr dstDevice, size_t dstPitch, type value, \
+						       size_t Width, size_t Height) \
+	{ \
+		return fill_2d##bits(dstDevice, dstPitch, value, Width, Height, NULL, false, true); \
+	} \
+	BF_EXPORT CUresult cuMemsetD2D##bits##Async(CUdeviceptr dstDevice, size_t dstPitch, type value, size_t Width, \
+						    size_t Height, CUstream hStream) \
+	{ \
+		return fill_2d##bits(dstDevice, dstPitch, value, Width, Height, hStream, true, false); \
+	} \
+	BF_EXPORT CUresult cuMemsetD2D##bits##Async_ptsz(CUdeviceptr dstDevice, size_t dstPitch, type value, \
+							 size_t Width, size_t Height, CUstream hStream) \
+	{ \
+		return fill_2d##bits(dstDevice, dstPitch, value, Width, Height, hStream, true, true); \
 	}
 
 FILL_1D(8, unsigned char)

@@ -110,8 +110,11 @@ BF_EXPORT CUresult cuModuleGetFunction(CUfunction *hfunc, CUmodule hmod, const c
 /* A variable of a module is memory like any other, so the map must know it. It may be asked for many times. */
 CUresult bf_global_found(uint64_t parent, CUdeviceptr address, size_t size)
 {
-	struct bf_range range = { .base = address, .size = size ? size : 1, .kind = BF_RANGE_GLOBAL,
-				  .context = bf_self.current, .device = bf_context_at(bf_self.current)->device,
+	struct bf_range range = { .base = address,
+				  .size = size ? size : 1,
+				  .kind = BF_RANGE_GLOBAL,
+				  .context = bf_self.current,
+				  .device = bf_context_at(bf_self.current)->device,
 				  .parent = parent };
 
 	bf_map_add(&range); /* fails when it is there already, which is as good */

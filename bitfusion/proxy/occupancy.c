@@ -91,9 +91,8 @@ BF_EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *numBlocks, C
 	return active_blocks(numBlocks, func, blockSize, dynamicSMemSize, CU_OCCUPANCY_DEFAULT);
 }
 
-BF_EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *numBlocks, CUfunction func,
-									int blockSize, size_t dynamicSMemSize,
-									unsigned int flags)
+BF_EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *numBlocks, CUfunction func, int blockSize,
+									size_t dynamicSMemSize, unsigned int flags)
 {
 	return active_blocks(numBlocks, func, blockSize, dynamicSMemSize, flags);
 }

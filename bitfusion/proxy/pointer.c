@@ -20,8 +20,7 @@ static size_t attribute_size(CUpointer_attribute attribute)
 	case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
 	case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
 	case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR:
-	case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
-		return 8;
+	case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID: return 8;
 	case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
 	case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
 	case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
@@ -31,10 +30,8 @@ static size_t attribute_size(CUpointer_attribute attribute)
 	case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
 	case CU_POINTER_ATTRIBUTE_MAPPED:
 	case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
-	case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
-		return 4;
-	default:
-		return 0;
+	case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE: return 4;
+	default: return 0;
 	}
 }
 
@@ -46,9 +43,7 @@ static CUresult attribute_value(const struct bf_range *range, CUdeviceptr pointe
 
 	*value = 0;
 	switch (attribute) {
-	case CU_POINTER_ATTRIBUTE_CONTEXT:
-		*value = BF_ARG(bf_context_handle(range->context));
-		return CUDA_SUCCESS;
+	case CU_POINTER_ATTRIBUTE_CONTEXT: *value = BF_ARG(bf_context_handle(range->context)); return CUDA_SUCCESS;
 	case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
 		*value = host ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE;
 		return CUDA_SUCCESS;
@@ -59,33 +54,21 @@ static CUresult attribute_value(const struct bf_range *range, CUdeviceptr pointe
 		*value = host ? pointer : 0;
 		return host ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 	case CU_POINTER_ATTRIBUTE_BUFFER_ID:
-	case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
-		*value = range->id;
-		return CUDA_SUCCESS;
-	case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
-		*value = (uint32_t)range->device;
-		return CUDA_SUCCESS;
+	case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID: *value = range->id; return CUDA_SUCCESS;
+	case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: *value = (uint32_t)range->device; return CUDA_SUCCESS;
 	case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
-	case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR:
-		*value = range->base;
-		return CUDA_SUCCESS;
+	case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR: *value = range->base; return CUDA_SUCCESS;
 	case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
-	case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
-		*value = range->size;
-		return CUDA_SUCCESS;
-	case CU_POINTER_ATTRIBUTE_MAPPED:
-		*value = 1;
-		return CUDA_SUCCESS;
+	case CU_POINTER_ATTRIBUTE_MAPPING_SIZE: *value = range->size; return CUDA_SUCCESS;
+	case CU_POINTER_ATTRIBUTE_MAPPED: *value = 1; return CUDA_SUCCESS;
 	case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
 		*value = CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE;
 		return CUDA_SUCCESS;
 	case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
 		*value = range->kind == BF_RANGE_POOL ? range->parent : 0;
 		return CUDA_SUCCESS;
-	case CU_POINTER_ATTRIBUTE_P2P_TOKENS:
-		return CUDA_ERROR_INVALID_VALUE;
-	default:
-		return attribute_size(attribute) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+	case CU_POINTER_ATTRIBUTE_P2P_TOKENS: return CUDA_ERROR_INVALID_VALUE;
+	default: return attribute_size(attribute) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 	}
 }
 

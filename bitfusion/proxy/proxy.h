@@ -104,7 +104,8 @@ struct bf_wait {
 };
 
 void bf_reply_open(void);
-uint32_t bf_wait_add(struct bf_wait *wait, unsigned call); /* clears all but data, finish, host; returns the request id */
+uint32_t bf_wait_add(struct bf_wait *wait,
+		     unsigned call); /* clears all but data, finish, host; returns the request id */
 CUresult bf_wait_for(struct bf_wait *wait); /* status with deferred failures folded in */
 void bf_wait_drop(struct bf_wait *wait);    /* frees the body */
 void bf_wait_cancel(struct bf_wait *wait); /* its command was not sent */

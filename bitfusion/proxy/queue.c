@@ -126,8 +126,9 @@ void *bf_queue_begin(unsigned call, size_t size, unsigned flags, uint32_t contex
 		return NULL;
 	}
 	command = (struct bf_command *)aligned_end();
-	*command = (struct bf_command){ .size = (uint32_t)size, .call = (uint16_t)call, .flags = (uint16_t)flags,
-					.context = context };
+	*command = (struct bf_command){
+		.size = (uint32_t)size, .call = (uint16_t)call, .flags = (uint16_t)flags, .context = context
+	};
 	queue.pending = size;
 	return command;
 }

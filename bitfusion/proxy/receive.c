@@ -168,16 +168,11 @@ static int take_frame(const struct bf_reply *reply)
 
 	input.start += reply->size;
 	switch (reply->kind) {
-	case BF_REPLY:
-		return take_reply(reply, body, size);
-	case BF_DATA:
-		return take_data(reply, body, size);
-	case BF_CALLBACK:
-		return take_callback(body, size);
-	case BF_OUTPUT:
-		return take_output(body, size);
-	default:
-		return -1;
+	case BF_REPLY: return take_reply(reply, body, size);
+	case BF_DATA: return take_data(reply, body, size);
+	case BF_CALLBACK: return take_callback(body, size);
+	case BF_OUTPUT: return take_output(body, size);
+	default: return -1;
 	}
 }
 

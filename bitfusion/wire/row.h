@@ -53,7 +53,7 @@ struct bf_argument {
 	uint8_t width;  /* VALUE: bytes, 1 2 4 8 */
 	uint32_t size;  /* bytes of T */
 	uint16_t location; /* 1 + offset in T of a CUmemLocation, whose device is translated like DEVICE; 0 for none */
-	uint16_t less;     /* elements fewer than argument `count` says */
+	uint16_t less; /* elements fewer than argument `count` says */
 };
 
 enum bf_row_flags {

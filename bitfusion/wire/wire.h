@@ -86,7 +86,7 @@ enum bf_handle_kind {
 #define BF_HANDLE(kind, index) (((uint64_t)0x5b << 56) | ((uint64_t)(kind) << 48) | ((uint64_t)(index) << 4))
 #define BF_HANDLE_KIND(handle) ((unsigned)((uint64_t)(handle) >> 48 & 0xff))
 #define BF_HANDLE_INDEX(handle) ((uint32_t)((uint64_t)(handle) >> 4))
-#define BF_IS_HANDLE(handle) ((uint64_t)(handle) >> 56 == 0x5b && !((uint64_t)(handle)&0xf))
+#define BF_IS_HANDLE(handle) ((uint64_t)(handle) >> 56 == 0x5b && !((uint64_t)(handle) & 0xf))
 
 /* Index 0 is never used. The primary context of device d has index d + 1; created contexts start here. */
 enum { BF_FIRST_CREATED_CONTEXT = BF_MAX_DEVICES + 1 };

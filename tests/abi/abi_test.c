@@ -10,12 +10,12 @@
 static __thread CUcontext current;
 static int failures;
 
-#define CHECK(condition)                                                                                     \
-	do {                                                                                                 \
-		if (!(condition)) {                                                                          \
-			printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);                               \
-			failures++;                                                                          \
-		}                                                                                            \
+#define CHECK(condition) \
+	do { \
+		if (!(condition)) { \
+			printf("%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+			failures++; \
+		} \
 	} while (0)
 
 static int driver_version(void)
@@ -68,8 +68,8 @@ static CUresult load_module(CUmodule *module, const void *image)
 	return CUDA_SUCCESS;
 }
 
-const struct abi_host abi_host = { driver_version,  device_count, device_identity, primary_context, current_context,
-				   context_device, context_id,	 stream_id,	  load_module };
+const struct abi_host abi_host = { driver_version, device_count, device_identity, primary_context, current_context,
+				   context_device, context_id,   stream_id,       load_module };
 
 /* ------------------------------------------------------------------ */
 
@@ -97,7 +97,8 @@ static void test_md2(void)
 	check_digest("abc", "da853b0d3f88d99b30283a69e6ded6bb");
 	check_digest("message digest", "ab4f496bfb2a530b219ff33031fe06b0");
 	check_digest("abcdefghijklmnopqrstuvwxyz", "4e8ddff3650292ab5a4108c3aa47940b");
-	check_digest("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", "da33def2a42df13975352846c30338cd");
+	check_digest("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+		     "da33def2a42df13975352846c30338cd");
 }
 
 static const void *const *table(const char *id)
@@ -132,17 +133,18 @@ static void test_tables(void)
 	CHECK((size_t)table(CONTEXT)[0] == 64 * sizeof(void *));
 	for (int i = 1; i < 64; i++)
 		CHECK(table(CONTEXT)[i]);
-	primary = (CUresult(*)(CUcontext *, CUdevice))table(CUDART)[2];
+	primary = (CUresult (*)(CUcontext *, CUdevice))table(CUDART)[2];
 	CHECK(!primary(&context, 1) && context == primary_context(1));
 	CHECK(primary(&context, 2) == CUDA_ERROR_INVALID_DEVICE);
-	object = (CUresult(*)(CUcontext, CUstream, void **))table(CONTEXT)[51];
+	object = (CUresult (*)(CUcontext, CUstream, void **))table(CONTEXT)[51];
 	CHECK(!object(NULL, (CUstream)32, &stream) && stream);
 	CHECK(object(NULL, (CUstream)-1, &stream) == CUDA_ERROR_INVALID_HANDLE);
 }
 
 static void test_integrity(void)
 {
-	CUresult (*check)(uint32_t, uint64_t, uint8_t *) = (CUresult(*)(uint32_t, uint64_t, uint8_t *))table(INTEGRITY)[1];
+	CUresult (*check)(uint32_t, uint64_t, uint8_t *) =
+		(CUresult (*)(uint32_t, uint64_t, uint8_t *))table(INTEGRITY)[1];
 	uint8_t first[16], again[16], later[16];
 
 	CHECK(!check(13002, 1000, first) && !check(13002, 1000, again) && !check(13002, 1001, later));
@@ -176,7 +178,7 @@ static void test_storage(void)
 	CHECK(!get(&value, NULL, &one) && value == (void *)1);
 	CHECK(!get(&value, two, &one) && value == (void *)2);
 	CHECK(!put(one, &one, (void *)16, destroy) && !get(&value, one, &one) && value == (void *)16);
-	CHECK(!delete (one, &current) && get(&value, one, &current));
+	CHECK(!delete(one, &current) && get(&value, one, &current));
 	abi_context_storage_clear(one);
 	CHECK(destroyed == 16); /* the deleted entry's destructor did not run, nor the other context's */
 	CHECK(get(&value, one, &two) && !get(&value, two, &one));

@@ -39,7 +39,8 @@ struct buffers {
 };
 
 /* Bytes that came back wrong. */
-static size_t round_trip(const struct buffers *b, size_t size, int in_async, int out_async, int overwrite, unsigned seed)
+static size_t round_trip(const struct buffers *b, size_t size, int in_async, int out_async, int overwrite,
+			 unsigned seed)
 {
 	size_t wrong = 0;
 
@@ -67,8 +68,7 @@ static size_t round_trip(const struct buffers *b, size_t size, int in_async, int
 
 int main(void)
 {
-	static const size_t sizes[] = { 1,	   7,	      4096,	 65535,	     65536, 65537,
-					1 << 20, 3000001, 8 << 20, (size_t)40 << 20 };
+	static const size_t sizes[] = { 1, 7, 4096, 65535, 65536, 65537, 1 << 20, 3000001, 8 << 20, (size_t)40 << 20 };
 	size_t largest = (size_t)40 << 20;
 	struct buffers pageable, pinned;
 	CUcontext context;

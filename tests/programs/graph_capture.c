@@ -5,7 +5,6 @@
  */
 #include "program.h"
 
-
 enum { N = 1000, BYTES = N * sizeof(int) };
 
 static const char ptx[] = ".version 7.0\n.target sm_70\n.address_size 64\n"
@@ -24,7 +23,7 @@ static CUdeviceptr memory;
 static void launch(CUstream stream, int what)
 {
 	int n = N;
-	void *parameters[] = {&memory, &n, &what};
+	void *parameters[] = { &memory, &n, &what };
 
 	CHECK(cuLaunchKernel(add, (N + 127) / 128, 1, 1, 128, 1, 1, 0, stream, parameters, NULL));
 }
@@ -70,7 +69,7 @@ static void describe(CUgraph graph)
 {
 	CUgraphNode nodes[16];
 	size_t count = 0, edges = 0, roots = 0;
-	int types[16] = {0};
+	int types[16] = { 0 };
 
 	CHECK(cuGraphGetNodes(graph, NULL, &count));
 	CHECK(cuGraphGetEdges(graph, NULL, NULL, &edges));

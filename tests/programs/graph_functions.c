@@ -59,7 +59,12 @@ static void functions(CUstream stream)
 static CUgraphNode add_fill(CUgraph graph, CUgraphNode after, unsigned value, CUcontext context)
 {
 	CUDA_MEMSET_NODE_PARAMS params = {
-		.dst = memory, .value = value, .elementSize = 4, .width = 1, .height = 1, .pitch = 4,
+		.dst = memory,
+		.value = value,
+		.elementSize = 4,
+		.width = 1,
+		.height = 1,
+		.pitch = 4,
 	};
 	CUgraphNode node;
 

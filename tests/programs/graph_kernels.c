@@ -13,8 +13,15 @@ static CUstream stream;
 static CUDA_KERNEL_NODE_PARAMS shape(void **parameters, void **extra)
 {
 	CUDA_KERNEL_NODE_PARAMS params = {
-		.func = scale, .gridDimX = 2, .gridDimY = 1, .gridDimZ = 1, .blockDimX = 128, .blockDimY = 1,
-		.blockDimZ = 1, .kernelParams = parameters, .extra = extra,
+		.func = scale,
+		.gridDimX = 2,
+		.gridDimY = 1,
+		.gridDimZ = 1,
+		.blockDimX = 128,
+		.blockDimY = 1,
+		.blockDimZ = 1,
+		.kernelParams = parameters,
+		.extra = extra,
 	};
 
 	return params;

@@ -57,7 +57,8 @@ struct sg_kernel {
 };
 
 unsigned sg_image_kernel_count(const struct sg_image *image);
-const struct sg_kernel *sg_image_kernel(const struct sg_image *image, unsigned index); /* same index in every module of it */
+/* The same index in every module of it. */
+const struct sg_kernel *sg_image_kernel(const struct sg_image *image, unsigned index);
 uint64_t sg_image_version(void); /* SG_IMAGE_VERSION: what sg_image_parse accepts */
 
 /* An image placed in device memory: globals have addresses and their initial bytes, code is relocated. */
@@ -65,7 +66,8 @@ struct sg_module;
 /* address[i] is the device address of variable i, at least sg_image_variable(i)->align aligned, already in the
  * space. resolve gives the address of a variable or, in linked images, nothing is left unresolved.
  * Writes the initial bytes. NULL when out of memory or the image has unresolved externs (reason says which). */
-struct sg_module *sg_module_create(const struct sg_image *image, const uint64_t *address, char *reason, size_t reason_size);
+struct sg_module *sg_module_create(const struct sg_image *image, const uint64_t *address, char *reason,
+				   size_t reason_size);
 void sg_module_free(struct sg_module *module);
 unsigned sg_module_kernel_count(const struct sg_module *module);
 const struct sg_kernel *sg_module_kernel(const struct sg_module *module, unsigned index);

@@ -24,8 +24,8 @@ struct sg_cache_header {
 	char magic[8];
 	uint64_t version; /* SG_IMAGE_VERSION ^ (uint64_t)SG_FRONT_END_VERSION << 48 */
 	uint64_t raw_size; /* bytes that were hashed: the image as given; for a link every item (head and data) */
-	uint64_t fnv;	   /* FNV-1a from SG_FNV_SEED */
-	uint64_t fnv2;	   /* FNV-1a from SG_FNV_SEED2 */
+	uint64_t fnv;    /* FNV-1a from SG_FNV_SEED */
+	uint64_t fnv2;    /* FNV-1a from SG_FNV_SEED2 */
 	uint64_t image_size;
 };
 
