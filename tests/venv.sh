@@ -13,7 +13,8 @@ fail() {
 	exit 1
 }
 
-if [ ! -x "$folder/bin/python" ]; then
+# A folder without a working pip is what an attempt before `apt-get install python3-venv` left.
+if ! "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
 	rm -rf "$folder"
 	mkdir -p "$folder"
 	if ! "$python" -m venv "$folder" >"$folder.log" 2>&1; then
