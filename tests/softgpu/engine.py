@@ -202,10 +202,12 @@ class Program:
         shared: int = 0,
         cooperative: bool = False,
         cancel: Optional[Any] = None,
+        cluster: Tuple[int, int, int] = (0, 0, 0),
     ) -> None:
         packed = self.pack(name, arguments)
         launch = Launch(self.module, self.kernels[name], self.engine.context)
         launch.grid[:], launch.block[:] = _three(grid), _three(block)
+        launch.cluster[:] = cluster
         launch.dynamic_shared, launch.cooperative = shared, cooperative
         launch.parameters = ctypes.cast(ctypes.c_char_p(packed), c_void_p)
         if cancel is not None:

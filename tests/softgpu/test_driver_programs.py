@@ -86,6 +86,13 @@ def test_a_fault_is_told_in_one_line(tmp_path: Path) -> None:
     assert "st.global.u32" in lines[0] and "0x100" in lines[0]
 
 
+def test_a_refused_cluster_is_told_in_one_line(tmp_path: Path) -> None:
+    done = run(build("driver_clusters", tmp_path), environment())
+    lines = done.stderr.splitlines()
+    assert [line.split("'")[1] for line in lines] == ["plain", "pairs", "pairs"]
+    assert all("clusters of more than one block are not supported" in line for line in lines)
+
+
 def test_nothing_is_said_unasked(tmp_path: Path) -> None:
     assert run(build("driver_modules", tmp_path), environment()).stderr == ""
 

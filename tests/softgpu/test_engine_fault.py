@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from typing import Iterator
+from typing import Iterator, Tuple
 
 import pytest
 from engine import Engine, ImageError, KernelFault, library
@@ -240,3 +240,51 @@ def test_damaged_images_are_refused(engine: Engine) -> None:
         with pytest.raises(ImageError):
             engine.load_image(bad)
     assert library().sg_image_version() == int.from_bytes(image[8:16], "little")
+
+
+def cluster_kernel(directive: str = "") -> str:
+    return f"""{HEAD}
+.visible .entry k(.param .u64 out)
+{directive}
+{{
+    .reg .b32 %r<4>; .reg .b64 %rd<4>;
+    ld.param.u64 %rd1, [out];
+    mov.u32 %r1, %cluster_nctarank;
+    st.global.u32 [%rd1], %r1;
+    ret;
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("directive", "cluster"),
+    [
+        ("", (2, 1, 1)),
+        ("", (1, 1, 2)),
+        ("", (0, 2, 0)),
+        ("", (0xFFFFFFFF, 0xFFFFFFFF, 1)),
+        (".reqnctapercluster 2", (0, 0, 0)),
+        (".reqnctapercluster 1, 2, 1", (1, 1, 1)),
+    ],
+)
+def test_clusters_of_several_blocks_are_refused(
+    engine: Engine, directive: str, cluster: Tuple[int, int, int]
+) -> None:
+    out = engine.values("I", [7])
+    with pytest.raises(KernelFault) as caught:
+        engine.load(cluster_kernel(directive)).launch("k", 4, 1, out, cluster=cluster)
+    assert caught.value.error == 801
+    assert "kernel 'k'" in caught.value.text and "clusters of more than one" in caught.value.text
+    assert out.read("I") == (7,)
+
+
+@pytest.mark.parametrize(
+    ("directive", "cluster"),
+    [("", (0, 0, 0)), ("", (1, 1, 1)), (".reqnctapercluster 1", (1, 1, 1))],
+)
+def test_clusters_of_one_block_run(
+    engine: Engine, directive: str, cluster: Tuple[int, int, int]
+) -> None:
+    out = engine.values("I", [7])
+    engine.load(cluster_kernel(directive)).launch("k", 4, 1, out, cluster=cluster)
+    assert out.read("I") == (1,)

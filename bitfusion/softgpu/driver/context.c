@@ -245,7 +245,7 @@ void context_fail(struct context *context, CUresult error, const char *text)
 		return;
 	/* one line, in one write: it must be seen even when the program says nothing itself */
 	if (text)
-		fprintf(stderr, "bitfusion softgpu: %s\n", text);
+		driver_say(text);
 }
 
 /* What kernels have printed comes before what the program prints after it waited for them. */

@@ -25,7 +25,7 @@
 
 enum { DRIVER_VERSION = 13000, MAX_DEVICES = 64, WARP = 32, MAX_BLOCK_THREADS = 1024 };
 enum { STATIC_SHARED = 48 << 10, OPTIN_SHARED = 99 << 10, SM_SHARED = 100 << 10, RESERVED_SHARED = 1 << 10 };
-enum { SM_THREADS = 1536, SM_BLOCKS = 24, SM_REGISTERS = 65536, SM_COUNT = 16, MAX_CLUSTER = 8 };
+enum { SM_THREADS = 1536, SM_BLOCKS = 24, SM_REGISTERS = 65536, SM_COUNT = 16 };
 
 #define EXPORT __attribute__((visibility("default")))
 #define KIB(n) ((uint64_t)(n) << 10)
@@ -82,6 +82,7 @@ enum driver_state { DRIVER_FRESH, DRIVER_READY, DRIVER_FORKED, DRIVER_GONE };
 
 CUresult driver_enter(void); /* CUDA_SUCCESS when cuInit was called, here, and we still are */
 void driver_debug(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void driver_say(const char *text); /* one line that must be seen */
 struct sg_pool *driver_pool(void);
 extern __thread int in_host_function; /* callbacks must not call CUDA */
 

@@ -25,7 +25,12 @@ void driver_debug(const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(line, sizeof line, format, arguments);
 	va_end(arguments);
-	fprintf(stderr, "bitfusion softgpu: %s\n", line);
+	driver_say(line);
+}
+
+void driver_say(const char *text)
+{
+	fprintf(stderr, "bitfusion softgpu: %s\n", text);
 }
 
 CUresult driver_enter(void)

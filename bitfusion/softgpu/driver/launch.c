@@ -63,6 +63,16 @@ static CUresult check_block(const struct function *function, const uint32_t bloc
 	return CUDA_SUCCESS;
 }
 
+/* Refused at the launch already, and with a line: whoever wrote the kernel cannot know what is missing here. */
+static CUresult check_cluster(const struct function *function, const uint32_t cluster[3])
+{
+	struct sg_fault fault = { 0 };
+	if (!sg_cluster_check(function->code, cluster, &fault))
+		return CUDA_SUCCESS;
+	driver_say(fault.text);
+	return (CUresult)fault.error;
+}
+
 CUresult launch_prepare(struct context *context, CUfunction handle, const uint32_t grid[3], const uint32_t block[3],
 			uint32_t dynamic_shared, void **parameters, void **extra, struct work **result)
 {
@@ -71,6 +81,7 @@ CUresult launch_prepare(struct context *context, CUfunction handle, const uint32
 	if (!dimensions_fit(grid, block))
 		return CUDA_ERROR_INVALID_VALUE;
 	TRY(check_block(function, block, dynamic_shared));
+	TRY(check_cluster(function, function->code->required_cluster));
 	struct work *work = work_new(WORK_KERNEL, function->code->parameters_size);
 	if (!work)
 		return CUDA_ERROR_OUT_OF_MEMORY;
@@ -101,15 +112,12 @@ static CUresult check_cooperative(const struct kernel_work *kernel)
 
 static CUresult set_cluster(struct kernel_work *kernel, unsigned x, unsigned y, unsigned z)
 {
-	unsigned limit = kernel->function->cluster_nonportable ? 2 * MAX_CLUSTER : MAX_CLUSTER;
-	if (!x || !y || !z || x > limit || y > limit || z > limit || x * y * z > limit)
-		return CUDA_ERROR_INVALID_CLUSTER_SIZE;
-	if (kernel->grid[0] % x || kernel->grid[1] % y || kernel->grid[2] % z)
+	if (!x || !y || !z || kernel->grid[0] % x || kernel->grid[1] % y || kernel->grid[2] % z)
 		return CUDA_ERROR_INVALID_CLUSTER_SIZE;
 	kernel->cluster[0] = x;
 	kernel->cluster[1] = y;
 	kernel->cluster[2] = z;
-	return CUDA_SUCCESS;
+	return check_cluster(kernel->function, kernel->cluster);
 }
 
 /* Those that only advise are taken note of by doing nothing; those that change meaning must be carried out. */

@@ -88,13 +88,19 @@ EXPORT CUresult cuOccupancyAvailableDynamicSMemPerBlock(size_t *dynamicSmemSize,
 	return CUDA_SUCCESS;
 }
 
+static int cluster_runs(const struct function *function, const uint32_t cluster[3])
+{
+	struct sg_fault fault;
+	return !sg_cluster_check(function->code, cluster, &fault);
+}
+
 EXPORT CUresult cuOccupancyMaxPotentialClusterSize(int *clusterSize, CUfunction func, const CUlaunchConfig *config)
 {
 	struct function *function;
 	TRY(enter(func, &function));
 	if (!clusterSize || !config)
 		return CUDA_ERROR_INVALID_VALUE;
-	*clusterSize = function->cluster_nonportable ? 2 * MAX_CLUSTER : MAX_CLUSTER;
+	*clusterSize = cluster_runs(function, function->code->required_cluster);
 	return CUDA_SUCCESS;
 }
 
@@ -104,15 +110,17 @@ EXPORT CUresult cuOccupancyMaxActiveClusters(int *numClusters, CUfunction func, 
 	TRY(enter(func, &function));
 	if (!numClusters || !config || (config->numAttrs && !config->attrs))
 		return CUDA_ERROR_INVALID_VALUE;
-	unsigned size = 1;
-	for (int i = 0; i < 3; i++)
-		size *= function->code->required_cluster[i] ? function->code->required_cluster[i] : 1;
-	for (unsigned i = 0; i < config->numAttrs; i++)
-		if (config->attrs[i].id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION)
-			size = config->attrs[i].value.clusterDim.x * config->attrs[i].value.clusterDim.y *
-			       config->attrs[i].value.clusterDim.z;
+	uint32_t cluster[3] = { 0, 0, 0 };
+	for (unsigned i = 0; i < config->numAttrs; i++) {
+		const CUlaunchAttributeValue *value = &config->attrs[i].value;
+		if (config->attrs[i].id != CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION)
+			continue;
+		cluster[0] = value->clusterDim.x;
+		cluster[1] = value->clusterDim.y;
+		cluster[2] = value->clusterDim.z;
+	}
 	unsigned threads = config->blockDimX * config->blockDimY * config->blockDimZ;
 	unsigned blocks = function_blocks(function, threads, config->sharedMemBytes) * SM_COUNT;
-	*numClusters = size ? (int)(blocks / size) : 0;
+	*numClusters = cluster_runs(function, cluster) ? (int)blocks : 0;
 	return CUDA_SUCCESS;
 }

@@ -102,6 +102,9 @@ struct sg_fault {
 struct sg_pool;
 struct sg_pool *sg_pool_create(unsigned threads);
 void sg_pool_destroy(struct sg_pool *pool);
+/* Whether these clusters can be run; sg_launch asks it too. Blocks of a cluster would reach each other's shared memory,
+ * which is not implemented: a cluster is one block. 0, or the CUresult that is in fault->error. */
+int sg_cluster_check(const struct sg_kernel *kernel, const uint32_t cluster[3], struct sg_fault *fault);
 /* Runs the whole grid on the pool and the calling thread; several callers may launch at once and share the pool
  * fairly. 0, or the CUresult that is in fault->error. */
 int sg_launch(struct sg_pool *pool, const struct sg_launch *launch, struct sg_fault *fault);

@@ -14,6 +14,20 @@ static bool refuse(struct sg_fault *fault, int error, const char *name, const ch
 	return false;
 }
 
+static bool is_one_block(const uint32_t cluster[3])
+{
+	return cluster[0] <= 1 && cluster[1] <= 1 && cluster[2] <= 1;
+}
+
+int sg_cluster_check(const struct sg_kernel *kernel, const uint32_t cluster[3], struct sg_fault *fault)
+{
+	if (is_one_block(kernel->required_cluster) && is_one_block(cluster))
+		return 0;
+	refuse(fault, SG_NOT_SUPPORTED, kernel->name,
+	       "clusters of more than one block are not supported (no distributed shared memory)");
+	return fault->error;
+}
+
 /* The block that cooperative_groups' grid.sync() counts arrivals in; its barrier is the second word. */
 static bool make_workspace(struct sg_run *run, struct sg_context *context)
 {
@@ -38,6 +52,8 @@ bool sg_run_prepare(struct sg_run *run, const struct sg_launch *launch, struct s
 	if (!threads || threads > 1024 || !launch->grid[0] || !launch->grid[1] || !launch->grid[2] ||
 	    kernel >= image->kernel_count)
 		return refuse(fault, 1, launch->kernel->name, "the grid or the block is empty or too large");
+	if (sg_cluster_check(launch->kernel, launch->cluster, fault))
+		return false;
 	run->function = &image->functions[image->kernel_function[kernel]];
 	run->block_threads = (uint32_t)threads;
 	run->warp_count = (uint32_t)(threads + SG_LANES - 1) / SG_LANES;
