@@ -17,6 +17,7 @@ from typing import Dict, Iterator, List, Optional, Tuple
 import pytest
 from ptx_fatbins import container, entry, ptx
 
+from bitfusion.softgpu.engine.generated import SG_IMAGE_VERSION
 from bitfusion.softgpu.ptx import cache as cache_module
 from bitfusion.softgpu.ptx.cache import Cache, Key, find_folder, fnv, key_of
 
@@ -203,16 +204,28 @@ def _wait_for(path: Path) -> bytes:
 
 def test_the_helper_fills_the_cache(helper: Helper, tmp_path: Path) -> None:
     image = ptx()
-    key = key_of(image, 0x1234)
+    key = key_of(image, SG_IMAGE_VERSION)
     assert helper.ask(compile_request(image, key)) == (0, "", b"image of k")
     data = _wait_for(tmp_path / "cache" / f"{key.fnv:016x}-{len(image):x}.sgi")
-    expected = struct.pack("<8sQQQQQ", b"SGCACHE1", 0x1234, len(image), key.fnv, key.fnv2, 10)
+    expected = struct.pack(
+        "<8sQ4Q", b"SGCACHE1", SG_IMAGE_VERSION, len(image), key.fnv, key.fnv2, 10
+    )
     assert data == expected + b"image of k"
     assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
-    bad = key_of(b"bad", 1)
+    bad = key_of(b"bad", SG_IMAGE_VERSION)
     assert helper.ask(compile_request(b"bad", bad))[0] == 218
     assert helper.ask(compile_request(ptx(name="other")))[0] == 0
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_driver_of_another_build_is_told_so(helper: Helper, tmp_path: Path) -> None:
+    image = ptx()
+    key = key_of(image, SG_IMAGE_VERSION ^ 1)
+    status, text, data = helper.ask(compile_request(image, key))
+    assert (status, data) == (221, b"")
+    assert "of different builds, run `make`" in text and "\n" not in text
+    assert helper.ask(compile_request(image))[0] == 0
+    assert not (tmp_path / "cache").exists()
 
 
 def test_fnv_is_the_usual_one() -> None:
@@ -226,7 +239,6 @@ def test_the_header_for_the_driver_says_the_same() -> None:
     assert f'SG_CACHE_MAGIC "{cache_module.MAGIC.decode()}"' in text
     assert '"%016llx-%llx.sgi"' in text
     found = dict(re.findall(r"#define (\w+) (\w+)", text))
-    assert int(found["SG_FRONT_END_VERSION"].rstrip("u")) == cache_module.FRONT_END_VERSION
     assert int(found["SG_FNV_SEED"].rstrip("ul"), 16) == cache_module.FNV_SEED
     assert int(found["SG_FNV_SEED2"].rstrip("ul"), 16) == cache_module.FNV_SEED2
     assert "struct sg_cache_header" in text

@@ -99,11 +99,14 @@ static int move_up(int fd)
 	return moved;
 }
 
+/* Not -m: that would import from the folder the program runs in before any other. */
+static const char main_text[] = "import os, sys; sys.path[:] = filter(None, sys.path);"
+				"from bitfusion.softgpu.ptx import helper; os._exit(helper.main())";
+
 static int spawn(int requests, int replies)
 {
 	const char *python = getenv("BITFUSION_PYTHON");
-	char *arguments[] = { (char *)(python && *python ? python : "python3"), "-S", "-m",
-			      "bitfusion.softgpu.ptx.helper", NULL };
+	char *arguments[] = { (char *)(python && *python ? python : "python3"), "-S", "-c", (char *)main_text, NULL };
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
 	sigset_t none, all;
@@ -350,9 +353,7 @@ static void hash(struct sg_cache_key *key, const void *bytes, size_t size)
 
 static struct sg_cache_key make_key(const struct helper_item *items, unsigned count, int link)
 {
-	struct sg_cache_key key = { .version = sg_image_version() ^ (uint64_t)SG_FRONT_END_VERSION << 48,
-				    .fnv = SG_FNV_SEED,
-				    .fnv2 = SG_FNV_SEED2 };
+	struct sg_cache_key key = { .version = sg_image_version(), .fnv = SG_FNV_SEED, .fnv2 = SG_FNV_SEED2 };
 	for (unsigned i = 0; i < count; i++) {
 		if (link) {
 			hash(&key, &items[i].size, sizeof items[i].size);
@@ -373,6 +374,8 @@ CUresult helper_compile(const struct helper_item *items, unsigned count, int lin
 	pthread_mutex_lock(&helper.lock);
 	CUresult result = ask(items, count, link, &key, image, size, text, text_size);
 	pthread_mutex_unlock(&helper.lock);
+	if (result == CUDA_ERROR_JIT_COMPILER_NOT_FOUND)
+		driver_say(text); /* the installation is broken: few programs print a load's log */
 	if (result != CUDA_SUCCESS) {
 		free(*image);
 		*image = NULL;

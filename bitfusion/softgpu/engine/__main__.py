@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python3 -m bitfusion.softgpu.engine [--check]``: write, or compare, the generated C files."""
+"""``python3 -m bitfusion.softgpu.engine [--check]``: write, or compare, the generated files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ def main(arguments: list[str]) -> int:
         for name, text in made.items()
         if not (folder / name).exists() or (folder / name).read_text() != text
     ]
-    stale += [path.name for path in folder.glob("*.[ch]") if path.name not in made]
+    stale += [
+        path.name
+        for path in folder.glob("*")
+        if path.suffix in (".c", ".h", ".py") and path.name not in made
+    ]
     if arguments == ["--check"]:
         for name in stale:
             print(
-                f"{folder / name} differs from the table: run python3 -m bitfusion.softgpu.engine",
+                f"{folder / name} is not what its sources give:"
+                " run python3 -m bitfusion.softgpu.engine",
                 file=sys.stderr,
             )
         return 1 if stale else 0

@@ -40,10 +40,10 @@ from . import (  # noqa: F401 - they register rules
     lower_memory,
 )
 from .function import CODE_WINDOW, LANES, NOWHERE, RECORD, FunctionEncoder, Unsupported, abi_layout
+from .generated import SG_IMAGE_VERSION
 from .lower import lower
 from .lower_control import load_register_parameters
 from .reach import Reach
-from .table import SG_IMAGE_VERSION
 
 _WARP = {"tid.x": 0, "tid.y": 1, "tid.z": 2, "warpid": 3}
 _BLOCK = {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "generated/opcodes.h"
+#include "generated/version.h"
 #include "image.h"
 
 static const uint32_t row_size[SG_SECTIONS] = {
@@ -41,8 +42,10 @@ static bool check_header(const struct sg_header *header, size_t size, char *reas
 {
 	if (size < sizeof(*header) || memcmp(header->magic, "SGIMAGE", 8))
 		return bad(reason, reason_size, "not an image of the software GPU");
-	if (header->version != SG_IMAGE_VERSION)
-		return bad(reason, reason_size, "made by another version");
+	if (header->version != SG_IMAGE_VERSION) {
+		snprintf(reason, reason_size, "the image was made by another build of the software GPU");
+		return false;
+	}
 	if (header->size != size)
 		return bad(reason, reason_size, "cut off");
 	for (int k = 0; k < SG_SECTIONS; k++) {

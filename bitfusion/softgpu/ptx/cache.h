@@ -17,12 +17,9 @@
 #define SG_CACHE_MAGIC "SGCACHE1" /* 8 bytes, no NUL */
 #define SG_CACHE_NAME "%016llx-%llx.sgi"
 
-/* Raised whenever the front end makes something else of the same text; part of the key's version. */
-#define SG_FRONT_END_VERSION 1u
-
 struct sg_cache_header {
 	char magic[8];
-	uint64_t version; /* SG_IMAGE_VERSION ^ (uint64_t)SG_FRONT_END_VERSION << 48 */
+	uint64_t version; /* SG_IMAGE_VERSION: of whatever decides what an image holds */
 	uint64_t raw_size; /* bytes that were hashed: the image as given; for a link every item (head and data) */
 	uint64_t fnv;    /* FNV-1a from SG_FNV_SEED */
 	uint64_t fnv2;    /* FNV-1a from SG_FNV_SEED2 */

@@ -22,7 +22,6 @@ _HEADER = struct.Struct("<8sQQQQQ")
 _KEY = struct.Struct("<QQQQ")
 _FNV_PRIME = 0x100000001B3
 FNV_SEED, FNV_SEED2 = 0xCBF29CE484222325, 0x9E3779B97F4A7C15
-FRONT_END_VERSION = 1  # SG_FRONT_END_VERSION of cache.h
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ FLAG_KEY = 1
 MAX_ITEMS = 4096
 MAX_REQUEST = 2 << 30
 MAX_NAME = 1 << 16
-INVALID_VALUE, OUT_OF_MEMORY, INVALID_PTX, UNKNOWN = 1, 2, 218, 999
+INVALID_VALUE, OUT_OF_MEMORY, INVALID_PTX, COMPILER_NOT_FOUND, UNKNOWN = 1, 2, 218, 221, 999
 _HEAD = struct.Struct("<IIII")
 _REPLY = struct.Struct("<IiIIQ")
 _CHUNK = 1 << 20
@@ -107,6 +107,18 @@ def answer(items: List[Item], kind: int) -> Tuple[int, str, bytes]:
         return UNKNOWN, f"internal error in the PTX front end: {error!r}", b""
 
 
+def _check_build(key: Key) -> str:
+    """Say what is wrong when the driver is not of this build: its cache is not ours to fill."""
+    from ..engine.generated import SG_IMAGE_VERSION
+
+    if key.version == SG_IMAGE_VERSION:
+        return ""
+    return (
+        "the software GPU's library and its Python package are of different builds, run `make`"
+        f" (versions {key.version:016x} and {SG_IMAGE_VERSION:016x})"
+    )
+
+
 def _debug_traceback() -> None:
     if os.environ.get("BITFUSION_DEBUG"):
         import traceback
@@ -119,7 +131,11 @@ def serve(request_fd: int, reply_fd: int) -> None:
     cache: Optional[Cache] = None
     while True:
         items, kind, key = read_request(lambda size: _read_exactly(request_fd, size))
-        status, text, image = answer(items, kind)
+        mismatch = _check_build(key) if key is not None else ""
+        if mismatch:
+            status, text, image = COMPILER_NOT_FOUND, mismatch, b""
+        else:
+            status, text, image = answer(items, kind)
         why = text.encode("utf-8", "replace")
         _write_all(reply_fd, _REPLY.pack(MAGIC, status, len(why), 0, len(image)) + why)
         _write_all(reply_fd, image)

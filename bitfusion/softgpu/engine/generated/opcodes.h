@@ -6,8 +6,6 @@
 #ifndef SOFTGPU_OPCODES_H
 #define SOFTGPU_OPCODES_H
 
-#define SG_IMAGE_VERSION 0x11d953b78ull
-
 /* name, d, a, b, c, check */
 #define SG_OPCODES(X) \
 	X(ld_u8_16, SG_TO16, SG_RAW, SG_NONE, SG_NONE, SG_CHECK_MEMORY) \
