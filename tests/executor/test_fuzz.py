@@ -17,7 +17,7 @@ from typing import Dict, List
 
 import pytest
 from conftest import HERE, OUT, ROOT, SANE, SOURCES, build
-from test_failures import program
+from test_worker_failures import program
 from wire_client import CALLS, COMMAND, SPEC_HASH, Client, Reply, handle
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
