@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,12 @@ def run(environment: dict[str, str], *words: str, **more: str) -> subprocess.Com
     )
 
 
+def heed_signals() -> None:
+    """What `nohup make test` or a script's `make test &` ignores must not reach the program."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(environment: dict[str, str], *words: str, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*HARNESS, *words],
@@ -61,6 +68,7 @@ def start(environment: dict[str, str], *words: str, **more: str) -> subprocess.P
         stderr=subprocess.PIPE,
         text=True,
         bufsize=1,
+        preexec_fn=heed_signals,
     )
 
 
