@@ -129,7 +129,7 @@ static CUresult bring_up(struct context *context)
 	static uint64_t last_id;
 	struct stream *legacy;
 	context->error = 0;
-	context->cancel = 0;
+	__atomic_store_n(&context->cancel, 0, __ATOMIC_RELAXED);
 	context->id = ++last_id;
 	TRY(stream_create(&legacy, context, 0, 0));
 	legacy->is_legacy = 1;
@@ -207,7 +207,7 @@ void context_die(struct context *context)
 	pthread_mutex_unlock(&contexts_lock);
 	if (!was_alive)
 		return;
-	context->cancel = 1;
+	__atomic_store_n(&context->cancel, 1, __ATOMIC_RELAXED);
 	streams_abandon(context);
 	context_flush_output(context);
 	modules_forget_context(context);
@@ -222,9 +222,9 @@ void context_die(struct context *context)
 void context_cancel_all(void)
 {
 	for (int i = 0; i < driver.device_count; i++)
-		driver.devices[i].primary->cancel = 1;
+		__atomic_store_n(&driver.devices[i].primary->cancel, 1, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < created.count; i++)
-		created.all[i]->cancel = 1;
+		__atomic_store_n(&created.all[i]->cancel, 1, __ATOMIC_RELAXED);
 }
 
 struct sg_context *context_engine(struct context *context)

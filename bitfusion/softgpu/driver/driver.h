@@ -131,7 +131,7 @@ struct context {
 	int primary, retained; /* retained: count of a primary context */
 	_Atomic int alive;
 	_Atomic int error;   /* sticky CUresult */
-	volatile int cancel; /* running kernels stop when set */
+	int cancel;          /* running kernels stop when set; accessed atomically */
 	size_t limits[LIMIT_COUNT];
 	CUfunc_cache cache_config;
 	unsigned api_version;
@@ -149,6 +149,10 @@ CUresult context_activate(struct context *context);
 CUresult context_create(struct context **context, struct device *device, unsigned flags);
 void context_die(struct context *context);
 void context_cancel_all(void);
+static inline int context_cancelled(const struct context *context)
+{
+	return __atomic_load_n(&context->cancel, __ATOMIC_RELAXED);
+}
 void context_defaults(struct context *context);
 struct sg_context *context_engine(struct context *context);
 void context_fail(struct context *context, CUresult error, const char *text);

@@ -30,7 +30,7 @@ static CUresult run_kernel(struct context *context, const struct kernel_work *ke
 	memcpy(launch.block, kernel->block, sizeof launch.block);
 	memcpy(launch.cluster, kernel->cluster, sizeof launch.cluster);
 	struct sg_fault fault = { 0 };
-	if (!sg_launch(pool, &launch, &fault) || context->cancel)
+	if (!sg_launch(pool, &launch, &fault) || context_cancelled(context))
 		return CUDA_SUCCESS;
 	CUresult error = fault.error ? (CUresult)fault.error : CUDA_ERROR_LAUNCH_FAILED;
 	context_fail(context, error, fault.text);
@@ -99,7 +99,7 @@ static int value_reached(const struct value_work *wait)
 static void run_wait_value(struct context *context, const struct value_work *wait)
 {
 	struct timespec pause = { 0, 1000 };
-	while (!value_reached(wait) && !context->cancel && !context->error) {
+	while (!value_reached(wait) && !context_cancelled(context) && !context->error) {
 		nanosleep(&pause, NULL);
 		if (pause.tv_nsec < 500000)
 			pause.tv_nsec *= 2;

@@ -60,7 +60,7 @@ static void set_specials(struct sg_block *block)
 	broadcast(block, SG_TOTAL_SMEM, run->shared_size);
 	broadcast(block, SG_NWARPID, 64);
 	broadcast(block, SG_NSMID, 1);
-	broadcast(block, SG_GRIDID, (uint32_t)atomic_load(&launch->context->grid));
+	broadcast(block, SG_GRIDID, run->grid);
 }
 
 static void make_warp(struct sg_block *block, struct sg_warp *w, uint32_t index, char *memory)
@@ -149,6 +149,17 @@ static void place_in_cluster(struct sg_block *block)
 	broadcast(block, SG_CLUSTER_CTARANK, rank);
 }
 
+/* What was looked up holds as long as nothing was added or removed. */
+static void forget_ranges(struct sg_block *block)
+{
+	const uint64_t version = sg_space_version(block->run->launch->context->space);
+
+	if (block->space_version == version)
+		return;
+	block->space_version = version;
+	memset(block->ranges, 0, sizeof(block->ranges));
+}
+
 void sg_block_start(struct sg_block *block, uint64_t number)
 {
 	const struct sg_run *run = block->run;
@@ -161,10 +172,7 @@ void sg_block_start(struct sg_block *block, uint64_t number)
 	for (int k = 0; k < 3; k++)
 		broadcast(block, SG_CTAID_X + k, block->index[k]);
 	place_in_cluster(block);
-	if (block->space_version != sg_space_version(run->launch->context->space)) {
-		block->space_version = sg_space_version(run->launch->context->space);
-		memset(block->ranges, 0, sizeof(block->ranges));
-	}
+	forget_ranges(block);
 	memset(block->barriers, 0, sizeof(block->barriers));
 	block->open_barriers = 0;
 	block->threads = run->block_threads;
@@ -239,6 +247,7 @@ enum sg_outcome sg_block_run(struct sg_block *block)
 		bool yielded = false;
 
 		block->progress = false;
+		forget_ranges(block); /* a kernel may run for long, and its memory be freed by mistake */
 		if (!run_round(block, &yielded))
 			return SG_FAULTED;
 		if (!block->warps_left)

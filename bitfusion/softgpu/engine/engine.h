@@ -89,7 +89,7 @@ struct sg_launch {
 	uint32_t dynamic_shared;
 	int cooperative;
 	const void *parameters; /* kernel->parameters_size bytes */
-	const volatile int *cancel; /* not NULL: stop soon when it becomes non-zero */
+	const volatile int *cancel; /* not NULL: stop soon when it becomes non-zero; written atomically */
 };
 
 struct sg_fault {

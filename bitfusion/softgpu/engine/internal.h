@@ -280,7 +280,7 @@ struct sg_run {
 	const struct sg_image *image;
 	const struct sg_function *function;
 	uint32_t block_threads, warp_count, shared_size, local_size;
-	uint32_t kernel_flags;
+	uint32_t kernel_flags, grid; /* its number */
 	uint64_t workspace; /* cooperative launches */
 	char *parameters; /* our copy, aligned */
 	uint64_t start_ns;

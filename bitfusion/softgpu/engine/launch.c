@@ -69,7 +69,7 @@ bool sg_run_prepare(struct sg_run *run, const struct sg_launch *launch, struct s
 		free(run->parameters);
 		return refuse(fault, 2, launch->kernel->name, "no memory for the grid's barrier");
 	}
-	atomic_fetch_add(&launch->context->grid, 1);
+	run->grid = (uint32_t)atomic_fetch_add(&launch->context->grid, 1) + 1;
 	pthread_mutex_init(&run->lock, NULL);
 	pthread_cond_init(&run->finished, NULL);
 	run->resident_limit = launch->cooperative ? UINT32_MAX : 1024;
@@ -101,7 +101,7 @@ bool sg_run_cancelled(struct sg_run *run)
 {
 	const volatile int *cancel = run->launch->cancel;
 
-	if (!cancel || !*cancel)
+	if (!cancel || !__atomic_load_n(cancel, __ATOMIC_RELAXED))
 		return atomic_load_explicit(&run->stop, memory_order_relaxed);
 	pthread_mutex_lock(&run->lock);
 	if (!run->fault.error)

@@ -89,6 +89,7 @@ static void work_on(struct sg_run *run, bool owner)
 	run->workers++;
 	while (!over(run)) {
 		struct sg_block *block = take(run);
+		const bool alone = run->resident <= 1;
 		enum sg_outcome outcome;
 
 		if (!block) {
@@ -98,7 +99,7 @@ static void work_on(struct sg_run *run, bool owner)
 		}
 		pthread_mutex_unlock(&run->lock);
 		outcome = sg_run_cancelled(run) ? SG_FAULTED : sg_block_run(block);
-		if (outcome == SG_YIELDED && run->resident > 1)
+		if (outcome == SG_YIELDED && !alone)
 			sched_yield();
 		pthread_mutex_lock(&run->lock);
 		put(run, block, outcome);

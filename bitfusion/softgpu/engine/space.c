@@ -3,6 +3,7 @@
  * Address ranges, sorted by base. Writers take a lock and count up before and after; readers search and look at the
  * count again. Arrays that were outgrown stay until the end, as somebody may be reading them.
  */
+#include <sched.h>
 #include <stdlib.h>
 
 #include "internal.h"
@@ -169,14 +170,16 @@ bool sg_space_lookup(struct sg_space *space, uint64_t address, uint64_t *base, u
 		uint32_t count, at;
 
 		/* A count read before the array never exceeds the array's room: it grows before the count does. */
-		if (version & 1)
+		if (version & 1) { /* by whoever changes it, who may be waiting for this CPU */
+			sched_yield();
 			continue;
+		}
 		count = LOAD(space->count);
 		ranges = atomic_load(&space->ranges);
 		at = above(ranges, count, address);
 		*base = at ? LOAD(ranges[at - 1].base) : 0;
 		*size = at ? LOAD(ranges[at - 1].size) : 0;
-		if (!(version & 1) && LOAD(space->version) == version)
+		if (LOAD(space->version) == version)
 			return at && address - *base < *size;
 	}
 }
