@@ -283,6 +283,30 @@ def test_lop3(table: int) -> None:
     check([Form(text, "b32", ("b32",) * 3, reference, limit=200)])
 
 
+@pytest.mark.parametrize("table", [0x00, 0x80, 0x96, 0xCA])
+@pytest.mark.parametrize("verb", ["and", "or"])
+@pytest.mark.parametrize("sink", [False, True])
+def test_lop3_with_a_predicate(table: int, verb: str, sink: bool) -> None:
+    """The third source is a predicate's number too: 0 is false."""
+
+    def reference(a: int, b: int, c: int) -> int:
+        value = sum(
+            (table >> ((a >> i & 1) * 4 + (b >> i & 1) * 2 + (c >> i & 1)) & 1) << i
+            for i in range(32)
+        )
+        found = (value != 0 and c != 0) if verb == "and" else (value != 0 or c != 0)
+        return int(found) if sink else value ^ int(found)
+
+    to = "_" if sink else "{d}"
+    text = (
+        ".reg .pred p, q; .reg .b32 v; setp.eq.u32 q, {c}, 0;"
+        f" lop3.{verb}.b32 {to}|p, {{a}}, {{b}}, {{c}}, {table:#x}, !q; selp.b32 v, 1, 0, p;"
+    )
+    text += " mov.b32 {d}, v" if sink else " xor.b32 {d}, {d}, v"
+    values = [[0, 1, 0x80000000, 0xFFFFFFFF, 0x12345678]] * 3
+    check([Form(text, "b32", ("b32",) * 3, reference, values)])
+
+
 AMOUNTS = [
     0,
     1,

@@ -69,6 +69,8 @@ def error_of(text: str) -> str:
         "vote.ballot.sync.b32 %r1, !%p1, %r2",
         "tex.2d.v4.f32.f32 {%r1, %r2, %r3, %r4}, (%rd1, {%r5, %r6})",
         "cp.async.bulk.tensor.2d.shared::cluster.global.tile [%r1], (%rd1, {%r2, %r3}), [%r4]",
+        "vadd.s32.u32.s32.sat.add %r1, %r2.b0, %r3.h1, %r4",
+        "vabsdiff4.u32.u32.u32.add %r1.b10, %r2.b7654, %r3, %r4",
         "nosuch.op.with::thing.f8x4 %r1, {%r2, %r3}, 5",
         "bar.sync 0",
         "mbarrier.arrive.shared.b64 _, [%r1], 3",

@@ -38,6 +38,7 @@ from . import (  # noqa: F401 - they register rules
     lower_control,
     lower_convert,
     lower_memory,
+    lower_video,
 )
 from .function import CODE_WINDOW, LANES, NOWHERE, RECORD, FunctionEncoder, Unsupported, abi_layout
 from .generated import SG_IMAGE_VERSION

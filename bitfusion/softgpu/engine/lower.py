@@ -36,7 +36,7 @@ def lower(encoder: FunctionEncoder, instruction: Instruction) -> None:
             handler(encoder, instruction)
         else:
             plain(encoder, instruction)
-    except (Unsupported, IndexError, KeyError):
+    except (Unsupported, IndexError, KeyError, ValueError):
         encoder.emit_unknown(instruction, mark)
 
 
@@ -163,11 +163,19 @@ def unpack(encoder: FunctionEncoder, items: Tuple[Operand, ...], source: Operand
 
 @rule("lop3")
 def _lop3(encoder: FunctionEncoder, instruction: Instruction) -> None:
-    to, a, b, c, table = instruction.operands[:5]
-    if instruction.modifiers != ("b32",) or not isinstance(table, Imm):
-        raise Unsupported("lop3 with a predicate")
+    """With ``.or`` or ``.and``, whether the result is not zero is joined with a predicate."""
+    verbs, (to, a, b, c, table, *rest) = instruction.modifiers[:-1], instruction.operands
+    if instruction.modifiers[-1] != "b32" or not isinstance(table, Imm) or len(verbs) > 1:
+        raise Unsupported("an unknown form of lop3")
+    to, predicate = two_destinations(encoder, to)
+    result = encoder.destination(to, 4)
     sources = [encoder.source(item, 4) for item in (a, b, c)]
-    encoder.emit_all("lop3", [encoder.destination(to, 4), *sources], x=table.value)
+    encoder.emit_all("lop3", [result, *sources], x=table.value)
+    if not verbs:
+        return
+    x = {"and": 1, "or": 2}[verbs[0]] | encoder.truth(rest[0]) << 2
+    zero = encoder.constant(0, 4)
+    encoder.emit("setp_ne_u32", encoder.predicate_slot(predicate), result, zero, NOWHERE, x=x)
 
 
 @rule("bfi")

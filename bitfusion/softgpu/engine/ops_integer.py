@@ -240,9 +240,16 @@ def _carries() -> None:
                     carry(mnemonic.replace(".", "_"), u, body, [mnemonic])
 
 
+def _video() -> None:
+    kinds = "to32 from32 from32 from32"
+    hand("video", kinds)
+    hand("video_lanes", kinds)
+
+
 def fill() -> None:
     _arithmetic()
     _products()
     _logic()
     _bits()
     _carries()
+    _video()

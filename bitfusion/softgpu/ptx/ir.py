@@ -96,7 +96,7 @@ class Sink:
 
 @dataclass(frozen=True)
 class Component:
-    """``%r.x``: a component of a vector register or special (rare)."""
+    """``%r.b0``, ``%r.h10``: parts of a register, in video instructions."""
 
     item: Operand
     component: str

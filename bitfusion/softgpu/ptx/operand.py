@@ -12,6 +12,7 @@ from .lexer import END, PUNCTUATION, Tokens, expression, split_list
 
 _NAME = re.compile(r"(?:[A-Za-z][\w$]*|[_$%][\w$]+)$", re.A)
 _DOTTED = re.compile(r"([A-Za-z_$%][\w$]*)\.([xyzwrgba])$", re.A)
+_PART = re.compile(r"([A-Za-z_$%][\w$]*)\.(b[0-7]{1,4}|h[0-3]{1,2})$", re.A)
 _ADDRESS = re.compile(r"\[\s*([A-Za-z_$%][\w$]*)\s*(?:([-+])\s*(-?\s*\w+)\s*)?\]$", re.A)
 _SUFFIX = re.compile(r"\]\s*\.\w+\s*$", re.A)
 _MAX_NESTING = 8
@@ -258,6 +259,9 @@ class Names:
     def _dotted(self, text: str) -> ir.Operand:
         dotted = _DOTTED.match(text)
         if not dotted:
+            part = _PART.match(text)
+            if part:  # of the operands of a video instruction
+                return ir.Component(self.register(part[1]), part[2])
             return self._constant(text)
         name, lane = dotted.groups()
         found = self._register(name)
