@@ -13,6 +13,7 @@ from engine import ROOT, Engine, ImageError, library
 from test_driver_programs import build, environment, run
 
 from bitfusion.softgpu.engine import __main__ as generator
+from bitfusion.softgpu.engine import coverage
 from bitfusion.softgpu.engine.encode import encode_module
 from bitfusion.softgpu.engine.generated import SG_IMAGE_VERSION
 from bitfusion.softgpu.engine.version import PACKAGE, image_version, sources
@@ -30,6 +31,16 @@ def package(tmp_path: Path) -> Path:
 
 def test_the_generated_files_are_current() -> None:
     assert generator.main(["--check"]) == 0
+
+
+def test_the_coverage_table_is_of_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = coverage.document()
+    assert coverage.DOCUMENT.read_text() == text
+    assert "| `fma` | `.rn.ftz.sat` | f16, f16x2, f32 |" in text
+    assert "| `vadd4` | `lower_video.py` |" in text and "| `wgmma` | tensor cores" in text
+    monkeypatch.setitem(coverage._MISSING, "lop3", "")
+    with pytest.raises(ValueError, match="implemented: lop3"):
+        coverage.document()
 
 
 def test_library_and_package_agree() -> None:

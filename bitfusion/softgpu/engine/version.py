@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 WITHOUT_EFFECT = {
     "engine/__init__.py",
     "engine/__main__.py",
+    "engine/coverage.py",
     "engine/emit.py",
     "engine/version.py",
     "ptx/__init__.py",
