@@ -4,6 +4,7 @@
  * has to wait is put on the list of pending ones, and whoever notices its end sends it.
  */
 #include "core.h"
+#include "hostview.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -122,12 +123,47 @@ static CUresult copy_piece(struct bf_session *session, const struct transfer *tr
 	return driver->cuMemcpyHtoDAsync_v2(device, host, piece->size, transfer->stream);
 }
 
+/* ------------------------------------------------------------------ device memory that the host can touch */
+
+static bool is_idle(struct bf_session *session, CUstream stream)
+{
+	/* what the legacy stream has to do comes before what a blocking stream gets now */
+	return session->driver->cuStreamQuery(stream) == CUDA_SUCCESS &&
+	       (!stream || session->driver->cuStreamQuery(CU_STREAM_LEGACY) == CUDA_SUCCESS);
+}
+
+/* Where the bytes are, if they are in this process and no earlier work may still use them; else NULL. */
+static uint8_t *look_through(struct bf_session *session, const struct transfer *transfer, bool wait_briefly)
+{
+	struct bf_host_view view = { 0 };
+	if (!transfer->linear || transfer->total <= BF_STAGING_SMALL || !session->driver->cuPointerGetAttribute ||
+	    session->driver->cuPointerGetAttribute(&view, BF_POINTER_ATTRIBUTE_HOST_VIEW, transfer->device) !=
+		    CUDA_SUCCESS ||
+	    view.size < transfer->total)
+		return NULL;
+	if (wait_briefly)
+		bf_wait_briefly(session, transfer->stream);
+	return is_idle(session, transfer->stream) ? view.data : NULL;
+}
+
 /* ------------------------------------------------------------------ to the device */
+
+static CUresult client_gone(struct bf_session *session)
+{
+	session->ended = BF_ENDED_CLIENT_GONE;
+	session->stopped = true;
+	return BF_VIOLATION;
+}
 
 static CUresult upload(struct bf_session *session, const struct transfer *transfer, uint64_t *left)
 {
 	struct piece piece = { 0 };
 	CUresult status = CUDA_SUCCESS;
+	uint8_t *place = look_through(session, transfer, false);
+	if (place) {
+		*left = 0;
+		return bf_input_take(session, place, transfer->total) ? CUDA_SUCCESS : client_gone(session);
+	}
 	for (*left = transfer->total; *left && status == CUDA_SUCCESS; advance(transfer, &piece)) {
 		next_piece(transfer, &piece);
 		struct bf_slot *slot = bf_staging_take_busy(session, piece.size);
@@ -136,9 +172,7 @@ static CUresult upload(struct bf_session *session, const struct transfer *transf
 		*left -= piece.size;
 		if (!bf_input_take(session, slot->data, piece.size)) {
 			bf_staging_give(session, slot);
-			session->ended = BF_ENDED_CLIENT_GONE;
-			session->stopped = true;
-			return BF_VIOLATION;
+			return client_gone(session);
 		}
 		status = copy_piece(session, transfer, &piece, slot->data, false);
 		if (status == CUDA_SUCCESS)
@@ -192,8 +226,7 @@ static void finish_upload(struct bf_session *session, const struct bf_command *c
 	if (status == BF_VIOLATION)
 		return;
 	if (left && !bf_input_skip(session, left)) {
-		session->ended = BF_ENDED_CLIENT_GONE;
-		session->stopped = true;
+		client_gone(session);
 		return;
 	}
 	if (!async && status == CUDA_SUCCESS)
@@ -420,18 +453,28 @@ struct pump_job {
 	struct transfer transfer;
 };
 
-static CUresult await_held(struct bf_session *session, uint32_t request, struct held *held)
+/* A client that waits for the copy reads, so its bytes need not be queued: few buffers, still in the cache. */
+static void send_pumped(struct bf_session *session, uint32_t request, struct held *held, bool client_waits)
+{
+	if (!client_waits) {
+		bf_outbox_throttle(session);
+		send_held(session, request, held);
+		return;
+	}
+	bf_send_data(session, request, held->offset, held->slot->data, held->size);
+	bf_staging_give(session, held->slot);
+}
+
+static CUresult await_held(struct bf_session *session, uint32_t request, struct held *held, bool client_waits)
 {
 	struct bf_marker *marker = held->slot->marker;
 	CUresult status = session->driver->cuEventSynchronize(marker->event);
 	held->slot->marker = NULL;
 	bf_marker_give(session, marker);
-	if (status == CUDA_SUCCESS) {
-		bf_outbox_throttle(session);
-		send_held(session, request, held);
-	} else {
+	if (status == CUDA_SUCCESS)
+		send_pumped(session, request, held, client_waits);
+	else
 		bf_staging_give(session, held->slot);
-	}
 	return status;
 }
 
@@ -458,7 +501,7 @@ static CUresult start_held(struct bf_session *session, const struct transfer *tr
 	return status;
 }
 
-static void pump(struct bf_session *session, uint32_t request, const struct transfer *transfer)
+static void pump(struct bf_session *session, uint32_t request, const struct transfer *transfer, bool client_waits)
 {
 	struct held ring[PUMP_DEPTH];
 	struct piece piece = { 0 };
@@ -471,7 +514,7 @@ static void pump(struct bf_session *session, uint32_t request, const struct tran
 			count += status == CUDA_SUCCESS;
 			continue;
 		}
-		CUresult arrived = await_held(session, request, &ring[first]);
+		CUresult arrived = await_held(session, request, &ring[first], client_waits);
 		status = status == CUDA_SUCCESS ? arrived : status;
 		first = (first + 1) % PUMP_DEPTH;
 		count--;
@@ -485,7 +528,7 @@ static void run_pump(struct bf_session *session, struct bf_job *job)
 	struct pump_job *work = (struct pump_job *)job;
 	CUresult status = bf_context_ensure(session, job->context);
 	if (status == CUDA_SUCCESS)
-		pump(session, job->request, &work->transfer);
+		pump(session, job->request, &work->transfer, true);
 	else
 		bf_reply(session, job->request, status, NULL, 0);
 	free(work);
@@ -494,6 +537,14 @@ static void run_pump(struct bf_session *session, struct bf_job *job)
 static void start_download(struct bf_session *session, const struct bf_command *command,
 			   const struct transfer *transfer, bool async)
 {
+	/* on this thread, so that no later command can change what is being sent; the client waits, so it reads */
+	uint8_t *place = async ? NULL : look_through(session, transfer, true);
+	if (place) {
+		bf_settle(session);
+		bf_send_data(session, command->request, 0, place, transfer->total);
+		bf_reply(session, command->request, CUDA_SUCCESS, NULL, 0);
+		return;
+	}
 	if (transfer->total <= (async ? PUMP_ASYNC : PUMP_SYNC)) {
 		download(session, command, transfer, async);
 		return;
@@ -510,7 +561,7 @@ static void start_download(struct bf_session *session, const struct bf_command *
 			free(work);
 		}
 	}
-	pump(session, command->request, transfer);
+	pump(session, command->request, transfer, !async);
 }
 
 void bf_op_dtoh(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROOM = 256 << 10 }; /* least free space behind an unfinished command */
+/* Received at once: many small commands, but little of the bulk data behind one, which is to go to its place
+ * directly. There is at least as much free space behind an unfinished command. */
+enum { ROOM = 64 << 10 };
 
 bool bf_input_init(struct bf_session *session)
 {
@@ -40,6 +42,7 @@ int bf_input_more(struct bf_session *session, bool wait)
 	size_t room = input->capacity - input->end;
 	if (!room)
 		return 1;
+	room = room < ROOM ? room : ROOM;
 	uint8_t *end = input->base + input->end;
 	for (;;) {
 		ssize_t size = wait ? bf_transport_receive(&session->transport, end, room)

@@ -86,9 +86,9 @@ static void *sender(void *argument)
 	struct bf_outbox *outbox = &session->outbox;
 	pthread_mutex_lock(&outbox->lock);
 	for (;;) {
-		while (!outbox->first && !atomic_load(&session->over))
+		while ((!outbox->first || outbox->taken) && !atomic_load(&session->over))
 			pthread_cond_wait(&outbox->work, &outbox->lock);
-		if (!outbox->first)
+		if (!outbox->first || outbox->taken)
 			break;
 		struct bf_item *item = outbox->first;
 		size_t before = item->sent;
@@ -181,7 +181,7 @@ void bf_send(struct bf_session *session, struct bf_reply *reply, const void *bod
 	if (reply->kind == BF_REPLY)
 		take_deferred(session, reply);
 	ssize_t sent = 0;
-	if (!outbox->first)
+	if (!outbox->first && !outbox->taken)
 		sent = bf_transport_send_some(&session->transport, parts, bulk_size ? 3 : body_size ? 2 : 1);
 	if (sent >= 0 && (size_t)sent < total) {
 		if (enqueue(session, parts, (size_t)sent, slot))
@@ -194,6 +194,29 @@ void bf_send(struct bf_session *session, struct bf_reply *reply, const void *bod
 out:
 	pthread_mutex_unlock(&outbox->lock);
 	give(session, slot);
+}
+
+void bf_send_data(struct bf_session *session, uint32_t request, uint64_t offset, const void *bytes, size_t size)
+{
+	struct bf_outbox *outbox = &session->outbox;
+	struct bf_data data = { offset, size };
+	struct bf_reply reply = { .size = sizeof(reply) + sizeof(data), .kind = BF_DATA, .request = request };
+	struct iovec parts[3] = { { &reply, sizeof(reply) }, { &data, sizeof(data) }, { (void *)bytes, size } };
+	pthread_mutex_lock(&outbox->lock);
+	while ((outbox->first || outbox->taken) && !outbox->broken)
+		pthread_cond_wait(&outbox->room, &outbox->lock);
+	if (!outbox->broken) {
+		outbox->taken = true;
+		pthread_mutex_unlock(&outbox->lock);
+		int failed = bf_transport_send(&session->transport, parts, 3);
+		pthread_mutex_lock(&outbox->lock);
+		outbox->taken = false;
+		if (failed)
+			discard(session);
+		pthread_cond_signal(&outbox->work);
+		pthread_cond_broadcast(&outbox->room);
+	}
+	pthread_mutex_unlock(&outbox->lock);
 }
 
 void bf_reply(struct bf_session *session, uint32_t request, CUresult status, const void *body, size_t size)

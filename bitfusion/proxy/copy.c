@@ -113,7 +113,7 @@ CUresult bf_copy_to_host(void *to, CUdeviceptr from, size_t size, CUstream strea
 		return status ? status : bf_capture_copy(capture, true, from, to, size, stream);
 	if (async && is_pinned(to))
 		return start_to_host(to, from, size, stream);
-	status = send_to_host(&wait, from, size, stream, async, BF_NOW);
+	status = send_to_host(&wait, from, size, stream, false, BF_NOW); /* pageable memory is waited for */
 	if (status)
 		return status;
 	status = bf_wait_for(&wait);

@@ -4,6 +4,7 @@
  * block is kept for the next allocation of its size, so that allocating costs nothing worth measuring.
  */
 #define _GNU_SOURCE
+#include "hostview.h"
 #include "null.h"
 
 #include <pthread.h>
@@ -182,6 +183,24 @@ CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *size, CUdeviceptr ad
 		*size = block->size;
 	pthread_mutex_unlock(&lock);
 	return block ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
+}
+
+/* Of all attributes only the one that says where the bytes are: the proxy answers the others by itself. */
+CUresult cuPointerGetAttribute(void *data, CUpointer_attribute attribute, CUdeviceptr ptr)
+{
+	struct bf_host_view *view = data;
+	struct arena *arena;
+	struct block *block;
+
+	NULL_ENTER();
+	if (attribute != BF_POINTER_ATTRIBUTE_HOST_VIEW)
+		return CUDA_SUCCESS;
+	pthread_mutex_lock(&lock);
+	block = find(ptr, &arena);
+	if (block)
+		*view = (struct bf_host_view){ (void *)(uintptr_t)ptr, block->base + block->size - ptr };
+	pthread_mutex_unlock(&lock);
+	return block ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 /* ------------------------------------------------------------------ host memory */

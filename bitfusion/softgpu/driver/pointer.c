@@ -2,6 +2,7 @@
  *
  * What an address is.
  */
+#include "hostview.h"
 #include "memory.h"
 #include "queue.h"
 
@@ -13,6 +14,16 @@ static int is_host(const struct range *range)
 }
 
 #define PUT(type, value) (*(type *)data = (type)(value), CUDA_SUCCESS)
+
+/* Of plain device memory only: nothing else has its bytes where the device address says, come what may. */
+static CUresult host_view(const struct range *range, uint64_t address, struct bf_host_view *view)
+{
+	if (range->kind != RANGE_DEVICE && range->kind != RANGE_POOL && range->kind != RANGE_GLOBAL)
+		return CUDA_ERROR_INVALID_VALUE;
+	view->data = (void *)(uintptr_t)address;
+	view->size = range->base + range->size - address;
+	return CUDA_SUCCESS;
+}
 
 static CUresult attribute_of(const struct range *range, uint64_t address, CUpointer_attribute attribute, void *data)
 {
@@ -38,6 +49,7 @@ static CUresult attribute_of(const struct range *range, uint64_t address, CUpoin
 	case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS: return PUT(unsigned, CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE);
 	case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE: return PUT(CUmemoryPool, (CUmemoryPool)range->pool);
 	case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID: return PUT(unsigned long long, range->id);
+	case BF_POINTER_ATTRIBUTE_HOST_VIEW: return host_view(range, address, data);
 	default: return CUDA_ERROR_INVALID_VALUE;
 	}
 }
