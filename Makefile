@@ -22,11 +22,14 @@ MACHINE   ?= $(shell uname -m)
 
 CFLAGS   ?= -O2 -g
 WARN     := -Wall -Wextra -Werror -Wno-unused-parameter
-BASE     := -std=gnu11 -fPIC -fvisibility=hidden -pthread -fno-strict-aliasing -ffp-contract=off $(WARN) \
+BASE      = -std=gnu11 -fPIC -fvisibility=hidden -pthread -fno-strict-aliasing -ffp-contract=off $(WARN) \
             -Ibitfusion/wire/generated -Ibitfusion/wire -Ibitfusion/abi
 SANITIZE ?=
 SANE     := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 SHARED   := -shared -pthread -Wl,-Bsymbolic -Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now $(if $(SANITIZE),,-Wl,-z,defs)
+
+# clang says which loops it could not vectorise although asked to.
+WARN     += $(if $(findstring zig,$(CC))$(findstring clang,$(CC)),-Wno-pass-failed)
 
 # ---- sources: a library whose folder is empty is left out
 ABI    := $(wildcard bitfusion/abi/*.c bitfusion/abi/generated/*.c)
@@ -85,9 +88,19 @@ $(LIBS) $(NULL_LIB):
 	$(Q)$(CC) $(CFLAGS) $(SANE) $(SHARED) $(LINK) -o $@ $(filter %.o,$^) -ldl -lm -lpthread $(LDFLAGS)
 	$(Q)case $@ in */libcuda.so.1) ln -sf libcuda.so.1 $(@D)/libcuda.so ;; esac
 
-COMPILE = $(CC) $(BASE) $(CFLAGS) $(SANE) -MMD -MP -c
+COMPILE = $(CC) $(BASE) $(CFLAGS) $(TUNE) $(SANE) -MMD -MP -c
 # The proxy is never loaded late enough for the static TLS block to be full, and its launches must be quick.
 $(OUT)/obj/bitfusion/proxy/%: BASE += -ftls-model=initial-exec
+# The engine's handlers are hundreds of loops. Unrolling the long ones takes the compiler twice as long and gains
+# nothing; a set for old CPUs beside one for AVX2 is compiled quickly; generated lines say nothing to a debugger.
+$(OUT)/obj/bitfusion/softgpu/engine/run%: TUNE += -fno-math-errno -fno-trapping-math
+$(OUT)/obj/bitfusion/softgpu/engine/generated/%: TUNE += -fno-math-errno -fno-trapping-math -g0
+ifeq ($(if $(findstring zig,$(CC))$(findstring clang,$(CC))$(SANITIZE),,$(filter -O2,$(CFLAGS))),-O2)
+$(OUT)/obj/bitfusion/softgpu/engine/%: TUNE += --param max-completely-peeled-insns=50
+$(OUT)/obj/bitfusion/softgpu/engine/run%: TUNE += -O3
+$(OUT)/obj/bitfusion/softgpu/engine/generated/%: TUNE += -O1 -ftree-vectorize -fvect-cost-model=dynamic -fpeel-loops
+$(TWICE:%.c=$(OUT)/obj/%.o): TUNE += -O1 -fno-tree-vectorize
+endif
 $(OUT)/obj/%.v3.o: %.c $(OUT)/.flags | $(NEEDS_ZIG)
 	@mkdir -p $(@D)
 	@echo "  CC    $< (x86-64-v3)"

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * For the files that hold handlers (run_*.c). They are compiled for the baseline CPU and, on x86-64, again for
- * AVX2 and FMA with SG_VARIANT set. Floating point here neither traps nor sets errno, so that loops vectorise.
+ * AVX2 and FMA with SG_VARIANT set. The Makefile gives them flags of their own: floating point here neither traps nor
+ * sets errno, so that loops vectorise.
  */
 #ifndef SOFTGPU_RUN_H
 #define SOFTGPU_RUN_H
-
-#if defined(__OPTIMIZE__) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
-#endif
 
 #include <fenv.h>
 #include <math.h>
