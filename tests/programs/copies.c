@@ -66,10 +66,70 @@ static size_t round_trip(const struct buffers *b, size_t size, int in_async, int
 	return wrong;
 }
 
+static void by_context(CUstream stream, CUevent event)
+{
+	CHECK(cuCtxSynchronize());
+}
+
+static void by_stream(CUstream stream, CUevent event)
+{
+	CHECK(cuStreamSynchronize(stream));
+}
+
+static void by_event(CUstream stream, CUevent event)
+{
+	CHECK(cuEventSynchronize(event));
+}
+
+static void by_stream_query(CUstream stream, CUevent event)
+{
+	CUresult status;
+
+	while ((status = cuStreamQuery(stream)) == CUDA_ERROR_NOT_READY)
+		;
+	CHECK(status);
+}
+
+static void by_event_query(CUstream stream, CUevent event)
+{
+	CUresult status;
+
+	while ((status = cuEventQuery(event)) == CUDA_ERROR_NOT_READY)
+		;
+	CHECK(status);
+}
+
+/* Whatever says that the stream's work is done must not say so before the bytes are in the program's memory. */
+static void ordered(const struct buffers *b, size_t size)
+{
+	static const struct {
+		const char *name;
+		void (*wait)(CUstream stream, CUevent event);
+	} ways[] = {
+		{ "cuCtxSynchronize", by_context }, { "cuStreamSynchronize", by_stream },
+		{ "cuEventSynchronize", by_event }, { "cuStreamQuery", by_stream_query },
+		{ "cuEventQuery", by_event_query },
+	};
+	CUevent event;
+
+	fill(b->expected, size, 99);
+	CHECK(cuMemcpyHtoD_v2(b->device, b->expected, size));
+	CHECK(cuEventCreate(&event, CU_EVENT_DISABLE_TIMING));
+	for (unsigned i = 0; i < sizeof ways / sizeof *ways; i++) {
+		memset(b->to, 0x5a, size);
+		CHECK(cuMemcpyDtoHAsync_v2(b->to, b->device, size, b->stream));
+		CHECK(cuEventRecord(event, b->stream));
+		ways[i].wait(b->stream, event);
+		printf("%9zu bytes, ordered by %s: %s\n", size, ways[i].name,
+		       memcmp(b->to, b->expected, size) ? "wrong" : "right");
+	}
+	CHECK(cuEventDestroy_v2(event));
+}
+
 int main(void)
 {
 	static const size_t sizes[] = { 1, 7, 4096, 65535, 65536, 65537, 1 << 20, 3000001, 8 << 20, (size_t)40 << 20 };
-	size_t largest = (size_t)40 << 20;
+	size_t largest = (size_t)64 << 20;
 	struct buffers pageable, pinned;
 	CUcontext context;
 	unsigned seed = 0;
@@ -93,6 +153,7 @@ int main(void)
 		}
 		printf("\n");
 	}
+	ordered(&pinned, largest);
 	CHECK(cuMemFreeHost(pinned.from));
 	CHECK(cuMemFreeHost(pinned.to));
 	CHECK(cuMemFree_v2(pageable.device));
