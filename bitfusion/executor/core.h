@@ -3,7 +3,7 @@
  * What the files of the executor share. Threads of a worker:
  *   issue    reads commands and makes the driver's calls, in the order of the stream (serve.c)
  *   sender   empties the outbox when the socket is full (outbox.c)
- *   copier   delivers device-to-host copies as they complete (copy.c)
+ *   copier   delivers device-to-host copies as they complete (download.c)
  *   waiters  one per call that has to wait (wait.c)
  *   watcher  notices that the client is gone, forwards what the driver prints (output.c)
  */
@@ -284,7 +284,7 @@ struct bf_session {
 	bool implicit[BF_MAX_DEVICES]; /* we retained the primary context ourselves */
 	_Atomic uint32_t context_generation;
 
-	/* device-to-host copies under way, in issue order (copy.c) */
+	/* device-to-host copies under way, in issue order (download.c) */
 	pthread_mutex_t pending_lock;
 	pthread_cond_t pending_work;
 	struct bf_pending *pending, **pending_tail;

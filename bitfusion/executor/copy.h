@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files that copy between client and device share.
+ */
+#ifndef BITFUSION_EXECUTOR_COPY_H
+#define BITFUSION_EXECUTOR_COPY_H
+
+#include "core.h"
+
+struct transfer {
+	CUDA_MEMCPY3D_v2 shape; /* the part that is not linear memory of the client */
+	bool linear;
+	uint64_t device; /* linear: the device address */
+	uint64_t width, height, depth, total;
+	CUstream stream;
+};
+
+struct piece {
+	uint64_t x, y, z, width, height, depth;
+	uint64_t offset, size;
+};
+
+/* Fills in the total; false when it is more than a copy may be. */
+bool bf_shape_size(struct transfer *transfer);
+/* The piece that starts where the last one ended, as large as fits one staging buffer. */
+void bf_next_piece(const struct transfer *transfer, struct piece *piece);
+void bf_piece_advance(const struct transfer *transfer, struct piece *piece);
+CUresult bf_copy_piece(struct bf_session *session, const struct transfer *transfer, const struct piece *piece,
+		       void *host, bool to_host);
+/* Where the bytes are, if they are in this process and no earlier work may still use them; else NULL. */
+uint8_t *bf_look_through(struct bf_session *session, const struct transfer *transfer, bool wait_briefly);
+void bf_start_download(struct bf_session *session, const struct bf_command *command, const struct transfer *transfer,
+		       bool async);
+
+#endif
