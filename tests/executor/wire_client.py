@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import struct
 import subprocess
@@ -13,12 +12,13 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "wire"))
 
-WANTS_REPLY, HAS_BULK, ALONE = 1, 2, 4
+from wire_layout import ALONE, CALLS, COMMAND, HAS_BULK, SPEC_HASH, WANTS_REPLY  # noqa: E402, F401
+from wire_layout import REPLY_HEAD as HEAD  # noqa: E402
+
 REPLY, DATA, CALLBACK, OUTPUT = range(4)
 NULL = 2**64 - 1
-COMMAND = struct.Struct("<IHHII")
-HEAD = struct.Struct("<IIIiiI")
 
 (
     OP_NONE,
@@ -49,17 +49,6 @@ def handle(kind: int, index: int) -> int:
 
 def padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 8)
-
-
-def _calls() -> Tuple[int, Dict[str, int]]:
-    text = (ROOT / "bitfusion/wire/generated/calls.h").read_text()
-    spec = re.search(r"BF_SPEC_HASH 0x([0-9a-f]+)ull", text)
-    assert spec
-    found = re.findall(r"BF_(cu\w+) = (\d+)", text)
-    return int(spec.group(1), 16), {name: int(number) for name, number in found}
-
-
-SPEC_HASH, CALLS = _calls()
 
 
 class Reply(NamedTuple):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import array
 import os
-import re
 import socket
 import struct
+import sys
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -19,38 +19,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Callable, Dict, List, Optional, Tuple, Type
 
-ROOT = Path(__file__).resolve().parents[2]
-CALLS = (ROOT / "bitfusion" / "wire" / "generated" / "calls.h").read_text(encoding="utf-8")
-NUMBERS = {name: int(number) for name, number in re.findall(r"BF_(cu\w+) = (\d+)", CALLS)}
-OPERATIONS = [
-    "NONE",
-    "DEVICES",
-    "LAUNCH",
-    "HTOD",
-    "DTOH",
-    "COPY3D",
-    "ALLOC",
-    "FREE",
-    "LOAD",
-    "GET_FUNCTION",
-    "HOST_FUNCTION",
-    "CALLBACK_DONE",
-    "MEMORY_INFO",
-    "GOODBYE",
-]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "wire"))
+
+from wire_layout import (
+    CALLBACK_KIND,
+    CALLS,
+    COMMAND,
+    DATA_KIND,
+    HAS_BULK,
+    HELLO,
+    MAGIC,
+    OPERATIONS,
+    OUTPUT_KIND,
+    REPLY_KIND,
+    SPEC_HASH,
+    WANTS_REPLY,
+    WELCOME,
+)
+from wire_layout import REPLY_HEAD as REPLY
+
+NUMBERS = dict(CALLS)
 NUMBERS.update({name: number for number, name in enumerate(OPERATIONS)})
 NAMES = {number: name for name, number in NUMBERS.items()}
-_HASH = re.search(r"BF_SPEC_HASH (0x[0-9a-f]+)", CALLS)
-assert _HASH is not None
-SPEC_HASH = int(_HASH.group(1), 16)
-
-MAGIC = b"BFWIRE\r\n"
-HELLO = struct.Struct("<8sIIQII")
-WELCOME = struct.Struct("<8sIiQII")
-COMMAND = struct.Struct("<IHHII")
-REPLY = struct.Struct("<IIIiiI")
-WANTS_REPLY, HAS_BULK = 1, 2
-REPLY_KIND, DATA_KIND, CALLBACK_KIND, OUTPUT_KIND = range(4)
 ARENA = 0x2000_0000_0000
 ATTRIBUTES = {
     1: 1024,

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server that breaks the rules: the program gets an error and goes on, whatever the bytes."""
+
+from __future__ import annotations
+
+import random
+import struct
+from typing import Callable, Dict
+
+import pytest
+from fake_peer import REPLY, Answer, Broker, Command, Peer
+
+DEVICE_UNAVAILABLE = 46
+PROGRAM = """
+start()
+data = (ctypes.c_char * 4096)()
+device = alloc(4096)
+print(cuda.cuMemcpyDtoH_v2(data, device, 4096), cuda.cuCtxSynchronize(), flush=True)
+"""
+
+
+def head(size: int, kind: int, request: int) -> bytes:
+    return REPLY.pack(size, kind, request, 0, 0, 0)
+
+
+def data(request: int, offset: int, size: int, sent: bytes) -> bytes:
+    return head(REPLY.size + 16, 1, request) + struct.pack("<QQ", offset, size) + sent
+
+
+BAD: Dict[str, Callable[[int], bytes]] = {
+    "nothing": lambda request: b"",
+    "half a head": lambda request: head(REPLY.size, 0, request)[:10],
+    "size 0": lambda request: head(0, 0, request),
+    "odd size": lambda request: head(REPLY.size + 3, 0, request) + b"abc",
+    "huge size": lambda request: head(2**32 - 8, 0, request),
+    "unknown kind": lambda request: head(REPLY.size, 77, request),
+    "unknown request": lambda request: head(REPLY.size, 0, request + 1000),
+    "data of nobody": lambda request: data(request + 1000, 0, 8, bytes(8)),
+    "data without its struct": lambda request: head(REPLY.size, 1, request),
+    "data past the end": lambda request: data(request, 4090, 8, bytes(8)),
+    "offset that wraps": lambda request: data(request, 2**64 - 4, 8, bytes(8)),
+    "size that wraps": lambda request: data(request, 8, 2**64 - 8, bytes(8)),
+    "data cut off": lambda request: data(request, 0, 4096, bytes(100)),
+    "short callback": lambda request: head(REPLY.size + 8, 2, 0) + bytes(8),
+    "output longer than its frame": lambda request: (
+        head(REPLY.size + 8, 3, 0) + struct.pack("<II", 1, 1 << 30)
+    ),
+}
+
+
+def noise(seed: int) -> Callable[[int], bytes]:
+    """A sound answer with a few bytes of it changed, then cut somewhere."""
+
+    def make(request: int) -> bytes:
+        chance = random.Random(seed)
+        sound = bytearray(data(request, 0, 4096, bytes(4096)) + head(REPLY.size, 0, request))
+        for _ in range(chance.randrange(1, 5)):
+            place = chance.choice((chance.randrange(40), chance.randrange(4136, len(sound))))
+            sound[place] = chance.randrange(256)
+        return bytes(sound[: chance.randrange(len(sound))])
+
+    return make
+
+
+BAD.update({"noise %d" % seed: noise(seed) for seed in range(20)})
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_bad_reply(broker: Broker, start: Callable[..., object], name: str) -> None:
+    def answer(peer: Peer, command: Command) -> Answer:
+        peer.send(BAD[name](command.request))
+        raise EOFError  # and the connection ends
+
+    broker.answers["DTOH"] = answer
+    program = start(broker, PROGRAM)
+    out, errors = program.communicate(timeout=20)  # type: ignore[attr-defined]
+    assert program.returncode == 0, errors  # type: ignore[attr-defined]
+    assert out.split() == [str(DEVICE_UNAVAILABLE)] * 2
