@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "flush.h"
 #include "proxy.h"
+#include "reply.h"
 #include "transport.h"
 
 #include <errno.h>
@@ -58,6 +59,7 @@ CUresult bf_queue_open(const struct bf_transport *transport)
 		queue.buffer = memory;
 	}
 	queue.transport = *transport;
+	queue.transport.await_room = bf_reply_until_room;
 	queue.start = queue.used = 0;
 	queue.dead = false;
 	return CUDA_SUCCESS;

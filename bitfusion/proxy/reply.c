@@ -7,11 +7,14 @@
 #include "futex.h"
 #include "proxy.h"
 #include "reply.h"
+#include "transport.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUCKETS = 256 };
+enum { BUCKETS = 256, FOLLOW_MS = 2 };
 enum bf_wait_state { WAITING, PROMOTED, DONE };
 
 static struct {
@@ -174,6 +177,50 @@ static void lead(struct bf_wait *wait, bool broken)
 		}
 	if (broken)
 		fail_all();
+}
+
+static bool take_lead(void)
+{
+	bool mine;
+
+	pthread_mutex_lock(&replies.lock);
+	mine = !replies.led;
+	replies.led = true;
+	pthread_mutex_unlock(&replies.lock);
+	return mine;
+}
+
+/* A server with many replies that nobody takes stops reading: taking them is what makes room. Without the lead,
+ * try again soon, because its holder may stop leading at any time. 1 when there is room, -1 when all is over. */
+static int receive_or_follow(struct bf_transport *transport, bool leading)
+{
+	struct pollfd socket = { .fd = transport->fd, .events = leading ? POLLOUT | POLLIN : POLLOUT };
+	int ready = poll(&socket, 1, leading ? -1 : FOLLOW_MS);
+
+	if (ready < 0)
+		return errno == EINTR ? 0 : -1;
+	if (!ready)
+		return 0;
+	if (socket.revents != POLLIN)
+		return 1;
+	return bf_receive_frames() ? -1 : 0;
+}
+
+int bf_reply_until_room(struct bf_transport *transport)
+{
+	bool leading;
+	int done;
+
+	do {
+		leading = take_lead();
+		done = receive_or_follow(transport, leading);
+		if (leading) {
+			pthread_mutex_lock(&replies.lock);
+			release_lead();
+			pthread_mutex_unlock(&replies.lock);
+		}
+	} while (!done);
+	return done < 0 ? -1 : 0;
 }
 
 /* The socket is shut down by now: whoever leads notices, and else we do the rest here. */

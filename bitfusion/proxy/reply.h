@@ -10,6 +10,10 @@
 struct bf_wait *bf_wait_find(uint32_t request);
 void bf_wait_complete(struct bf_wait *wait); /* takes it off the list and wakes, or frees, its owner */
 
+/* Until the socket takes more: receives what comes meanwhile, if nobody else does. The lock of the queue is held,
+ * so that nothing that this calls may send. -1 when the connection is gone. */
+int bf_reply_until_room(struct bf_transport *transport);
+
 void bf_receive_open(void);
 int bf_receive_frames(void); /* waits for bytes, handles all whole frames; -1 when the connection is gone */
 bool bf_receive_ready(void); /* is there something to read? */

@@ -85,6 +85,11 @@ ssize_t bf_transport_send_some(struct bf_transport *transport, const struct iove
 	return sent;
 }
 
+static int await_room(struct bf_transport *transport)
+{
+	return transport->await_room ? transport->await_room(transport) : wait_for(transport->fd, POLLOUT);
+}
+
 int bf_transport_send(struct bf_transport *transport, struct iovec *parts, int count)
 {
 	while (count > 0) {
@@ -98,7 +103,7 @@ int bf_transport_send(struct bf_transport *transport, struct iovec *parts, int c
 			return 0;
 		parts->iov_base = (char *)parts->iov_base + sent;
 		parts->iov_len -= sent;
-		if (wait_for(transport->fd, POLLOUT))
+		if (await_room(transport))
 			return -1;
 	}
 	return 0;

@@ -20,6 +20,8 @@ struct bf_transport {
 	enum bf_transport_kind kind;
 	int spin_us; /* how long to poll before sleeping; 0 on a machine with one CPU */
 	unsigned misses, skipped; /* polls in a row that brought nothing, and how often none was tried since */
+	/* What a sender does until there is room, when it must do more than sleep; 0, or -1 to give up. */
+	int (*await_room)(struct bf_transport *transport);
 };
 
 /* Takes over a connected socket: sets its options and finds out what it is. */

@@ -252,3 +252,22 @@ def test_neighbours_allocated_at_once_are_no_conflict(broker, run):
     """,
     )
     assert len(broker.peer().named("ALLOC")) == 600
+
+
+def test_a_full_link_both_ways_goes_on(broker, run):
+    """The peer reads no further command until what it sends is taken."""
+    out = run(
+        broker,
+        """
+        start()
+        size = 32 << 20
+        memory, other, target = alloc(size), alloc(size), pinned(size)
+        check(cuda.cuMemcpyDtoHAsync_v2(ctypes.addressof(target), memory, size, 0))
+        piece = bytes(1 << 20)
+        for offset in range(0, size, len(piece)):
+            check(cuda.cuMemcpyHtoD_v2(other + offset, piece, len(piece)))
+        check(cuda.cuCtxSynchronize())
+        print(target[0] + target[size - 1] == b"\\xee\\xee")
+    """,
+    )
+    assert out == "True\n"
