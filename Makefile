@@ -132,9 +132,9 @@ test: all programs cuda-programs $(VENV)/.dev ## Run every test (no GPU, no root
 	$(Q)$(PYTEST) tests $(PYTEST_FLAGS)
 test-fast: all $(VENV)/.dev ## Run the tests that are not marked slow
 	$(Q)$(PYTEST) tests -m 'not slow' $(PYTEST_FLAGS)
-test-asan: ## Build everything under AddressSanitizer and UBSan (build/asan) and run the C tests on it
+test-asan: ## Build the libraries under AddressSanitizer and UBSan into build/asan; runs nothing
 	$(Q)$(MAKE) OUT=$(BUILD)/asan SANITIZE=address,undefined CFLAGS='-O1 -g' libs nulldriver
-test-tsan: ## The same under ThreadSanitizer (build/tsan)
+test-tsan: ## The same under ThreadSanitizer into build/tsan; runs nothing
 	$(Q)$(MAKE) OUT=$(BUILD)/tsan SANITIZE=thread CFLAGS='-O1 -g' libs nulldriver
 programs: $(patsubst tests/programs/%.c,$(BUILD)/programs/%,$(wildcard tests/programs/*.c))
 # They are linked against a libcuda.so.1, as real programs are; which one they get is decided when they start.
