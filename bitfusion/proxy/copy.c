@@ -44,7 +44,7 @@ CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstre
 	if (status || capture)
 		return status ? status : bf_capture_copy(capture, false, to, (void *)from, size, stream);
 	if (!async || is_pinned(from)) {
-		status = bf_host_settle(from, size);
+		status = bf_host_settle_before(from, size, stream);
 		if (status)
 			return status;
 	}

@@ -114,13 +114,22 @@ static uint8_t *begin(const struct box *box, CUstream stream, bool async, uint64
 	return command;
 }
 
+static bool is_pinned(const void *data)
+{
+	struct bf_range range;
+
+	return bf_map_find(BF_ARG(data), &range) && bf_range_is_host(&range);
+}
+
 static CUresult send_box(const struct box *box, CUstream stream, bool async)
 {
 	size_t size = box->width * box->height * box->depth;
 	uint8_t *packed = box->from.at;
 	bool flat = is_flat(box, &box->from);
-	CUresult status = bf_host_settle(box->from.at, side_size(box, &box->from));
+	CUresult status = CUDA_SUCCESS;
 
+	if (!async || is_pinned(packed)) /* else the bytes are those of now */
+		status = bf_host_settle_before(packed, side_size(box, &box->from), stream);
 	if (status)
 		return status;
 	if (!flat) {
@@ -224,13 +233,6 @@ static CUresult start_receiving_box(const struct box *box, CUstream stream)
 	if (status)
 		free(incoming);
 	return status;
-}
-
-static bool is_pinned(const void *data)
-{
-	struct bf_range range;
-
-	return bf_map_find(BF_ARG(data), &range) && bf_range_is_host(&range);
 }
 
 static CUresult copy_on_host(const struct box *box, CUstream stream, bool async)

@@ -70,6 +70,7 @@ BF_EXPORT CUresult cuMemFreeHost(void *p)
 		return status;
 	if (!bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_PINNED || range.base != BF_ARG(p))
 		return CUDA_ERROR_INVALID_VALUE;
+	bf_callback_settle();
 	bf_host_settle(p, range.size);
 	if (!bf_map_remove(BF_ARG(p), 1u << BF_RANGE_PINNED, &range))
 		return CUDA_ERROR_INVALID_VALUE;
@@ -106,6 +107,7 @@ BF_EXPORT CUresult cuMemHostUnregister(void *p)
 		return status;
 	if (!bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_REGISTERED || range.base != BF_ARG(p))
 		return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
+	bf_callback_settle();
 	bf_host_settle(p, range.size);
 	bf_map_remove(BF_ARG(p), 1u << BF_RANGE_REGISTERED, NULL);
 	return CUDA_SUCCESS;
@@ -131,13 +133,11 @@ BF_EXPORT CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *pdptr, void *p, uns
 	return status ? status : bf_absent("cuMemHostGetDevicePointer_v2");
 }
 
-/* Before the host reads, or gives away, memory that queued work may still write: copies into it that are under
- * way, and host functions, which may write anything. */
+/* Before the host reads, or gives away, memory that copies under way still write. */
 CUresult bf_host_settle(const void *data, size_t size)
 {
 	uint64_t stream;
 
-	bf_callback_settle();
 	while (bf_reply_writes(data, size, &stream)) {
 		CUresult status = BF_CALL(cuStreamSynchronize, stream);
 
@@ -145,4 +145,15 @@ CUresult bf_host_settle(const void *data, size_t size)
 			return status;
 	}
 	return CUDA_SUCCESS;
+}
+
+/* Before the host reads memory in place of a stream. A host function may write anything, but only those before
+ * this point of the stream count: any other may be waiting for the very thread that calls. */
+CUresult bf_host_settle_before(const void *data, size_t size, CUstream stream)
+{
+	CUresult status = CUDA_SUCCESS;
+
+	if (BF_UNLIKELY(bf_callback_pending()) && !bf_self.in_callback)
+		status = bf_stream_wait(stream);
+	return status ? status : bf_host_settle(data, size);
 }

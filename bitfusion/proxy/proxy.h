@@ -286,7 +286,9 @@ static inline bool bf_range_is_host(const struct bf_range *range)
 
 CUresult bf_global_found(uint64_t parent, CUdeviceptr address, size_t size);
 CUresult bf_device_range_check(uint64_t address, uint64_t size); /* inside one allocation? */
-CUresult bf_host_settle(const void *data, size_t size); /* waits for queued work that writes this memory */
+CUresult bf_host_settle(const void *data, size_t size); /* waits for copies that write this memory */
+/* The same, and for host functions that the stream orders before this call. */
+CUresult bf_host_settle_before(const void *data, size_t size, CUstream stream);
 
 CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async);
 CUresult bf_copy_to_host(void *to, CUdeviceptr from, size_t size, CUstream stream, bool async);

@@ -4,6 +4,7 @@
  */
 #include "program.h"
 
+#include <semaphore.h>
 #include <unistd.h>
 
 static int steps[16], step_count;
@@ -18,6 +19,54 @@ static void CUDA_CB note_status(CUstream stream, CUresult status, void *data)
 {
 	(void)stream;
 	steps[step_count++] = status == CUDA_SUCCESS ? (int)(size_t)data : -1;
+}
+
+static void CUDA_CB wait_for_caller(void *gate)
+{
+	sem_wait(gate);
+}
+
+static void CUDA_CB write_seven(void *data)
+{
+	usleep(20000);
+	*(volatile unsigned *)data = 7;
+}
+
+static unsigned read_back(CUdeviceptr x, CUstream stream)
+{
+	unsigned value = 0;
+
+	CHECK(cuMemcpyDtoHAsync_v2(&value, x, 4, stream));
+	CHECK(cuStreamSynchronize(stream));
+	return value;
+}
+
+/* A function that waits for this thread holds up its own stream and no copy of another. One that writes pinned
+ * memory has done so when a later copy of the stream, or of one that waits for it, reads there. */
+static void copy_beside(CUstream stream, CUstream other, CUevent event, CUdeviceptr x)
+{
+	unsigned *pinned, pageable = 3;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	CHECK(cuMemHostAlloc((void **)&pinned, 4, 0));
+	*pinned = 5;
+	CHECK(cuLaunchHostFunc(stream, wait_for_caller, &gate));
+	CHECK(cuMemcpyHtoDAsync_v2(x, pinned, 4, other));
+	printf("beside a host function: pinned %u", read_back(x, other));
+	CHECK(cuMemcpyHtoDAsync_v2(x, &pageable, 4, other));
+	printf(", pageable %u", read_back(x, other));
+	sem_post(&gate);
+	CHECK(cuLaunchHostFunc(stream, write_seven, pinned));
+	CHECK(cuMemcpyHtoDAsync_v2(x, pinned, 4, stream));
+	printf(", after it %u", read_back(x, stream));
+	*pinned = 6;
+	CHECK(cuLaunchHostFunc(stream, write_seven, pinned));
+	CHECK(cuEventRecord(event, stream));
+	CHECK(cuStreamWaitEvent(other, event, 0));
+	CHECK(cuMemcpyHtoDAsync_v2(x, pinned, 4, other));
+	printf(", after its event %u\n", read_back(x, other));
+	CHECK(cuMemFreeHost(pinned));
 }
 
 int main(void)
@@ -51,6 +100,7 @@ int main(void)
 	for (int i = 0; i < step_count; i++)
 		printf(" %d", steps[i]);
 	printf("\n");
+	copy_beside(stream, other, event, x);
 	SHOW(cuLaunchHostFunc(stream, NULL, NULL));
 	SHOW(cuStreamAddCallback(stream, note_status, NULL, 1));
 	CHECK(cuDevicePrimaryCtxRelease_v2(0));
