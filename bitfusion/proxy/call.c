@@ -296,10 +296,25 @@ static CUresult send_oneway(struct call *call, uint64_t *sequence)
 	return CUDA_SUCCESS;
 }
 
+static bool gives(const struct call *call)
+{
+	for (int i = 0; i < call->row->argument_count; i++)
+		switch (call->row->arguments[i].kind) {
+		case BF_ARG_NEW_HANDLE:
+		case BF_ARG_FOUND_HANDLE:
+		case BF_ARG_OUT:
+		case BF_ARG_INOUT:
+		case BF_ARG_OUT_ARRAY:
+		case BF_ARG_OUT_HANDLES: return true;
+		default: break;
+		}
+	return false;
+}
+
 static CUresult receive(struct call *call, struct bf_wait *wait)
 {
 	struct reader reader = { wait->body, wait->body + wait->body_size, false };
-	CUresult status = bf_wait_for(wait);
+	CUresult status = gives(call) ? bf_wait_for_result(wait) : bf_wait_for(wait);
 
 	reader.at = wait->body;
 	reader.end = wait->body ? wait->body + wait->body_size : NULL;

@@ -63,8 +63,7 @@ CUresult bf_context_check(void)
 
 	if (BF_UNLIKELY(!context))
 		return CUDA_ERROR_INVALID_CONTEXT;
-	return atomic_load_explicit(&context->entry.alive, memory_order_acquire) ? CUDA_SUCCESS
-										 : CUDA_ERROR_CONTEXT_IS_DESTROYED;
+	return bf_is_alive(&context->entry) ? CUDA_SUCCESS : CUDA_ERROR_CONTEXT_IS_DESTROYED;
 }
 
 static CUresult check_current(void)

@@ -99,7 +99,7 @@ static CUresult ask(struct bf_wait *wait, uint64_t parent, uint64_t proposed, co
 	memset(command + sizeof body, 0, BF_PAD8(name_size));
 	memcpy(command + sizeof body, name, name_size);
 	bf_queue_end(BF_NOW);
-	return bf_wait_for(wait);
+	return bf_wait_for_result(wait);
 }
 
 CUresult bf_function_get(uint64_t parent, enum bf_handle_kind kind, const char *name, uint64_t *handle)
@@ -134,7 +134,7 @@ void bf_function_free_parent(uint64_t parent)
 		for (uint32_t i = 1; i < bf_handle_count(kinds[k]); i++) {
 			struct bf_function *function = bf_handle_entry(kinds[k], i);
 
-			if (function && function->parent == parent && atomic_load(&function->entry.alive))
+			if (function && function->parent == parent && bf_is_alive(&function->entry))
 				bf_handle_free(BF_HANDLE(kinds[k], i));
 		}
 }

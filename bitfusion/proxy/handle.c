@@ -54,7 +54,7 @@ void *bf_handle_find(enum bf_handle_kind kind, uint64_t handle)
 	if (BF_UNLIKELY(!BF_IS_HANDLE(handle) || BF_HANDLE_KIND(handle) != kind))
 		return NULL;
 	entry = bf_handle_entry(kind, BF_HANDLE_INDEX(handle));
-	if (BF_UNLIKELY(!entry || !atomic_load_explicit(&entry->alive, memory_order_acquire)))
+	if (BF_UNLIKELY(!entry || !bf_is_alive(entry)))
 		return NULL;
 	return entry;
 }
@@ -112,6 +112,7 @@ uint64_t bf_handle_new(enum bf_handle_kind kind, void *entry)
 	if (!made)
 		return 0;
 	made->context = bf_self.current;
+	atomic_store_explicit(&made->life, BF_MINTED, memory_order_release);
 	if (entry)
 		*(void **)entry = made;
 	return BF_HANDLE(kind, index);
@@ -122,7 +123,7 @@ void bf_handle_start(enum bf_handle_kind kind, uint64_t handle)
 	struct bf_entry *entry = bf_handle_entry(kind, BF_HANDLE_INDEX(handle));
 
 	if (entry)
-		atomic_store_explicit(&entry->alive, 1, memory_order_release);
+		atomic_store_explicit(&entry->life, BF_ALIVE, memory_order_release);
 }
 
 static bool grow_free(struct table *table)
@@ -157,9 +158,8 @@ void bf_handle_free(uint64_t handle)
 	if (!BF_IS_HANDLE(handle) || kind >= BF_HANDLE_KINDS)
 		return;
 	entry = bf_handle_entry(kind, BF_HANDLE_INDEX(handle));
-	if (!entry)
-		return;
-	atomic_store_explicit(&entry->alive, 0, memory_order_release);
+	if (!entry || atomic_exchange(&entry->life, BF_DEAD) == BF_DEAD)
+		return; /* two threads may destroy the same one */
 	pthread_mutex_lock(&lock);
 	give_index(&tables[kind], BF_HANDLE_INDEX(handle));
 	pthread_mutex_unlock(&lock);
@@ -188,7 +188,7 @@ void bf_handle_free_context(uint32_t context)
 		for (uint32_t index = 1; index < bf_handle_count((enum bf_handle_kind)kind); index++) {
 			struct bf_entry *entry = bf_handle_entry((enum bf_handle_kind)kind, index);
 
-			if (entry && entry->context == context && atomic_load(&entry->alive))
+			if (entry && entry->context == context && bf_is_alive(entry))
 				bf_handle_free(BF_HANDLE(kind, index));
 		}
 	}

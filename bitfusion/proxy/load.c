@@ -146,7 +146,7 @@ CUresult bf_load(const struct bf_load *load, const char *text, const struct bf_o
 	if (text_size)
 		memcpy(at, text, text_size);
 	bf_queue_end_with_bulk(image->data, image->size, BF_NOW);
-	status = bf_wait_for(wait);
+	status = bf_wait_for_result(wait);
 	bf_load_logs(wait, options);
 	return status;
 }

@@ -107,6 +107,9 @@ void bf_reply_open(void);
 uint32_t bf_wait_add(struct bf_wait *wait,
 		     unsigned call); /* clears all but data, finish, host; returns the request id */
 CUresult bf_wait_for(struct bf_wait *wait); /* status with deferred failures folded in */
+/* The same for a call that gives something to the program: it must not be lost because of an earlier failure,
+ * which the next call that only waits reports instead. */
+CUresult bf_wait_for_result(struct bf_wait *wait);
 void bf_wait_drop(struct bf_wait *wait);    /* frees the body */
 void bf_wait_cancel(struct bf_wait *wait); /* its command was not sent */
 void bf_reply_break(void);                 /* fails all waits: the connection is gone */
@@ -133,15 +136,22 @@ CUresult bf_call_numbered(unsigned call, const uint64_t *args, bool per_thread, 
  * One growing table per kind. Entries never move and are never freed, so a look-up takes no lock and a stale
  * handle finds a dead entry, not freed memory. Each entry begins with struct bf_entry.
  */
+enum bf_life { BF_DEAD, BF_ALIVE, BF_MINTED /* the number is taken, nothing is found by it yet */ };
+
 struct bf_entry {
-	_Atomic uint32_t alive;
-	uint32_t context; /* index of the context it was made in */
+	_Atomic uint32_t life; /* enum bf_life */
+	uint32_t context;      /* index of the context it was made in */
 };
+
+static inline bool bf_is_alive(const struct bf_entry *entry)
+{
+	return atomic_load_explicit(&entry->life, memory_order_acquire) == BF_ALIVE;
+}
 
 uint64_t bf_handle_new(enum bf_handle_kind kind, void *entry); /* 0 when there are too many */
 void *bf_handle_reserve(enum bf_handle_kind kind, uint32_t index); /* a number with a fixed meaning */
 void bf_handle_start(enum bf_handle_kind kind, uint64_t handle); /* from now on it is found */
-void bf_handle_free(uint64_t handle);
+void bf_handle_free(uint64_t handle); /* once, however often it is called */
 void bf_handle_free_context(uint32_t context); /* all that die with a context */
 void *bf_handle_find(enum bf_handle_kind kind, uint64_t handle); /* NULL unless alive */
 void *bf_handle_entry(enum bf_handle_kind kind, uint32_t index);

@@ -294,20 +294,43 @@ static void wait_until_done(struct bf_wait *wait)
 	pthread_mutex_unlock(&replies.lock);
 }
 
-CUresult bf_wait_for(struct bf_wait *wait)
+static void wait_for_answer(struct bf_wait *wait)
 {
-	int status;
-
 	wait_until_done(wait);
 	if (wait->deferred)
 		bf_debug("%s failed earlier with error %d, reported by %s", bf_call_name(wait->deferred_call),
 			 wait->deferred, bf_call_name(wait->call));
-	status = atomic_exchange(&replies.deferred, 0);
-	if (wait->status && wait->status != CUDA_ERROR_NOT_READY)
-		return (CUresult)wait->status;
+}
+
+/* The same failure is reported once. */
+static CUresult report(int status)
+{
+	int same = status;
+
+	atomic_compare_exchange_strong(&replies.deferred, &same, 0);
+	return (CUresult)status;
+}
+
+CUresult bf_wait_for(struct bf_wait *wait)
+{
+	int earlier;
+
+	wait_for_answer(wait);
+	if (wait->status && wait->status != CUDA_ERROR_NOT_READY) {
+		keep_deferred(wait->deferred);
+		return report(wait->status);
+	}
 	if (wait->deferred)
-		return (CUresult)wait->deferred;
-	return (CUresult)(status ? status : wait->status);
+		return report(wait->deferred);
+	earlier = atomic_exchange(&replies.deferred, 0);
+	return (CUresult)(earlier ? earlier : wait->status);
+}
+
+CUresult bf_wait_for_result(struct bf_wait *wait)
+{
+	wait_for_answer(wait);
+	keep_deferred(wait->deferred);
+	return wait->status ? report(wait->status) : CUDA_SUCCESS;
 }
 
 void bf_wait_drop(struct bf_wait *wait)
@@ -396,7 +419,7 @@ CUresult bf_ask(unsigned call, const void *body, size_t size, void *answer, size
 	((struct bf_command *)command)->request = wait.request;
 	memcpy(command + sizeof(struct bf_command), body, size);
 	bf_queue_end(BF_NOW);
-	status = bf_wait_for(&wait);
+	status = answer_size ? bf_wait_for_result(&wait) : bf_wait_for(&wait);
 	if (wait.body_size >= answer_size && answer_size)
 		memcpy(answer, wait.body, answer_size);
 	else if (!status && answer_size)

@@ -380,3 +380,42 @@ def test_absent_functions_are_named_once(broker, start):
     out, err = process.communicate(timeout=30)
     assert out == "[801, 801, 801]\n"
     assert err.count("cuArrayDestroy") == 1
+
+
+def test_an_earlier_failure_does_not_cost_what_a_call_makes(broker, start):
+    process = start(
+        broker,
+        """
+        start()
+        print("ready", flush=True)
+        sys.stdin.readline()
+        graph = made(cuda.cuGraphCreate, 0)
+        print(cuda.cuCtxSynchronize(), cuda.cuCtxSynchronize(), cuda.cuGraphDestroy(graph))
+    """,
+    )
+    assert process.stdout.readline() == "ready\n"
+    broker.peer().deferred = (700, NUMBERS["cuMemsetD8_v2"])
+    out, err = process.communicate("go\n", timeout=30)
+    assert (out, err) == ("700 0 0\n", "")
+
+
+def test_a_handle_ends_once_when_two_threads_destroy_it(broker, run):
+    out = run(
+        broker,
+        """
+        import threading
+        context = start()
+        def destroy(event):
+            check(cuda.cuCtxSetCurrent(context))
+            barrier.wait()
+            cuda.cuEventDestroy_v2(event)
+        for _ in range(200):
+            event, barrier = made(cuda.cuEventCreate, 0), threading.Barrier(2)
+            threads = [threading.Thread(target=destroy, args=(event,)) for _ in range(2)]
+            [t.start() for t in threads]
+            [t.join() for t in threads]
+        events = [made(cuda.cuEventCreate, 0) for _ in range(3000)]
+        print(len(set(events)))
+    """,
+    )
+    assert out == "3000\n"

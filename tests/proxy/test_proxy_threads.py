@@ -133,7 +133,8 @@ def host_functions(broker):
         held.append(command)
         return LATER
 
-    broker.answers.update(HOST_FUNCTION=call, CALLBACK_DONE=done, cuCtxSynchronize=wait)
+    broker.answers.update(HOST_FUNCTION=call, CALLBACK_DONE=done)
+    broker.answers.update(cuCtxSynchronize=wait, cuStreamSynchronize=wait)
 
 
 def test_host_functions_run_here_and_are_waited_for(broker, run):
