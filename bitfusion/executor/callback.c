@@ -94,6 +94,11 @@ static void stream_callback(CUstream stream, CUresult status, void *data)
 	fire(data, status);
 }
 
+bool bf_host_function_pending(struct bf_session *session)
+{
+	return atomic_load_explicit(&session->host_functions, memory_order_acquire) != 0;
+}
+
 void bf_op_host_function(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
 {
 	const struct bf_host_function *wanted = (const struct bf_host_function *)body;

@@ -415,6 +415,9 @@ void bf_op_free(struct bf_session *, const struct bf_command *, const uint8_t *,
 void bf_op_load(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_get_function(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_host_function(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+/* A host function of the program has yet to return, and only the issue thread can learn that it has: that thread
+ * must not wait for anything that may be queued behind it, and takes as many buffers as it needs instead. */
+bool bf_host_function_pending(struct bf_session *);
 void bf_op_callback_done(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_memory_info(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 

@@ -188,7 +188,7 @@ static bool complete_now(struct bf_session *session, const struct bf_command *co
 static void download(struct bf_session *session, const struct bf_command *command, const struct transfer *transfer,
 		     bool async)
 {
-	while (bf_staging_full(session) && !atomic_load(&session->over))
+	while (bf_staging_full(session) && !bf_host_function_pending(session) && !atomic_load(&session->over))
 		bf_staging_relieve(session);
 	size_t bytes = sizeof(struct bf_pending) + count_pieces(transfer) * sizeof(struct held);
 	struct bf_pending *pending = calloc(1, bytes);
@@ -314,7 +314,7 @@ void bf_start_download(struct bf_session *session, const struct bf_command *comm
 		bf_reply(session, command->request, CUDA_SUCCESS, NULL, 0);
 		return;
 	}
-	if (transfer->total <= (async ? PUMP_ASYNC : PUMP_SYNC)) {
+	if (transfer->total <= (async ? PUMP_ASYNC : PUMP_SYNC) || bf_host_function_pending(session)) {
 		download(session, command, transfer, async);
 		return;
 	}

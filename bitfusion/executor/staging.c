@@ -132,7 +132,8 @@ struct bf_slot *bf_staging_take(struct bf_session *session, size_t size)
 	if (slot)
 		return slot;
 	pthread_mutex_lock(&staging->lock);
-	bool pin = staging->total + full <= SOFT_LIMIT;
+	/* a copy to memory that is not pinned makes a driver wait, which must not be for a host function */
+	bool pin = staging->total + full <= SOFT_LIMIT || bf_host_function_pending(session);
 	staging->total += full;
 	pthread_mutex_unlock(&staging->lock);
 	slot = new_slot(session, full, pin);
@@ -153,7 +154,7 @@ struct bf_slot *bf_staging_take_busy(struct bf_session *session, size_t size)
 		bool full = staging->total > SOFT_LIMIT, idle = staging->idle[size <= BF_STAGING_SMALL];
 		pthread_mutex_unlock(&staging->lock);
 		if (!idle || full)
-			reclaim(session, full && !idle);
+			reclaim(session, full && !idle && !bf_host_function_pending(session));
 	}
 	return bf_staging_take(session, size);
 }
