@@ -58,7 +58,7 @@ LIBS       := $(CLIENT_LIB) $(SERVER_LIB) $(ENGINE_LIB) $(SOFT_LIB) $(JIT_LIB)
 # ------------------------------------------------------------------ targets
 
 .DELETE_ON_ERROR:
-.PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs demo test test-fast test-asan check lint format \
+.PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs demo test test-fast test-sanitizers test-asan test-tsan check lint format \
         types generate check-generated bench gpu-test release install size clean help
 
 all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
@@ -129,9 +129,11 @@ $(VENV)/.dev: tests/requirements/runtime.txt
 # ---- tests
 PYTEST = $(PY) -m pytest
 test: all programs cuda-programs $(VENV)/.dev ## Run every test (no GPU, no root, no network beyond loopback)
-	$(Q)$(PYTEST) tests $(PYTEST_FLAGS)
+	$(Q)$(PYTEST) tests -m 'not sanitizers' $(PYTEST_FLAGS)
+test-sanitizers: all programs $(VENV)/.dev ## The software GPU rebuilt under ASan, UBSan and TSan: takes minutes more
+	$(Q)$(PYTEST) tests -m sanitizers $(PYTEST_FLAGS)
 test-fast: all $(VENV)/.dev ## Run the tests that are not marked slow
-	$(Q)$(PYTEST) tests -m 'not slow' $(PYTEST_FLAGS)
+	$(Q)$(PYTEST) tests -m 'not slow and not sanitizers' $(PYTEST_FLAGS)
 test-asan: ## Build the libraries under AddressSanitizer and UBSan into build/asan; runs nothing
 	$(Q)$(MAKE) OUT=$(BUILD)/asan SANITIZE=address,undefined CFLAGS='-O1 -g' libs nulldriver
 test-tsan: ## The same under ThreadSanitizer into build/tsan; runs nothing

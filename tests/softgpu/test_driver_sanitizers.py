@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_driver_programs import ROOT, SOURCES, build, environment, expected, run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.sanitizers
 
 
 def library(kind: str) -> Path:
