@@ -174,63 +174,87 @@ CUresult bf_device_range_check(uint64_t address, uint64_t size)
 
 /* ------------------------------------------------------------------ allocations in stream order */
 
-static CUresult pool_allocated(CUdeviceptr *dptr, size_t bytesize, uint64_t pool)
-{
-	struct bf_range range = device_range(*dptr, bytesize, BF_RANGE_POOL);
+struct pool_request {
+	uint64_t size, pool;
+	CUstream stream;
+	bool from_pool; /* else from the device's current one */
+};
 
-	range.parent = pool;
-	/* The pool may give memory again whose free was only queued: then the map has it already removed. The
-	 * numbers are not reserved, because they come and go with the pool's own mappings. */
-	return bf_map_add(&range) ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
+static CUresult ask_pool(const struct pool_request *request, uint64_t *address)
+{
+	if (request->from_pool)
+		return BF_CALL(cuMemAllocFromPoolAsync, BF_ARG(address), request->size, request->pool,
+			       BF_ARG(request->stream));
+	return BF_CALL(cuMemAllocAsync, BF_ARG(address), request->size, BF_ARG(request->stream));
 }
 
-static CUresult alloc_async(CUdeviceptr *dptr, size_t bytesize, CUstream stream, bool per_thread)
+/* The pool may give memory again whose free was only queued: then the map has it already removed. */
+static CUresult keep_pooled(const struct pool_request *request, uint64_t address)
+{
+	struct bf_range range = device_range(address, request->size, BF_RANGE_POOL);
+
+	range.parent = request->pool;
+	range.reserved = true;
+	return bf_map_add(&range);
+}
+
+/* What the program's own memory stands in the way of is held until the end: a pool would only give it again. */
+static CUresult allocate_in_order(const struct pool_request *request, CUdeviceptr *dptr)
+{
+	uint64_t rejected[MAX_ATTEMPTS], address = 0;
+	CUresult status;
+	int count = 0;
+
+	for (;;) {
+		status = ask_pool(request, &address);
+		if (status)
+			break;
+		status = keep_pooled(request, address);
+		if (!status)
+			break;
+		rejected[count++] = address;
+		if (status != CUDA_ERROR_ALREADY_MAPPED || count == MAX_ATTEMPTS) {
+			status = CUDA_ERROR_OUT_OF_MEMORY;
+			break;
+		}
+		bf_debug("the program uses %#llx: asking for another address", (unsigned long long)address);
+	}
+	while (count)
+		BF_CALL(cuMemFreeAsync, rejected[--count], BF_ARG(request->stream));
+	if (!status)
+		*dptr = address;
+	return status;
+}
+
+static CUresult alloc_in_order(CUdeviceptr *dptr, struct pool_request request, bool per_thread)
 {
 	CUresult status = check();
-	uint64_t sequence;
 
-	if (status)
-		return status;
-	if (!dptr || !bytesize)
-		return CUDA_ERROR_INVALID_VALUE;
-	status = bf_call_numbered(BF_cuMemAllocAsync, (const uint64_t[]){ BF_ARG(dptr), bytesize, BF_ARG(stream) },
-				  per_thread, &sequence);
-	return status ? status : pool_allocated(dptr, bytesize, 0);
+	if (!status && (!dptr || !request.size))
+		status = CUDA_ERROR_INVALID_VALUE;
+	if (!status)
+		status = bf_stream_resolve(&request.stream, per_thread);
+	return status ? status : allocate_in_order(&request, dptr);
 }
 
 BF_EXPORT CUresult cuMemAllocAsync(CUdeviceptr *dptr, size_t bytesize, CUstream hStream)
 {
-	return alloc_async(dptr, bytesize, hStream, false);
+	return alloc_in_order(dptr, (struct pool_request){ bytesize, 0, hStream, false }, false);
 }
 
 BF_EXPORT CUresult cuMemAllocAsync_ptsz(CUdeviceptr *dptr, size_t bytesize, CUstream hStream)
 {
-	return alloc_async(dptr, bytesize, hStream, true);
-}
-
-static CUresult alloc_from_pool(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool pool, CUstream stream, bool per_thread)
-{
-	CUresult status = check();
-	uint64_t sequence;
-
-	if (status)
-		return status;
-	if (!dptr || !bytesize)
-		return CUDA_ERROR_INVALID_VALUE;
-	status = bf_call_numbered(BF_cuMemAllocFromPoolAsync,
-				  (const uint64_t[]){ BF_ARG(dptr), bytesize, BF_ARG(pool), BF_ARG(stream) },
-				  per_thread, &sequence);
-	return status ? status : pool_allocated(dptr, bytesize, BF_ARG(pool));
+	return alloc_in_order(dptr, (struct pool_request){ bytesize, 0, hStream, false }, true);
 }
 
 BF_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool pool, CUstream hStream)
 {
-	return alloc_from_pool(dptr, bytesize, pool, hStream, false);
+	return alloc_in_order(dptr, (struct pool_request){ bytesize, BF_ARG(pool), hStream, true }, false);
 }
 
 BF_EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool pool, CUstream hStream)
 {
-	return alloc_from_pool(dptr, bytesize, pool, hStream, true);
+	return alloc_in_order(dptr, (struct pool_request){ bytesize, BF_ARG(pool), hStream, true }, true);
 }
 
 static CUresult free_async(CUdeviceptr dptr, CUstream stream, bool per_thread)

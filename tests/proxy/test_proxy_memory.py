@@ -330,3 +330,32 @@ def test_memory_of_the_slice(broker, run):
     """,
     )
     assert out.split() == ["512", "1024"]
+
+
+def test_memory_of_a_pool_has_its_addresses_reserved(broker, run):
+    """The first address that the pool gives is the program's own; it goes back at the end."""
+    places = [ARENA, ARENA + 0x10000, ARENA + 0x20000]
+    broker.answers["cuMemAllocAsync"] = lambda peer, command: (
+        0,
+        struct.pack("<Q", places.pop(0)),
+    )
+    out = run(
+        broker,
+        """
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, i32, i32, i32, ctypes.c_long]
+        page = lambda address: libc.mmap(address, 4096, 3, 0x100022, -1, 0) == address
+        start()
+        base = %d
+        print(page(base))
+        memory, other = made(cuda.cuMemAllocAsync, 100, 0), made(cuda.cuMemAllocAsync, 100, 0)
+        print(memory - base, other - base, page(memory))
+        check(cuda.cuMemFreeAsync(memory, 0))
+        print(page(memory), page(other))
+    """
+        % ARENA,
+    )
+    assert out.split() == ["True", "65536", "131072", "False", "True", "False"]
+    freed = [command.words()[0] - ARENA for command in broker.peer().named("cuMemFreeAsync")]
+    assert freed == [0, 0x10000]
