@@ -126,13 +126,6 @@ BF_EXPORT CUresult cuMemHostGetFlags(unsigned int *pFlags, void *p)
 	return CUDA_SUCCESS;
 }
 
-BF_EXPORT CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *pdptr, void *p, unsigned int Flags)
-{
-	CUresult status = check();
-
-	return status ? status : bf_absent("cuMemHostGetDevicePointer_v2");
-}
-
 /* Before the host reads, or gives away, memory that copies under way still write. */
 CUresult bf_host_settle(const void *data, size_t size)
 {

@@ -155,14 +155,6 @@ BF_EXPORT CUresult cuMemGetAddressRange_v2(CUdeviceptr *pbase, size_t *psize, CU
 	return CUDA_SUCCESS;
 }
 
-/* A page of it can be touched by the program at any time, which would need to fault over the network. */
-BF_EXPORT CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytesize, unsigned int flags)
-{
-	CUresult status = check();
-
-	return status ? status : bf_absent("cuMemAllocManaged");
-}
-
 CUresult bf_device_range_check(uint64_t address, uint64_t size)
 {
 	struct bf_range range;

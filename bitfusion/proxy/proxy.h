@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the files of the proxy share. The proxy is a guest in somebody else's process: it never ends it, never
- * writes to stdout by itself, keeps silent without BITFUSION_DEBUG, and opens no connection and starts no
- * thread before cuInit.
+ * writes to stdout by itself, keeps silent without BITFUSION_DEBUG but for one line when it gets no server or
+ * loses it, and opens no connection and starts no thread before cuInit.
  */
 #ifndef BITFUSION_PROXY_H
 #define BITFUSION_PROXY_H
