@@ -145,6 +145,7 @@ static void captured()
 	int *x;
 	CHECK(cudaMalloc(&x, sizeof host));
 	CHECK(cudaMemset(x, 0, sizeof host));
+	CHECK(cudaStreamSynchronize(0)); /* a thread's own default stream and this one are not ordered */
 	CHECK(cudaStreamCreate(&stream));
 	CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
 	for (int i = 0; i < 5; i++)
