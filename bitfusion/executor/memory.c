@@ -236,7 +236,7 @@ void bf_op_free(struct bf_session *session, const struct bf_command *command, co
 {
 	uint64_t address = ((const struct bf_free *)body)->address;
 	/* a driver may wait for the device here, and so for a host function whose return has yet to arrive */
-	if (atomic_load_explicit(&session->host_functions, memory_order_acquire)) {
+	if (bf_host_function_pending(session)) {
 		struct free_job *work = calloc(1, sizeof(*work));
 		if (work) {
 			work->job.run = run_free;

@@ -140,17 +140,6 @@ CUresult bf_capture_function(uint64_t id)
 
 /* ------------------------------------------------------------------ begin and end */
 
-static CUresult check(CUstream *stream, bool per_thread)
-{
-	CUresult status = bf_check();
-
-	if (!status)
-		status = bf_context_check();
-	if (!status)
-		status = bf_stream_resolve(stream, per_thread);
-	return status ? status : bf_stream_check(*stream);
-}
-
 static CUresult begun(CUstream stream)
 {
 	uint64_t id = 0;
@@ -161,7 +150,7 @@ static CUresult begun(CUstream stream)
 
 static CUresult begin(CUstream stream, CUstreamCaptureMode mode, bool per_thread)
 {
-	CUresult status = check(&stream, per_thread);
+	CUresult status = bf_stream_enter(&stream, per_thread);
 
 	if (!status)
 		status = BF_CALL(cuStreamBeginCapture_v2, BF_ARG(stream), (uint64_t)mode);
@@ -170,7 +159,7 @@ static CUresult begin(CUstream stream, CUstreamCaptureMode mode, bool per_thread
 
 static CUresult begin_to_graph(CUstream stream, const uint64_t args[5], bool per_thread)
 {
-	CUresult status = check(&stream, per_thread);
+	CUresult status = bf_stream_enter(&stream, per_thread);
 
 	if (!status)
 		status = BF_CALL(cuStreamBeginCaptureToGraph, BF_ARG(stream), args[0], args[1], args[2], args[3],
@@ -187,7 +176,7 @@ static bool goes_on(CUresult status)
 
 static CUresult end(CUstream stream, CUgraph *phGraph, bool per_thread)
 {
-	CUresult status = check(&stream, per_thread);
+	CUresult status = bf_stream_enter(&stream, per_thread);
 	struct capture *capture;
 
 	if (status)
@@ -279,7 +268,7 @@ static CUresult ask_all(CUstream stream, const struct question *question)
 
 static CUresult ask(CUstream stream, const struct question *question, bool per_thread)
 {
-	CUresult status = check(&stream, per_thread);
+	CUresult status = bf_stream_enter(&stream, per_thread);
 
 	if (status)
 		return status;

@@ -10,18 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Resolves the stream and checks that the caller may copy at all. */
-static CUresult check(CUstream *stream, bool per_thread)
-{
-	CUresult status = bf_check();
-
-	if (!status)
-		status = bf_context_check();
-	if (!status)
-		status = bf_stream_resolve(stream, per_thread);
-	return status ? status : bf_stream_check(*stream);
-}
-
 static bool is_pinned(const void *data)
 {
 	struct bf_range range;
@@ -184,7 +172,7 @@ CUresult bf_copy_any(uint64_t to, uint64_t from, size_t size, CUstream stream, b
 	static CUresult name##_on(to_type to, from_type from, size_t size, bool per_thread) \
 	{ \
 		CUstream stream = NULL; \
-		CUresult status = check(&stream, per_thread); \
+		CUresult status = bf_stream_enter(&stream, per_thread); \
 \
 		return status ? status : function(to, from, size, stream, false); \
 	} \
@@ -200,7 +188,7 @@ CUresult bf_copy_any(uint64_t to, uint64_t from, size_t size, CUstream stream, b
 #define ASYNCHRONOUS(name, function, to_type, from_type) \
 	static CUresult name##_on(to_type to, from_type from, size_t size, CUstream stream, bool per_thread) \
 	{ \
-		CUresult status = check(&stream, per_thread); \
+		CUresult status = bf_stream_enter(&stream, per_thread); \
 \
 		return status ? status : function(to, from, size, stream, true); \
 	} \
@@ -225,7 +213,7 @@ ASYNCHRONOUS(cuMemcpyDtoDAsync_v2, bf_copy_between, CUdeviceptr, CUdeviceptr)
 static CUresult copy_peer(const uint64_t args[6], bool async, bool per_thread)
 {
 	CUstream stream = (CUstream)(uintptr_t)args[5];
-	CUresult status = check(&stream, per_thread);
+	CUresult status = bf_stream_enter(&stream, per_thread);
 
 	if (status || !args[4])
 		return status;

@@ -282,20 +282,9 @@ static CUresult copy_box(const struct box *box, CUstream stream, bool async)
 
 /* ------------------------------------------------------------------ entry points */
 
-static CUresult check(CUstream *stream, bool per_thread)
-{
-	CUresult status = bf_check();
-
-	if (!status)
-		status = bf_context_check();
-	if (!status)
-		status = bf_stream_resolve(stream, per_thread);
-	return status ? status : bf_stream_check(*stream);
-}
-
 static CUresult copy_2d(const CUDA_MEMCPY2D *copy, CUstream stream, bool async, bool per_thread)
 {
-	CUresult status = check(&stream, per_thread);
+	CUresult status = bf_stream_enter(&stream, per_thread);
 	struct box box;
 
 	if (status)
@@ -314,7 +303,7 @@ static CUresult copy_2d(const CUDA_MEMCPY2D *copy, CUstream stream, bool async, 
 
 static CUresult copy_3d(const CUDA_MEMCPY3D *copy, CUstream stream, bool async, bool per_thread)
 {
-	CUresult status = check(&stream, per_thread);
+	CUresult status = bf_stream_enter(&stream, per_thread);
 	struct box box;
 
 	if (status)

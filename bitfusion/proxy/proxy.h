@@ -231,6 +231,9 @@ struct bf_event {
 };
 
 CUresult bf_stream_check(CUstream stream); /* a special one, or alive */
+/* What every entry point with a stream begins with: the library works, a context is current, and *stream, resolved
+ * for the entry's flavour, is one of them. */
+CUresult bf_stream_enter(CUstream *stream, bool per_thread);
 bool bf_stream_passed(uint64_t stream, uint64_t stream_id, uint32_t context, uint64_t sequence);
 uint64_t bf_stream_number(CUstream stream);
 CUresult bf_stream_wait(CUstream stream);

@@ -16,8 +16,7 @@ CUresult bf_stream_check(CUstream stream)
 	return CUDA_ERROR_INVALID_HANDLE;
 }
 
-/* Resolves the stream that an entry point was given, for a call that is answered here. */
-static CUresult check(CUstream *stream, bool per_thread)
+CUresult bf_stream_enter(CUstream *stream, bool per_thread)
 {
 	CUresult status = bf_check();
 
@@ -125,7 +124,7 @@ static bool is_idle(CUstream stream)
 
 static CUresult wait_or_ask(unsigned call, CUstream stream, bool per_thread)
 {
-	CUresult status = check(&stream, per_thread);
+	CUresult status = bf_stream_enter(&stream, per_thread);
 	uint64_t sequence = 0;
 
 	if (status || is_idle(stream))
@@ -172,7 +171,7 @@ uint64_t bf_stream_number(CUstream stream)
 
 static CUresult get_priority(CUstream stream, int *priority, bool per_thread)
 {
-	CUresult status = check(&stream, per_thread);
+	CUresult status = bf_stream_enter(&stream, per_thread);
 	struct bf_stream *entry = find(BF_ARG(stream));
 
 	if (status)
@@ -195,7 +194,7 @@ BF_EXPORT CUresult cuStreamGetPriority_ptsz(CUstream hStream, int *priority)
 
 static CUresult get_flags(CUstream stream, unsigned *flags, bool per_thread)
 {
-	CUresult status = check(&stream, per_thread);
+	CUresult status = bf_stream_enter(&stream, per_thread);
 	struct bf_stream *entry = find(BF_ARG(stream));
 
 	if (status)
@@ -218,7 +217,7 @@ BF_EXPORT CUresult cuStreamGetFlags_ptsz(CUstream hStream, unsigned int *flags)
 
 static CUresult get_id(CUstream stream, unsigned long long *id, bool per_thread)
 {
-	CUresult status = check(&stream, per_thread);
+	CUresult status = bf_stream_enter(&stream, per_thread);
 
 	if (status)
 		return status;
@@ -240,7 +239,7 @@ BF_EXPORT CUresult cuStreamGetId_ptsz(CUstream hStream, unsigned long long *stre
 
 static CUresult get_context(CUstream stream, uint32_t *context, bool per_thread)
 {
-	CUresult status = check(&stream, per_thread);
+	CUresult status = bf_stream_enter(&stream, per_thread);
 	struct bf_stream *entry = find(BF_ARG(stream));
 
 	if (!status)
