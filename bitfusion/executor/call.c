@@ -124,8 +124,7 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 		status = bf_context_ensure(session, command->context);
 	if (route->row->flags & BF_ROW_NO_CONTEXT)
 		status = CUDA_SUCCESS;
-	bool elsewhere = (route->row->flags & BF_ROW_BLOCKS) && !route->waits && (command->flags & BF_WANTS_REPLY) &&
-			 !bf_may_block(session, command);
+	bool elsewhere = (route->row->flags & BF_ROW_BLOCKS) && !route->waits && (command->flags & BF_WANTS_REPLY);
 	if (elsewhere && status == CUDA_SUCCESS && submit_row(session, route, command))
 		return;
 	struct bf_frame frame;

@@ -124,7 +124,6 @@ void bf_op_host_function(struct bf_session *session, const struct bf_command *co
 					   wanted->kind,
 					   command->context,
 					   capturing != CU_STREAM_CAPTURE_STATUS_NONE };
-	atomic_store(&session->had_host_function, true);
 	atomic_fetch_add(&session->host_functions, 1);
 	if (wanted->kind == 1)
 		status = driver->cuStreamAddCallback

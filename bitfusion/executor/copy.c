@@ -140,9 +140,17 @@ void bf_op_dtoh(struct bf_session *session, const struct bf_command *command, co
 
 /* ------------------------------------------------------------------ two and three dimensions */
 
+static bool is_settled(CUmemorytype type)
+{
+	return type == CU_MEMORYTYPE_HOST || type == CU_MEMORYTYPE_DEVICE || type == CU_MEMORYTYPE_ARRAY;
+}
+
+/* The client settles what is unified: here such an address could be one of this process. */
 static CUresult translate_shape(struct bf_session *session, CUDA_MEMCPY3D_v2 *shape)
 {
 	uint64_t value;
+	if (!is_settled(shape->srcMemoryType) || !is_settled(shape->dstMemoryType))
+		return CUDA_ERROR_INVALID_VALUE;
 	if (shape->srcMemoryType == CU_MEMORYTYPE_ARRAY) {
 		if (!bf_handle_resolve(&session->handles, BF_ARRAY, (uintptr_t)shape->srcArray, &value) || !value)
 			return CUDA_ERROR_INVALID_HANDLE;

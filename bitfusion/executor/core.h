@@ -301,7 +301,6 @@ struct bf_session {
 	struct bf_fired *fired;
 	uint64_t next_token;
 	_Atomic unsigned host_functions; /* registered and not yet returned */
-	_Atomic bool had_host_function;
 
 	/* output (output.c) */
 	int output[2]; /* read ends of what the driver prints to descriptors 1 and 2, or -1 */
@@ -439,8 +438,6 @@ enum bf_wait_kind { BF_WAIT_CONTEXT, BF_WAIT_STREAM, BF_WAIT_EVENT };
 void bf_wait_row(struct bf_session *session, struct bf_frame *frame);
 /* Polls a stream for a moment, unless new commands arrive: CUDA_ERROR_NOT_READY when it takes longer. */
 CUresult bf_wait_briefly(struct bf_session *session, CUstream stream);
-/* May this thread block for the command? */
-bool bf_may_block(struct bf_session *session, const struct bf_command *command);
 
 bool bf_output_start(struct bf_session *session);
 void bf_output_drain(struct bf_session *session, bool all);

@@ -172,13 +172,9 @@ static CUresult mark(struct bf_session *session, struct bf_pending *pending, CUs
 	return pending->marker ? session->driver->cuEventRecord(pending->marker->event, stream) : status;
 }
 
-/* True when the copy is complete, or waiting for it here is allowed and has been done. */
-static bool complete_now(struct bf_session *session, const struct bf_command *command, CUstream stream,
-			 CUresult *status)
+static bool complete_soon(struct bf_session *session, CUstream stream, CUresult *status)
 {
 	CUresult arrived = bf_wait_briefly(session, stream);
-	if (arrived == CUDA_ERROR_NOT_READY && bf_may_block(session, command))
-		arrived = session->driver->cuStreamSynchronize(stream);
 	if (arrived == CUDA_ERROR_NOT_READY)
 		return false;
 	*status = arrived;
@@ -200,7 +196,7 @@ static void download(struct bf_session *session, const struct bf_command *comman
 	pending->context = command->context;
 	pending->status = enqueue_download(session, transfer, pending);
 	if (!pending->count || (!async && pending->status == CUDA_SUCCESS &&
-				complete_now(session, command, transfer->stream, &pending->status))) {
+				complete_soon(session, transfer->stream, &pending->status))) {
 		bf_settle(session);
 		finish_pending(session, pending, pending->status);
 		return;
@@ -318,7 +314,7 @@ void bf_start_download(struct bf_session *session, const struct bf_command *comm
 		download(session, command, transfer, async);
 		return;
 	}
-	if (!async && !bf_may_block(session, command)) {
+	if (!async) {
 		struct pump_job *work = calloc(1, sizeof(*work));
 		if (work) {
 			work->job.run = run_pump;

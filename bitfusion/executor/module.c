@@ -384,7 +384,6 @@ void bf_op_load(struct bf_session *session, const struct bf_command *command, co
 	bool formed = well_formed(&work->load);
 	if (formed)
 		work->status = read_load(session, work, body, size);
-	bool alone = bf_may_block(session, command);
 	if (!formed || work->status == BF_VIOLATION) {
 		bf_violation(session, "bad load of code");
 	} else if (!read_image(session, work)) {
@@ -392,7 +391,7 @@ void bf_op_load(struct bf_session *session, const struct bf_command *command, co
 		session->stopped = true;
 	} else {
 		/* compiling takes its time, and only the thread that asked for it has to wait */
-		if (alone || !(work->command.flags & BF_WANTS_REPLY) || !bf_submit(session, &work->job))
+		if (!(work->command.flags & BF_WANTS_REPLY) || !bf_submit(session, &work->job))
 			run_load(session, &work->job);
 		return;
 	}

@@ -87,12 +87,6 @@ bool bf_submit(struct bf_session *session, struct bf_job *job)
 
 /* ------------------------------------------------------------------ waiting on the issue thread */
 
-bool bf_may_block(struct bf_session *session, const struct bf_command *command)
-{
-	/* a host function's return comes in through the stream, so blocking it could wait for itself */
-	return (command->flags & BF_ALONE) && !atomic_load_explicit(&session->had_host_function, memory_order_relaxed);
-}
-
 static inline void relax(void)
 {
 #if defined(__x86_64__)
@@ -114,14 +108,14 @@ static CUresult poll_once(struct bf_session *session, const struct polled *polle
 	return session->driver->cuStreamQuery(polled->stream);
 }
 
-static CUresult poll_briefly(struct bf_session *session, const struct polled *polled, bool look)
+static CUresult poll_briefly(struct bf_session *session, const struct polled *polled)
 {
 	CUresult status = poll_once(session, polled);
 	if (status != CUDA_ERROR_NOT_READY || session->spin_ns <= 0)
 		return status;
 	int64_t until = bf_now_ns() + session->spin_ns;
 	/* commands that have arrived already must not wait for this one */
-	if (look && session->input.start != session->input.end)
+	if (session->input.start != session->input.end)
 		return status;
 	do {
 		for (int i = 0; i < 4; i++) {
@@ -130,7 +124,7 @@ static CUresult poll_briefly(struct bf_session *session, const struct polled *po
 			if (status != CUDA_ERROR_NOT_READY)
 				return status;
 		}
-		if (look && bf_input_more(session, false) != 0)
+		if (bf_input_more(session, false) != 0)
 			return status;
 		sched_yield(); /* a driver on the CPU needs the cores that we poll on */
 	} while (bf_now_ns() < until);
@@ -139,7 +133,7 @@ static CUresult poll_briefly(struct bf_session *session, const struct polled *po
 
 CUresult bf_wait_briefly(struct bf_session *session, CUstream stream)
 {
-	return poll_briefly(session, &(struct polled){ .stream = stream }, true);
+	return poll_briefly(session, &(struct polled){ .stream = stream });
 }
 
 /* ------------------------------------------------------------------ synchronize rows */
@@ -216,27 +210,20 @@ static void wait_elsewhere(struct bf_session *session, struct bf_frame *frame, e
 void bf_wait_row(struct bf_session *session, struct bf_frame *frame)
 {
 	enum bf_wait_kind kind = wait_kind(frame);
-	bool alone = bf_may_block(session, frame->command);
 	CUresult status = CUDA_SUCCESS;
-	if (kind == BF_WAIT_CONTEXT && !alone) {
+	struct polled polled = { 0 };
+	if (kind == BF_WAIT_STREAM)
+		polled.stream = (CUstream)(uintptr_t)frame->argument[0];
+	else if (kind == BF_WAIT_EVENT)
+		polled.event = (CUevent)(uintptr_t)frame->argument[0];
+	if (kind == BF_WAIT_STREAM || polled.event)
+		status = poll_briefly(session, &polled);
+	if (kind == BF_WAIT_CONTEXT || status == CUDA_ERROR_NOT_READY) {
 		wait_elsewhere(session, frame, kind);
 		return;
 	}
-	if (kind != BF_WAIT_CONTEXT) {
-		struct polled polled = { 0 };
-		if (kind == BF_WAIT_STREAM)
-			polled.stream = (CUstream)(uintptr_t)frame->argument[0];
-		else
-			polled.event = (CUevent)(uintptr_t)frame->argument[0];
-		if (kind == BF_WAIT_STREAM || polled.event)
-			status = poll_briefly(session, &polled, !alone);
-		if (status == CUDA_ERROR_NOT_READY && !alone) {
-			wait_elsewhere(session, frame, kind);
-			return;
-		}
-	}
 	/* also when a query said it is over: only a real wait makes a driver hand out what kernels print */
-	if (status == CUDA_SUCCESS || status == CUDA_ERROR_NOT_READY)
+	if (status == CUDA_SUCCESS)
 		status = bf_invoke(frame);
 	bf_settle(session);
 	bf_done(session, frame->command, status, NULL, 0);

@@ -96,8 +96,6 @@ enum { BF_FIRST_CREATED_CONTEXT = BF_MAX_DEVICES + 1 };
 enum bf_command_flags {
 	BF_WANTS_REPLY = 1, /* else one-way: a failure is kept and reported as `deferred` in the next reply */
 	BF_HAS_BULK = 2,    /* the body starts with a uint64_t: that many raw bytes follow the command */
-	BF_ALONE = 4,       /* no other thread of the program can have anything to send while this one waits:
-	                     * the executor may block for it on its issue thread */
 };
 
 struct bf_command {

@@ -11,7 +11,6 @@ from typing import Callable
 
 import pytest
 from wire_client import (
-    ALONE,
     CALLS,
     EVENT,
     FUNCTION,
@@ -68,7 +67,7 @@ def test_copies_of_many_sizes(serve: Serve, tcp: bool) -> None:
         data = os.urandom(size)
         client.upload(address, data)
         assert client.download(address, size) == data
-        assert client.download(address, size, flags=ALONE) == data
+        assert client.download(address, size) == data
         client.free(address)
     assert client.sync("cuCtxSynchronize").deferred == 0
     end_well(worker)
@@ -232,7 +231,7 @@ def test_printed_text_comes_before_the_reply(serve: Serve) -> None:
     prepare(client)
     for i in range(20):
         client.launch(PRINT, b"")
-        assert client.synchronize(0, ALONE if i % 2 else 0).status == 0
+        assert client.synchronize().status == 0
         assert client.output[1] == b"printed by a kernel\n" * (i + 1)
     end_well(worker)
 
@@ -247,7 +246,7 @@ def test_host_functions(serve: Serve) -> None:
     for kind in (0, 1):
         body = struct.pack("<QQQII", one, 0x1111 + kind, 0x2222, kind, 0)
         client.command(OP_HOST_FUNCTION, body)
-    wait = client.row("cuStreamSynchronize", struct.pack("<Q", one), WANTS_REPLY | ALONE)
+    wait = client.row("cuStreamSynchronize", struct.pack("<Q", one), WANTS_REPLY)
     # freed while the function runs: must not keep its return from being heard
     client.free(client.alloc(100)[1])
     for kind in (0, 1):
@@ -397,7 +396,7 @@ def test_client_gone_while_the_device_is_busy(serve: Serve) -> None:
     client = worker.client
     address = prepare(client)
     client.launch(SPIN, struct.pack("<Q", address))
-    client.row("cuCtxSynchronize", b"", WANTS_REPLY | ALONE)
+    client.free(address)  # which waits for the kernel
     client.flush()
     time.sleep(0.1)
     started = time.monotonic()

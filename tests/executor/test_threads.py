@@ -12,7 +12,6 @@ from typing import Callable, Dict, List
 import pytest
 from test_serve import NAP, PRINT, STORE, end_well, prepare
 from wire_client import (
-    ALONE,
     CALLS,
     EVENT,
     OP_CALLBACK_DONE,
@@ -54,8 +53,8 @@ def test_everything_at_once(
             requests.append(client.start_download(big, size, stream, pick.randrange(2)))
             sizes[requests[-1]] = size
         elif what == 4:
-            flags = WANTS_REPLY | (ALONE if pick.random() < 0.2 else 0)
-            requests.append(client.row("cuStreamSynchronize", struct.pack("<Q", stream), flags))
+            body = struct.pack("<Q", stream)
+            requests.append(client.row("cuStreamSynchronize", body, WANTS_REPLY))
         elif what == 5:
             event = pick.choice(events)
             client.row("cuEventRecord", struct.pack("<QQ", event, stream))

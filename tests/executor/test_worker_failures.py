@@ -9,7 +9,6 @@ from typing import Callable, List
 
 from test_serve import NAP, PRINT, STORE, end_well, prepare
 from wire_client import (
-    ALONE,
     EVENT,
     MODULE,
     OP_CALLBACK_DONE,
@@ -76,8 +75,7 @@ def program(worker: Worker) -> List[int]:
         ("cuStreamSynchronize", struct.pack("<Q", two)),
         ("cuCtxSynchronize", b""),
     ):
-        for flags in (0, ALONE):
-            requests.append(client.row(name, body, WANTS_REPLY | flags))
+        requests.append(client.row(name, body, WANTS_REPLY))
     client.free(address)
     client.flush()
     for request in requests:

@@ -14,7 +14,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "wire"))
 
-from wire_layout import ALONE, CALLS, COMMAND, HAS_BULK, SPEC_HASH, WANTS_REPLY  # noqa: E402, F401
+from wire_layout import CALLS, COMMAND, HAS_BULK, SPEC_HASH, WANTS_REPLY  # noqa: E402
 from wire_layout import REPLY_HEAD as HEAD  # noqa: E402
 
 REPLY, DATA, CALLBACK, OUTPUT = range(4)

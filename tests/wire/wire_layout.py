@@ -32,7 +32,7 @@ STRUCTS = {
     "bf_callback": CALLBACK,
     "bf_output": OUTPUT,
 }
-WANTS_REPLY, HAS_BULK, ALONE = 1, 2, 4
+WANTS_REPLY, HAS_BULK = 1, 2
 REPLY_KIND, DATA_KIND, CALLBACK_KIND, OUTPUT_KIND = range(4)
 OPERATIONS = (
     "NONE",
