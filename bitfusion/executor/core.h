@@ -34,8 +34,6 @@ static inline size_t bf_pad(size_t size)
 	return (size + 7) & ~(size_t)7;
 }
 
-int64_t bf_now_ns(void);
-
 /* ------------------------------------------------------------------ driver.c */
 
 /* Functions that the executor calls by itself; each may be NULL in an old driver. */
@@ -321,7 +319,7 @@ struct bf_session {
 	uint32_t synced_context, synced_epoch;
 	bool stopped;
 	enum bf_ended ended;
-	int64_t spin_ns;
+	uint64_t spin_ns;
 	uint8_t *scratch; /* output arguments of rows on the issue thread */
 	uint8_t *answer;  /* a reply's body on the issue thread */
 };

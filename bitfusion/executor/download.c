@@ -195,8 +195,8 @@ static void download(struct bf_session *session, const struct bf_command *comman
 	pending->request = command->request;
 	pending->context = command->context;
 	pending->status = enqueue_download(session, transfer, pending);
-	if (!pending->count || (!async && pending->status == CUDA_SUCCESS &&
-				complete_soon(session, transfer->stream, &pending->status))) {
+	if (!pending->count ||
+	    (!async && pending->status == CUDA_SUCCESS && complete_soon(session, transfer->stream, &pending->status))) {
 		bf_settle(session);
 		finish_pending(session, pending, pending->status);
 		return;

@@ -152,8 +152,12 @@ static CUresult allocate(struct bf_session *session, const struct bf_alloc *allo
 		/* the driver chooses the pitch, so charge for it once it is known */
 		status = session->driver->cuMemAllocPitch_v2(&address, &pitch, alloc->size, alloc->height,
 							     alloc->element_size);
-		if (status != CUDA_SUCCESS || __builtin_mul_overflow(pitch, alloc->height, &size))
-			return status != CUDA_SUCCESS ? status : CUDA_ERROR_OUT_OF_MEMORY;
+		if (status != CUDA_SUCCESS)
+			return status;
+		if (__builtin_mul_overflow(pitch, alloc->height, &size)) {
+			session->driver->cuMemFree_v2(address);
+			return CUDA_ERROR_OUT_OF_MEMORY;
+		}
 	}
 	int device;
 	status = bf_memory_charge(session, size, &device);

@@ -283,7 +283,7 @@ static struct bf_session *open_session(const struct bf_serve_options *options)
 	bf_transport_open(&session->transport, options->fd);
 	if (options->spin_us >= 0)
 		session->transport.spin_us = options->spin_us;
-	session->spin_ns = session->transport.spin_us * 1000LL;
+	session->spin_ns = (uint64_t)session->transport.spin_us * 1000;
 	if (session->transport.kind == BF_TRANSPORT_TCP)
 		keep_alive(options->fd);
 	bf_handles_init(&session->handles);

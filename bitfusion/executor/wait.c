@@ -3,20 +3,13 @@
  * Calls that wait for the device. The issue thread looks for a moment whether the wait is over already;
  * otherwise a waiter takes it, so that the stream goes on.
  */
+#include "clock.h"
 #include "core.h"
 
 #include <sched.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum { MAX_WAITERS = 256, WAITER_STACK = 1 << 20 };
-
-int64_t bf_now_ns(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
 
 /* ------------------------------------------------------------------ waiters */
 
@@ -111,9 +104,9 @@ static CUresult poll_once(struct bf_session *session, const struct polled *polle
 static CUresult poll_briefly(struct bf_session *session, const struct polled *polled)
 {
 	CUresult status = poll_once(session, polled);
-	if (status != CUDA_ERROR_NOT_READY || session->spin_ns <= 0)
+	if (status != CUDA_ERROR_NOT_READY || !session->spin_ns)
 		return status;
-	int64_t until = bf_now_ns() + session->spin_ns;
+	uint64_t until = bf_now_ns() + session->spin_ns;
 	/* commands that have arrived already must not wait for this one */
 	if (session->input.start != session->input.end)
 		return status;

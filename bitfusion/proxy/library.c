@@ -5,26 +5,6 @@
 #define _GNU_SOURCE
 #include "proxy.h"
 
-static CUresult load_image(CUlibrary *library, const struct bf_image *image, const struct bf_options *jit,
-			   const struct bf_options *options)
-{
-	struct bf_load load = { .kind = BF_LOAD_LIBRARY, .handle = bf_handle_new(BF_LIBRARY, NULL) };
-	struct bf_wait wait = { 0 };
-	CUresult status;
-
-	if (!load.handle)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	status = bf_load(&load, NULL, jit, options, image, &wait);
-	bf_wait_drop(&wait);
-	if (status) {
-		bf_handle_free(load.handle);
-		return status;
-	}
-	bf_handle_start(BF_LIBRARY, load.handle);
-	*library = (CUlibrary)(uintptr_t)load.handle;
-	return CUDA_SUCCESS;
-}
-
 /* The table of host functions is a pointer into the program; it only serves host code. */
 static void drop_host_table(struct bf_options *options, CUjit_option *names, void **values, CUlibraryOption *from,
 			    void **from_values, unsigned count)
@@ -42,17 +22,28 @@ static void drop_host_table(struct bf_options *options, CUjit_option *names, voi
 
 enum { MAX_LIBRARY_OPTIONS = 16 };
 
-static CUresult load(CUlibrary *library, struct bf_image *image, const struct bf_options *jit, CUlibraryOption *names,
-		     void **values, unsigned count)
+struct request {
+	const struct bf_options jit;
+	CUlibraryOption *names;
+	void **values;
+	unsigned count;
+};
+
+static CUresult load(CUlibrary *library, const void *code, const char *path, const struct request *request)
 {
 	CUjit_option kept_names[MAX_LIBRARY_OPTIONS];
 	void *kept_values[MAX_LIBRARY_OPTIONS];
 	struct bf_options options;
+	struct bf_image image;
+	CUresult status = bf_check();
 
-	if (!library || count > MAX_LIBRARY_OPTIONS || (count && !names))
+	if (status)
+		return status;
+	if (!library || request->count > MAX_LIBRARY_OPTIONS || (request->count && !request->names))
 		return CUDA_ERROR_INVALID_VALUE;
-	drop_host_table(&options, kept_names, kept_values, names, values, count);
-	return load_image(library, image, jit, &options);
+	drop_host_table(&options, kept_names, kept_values, request->names, request->values, request->count);
+	status = path ? bf_image_of_file(path, &image) : bf_image_of(code, &image);
+	return status ? status : bf_load_code(BF_LIBRARY, &image, &request->jit, &options, (uint64_t *)library);
 }
 
 BF_EXPORT CUresult cuLibraryLoadData(CUlibrary *library, const void *code, CUjit_option *jitOptions,
@@ -60,15 +51,11 @@ BF_EXPORT CUresult cuLibraryLoadData(CUlibrary *library, const void *code, CUjit
 				     CUlibraryOption *libraryOptions, void **libraryOptionValues,
 				     unsigned int numLibraryOptions)
 {
-	struct bf_options jit = { numJitOptions, jitOptions, jitOptionsValues };
-	CUresult status = bf_check();
-	struct bf_image image;
-
-	if (!status)
-		status = bf_image_of(code, &image);
-	if (status)
-		return status;
-	return load(library, &image, &jit, libraryOptions, libraryOptionValues, numLibraryOptions);
+	return load(library, code, NULL,
+		    &(struct request){ { numJitOptions, jitOptions, jitOptionsValues },
+				       libraryOptions,
+				       libraryOptionValues,
+				       numLibraryOptions });
 }
 
 BF_EXPORT CUresult cuLibraryLoadFromFile(CUlibrary *library, const char *fileName, CUjit_option *jitOptions,
@@ -76,17 +63,13 @@ BF_EXPORT CUresult cuLibraryLoadFromFile(CUlibrary *library, const char *fileNam
 					 CUlibraryOption *libraryOptions, void **libraryOptionValues,
 					 unsigned int numLibraryOptions)
 {
-	struct bf_options jit = { numJitOptions, jitOptions, jitOptionsValues };
-	CUresult status = bf_check();
-	struct bf_image image;
-
-	if (!status)
-		status = bf_image_of_file(fileName, &image);
-	if (status)
-		return status;
-	status = load(library, &image, &jit, libraryOptions, libraryOptionValues, numLibraryOptions);
-	bf_image_close(&image);
-	return status;
+	if (!fileName)
+		return bf_check() ? bf_check() : CUDA_ERROR_INVALID_VALUE;
+	return load(library, NULL, fileName,
+		    &(struct request){ { numJitOptions, jitOptions, jitOptionsValues },
+				       libraryOptions,
+				       libraryOptionValues,
+				       numLibraryOptions });
 }
 
 static CUresult check_library(CUlibrary library)

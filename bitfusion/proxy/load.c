@@ -150,3 +150,24 @@ CUresult bf_load(const struct bf_load *load, const char *text, const struct bf_o
 	bf_load_logs(wait, options);
 	return status;
 }
+
+CUresult bf_load_code(enum bf_handle_kind kind, struct bf_image *image, const struct bf_options *options,
+		      const struct bf_options *library_options, uint64_t *handle)
+{
+	struct bf_load load = { .kind = kind == BF_MODULE ? BF_LOAD_MODULE : BF_LOAD_LIBRARY,
+				.handle = bf_handle_new(kind, NULL) };
+	struct bf_wait wait = { 0 };
+	CUresult status = load.handle ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+
+	if (!status)
+		status = bf_load(&load, NULL, options, library_options, image, &wait);
+	bf_wait_drop(&wait);
+	bf_image_close(image);
+	if (status) {
+		bf_handle_free(load.handle);
+		return status;
+	}
+	bf_handle_start(kind, load.handle);
+	*handle = load.handle;
+	return CUDA_SUCCESS;
+}

@@ -14,26 +14,7 @@ static CUresult check(void)
 	return status ? status : bf_context_check();
 }
 
-static CUresult load_image(CUmodule *module, const struct bf_image *image, const struct bf_options *options)
-{
-	struct bf_load load = { .kind = BF_LOAD_MODULE, .handle = bf_handle_new(BF_MODULE, NULL) };
-	struct bf_wait wait = { 0 };
-	CUresult status;
-
-	if (!load.handle)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	status = bf_load(&load, NULL, options, &no_options, image, &wait);
-	bf_wait_drop(&wait);
-	if (status) {
-		bf_handle_free(load.handle);
-		return status;
-	}
-	bf_handle_start(BF_MODULE, load.handle);
-	*module = (CUmodule)(uintptr_t)load.handle;
-	return CUDA_SUCCESS;
-}
-
-static CUresult load_memory(CUmodule *module, const void *pointer, const struct bf_options *options)
+static CUresult load(CUmodule *module, const void *pointer, const char *path, const struct bf_options *options)
 {
 	CUresult status = check();
 	struct bf_image image;
@@ -42,30 +23,22 @@ static CUresult load_memory(CUmodule *module, const void *pointer, const struct 
 		return status;
 	if (!module)
 		return CUDA_ERROR_INVALID_VALUE;
-	status = bf_image_of(pointer, &image);
-	return status ? status : load_image(module, &image, options);
+	status = path ? bf_image_of_file(path, &image) : bf_image_of(pointer, &image);
+	return status ? status : bf_load_code(BF_MODULE, &image, options, &no_options, (uint64_t *)module);
 }
 
 BF_EXPORT CUresult cuModuleLoad(CUmodule *module, const char *fname)
 {
 	CUresult status = check();
-	struct bf_image image;
 
-	if (status)
-		return status;
-	if (!module)
-		return CUDA_ERROR_INVALID_VALUE;
-	status = bf_image_of_file(fname, &image);
-	if (status)
-		return status;
-	status = load_image(module, &image, &no_options);
-	bf_image_close(&image);
-	return status;
+	if (!status && !fname)
+		status = CUDA_ERROR_INVALID_VALUE;
+	return status ? status : load(module, NULL, fname, &no_options);
 }
 
 BF_EXPORT CUresult cuModuleLoadData(CUmodule *module, const void *image)
 {
-	return load_memory(module, image, &no_options);
+	return load(module, image, NULL, &no_options);
 }
 
 BF_EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int numOptions,
@@ -73,12 +46,12 @@ BF_EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsig
 {
 	struct bf_options jit = { numOptions, options, optionValues };
 
-	return load_memory(module, image, &jit);
+	return load(module, image, NULL, &jit);
 }
 
 BF_EXPORT CUresult cuModuleLoadFatBinary(CUmodule *module, const void *fatCubin)
 {
-	return load_memory(module, fatCubin, &no_options);
+	return load(module, fatCubin, NULL, &no_options);
 }
 
 BF_EXPORT CUresult cuModuleUnload(CUmodule hmod)

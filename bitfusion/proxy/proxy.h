@@ -329,6 +329,9 @@ struct bf_options {
 CUresult bf_load(const struct bf_load *load, const char *text, const struct bf_options *options,
 		 const struct bf_options *library_options, const struct bf_image *image, struct bf_wait *wait);
 
+/* A module or a library, whose handle it mints; closes the image. */
+CUresult bf_load_code(enum bf_handle_kind kind, struct bf_image *image, const struct bf_options *options,
+		      const struct bf_options *library_options, uint64_t *handle);
 const uint8_t *bf_load_logs(const struct bf_wait *wait, const struct bf_options *options);
 
 /* ------------------------------------------------------------------ host functions (callback.c) */

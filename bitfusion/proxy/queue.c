@@ -5,6 +5,7 @@
  * flusher thread (flush.c) when nothing more comes.
  */
 #define _GNU_SOURCE
+#include "clock.h"
 #include "flush.h"
 #include "proxy.h"
 #include "reply.h"
@@ -39,14 +40,6 @@ static struct {
 	uint64_t sent_ns;   /* when the buffer was last sent */
 	bool dead;
 } queue = { .lock = PTHREAD_MUTEX_INITIALIZER, .transport = { .fd = -1 } };
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 CUresult bf_queue_open(const struct bf_transport *transport)
 {
@@ -92,7 +85,7 @@ static int send_buffer(const void *bulk, size_t size)
 		return -1;
 	failed = bf_transport_send(&queue.transport, parts + whole, (size ? 2 : 1) - whole);
 	queue.start = queue.used = 0;
-	queue.sent_ns = now_ns();
+	queue.sent_ns = bf_now_ns();
 	bf_flush_sent();
 	if (failed)
 		die();
@@ -150,7 +143,7 @@ static bool is_due(enum bf_urgency urgency, bool first)
 
 	if (urgency == BF_NOW || queue.used >= SEND_AT)
 		return true;
-	now = now_ns();
+	now = bf_now_ns();
 	if (first)
 		queue.first_ns = now;
 	return now - queue.first_ns > LINGER_NS && now - queue.sent_ns > INTERVAL_NS;
@@ -217,13 +210,13 @@ bool bf_queue_try_flush(void)
 void bf_queue_goodbye(void)
 {
 	struct bf_command goodbye = { .size = sizeof goodbye, .call = BF_OP_GOODBYE };
-	uint64_t until = now_ns() + (uint64_t)GOODBYE_MS * 1000000;
+	uint64_t until = bf_now_ns() + (uint64_t)GOODBYE_MS * 1000000;
 	size_t done = 0;
 
 	while (pthread_mutex_trylock(&queue.lock)) {
 		struct timespec pause = { 0, 100000 };
 
-		if (now_ns() > until)
+		if (bf_now_ns() > until)
 			return;
 		nanosleep(&pause, NULL);
 	}
@@ -231,7 +224,7 @@ void bf_queue_goodbye(void)
 		memcpy(queue.buffer + queue.start + queue.used, &goodbye, sizeof goodbye);
 		queue.used += sizeof goodbye;
 	}
-	while (!queue.dead && done < queue.used && now_ns() < until) {
+	while (!queue.dead && done < queue.used && bf_now_ns() < until) {
 		struct iovec rest = { queue.buffer + queue.start + done, queue.used - done };
 		struct pollfd room = { .fd = queue.transport.fd, .events = POLLOUT };
 		ssize_t sent = bf_transport_send_some(&queue.transport, &rest, 1);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include "transport.h"
+#include "clock.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -11,18 +12,9 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { SPIN_US = 50, FEW_MISSES = 4, BULK_BYTES = 64 << 10, PARTS_PER_SEND = 64, BUFFER_BYTES = 4 << 20 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 /* Polling only helps when the peer can run at the same time. */
 static int usable_cpus(void)
@@ -138,7 +130,7 @@ static int worth_polling(struct bf_transport *transport)
 /* As bf_transport_receive_some, for as long as polling is good for. */
 static ssize_t poll_for(struct bf_transport *transport, void *data, size_t size)
 {
-	uint64_t until = now_ns() + (uint64_t)transport->spin_us * 1000;
+	uint64_t until = bf_now_ns() + (uint64_t)transport->spin_us * 1000;
 
 	do {
 		ssize_t received = bf_transport_receive_some(transport, data, size);
@@ -148,7 +140,7 @@ static ssize_t poll_for(struct bf_transport *transport, void *data, size_t size)
 			return received;
 		}
 		sched_yield();
-	} while (now_ns() < until);
+	} while (bf_now_ns() < until);
 	if (transport->misses < UINT16_MAX)
 		transport->misses++;
 	errno = EAGAIN;

@@ -19,6 +19,7 @@ from wire_client import (
     INVALID_HANDLE,
     MODULE,
     NOT_READY,
+    OP_ALLOC,
     OP_CALLBACK_DONE,
     OP_DEVICES,
     OP_HOST_FUNCTION,
@@ -233,6 +234,18 @@ def test_printed_text_comes_before_the_reply(serve: Serve) -> None:
         client.launch(PRINT, b"")
         assert client.synchronize().status == 0
         assert client.output[1] == b"printed by a kernel\n" * (i + 1)
+    end_well(worker)
+
+
+def test_a_pitch_too_large_to_count_leaves_no_memory(serve: Serve) -> None:
+    worker = serve()
+    client = worker.client
+    prepare(client)
+    before = client.operation(OP_MEMORY_INFO).body
+    # so many rows of 4096 bytes that their number wraps around to one of them
+    body = struct.pack("<QQII", 4096, (1 << 52) + 1, 4, 0)
+    assert client.operation(OP_ALLOC, body).status == OUT_OF_MEMORY
+    assert client.operation(OP_MEMORY_INFO).body == before
     end_well(worker)
 
 
