@@ -352,3 +352,12 @@ def test_unknown_instructions_fail_when_executed() -> None:
     caught = fault("frobnicate.wide.x9 r0, [i], {r1, r2};")
     assert "frobnicate" in caught.text
     assert "'k'" in caught.text
+
+
+def test_braces_around_one_register_are_no_vector() -> None:
+    got = run(
+        "ld.global.b32 {r0}, [i]; st.global.b32 [o], {r0};"
+        "mov.b32 r1, 1; atom.global.add.u32 {r2}, [o], {r1}; st.global.b32 [o+4], {r2};"
+    )
+    word = int.from_bytes(DATA[:4], "little")
+    assert int(got[0]) == (word + 1) | word << 32

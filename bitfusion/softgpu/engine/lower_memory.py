@@ -65,9 +65,16 @@ def _ld(encoder: FunctionEncoder, instruction: Instruction) -> None:
     if _vector(modifiers):
         _ld_vector(encoder, modifiers, to, address)
     else:
-        _ld_one(encoder, modifiers, to, address)
+        _ld_one(encoder, modifiers, _scalar(to), address)
     if "acquire" in modifiers:
         encoder.emit("fence")
+
+
+def _scalar(operand: Operand) -> Operand:
+    """XLA's Triton puts braces around one register: ``ld.global.b32 {%r1}, [%rd1]``."""
+    if isinstance(operand, Vector) and len(operand.items) == 1:
+        return operand.items[0]
+    return operand
 
 
 def _ld_one(
@@ -155,6 +162,7 @@ def _st(encoder: FunctionEncoder, instruction: Instruction) -> None:
         where = encoder.memory(address, space_of(encoder, modifiers))
         _emit_vector(encoder, f"stv_{8 * size}_{8 * width}", operands, where)
         return
+    value = _scalar(value)
     width = encoder.width(value) or max(size, 2)
     source = encoder.source(value, width)
     a, x, flags = encoder.memory(address, space_of(encoder, modifiers))
@@ -203,13 +211,14 @@ def _atom(encoder: FunctionEncoder, instruction: Instruction) -> None:
     if ordered:
         encoder.emit("fence")
     values = items[: 2 if verb == "cas" else 1]
-    if isinstance(values[0], Vector):
+    if isinstance(values[0], Vector) and len(values[0].items) > 1:
         tos = to.items if isinstance(to, Vector) else (Sink(),) * len(values[0].items)
         for k, (one, value) in enumerate(zip(tos, values[0].items)):
             d = NOWHERE if isinstance(one, Sink) else encoder.destination(one, size)
             encoder.emit(op, d, a, encoder.source(value, size), x=x + k * size, flags=flags)
         return
-    sources = [encoder.source(value, size) for value in values]
+    sources = [encoder.source(_scalar(value), size) for value in values]
+    to = _scalar(to)
     d = NOWHERE if isinstance(to, Sink) else encoder.destination(to, size)
     encoder.emit_all(op, [d, a, *sources], x=x, flags=flags)
 

@@ -12,6 +12,7 @@
  *
  * Errors that the real library would report when linking (an undefined symbol, say) appear when the image is loaded.
  */
+#include "nvjitlink.h"
 #include "real.h"
 
 #include <errno.h>
@@ -22,17 +23,8 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* nvJitLinkResult and nvJitLinkInputType, as documented. */
+/* nvJitLinkResult, as documented. */
 enum result { SUCCESS = 0, INVALID_INPUT = 3, INTERNAL = 6, UNRECOGNIZED_INPUT = 8 };
-enum input {
-	INPUT_CUBIN = 1,
-	INPUT_PTX = 2,
-	INPUT_LTOIR = 3,
-	INPUT_FATBIN = 4,
-	INPUT_OBJECT = 5,
-	INPUT_LIBRARY = 6,
-	INPUT_ANY = 10
-};
 
 /* The container, documented in docs/softgpu.md: a fatbin header, then per input one entry of kind LINK_ENTRY. */
 enum { FATBIN_MAGIC = 0xba55ed50u, LINK_ENTRY = 0x4246, ENTRY_HEADER = 64 };
@@ -189,7 +181,7 @@ EXPORT int nvJitLinkAddData(struct link *link, int type, const void *data, size_
 	return add_entry(link, type, data, size);
 }
 
-static char *read_file(const char *path, size_t *size)
+char *read_file(const char *path, size_t *size)
 {
 	FILE *file = fopen(path, "rb");
 	char *bytes = NULL;
@@ -205,6 +197,8 @@ static char *read_file(const char *path, size_t *size)
 		free(bytes);
 		bytes = NULL;
 	}
+	if (bytes)
+		bytes[length] = 0;
 	fclose(file);
 	*size = bytes ? length : 0;
 	return bytes;
