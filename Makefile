@@ -39,6 +39,7 @@ EXEC   := $(wildcard bitfusion/executor/*.c bitfusion/executor/generated/*.c)
 ENGINE := $(wildcard bitfusion/softgpu/engine/*.c bitfusion/softgpu/engine/generated/*.c)
 DRIVER := $(wildcard bitfusion/softgpu/driver/*.c bitfusion/softgpu/driver/generated/*.c)
 JITLNK := $(wildcard bitfusion/softgpu/nvjitlink/*.c)
+PRESENT := $(wildcard bitfusion/presence/*.c)
 NULLDR := $(wildcard tests/nulldriver/*.c tests/nulldriver/generated/*.c)
 
 # Engine files named run*.c are compiled for the baseline and, on x86-64, once more with AVX2 and FMA
@@ -52,8 +53,9 @@ SERVER_LIB := $(if $(EXEC),$(OUT)/lib/server/libbfexecutor.so)
 ENGINE_LIB := $(if $(ENGINE),$(OUT)/lib/softgpu/libsoftgpu-engine.so)
 SOFT_LIB   := $(if $(DRIVER),$(OUT)/lib/softgpu/libcuda.so.1)
 JIT_LIB    := $(if $(JITLNK),$(OUT)/lib/softgpu/libnvJitLink.so.13)
+PRESENT_LIB := $(if $(PRESENT),$(OUT)/lib/client/libbitfusion-presence.so)
 NULL_LIB   := $(if $(NULLDR),$(OUT)/nulldriver/libcuda.so.1)
-LIBS       := $(CLIENT_LIB) $(SERVER_LIB) $(ENGINE_LIB) $(SOFT_LIB) $(JIT_LIB)
+LIBS       := $(CLIENT_LIB) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_LIB) $(SOFT_LIB) $(JIT_LIB)
 
 # ------------------------------------------------------------------ targets
 
@@ -63,7 +65,7 @@ LIBS       := $(CLIENT_LIB) $(SERVER_LIB) $(ENGINE_LIB) $(SOFT_LIB) $(JIT_LIB)
 
 all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
 libs: $(LIBS)
-proxy: $(CLIENT_LIB)
+proxy: $(CLIENT_LIB) $(PRESENT_LIB)
 executor: $(SERVER_LIB)
 engine: $(ENGINE_LIB)
 softgpu: $(SOFT_LIB) $(JIT_LIB)
@@ -79,6 +81,8 @@ $(SOFT_LIB): $(call objects,$(DRIVER) $(ABI)) $(ENGINE_OBJECTS) $(wildcard bitfu
 $(SOFT_LIB): LINK = -Wl,-soname,libcuda.so.1 -Wl,--version-script=bitfusion/softgpu/driver/generated/exports.map
 $(JIT_LIB): $(call objects,$(JITLNK))
 $(JIT_LIB): LINK = -Wl,-soname,libnvJitLink.so.13
+$(PRESENT_LIB): $(call objects,$(PRESENT))
+$(PRESENT_LIB): LINK = -Wl,-soname,libbitfusion-presence.so
 $(NULL_LIB): $(call objects,$(NULLDR) $(ABI)) $(wildcard tests/nulldriver/generated/exports.map)
 $(NULL_LIB): LINK = -Wl,-soname,libcuda.so.1 -Wl,--version-script=tests/nulldriver/generated/exports.map
 

@@ -44,7 +44,12 @@ def software(count: int, memory: int) -> Inventory:
 
 
 def has_nvidia_driver() -> bool:
-    """Cheap: decides whether it is worth loading NVML at all."""
+    """Cheap: decides whether it is worth loading NVML at all.
+
+    Inside a run on a machine without the driver its files only seem to exist (presence.c).
+    """
+    if "BITFUSION_DEVICES" in os.environ:
+        return False
     return any(map(os.path.exists, ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg")))
 
 

@@ -11,6 +11,7 @@ PACKAGE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(PACKAGE)
 
 CLIENT_LIBRARY = "client/libcuda.so.1"
+PRESENCE_LIBRARY = "client/libbitfusion-presence.so"
 EXECUTOR_LIBRARY = "server/libbfexecutor.so"
 SOFTGPU_LIBRARY = "softgpu/libcuda.so.1"
 SOFTGPU_LINKER = "softgpu/libnvJitLink.so.13"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Optional
 
-from bitfusion import __version__, log, paths
+from bitfusion import __version__, inventory, log, paths
 from bitfusion.client.broker import Broker
 from bitfusion.client.control import Session
 from bitfusion.client.folder import RunFolder
@@ -17,12 +17,15 @@ from bitfusion.wire.control import Json
 MIB = 1 << 20
 
 
-def environment_for(session_software: bool, socket: str, base: dict[str, str]) -> dict[str, str]:
+def environment_for(
+    session_software: bool, gpus: int, socket: str, base: dict[str, str]
+) -> dict[str, str]:
     """What the program sees: our libraries first, and where the broker is."""
     folder = os.path.dirname(paths.library(paths.CLIENT_LIBRARY))
     environment = dict(base)
     prepend(environment, "LD_LIBRARY_PATH", folder)
     environment["BITFUSION_SOCKET"] = socket
+    add_presence(environment, gpus)
     if session_software:
         add_linker(environment)
     return environment
@@ -31,6 +34,14 @@ def environment_for(session_software: bool, socket: str, base: dict[str, str]) -
 def prepend(environment: dict[str, str], name: str, value: str) -> None:
     rest = environment.get(name, "")
     environment[name] = f"{value}:{rest}" if rest else value
+
+
+def add_presence(environment: dict[str, str], gpus: int) -> None:
+    """Programs that look for NVIDIA's device files find as many as the run has GPUs."""
+    path = os.path.join(paths.library_folder(), paths.PRESENCE_LIBRARY)
+    if os.path.exists(path) and not inventory.has_nvidia_driver():
+        prepend(environment, "LD_PRELOAD", path)
+        environment["BITFUSION_DEVICES"] = str(gpus)
 
 
 def add_linker(environment: dict[str, str]) -> None:
@@ -70,7 +81,9 @@ def run_program(
     describe(session, words)
     folder = RunFolder()
     try:
-        environment = environment_for(session.software, folder.socket, dict(base or os.environ))
+        environment = environment_for(
+            session.software, len(session.gpus), folder.socket, dict(base or os.environ)
+        )
         broker = Broker(folder.socket, session, session.channel.fileno(), lambda: lost(session))
         program = Program(path, words, environment)  # forks, so before the broker's thread starts
         broker.start()
