@@ -73,17 +73,42 @@ def test_program(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("mode", ["LAZY", "EAGER"])
+@pytest.mark.parametrize(
+    "name", ["driver_errors", "driver_modules", "driver_printf", "driver_graphs"]
+)
+def test_program_in_both_loading_modes(name: str, mode: str, tmp_path: Path) -> None:
+    program = build(name, tmp_path)
+    done = run(program, environment(CUDA_MODULE_LOADING=mode))
+    assert done.stdout.splitlines() == expected(name)
+    # the line of the text that a fault names, too, is the same for a kernel compiled alone
+    assert done.stderr == run(program, environment()).stderr
+
+
+def test_a_broken_kernel_is_told_in_one_line(tmp_path: Path) -> None:
+    lines = run(build("driver_lazy", tmp_path), environment()).stderr.splitlines()
+    assert len(lines) == 3
+    for line in lines[:2]:  # the module's, the library's
+        assert line.startswith("bitfusion softgpu: cannot load kernel 'broken': line ")
+        assert line.endswith("unknown register '%no_such_register'")
+
+
+def test_a_long_module_with_an_error_does_not_load_eagerly(tmp_path: Path) -> None:
+    done = run(build("driver_lazy", tmp_path), environment(CUDA_MODULE_LOADING="EAGER"))
+    assert "cuModuleLoadData(&module, text): CUDA_ERROR_INVALID_PTX" in done.stdout
+
+
 def test_every_program_has_an_expectation() -> None:
     told = {path.stem for path in (HERE / "expected").glob("driver_*.txt")}
     assert told == set(SOURCES)
 
 
-def test_a_fault_is_told_in_one_line(tmp_path: Path) -> None:
+def test_each_error_is_told_in_one_line(tmp_path: Path) -> None:
     done = run(build("driver_errors", tmp_path), environment())
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("bitfusion softgpu: kernel 'write_to', block (0,0,0), thread")
-    assert "st.global.u32" in lines[0] and "0x100" in lines[0]
+    load, fault = done.stderr.splitlines()
+    assert load == "bitfusion softgpu: cannot load code: line 1: a PTX module starts with .version"
+    assert fault.startswith("bitfusion softgpu: kernel 'write_to', block (0,0,0), thread")
+    assert "st.global.u32" in fault and "0x100" in fault
 
 
 def test_a_refused_cluster_is_told_in_one_line(tmp_path: Path) -> None:

@@ -164,9 +164,17 @@ extern pthread_mutex_t contexts_lock;
 
 /* ------------------------------------------------------------------ images, modules, kernels (image.c, module.c, library.c) */
 
+struct ptx_text;
+
+/* Compiled as a whole, or kernel by kernel when they are first used. */
 struct image {
 	_Atomic int references;
-	struct sg_image *parsed;
+	struct sg_image *whole; /* or NULL, and then: */
+	struct ptx_text *text;
+	pthread_mutex_t lock; /* of what follows; taken before the helper's */
+	struct part *kernels; /* by number */
+	struct part *variables; /* by the item asked for */
+	unsigned variable_parts;
 };
 
 /* What the options of a load or a link ask for. */
@@ -182,17 +190,26 @@ void jit_options_report(const struct jit_options *options, CUresult result, cons
 /* From whatever a program may pass (wrapper, fatbin, ELF, PTX text, our own) to something runnable. */
 CUresult image_load(struct image **image, const void *code, const struct jit_options *options);
 void image_release(struct image *image);
+int image_is_eager(void); /* the program wants all code to be compiled when it is loaded */
 uint64_t image_size(const void *code, const void **start, int *text); /* 0 when it is nothing we know */
 
 struct function {
 	struct object object;
 	struct module *module;
 	struct kernel *kernel; /* the library's, or NULL */
-	const struct sg_kernel *code;
 	unsigned index;
+	const struct sg_kernel *code; /* these two: when it is loaded */
+	struct sg_module *placed;
 	int max_dynamic_shared, carveout, cluster_nonportable, cluster_required_set;
 	int cluster[3];
 	CUfunc_cache cache_config;
+};
+
+/* A variable that has its place. */
+struct placed {
+	const char *name;
+	uint64_t address, size;
+	int managed, borrowed; /* borrowed: the library's */
 };
 
 struct module {
@@ -200,8 +217,9 @@ struct module {
 	struct context *context;
 	struct library *library; /* NULL: loaded as a module */
 	struct image *image;
-	struct sg_module *code;
-	uint64_t *addresses; /* of its variables */
+	struct sg_module **parts; /* of the images that were needed so far, which share the variables */
+	struct placed *variables;
+	unsigned part_count, variable_count;
 	struct function **functions;
 	unsigned function_count;
 	struct module *next;
@@ -210,7 +228,6 @@ struct module {
 struct kernel {
 	struct object object;
 	struct library *library;
-	const struct sg_kernel *code;
 	unsigned index;
 	int max_dynamic_shared[MAX_DEVICES], set[MAX_DEVICES];
 };
@@ -220,7 +237,8 @@ struct library {
 	struct image *image;
 	struct kernel **kernels;
 	unsigned kernel_count;
-	uint64_t *managed; /* addresses of managed variables, shared by all instances; 0 for others */
+	struct placed *managed; /* variables that all instances share */
+	unsigned managed_count;
 	struct module **instances; /* by context */
 	unsigned instance_count;
 };
@@ -231,11 +249,22 @@ void module_free(struct module *module);
 void modules_forget_context(struct context *context);
 CUresult library_instance(struct library *library, struct context *context, struct module **module);
 /* A CUfunction or a CUkernel, as a function of this context. */
+CUresult function_find(CUfunction handle, struct context *context, struct function **function);
+/* … that is loaded: it has its code and its place. */
 CUresult function_resolve(CUfunction handle, struct context *context, struct function **function);
 CUresult function_attribute(const struct function *function, CUfunction_attribute attribute, int *value);
 CUresult kernel_attribute(const struct sg_kernel *code, int max_dynamic, CUfunction_attribute attribute, int *value);
+CUresult function_load(struct function *function);
+
 unsigned image_kernel_count(const struct image *image);
-const struct sg_kernel *image_kernel(const struct image *image, unsigned index);
+const char *image_kernel_name(const struct image *image, unsigned index);
+int image_find_kernel(const struct image *image, const char *name, unsigned *index);
+/* These compile what is not compiled yet. part may be NULL. */
+CUresult image_kernel(struct image *image, unsigned index, const struct sg_image **part, const struct sg_kernel **code);
+CUresult image_parameter(struct image *image, unsigned kernel, size_t index, size_t *offset, size_t *size);
+/* An image that has this variable, or without a name all managed ones (*part is NULL where there are none). */
+CUresult image_variable(struct image *image, const char *name, const struct sg_image **part);
+int image_is_loaded(struct image *image, unsigned kernel);
 
 /* ------------------------------------------------------------------ the PTX front end (helper.c, cache.c) */
 

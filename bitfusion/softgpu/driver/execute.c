@@ -18,8 +18,8 @@ static CUresult run_kernel(struct context *context, const struct kernel_work *ke
 	if (!engine || !pool)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	struct sg_launch launch = {
-		.module = function->module->code,
-		.kernel = sg_module_kernel(function->module->code, function->index),
+		.module = function->placed,
+		.kernel = function->code,
 		.context = engine,
 		.dynamic_shared = kernel->dynamic_shared,
 		.cooperative = kernel->cooperative,

@@ -9,12 +9,18 @@ static struct function *get(CUfunction handle)
 	return object_get(handle, OBJECT_FUNCTION);
 }
 
-/* A function, or the function that a kernel is in the calling thread's context. */
-static CUresult enter(CUfunction handle, struct function **function)
+/* A function, or the function that a kernel is in the calling thread's context; it may not be loaded yet. */
+static CUresult enter_unloaded(CUfunction handle, struct function **function)
 {
 	ENTER_CONTEXT(context);
 	*function = get(handle);
-	return *function ? CUDA_SUCCESS : function_resolve(handle, context, function);
+	return *function ? CUDA_SUCCESS : function_find(handle, context, function);
+}
+
+static CUresult enter(CUfunction handle, struct function **function)
+{
+	TRY(enter_unloaded(handle, function));
+	return function_load(*function);
 }
 
 /* Those that are a matter of the code alone. */
@@ -107,7 +113,7 @@ EXPORT CUresult cuFuncSetSharedMemConfig(CUfunction hfunc, CUsharedconfig config
 EXPORT CUresult cuFuncGetModule(CUmodule *hmod, CUfunction hfunc)
 {
 	struct function *function;
-	TRY(enter(hfunc, &function));
+	TRY(enter_unloaded(hfunc, &function));
 	if (!hmod)
 		return CUDA_ERROR_INVALID_VALUE;
 	*hmod = (CUmodule)function->module;
@@ -117,37 +123,28 @@ EXPORT CUresult cuFuncGetModule(CUmodule *hmod, CUfunction hfunc)
 EXPORT CUresult cuFuncGetName(const char **name, CUfunction hfunc)
 {
 	struct function *function;
-	TRY(enter(hfunc, &function));
+	TRY(enter_unloaded(hfunc, &function));
 	if (!name)
 		return CUDA_ERROR_INVALID_VALUE;
-	*name = function->code->name;
-	return CUDA_SUCCESS;
-}
-
-static CUresult parameter(const struct sg_kernel *code, size_t index, size_t *offset, size_t *size)
-{
-	if (index >= code->parameter_count || !offset)
-		return CUDA_ERROR_INVALID_VALUE;
-	*offset = code->parameters[index].offset;
-	if (size)
-		*size = code->parameters[index].size;
+	*name = image_kernel_name(function->module->image, function->index);
 	return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuFuncGetParamInfo(CUfunction func, size_t paramIndex, size_t *paramOffset, size_t *paramSize)
 {
 	struct function *function;
-	TRY(enter(func, &function));
-	return parameter(function->code, paramIndex, paramOffset, paramSize);
+	TRY(enter_unloaded(func, &function));
+	return image_parameter(function->module->image, function->index, paramIndex, paramOffset, paramSize);
 }
 
 EXPORT CUresult cuFuncIsLoaded(CUfunctionLoadingState *state, CUfunction function_handle)
 {
 	struct function *function;
-	TRY(enter(function_handle, &function));
+	TRY(enter_unloaded(function_handle, &function));
 	if (!state)
 		return CUDA_ERROR_INVALID_VALUE;
-	*state = CU_FUNCTION_LOADING_STATE_LOADED;
+	*state = image_is_loaded(function->module->image, function->index) ? CU_FUNCTION_LOADING_STATE_LOADED
+									   : CU_FUNCTION_LOADING_STATE_UNLOADED;
 	return CUDA_SUCCESS;
 }
 
@@ -166,11 +163,11 @@ static CUresult enter_kernel(CUkernel handle, struct kernel **kernel)
 	return *kernel ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
 
-static int dynamic_limit(const struct kernel *kernel, int device)
+static int dynamic_limit(const struct kernel *kernel, const struct sg_kernel *code, int device)
 {
 	if (kernel->set[device])
 		return kernel->max_dynamic_shared[device];
-	int left = STATIC_SHARED - (int)kernel->code->static_shared;
+	int left = STATIC_SHARED - (int)code->static_shared;
 	return left < 0 ? 0 : left;
 }
 
@@ -182,7 +179,9 @@ EXPORT CUresult cuKernelGetAttribute(int *pi, CUfunction_attribute attrib, CUker
 		return CUDA_ERROR_INVALID_VALUE;
 	if (!device_get(dev))
 		return CUDA_ERROR_INVALID_DEVICE;
-	return kernel_attribute(kernel->code, dynamic_limit(kernel, dev), attrib, pi);
+	const struct sg_kernel *code;
+	TRY(image_kernel(kernel->library->image, kernel->index, NULL, &code));
+	return kernel_attribute(code, dynamic_limit(kernel, code, dev), attrib, pi);
 }
 
 EXPORT CUresult cuKernelSetAttribute(CUfunction_attribute attrib, int val, CUkernel handle, CUdevice dev)
@@ -192,7 +191,7 @@ EXPORT CUresult cuKernelSetAttribute(CUfunction_attribute attrib, int val, CUker
 	TRY(enter_kernel(handle, &kernel));
 	if (!device_get(dev))
 		return CUDA_ERROR_INVALID_DEVICE;
-	scratch.code = kernel->code;
+	TRY(image_kernel(kernel->library->image, kernel->index, NULL, &scratch.code));
 	TRY(function_set_attribute(&scratch, attrib, val));
 	if (attrib == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) {
 		kernel->max_dynamic_shared[dev] = val;
@@ -217,7 +216,7 @@ EXPORT CUresult cuKernelGetFunction(CUfunction *pFunc, CUkernel handle)
 	ENTER_CONTEXT(context);
 	if (!pFunc)
 		return CUDA_ERROR_INVALID_VALUE;
-	TRY(function_resolve((CUfunction)handle, context, &function));
+	TRY(function_find((CUfunction)handle, context, &function));
 	*pFunc = (CUfunction)function;
 	return CUDA_SUCCESS;
 }
@@ -240,7 +239,7 @@ EXPORT CUresult cuKernelGetName(const char **name, CUkernel hfunc)
 	TRY(enter_kernel(hfunc, &kernel));
 	if (!name)
 		return CUDA_ERROR_INVALID_VALUE;
-	*name = kernel->code->name;
+	*name = image_kernel_name(kernel->library->image, kernel->index);
 	return CUDA_SUCCESS;
 }
 
@@ -248,5 +247,5 @@ EXPORT CUresult cuKernelGetParamInfo(CUkernel handle, size_t paramIndex, size_t 
 {
 	struct kernel *kernel;
 	TRY(enter_kernel(handle, &kernel));
-	return parameter(kernel->code, paramIndex, paramOffset, paramSize);
+	return image_parameter(kernel->library->image, kernel->index, paramIndex, paramOffset, paramSize);
 }

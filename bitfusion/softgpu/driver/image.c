@@ -2,6 +2,7 @@
  *
  * Code as programs pass it: where it begins, how long it is, and what the PTX front end makes of it.
  */
+#include "fatbin.h"
 #include "image.h"
 
 #include <elf.h>
@@ -11,7 +12,9 @@
 #include <time.h>
 
 enum { WRAPPER_MAGIC = 0x466243b1, FATBIN_HEADER = 16 };
-#define FATBIN_MAGIC 0xba55ed50u
+/* Text of less is compiled when it is loaded: it takes no longer than a program would notice, and its errors come
+ * from the load, as those of CUDA do. */
+enum { LAZY_BYTES = 32 << 10 };
 #define MAX_IMAGE ((uint64_t)2 << 30)
 
 static uint64_t read_number(const unsigned char *bytes, unsigned size)
@@ -165,13 +168,55 @@ static CUresult parse(struct image **result, const void *bytes, size_t size, cha
 	if (!image)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	image->references = 1;
-	image->parsed = sg_image_parse(bytes, size, text, text_size);
-	if (!image->parsed) {
+	image->whole = sg_image_parse(bytes, size, text, text_size);
+	if (!image->whole) {
 		free(image);
 		return CUDA_ERROR_INVALID_IMAGE;
 	}
 	*result = image;
 	return CUDA_SUCCESS;
+}
+
+static CUresult compile(struct image **result, const void *bytes, size_t size, char *text, size_t text_size)
+{
+	struct helper_item item = { .bytes = bytes, .size = size };
+	void *compiled = NULL;
+	size_t made;
+	TRY(helper_compile(&item, 1, 0, &compiled, &made, text, text_size));
+	CUresult status = parse(result, compiled, made, text, text_size);
+	free(compiled);
+	return status;
+}
+
+/* Whether the program's environment wants code to be compiled when it is loaded, or when it is used. */
+static int wants(const char *mode)
+{
+	const char *wanted = getenv("CUDA_MODULE_LOADING");
+	return wanted && !strcmp(wanted, mode);
+}
+
+int image_is_eager(void)
+{
+	return wants("EAGER");
+}
+
+static int is_worth_it(uint64_t size)
+{
+	return !wants("EAGER") && (size >= LAZY_BYTES || wants("LAZY"));
+}
+
+/* The PTX text in the code, malloc'ed, where it is worth to have: of plain text, if it is long. */
+static char *find_text(const void *start, uint64_t size, int is_text, size_t *text_size)
+{
+	if (!is_text)
+		return fatbin_text(start, size, text_size);
+	char *copy = is_worth_it(size) ? malloc(size + 1) : NULL;
+	if (!copy)
+		return NULL;
+	memcpy(copy, start, size);
+	copy[size] = 0;
+	*text_size = size;
+	return copy;
 }
 
 static CUresult load(struct image **result, const void *code, char *text, size_t text_size)
@@ -187,12 +232,29 @@ static CUresult load(struct image **result, const void *code, char *text, size_t
 	const void *own = unwrap(start, size, &inner);
 	if (own)
 		return parse(result, own, inner, text, text_size);
-	struct helper_item item = { .bytes = start, .size = size };
-	void *compiled = NULL;
-	TRY(helper_compile(&item, 1, 0, &compiled, &inner, text, text_size));
-	CUresult status = parse(result, compiled, inner, text, text_size);
-	free(compiled);
+	char *ptx = find_text(start, size, is_text, &inner);
+	if (ptx && is_worth_it(inner) && (*result = image_split(ptx, inner)))
+		return CUDA_SUCCESS;
+	CUresult status =
+		ptx ? compile(result, ptx, inner, text, text_size) : compile(result, start, size, text, text_size);
+	free(ptx);
 	return status;
+}
+
+/* A program that gave no buffer for errors would not learn why; one that tries again would be told again. */
+static void tell(const struct jit_options *options, CUresult result, const char *text)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static char last[512];
+	char line[sizeof last];
+	snprintf(line, sizeof line, "cannot load code: %s", text);
+	pthread_mutex_lock(&lock);
+	const int is_new = strcmp(line, last) != 0;
+	memcpy(last, line, sizeof last);
+	pthread_mutex_unlock(&lock);
+	/* of a missing front end helper.c has told */
+	if (driver.debug || (is_new && result != CUDA_ERROR_JIT_COMPILER_NOT_FOUND && (!options || !options->error)))
+		driver_say(line);
 }
 
 CUresult image_load(struct image **image, const void *code, const struct jit_options *options)
@@ -200,7 +262,7 @@ CUresult image_load(struct image **image, const void *code, const struct jit_opt
 	char text[8192] = "";
 	CUresult result = load(image, code, text, sizeof text);
 	if (result != CUDA_SUCCESS)
-		driver_debug("cannot load code: %s", text);
+		tell(options, result, text);
 	jit_options_report(options, result, text);
 	return result;
 }
@@ -209,16 +271,7 @@ void image_release(struct image *image)
 {
 	if (!image || --image->references)
 		return;
-	sg_image_free(image->parsed);
+	sg_image_free(image->whole);
+	image_free_parts(image);
 	free(image);
-}
-
-unsigned image_kernel_count(const struct image *image)
-{
-	return sg_image_kernel_count(image->parsed);
-}
-
-const struct sg_kernel *image_kernel(const struct image *image, unsigned index)
-{
-	return sg_image_kernel(image->parsed, index);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * How the driver dresses a compiled image that the program holds in its own hands.
+ * How the driver dresses a compiled image that the program holds in its own hands, and takes PTX text apart.
  */
 #ifndef SOFTGPU_IMAGE_H
 #define SOFTGPU_IMAGE_H
@@ -11,5 +11,10 @@ enum { OWN_KIND = 0x4247 }; /* of a fatbin entry; no compiler makes such a one *
 
 /* malloc'ed */
 void *image_wrap(const void *bytes, size_t size, size_t *total);
+
+/* An image that is compiled kernel by kernel. It owns the text from then on; NULL, the text not taken, where the text
+ * must be compiled as a whole. */
+struct image *image_split(char *bytes, size_t size);
+void image_free_parts(struct image *image);
 
 #endif

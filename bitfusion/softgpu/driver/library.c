@@ -22,7 +22,6 @@ static struct kernel *make_kernel(struct library *library, unsigned index)
 		return NULL;
 	kernel->library = library;
 	kernel->index = index;
-	kernel->code = image_kernel(library->image, index);
 	return kernel;
 }
 
@@ -30,9 +29,8 @@ static void library_free(struct library *library)
 {
 	for (unsigned i = 0; library->kernels && i < library->kernel_count; i++)
 		object_free(library->kernels[i]);
-	for (unsigned i = 0; library->managed && i < sg_image_variable_count(library->image->parsed); i++)
-		if (library->managed[i])
-			managed_free(library->managed[i]);
+	for (unsigned i = 0; i < library->managed_count; i++)
+		managed_free(library->managed[i].address);
 	image_release(library->image);
 	free(library->kernels);
 	free(library->managed);
@@ -40,35 +38,46 @@ static void library_free(struct library *library)
 	object_free(library);
 }
 
+/* Places for an image without a context: those of managed variables stay, the others are thrown away again. */
+static CUresult start_managed_in(struct library *library, const struct sg_image *image, uint64_t *places)
+{
+	unsigned count = sg_image_variable_count(image);
+	for (unsigned i = 0; i < count; i++) {
+		const struct sg_variable *variable = sg_image_variable(image, i);
+		if (!variable->managed) {
+			if (posix_memalign((void **)&places[i], 4096, variable->size + 1))
+				return CUDA_ERROR_OUT_OF_MEMORY;
+			continue;
+		}
+		TRY(managed_allocate(NULL, variable->size, CU_MEM_ATTACH_GLOBAL, &places[i]));
+		library->managed[library->managed_count++] =
+			(struct placed){ .name = variable->name, .address = places[i], .size = variable->size };
+	}
+	struct sg_module *module = sg_module_create(image, places, NULL, 0);
+	sg_module_free(module);
+	return module ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
 /* The program may use managed variables before there is any context: they are given their place and their
  * first value by an instance of the code that is thrown away again. */
 static CUresult start_managed(struct library *library)
 {
-	unsigned count = sg_image_variable_count(library->image->parsed), any = 0;
+	const struct sg_image *image;
+	TRY(image_variable(library->image, NULL, &image));
+	unsigned count = image ? sg_image_variable_count(image) : 0, any = 0;
 	for (unsigned i = 0; i < count; i++)
-		any |= sg_image_variable(library->image->parsed, i)->managed != 0;
+		any |= sg_image_variable(image, i)->managed != 0;
 	if (!any)
 		return CUDA_SUCCESS;
-	uint64_t *places = calloc(2 * (size_t)count, sizeof *places), *managed = calloc(count, sizeof *managed);
-	CUresult result = places && managed ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
-	for (unsigned i = 0; i < count && !result; i++) {
-		const struct sg_variable *variable = sg_image_variable(library->image->parsed, i);
-		if (variable->managed)
-			result = managed_allocate(NULL, variable->size, CU_MEM_ATTACH_GLOBAL, &managed[i]);
-		else if (posix_memalign((void **)&places[count + i], 512, variable->size + 1))
-			result = CUDA_ERROR_OUT_OF_MEMORY;
-		if (!result)
-			places[i] = managed[i] ? managed[i] : places[count + i];
-	}
-	struct sg_module *module = result ? NULL : sg_module_create(library->image->parsed, places, NULL, 0);
-	if (module)
-		sg_module_free(module);
-	else if (!result)
-		result = CUDA_ERROR_INVALID_PTX;
+	uint64_t *places = calloc(count, sizeof *places);
+	library->managed = calloc(count, sizeof *library->managed);
+	CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
+	if (places && library->managed)
+		result = start_managed_in(library, image, places);
 	for (unsigned i = 0; places && i < count; i++)
-		free((void *)(uintptr_t)places[count + i]);
+		if (!sg_image_variable(image, i)->managed)
+			free((void *)(uintptr_t)places[i]);
 	free(places);
-	library->managed = managed;
 	return result;
 }
 
@@ -193,13 +202,13 @@ static CUresult kernel_instance(struct kernel *kernel, struct context *context, 
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	function->kernel = kernel;
 	int device = context->device->index;
-	if (kernel->set[device])
+	if (kernel->set[device] && function->code)
 		function->max_dynamic_shared = kernel->max_dynamic_shared[device];
 	*result = function;
 	return CUDA_SUCCESS;
 }
 
-CUresult function_resolve(CUfunction handle, struct context *context, struct function **function)
+CUresult function_find(CUfunction handle, struct context *context, struct function **function)
 {
 	struct kernel *kernel = object_get(handle, OBJECT_KERNEL);
 	*function = object_get(handle, OBJECT_FUNCTION);
@@ -211,6 +220,12 @@ CUresult function_resolve(CUfunction handle, struct context *context, struct fun
 	CUresult result = kernel_instance(kernel, context, function);
 	pthread_mutex_unlock(&modules_lock);
 	return result;
+}
+
+CUresult function_resolve(CUfunction handle, struct context *context, struct function **function)
+{
+	TRY(function_find(handle, context, function));
+	return function_load(*function);
 }
 
 EXPORT CUresult cuLibraryGetModule(CUmodule *pMod, CUlibrary handle)
@@ -235,12 +250,11 @@ EXPORT CUresult cuLibraryGetKernel(CUkernel *pKernel, CUlibrary handle, const ch
 		return CUDA_ERROR_INVALID_VALUE;
 	if (!library)
 		return CUDA_ERROR_INVALID_HANDLE;
-	for (unsigned i = 0; i < library->kernel_count; i++)
-		if (!strcmp(library->kernels[i]->code->name, name)) {
-			*pKernel = (CUkernel)library->kernels[i];
-			return CUDA_SUCCESS;
-		}
-	return CUDA_ERROR_NOT_FOUND;
+	unsigned index;
+	if (!image_find_kernel(library->image, name, &index))
+		return CUDA_ERROR_NOT_FOUND;
+	*pKernel = (CUkernel)library->kernels[index];
+	return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuLibraryGetKernelCount(unsigned int *count, CUlibrary lib)
@@ -287,15 +301,12 @@ EXPORT CUresult cuLibraryGetManaged(CUdeviceptr *dptr, size_t *bytes, CUlibrary 
 		return CUDA_ERROR_INVALID_HANDLE;
 	if (!name || (!dptr && !bytes))
 		return CUDA_ERROR_INVALID_VALUE;
-	for (unsigned i = 0; library->managed && i < sg_image_variable_count(library->image->parsed); i++) {
-		const struct sg_variable *variable = sg_image_variable(library->image->parsed, i);
-		if (!library->managed[i] || strcmp(variable->name, name))
-			continue;
-		if (dptr)
-			*dptr = library->managed[i];
-		if (bytes)
-			*bytes = variable->size;
-		return CUDA_SUCCESS;
-	}
-	return CUDA_ERROR_NOT_FOUND;
+	const struct placed *found = placed_find(library->managed, library->managed_count, name);
+	if (!found)
+		return CUDA_ERROR_NOT_FOUND;
+	if (dptr)
+		*dptr = found->address;
+	if (bytes)
+		*bytes = found->size;
+	return CUDA_SUCCESS;
 }

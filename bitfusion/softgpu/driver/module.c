@@ -21,67 +21,137 @@ static struct module *get(CUmodule handle)
 	return object_get(handle, OBJECT_MODULE);
 }
 
-static const struct sg_variable *variable(const struct module *module, unsigned index)
+const struct placed *placed_find(const struct placed *list, unsigned count, const char *name)
 {
-	return sg_image_variable(module->image->parsed, index);
+	for (unsigned i = 0; i < count; i++)
+		if (!strcmp(list[i].name, name))
+			return &list[i];
+	return NULL;
 }
 
-static unsigned variable_count(const struct module *module)
+/* ------------------------------------------------------------------ parts, with modules_lock held */
+
+static CUresult place_variable(struct module *module, const struct sg_variable *variable)
 {
-	return sg_image_variable_count(module->image->parsed);
+	const struct library *library = module->library;
+	const struct placed *borrowed =
+		library ? placed_find(library->managed, library->managed_count, variable->name) : NULL;
+	struct placed *placed = &module->variables[module->variable_count];
+	*placed = (struct placed){ .name = variable->name, .size = variable->size, .managed = variable->managed };
+	const uint64_t size = variable->size ? variable->size : 1;
+	if (borrowed) {
+		placed->borrowed = 1;
+		placed->address = borrowed->address;
+	} else if (variable->managed) {
+		TRY(managed_allocate(module->context, size, CU_MEM_ATTACH_GLOBAL, &placed->address));
+	} else {
+		TRY(arena_allocate(module->context->device, size, RANGE_GLOBAL, module->context, NULL,
+				   &placed->address));
+	}
+	module->variable_count++;
+	return CUDA_SUCCESS;
 }
 
-static CUresult place_variables(struct module *module)
+/* A variable keeps its place: the parts of a module share it. */
+static CUresult place_variables(struct module *module, const struct sg_image *image, uint64_t *addresses,
+				uint8_t *fresh)
 {
-	for (unsigned i = 0; i < variable_count(module); i++) {
-		uint64_t size = variable(module, i)->size ? variable(module, i)->size : 1;
-		if (module->library && module->library->managed && module->library->managed[i])
-			module->addresses[i] = module->library->managed[i];
-		else if (variable(module, i)->managed)
-			TRY(managed_allocate(module->context, size, CU_MEM_ATTACH_GLOBAL, &module->addresses[i]));
-		else
-			TRY(arena_allocate(module->context->device, size, RANGE_GLOBAL, module->context, NULL,
-					   &module->addresses[i]));
+	const unsigned count = sg_image_variable_count(image), before = module->variable_count;
+	struct placed *more = realloc(module->variables, ((size_t)before + count + 1) * sizeof *more);
+	if (!more)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	module->variables = more;
+	for (unsigned i = 0; i < count; i++) {
+		const struct sg_variable *variable = sg_image_variable(image, i);
+		const struct placed *known = placed_find(module->variables, before, variable->name);
+		if (!known) {
+			TRY(place_variable(module, variable));
+			known = &module->variables[module->variable_count - 1];
+			fresh[i] = !known->borrowed; /* managed ones of a library were started with it */
+		}
+		addresses[i] = known->address;
 	}
 	return CUDA_SUCCESS;
 }
 
-/* Managed variables of a library are shared by its instances: a later one must not start them anew. */
-static void *save_managed(const struct module *module, unsigned index)
+static void drop_variables(struct module *module, unsigned from)
 {
-	if (!module->library || !module->library->managed || !module->library->managed[index])
-		return NULL;
-	void *copy = malloc(variable(module, index)->size);
-	if (copy)
-		memcpy(copy, (void *)(uintptr_t)module->addresses[index], variable(module, index)->size);
-	return copy;
+	while (module->variable_count > from) {
+		const struct placed *placed = &module->variables[--module->variable_count];
+		if (placed->borrowed)
+			continue;
+		if (placed->managed)
+			managed_free(placed->address);
+		else
+			arena_free(placed->address, RANGE_GLOBAL);
+	}
 }
 
-static CUresult place_code(struct module *module)
+static CUresult add_part(struct module *module, const struct sg_image *image, struct sg_module **part)
 {
-	char reason[512] = "";
-	unsigned count = variable_count(module);
-	void **saved = calloc((size_t)count + 1, sizeof *saved);
-	if (!saved)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	for (unsigned i = 0; i < count; i++)
-		saved[i] = save_managed(module, i);
-	module->code = sg_module_create(module->image->parsed, module->addresses, reason, sizeof reason);
-	for (unsigned i = 0; i < count; i++) {
-		if (saved[i])
-			memcpy((void *)(uintptr_t)module->addresses[i], saved[i], variable(module, i)->size);
-		free(saved[i]);
+	char reason[512] = "no memory";
+	const unsigned count = sg_image_variable_count(image), before = module->variable_count;
+	uint64_t *addresses = calloc((size_t)count + 1, sizeof *addresses);
+	uint8_t *fresh = calloc((size_t)count + 1, 1);
+	struct sg_module **more = realloc(module->parts, ((size_t)module->part_count + 1) * sizeof *more);
+	CUresult status = CUDA_ERROR_OUT_OF_MEMORY;
+	if (more)
+		module->parts = more;
+	*part = NULL;
+	if (addresses && fresh && more)
+		status = place_variables(module, image, addresses, fresh);
+	if (status == CUDA_SUCCESS) {
+		*part = sg_module_join(image, addresses, fresh, reason, sizeof reason);
+		status = *part ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 	}
-	free(saved);
-	if (module->code)
-		return CUDA_SUCCESS;
-	driver_debug("cannot load module: %s", reason);
-	return CUDA_ERROR_INVALID_PTX;
+	if (*part)
+		module->parts[module->part_count++] = *part;
+	else
+		drop_variables(module, before);
+	free(addresses);
+	free(fresh);
+	if (status != CUDA_SUCCESS)
+		driver_debug("cannot place code: %s", reason);
+	return status;
 }
+
+static CUresult find_part(struct module *module, const struct sg_image *image, struct sg_module **part)
+{
+	for (unsigned i = 0; i < module->part_count; i++)
+		if (sg_module_image(module->parts[i]) == image) {
+			*part = module->parts[i];
+			return CUDA_SUCCESS;
+		}
+	return add_part(module, image, part);
+}
+
+CUresult function_load(struct function *function)
+{
+	struct module *module = function->module;
+	const struct sg_image *image;
+	const struct sg_kernel *code;
+	if (__atomic_load_n(&function->code, __ATOMIC_ACQUIRE))
+		return CUDA_SUCCESS;
+	TRY(image_kernel(module->image, function->index, &image, &code));
+	pthread_mutex_lock(&modules_lock);
+	CUresult status = function->code ? CUDA_SUCCESS : find_part(module, image, &function->placed);
+	if (status == CUDA_SUCCESS && !function->code) {
+		const int device = module->context->device->index, left = STATIC_SHARED - (int)code->static_shared;
+		function->max_dynamic_shared = left < 0 ? 0 : left;
+		if (function->kernel && function->kernel->set[device])
+			function->max_dynamic_shared = function->kernel->max_dynamic_shared[device];
+		__atomic_store_n(&function->code, code, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&modules_lock);
+	return status;
+}
+
+/* ------------------------------------------------------------------ modules */
 
 CUresult module_create(struct module **result, struct context *context, struct image *image, struct library *library)
 {
 	struct module *module = object_new(OBJECT_MODULE, sizeof *module);
+	struct sg_module *part;
 	if (!module)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	module->context = context;
@@ -89,13 +159,10 @@ CUresult module_create(struct module **result, struct context *context, struct i
 	module->image = image;
 	image->references++;
 	module->function_count = image_kernel_count(image);
-	module->addresses = calloc((size_t)variable_count(module) + 1, sizeof *module->addresses);
 	module->functions = calloc((size_t)module->function_count + 1, sizeof(struct function *));
-	CUresult status = CUDA_ERROR_OUT_OF_MEMORY;
-	if (module->addresses && module->functions)
-		status = place_variables(module);
-	if (status == CUDA_SUCCESS)
-		status = place_code(module);
+	CUresult status = module->functions ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+	if (status == CUDA_SUCCESS && image->whole)
+		status = add_part(module, image->whole, &part);
 	if (status != CUDA_SUCCESS) {
 		module_free(module);
 		return status;
@@ -116,20 +183,13 @@ void module_free(struct module *module)
 		*at = module->next;
 	for (unsigned i = 0; module->functions && i < module->function_count; i++)
 		object_free(module->functions[i]);
-	for (unsigned i = 0; module->addresses && i < variable_count(module); i++) {
-		uint64_t address = module->addresses[i];
-		if (!address || (module->library && module->library->managed && module->library->managed[i]))
-			continue;
-		if (variable(module, i)->managed)
-			managed_free(address);
-		else
-			arena_free(address, RANGE_GLOBAL);
-	}
-	if (module->code)
-		sg_module_free(module->code);
+	drop_variables(module, 0);
+	for (unsigned i = 0; i < module->part_count; i++)
+		sg_module_free(module->parts[i]);
 	image_release(module->image);
 	free(module->functions);
-	free(module->addresses);
+	free(module->variables);
+	free(module->parts);
 	object_free(module);
 }
 
@@ -216,11 +276,10 @@ EXPORT CUresult cuModuleUnload(CUmodule hmod)
 
 EXPORT CUresult cuModuleGetLoadingMode(CUmoduleLoadingMode *mode)
 {
-	const char *wanted = getenv("CUDA_MODULE_LOADING");
 	ENTER();
 	if (!mode)
 		return CUDA_ERROR_INVALID_VALUE;
-	*mode = wanted && !strcmp(wanted, "EAGER") ? CU_MODULE_EAGER_LOADING : CU_MODULE_LAZY_LOADING;
+	*mode = image_is_eager() ? CU_MODULE_EAGER_LOADING : CU_MODULE_LAZY_LOADING;
 	return CUDA_SUCCESS;
 }
 
@@ -235,10 +294,6 @@ struct function *module_function(struct module *module, unsigned index)
 		return NULL;
 	function->module = module;
 	function->index = index;
-	function->code = image_kernel(module->image, index);
-	function->max_dynamic_shared = STATIC_SHARED - (int)function->code->static_shared;
-	if (function->max_dynamic_shared < 0)
-		function->max_dynamic_shared = 0;
 	function->carveout = -1;
 	module->functions[index] = function;
 	return function;
@@ -252,15 +307,17 @@ EXPORT CUresult cuModuleGetFunction(CUfunction *hfunc, CUmodule hmod, const char
 		return CUDA_ERROR_INVALID_VALUE;
 	if (!module)
 		return CUDA_ERROR_INVALID_HANDLE;
-	for (unsigned i = 0; i < module->function_count; i++) {
-		if (strcmp(image_kernel(module->image, i)->name, name))
-			continue;
-		pthread_mutex_lock(&modules_lock);
-		*hfunc = (CUfunction)module_function(module, i);
-		pthread_mutex_unlock(&modules_lock);
-		return *hfunc ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
-	}
-	return CUDA_ERROR_NOT_FOUND;
+	unsigned index;
+	if (!image_find_kernel(module->image, name, &index))
+		return CUDA_ERROR_NOT_FOUND;
+	pthread_mutex_lock(&modules_lock);
+	struct function *function = module_function(module, index);
+	pthread_mutex_unlock(&modules_lock);
+	if (!function)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	TRY(function_load(function)); /* whoever asks for it by name is going to use it */
+	*hfunc = (CUfunction)function;
+	return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuModuleGetFunctionCount(unsigned int *count, CUmodule mod)
@@ -290,20 +347,37 @@ EXPORT CUresult cuModuleEnumerateFunctions(CUfunction *functions, unsigned int n
 	return CUDA_SUCCESS;
 }
 
-CUresult module_global(const struct module *module, const char *name, CUdeviceptr *address, size_t *size)
+static int copy_placed(const struct module *module, const char *name, struct placed *copy)
 {
+	pthread_mutex_lock(&modules_lock);
+	const struct placed *found = placed_find(module->variables, module->variable_count, name);
+	if (found)
+		*copy = *found;
+	pthread_mutex_unlock(&modules_lock);
+	return found != NULL;
+}
+
+CUresult module_global(struct module *module, const char *name, CUdeviceptr *address, size_t *size)
+{
+	const struct sg_image *image;
+	struct sg_module *part;
+	struct placed found;
 	if (!name || (!address && !size))
 		return CUDA_ERROR_INVALID_VALUE;
-	for (unsigned i = 0; i < variable_count(module); i++) {
-		if (strcmp(variable(module, i)->name, name))
-			continue;
-		if (address)
-			*address = module->addresses[i];
-		if (size)
-			*size = variable(module, i)->size;
-		return CUDA_SUCCESS;
+	if (!copy_placed(module, name, &found)) {
+		TRY(image_variable(module->image, name, &image));
+		pthread_mutex_lock(&modules_lock);
+		CUresult status = find_part(module, image, &part);
+		pthread_mutex_unlock(&modules_lock);
+		TRY(status);
+		if (!copy_placed(module, name, &found))
+			return CUDA_ERROR_NOT_FOUND;
 	}
-	return CUDA_ERROR_NOT_FOUND;
+	if (address)
+		*address = found.address;
+	if (size)
+		*size = found.size;
+	return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuModuleGetGlobal_v2(CUdeviceptr *dptr, size_t *bytes, CUmodule hmod, const char *name)

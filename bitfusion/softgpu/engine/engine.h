@@ -68,7 +68,11 @@ struct sg_module;
  * Writes the initial bytes. NULL when out of memory or the image has unresolved externs (reason says which). */
 struct sg_module *sg_module_create(const struct sg_image *image, const uint64_t *address, char *reason,
 				   size_t reason_size);
+/* The same for an image that shares variables with others: only those whose byte in fresh is not 0 are initialised. */
+struct sg_module *sg_module_join(const struct sg_image *image, const uint64_t *address, const uint8_t *fresh,
+				 char *reason, size_t reason_size);
 void sg_module_free(struct sg_module *module);
+const struct sg_image *sg_module_image(const struct sg_module *module);
 unsigned sg_module_kernel_count(const struct sg_module *module);
 const struct sg_kernel *sg_module_kernel(const struct sg_module *module, unsigned index);
 

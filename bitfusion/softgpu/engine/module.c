@@ -38,7 +38,7 @@ static void fill_constants(struct sg_module *module)
 	}
 }
 
-static void fill_variables(struct sg_module *module)
+static void fill_variables(struct sg_module *module, const uint8_t *fresh)
 {
 	const struct sg_image *image = module->image;
 
@@ -46,6 +46,8 @@ static void fill_variables(struct sg_module *module)
 		char *to = (char *)(uintptr_t)module->address[k];
 		const uint64_t initial = image->initial_size[k];
 
+		if (fresh && !fresh[k])
+			continue;
 		if (initial)
 			memcpy(to, image->initial[k], initial);
 		if (image->variables[k].size > initial)
@@ -56,12 +58,19 @@ static void fill_variables(struct sg_module *module)
 		const uint64_t value = row->value + (row->symbol == SG_NOWHERE ? 0 : module->address[row->symbol]);
 		const uint64_t shifted = value >> row->shift;
 
-		memcpy((char *)(uintptr_t)module->address[row->variable] + row->offset, &shifted, row->size);
+		if (!fresh || fresh[row->variable])
+			memcpy((char *)(uintptr_t)module->address[row->variable] + row->offset, &shifted, row->size);
 	}
 }
 
 struct sg_module *sg_module_create(const struct sg_image *image, const uint64_t *address, char *reason,
 				   size_t reason_size)
+{
+	return sg_module_join(image, address, NULL, reason, reason_size);
+}
+
+struct sg_module *sg_module_join(const struct sg_image *image, const uint64_t *address, const uint8_t *fresh,
+				 char *reason, size_t reason_size)
 {
 	struct sg_module *module = calloc(1, sizeof(*module));
 
@@ -74,7 +83,7 @@ struct sg_module *sg_module_create(const struct sg_image *image, const uint64_t 
 	if (image->variable_count)
 		memcpy(module->address, address, image->variable_count * sizeof(*address));
 	fill_constants(module);
-	fill_variables(module);
+	fill_variables(module, fresh);
 	return module;
 fail:
 	snprintf(reason, reason_size, "no memory for the module");
@@ -89,6 +98,11 @@ void sg_module_free(struct sg_module *module)
 	free(module->constants);
 	free(module->address);
 	free(module);
+}
+
+const struct sg_image *sg_module_image(const struct sg_module *module)
+{
+	return module->image;
 }
 
 unsigned sg_module_kernel_count(const struct sg_module *module)

@@ -21,6 +21,7 @@ _VERSION = re.compile(r"\s*\.version\s+(\d{1,3})\.(\d{1,3})", re.A)
 _TARGET = re.compile(r"\s*([\w,\s]*)", re.A)
 _LINE = re.compile(r"[^\n]*")
 _SPACES = ("global", "const", "shared", "local", "tex")
+_LINE_MARK = re.compile(r"@@line (\d{1,10})", re.A)
 _IGNORED_LINES = (".file", ".loc", "@")  # "@@DWARF" of old compilers
 _UNSUPPORTED_VERSION = 222
 
@@ -76,7 +77,9 @@ class _Parser:
         tokens = self.tokens = Tokens(self.text, position)
         while tokens.kind:
             if tokens.text in _IGNORED_LINES:
-                tokens.move(self._end_of_line())
+                end = self._end_of_line()
+                self._renumber(tokens.start, end)
+                tokens.move(end)
             elif not tokens.accept(";"):
                 self._directive(tokens)
 
@@ -89,6 +92,12 @@ class _Parser:
             shown = ".".join(found.groups())
             raise PtxError(f"PTX version {shown} is not supported", _UNSUPPORTED_VERSION)
         return found.end()
+
+    def _renumber(self, start: int, end: int) -> None:
+        """The driver cuts modules into slices and says which line of the whole comes next."""
+        found = _LINE_MARK.match(self.text, start, end)
+        if found:
+            self.counted, self.counted_line = end, int(found.group(1)) - 1
 
     def _end_of_line(self) -> int:
         assert self.tokens is not None
