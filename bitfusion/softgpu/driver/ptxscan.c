@@ -17,18 +17,9 @@ enum { MAX_ITEMS = 1 << 20, MAX_NAME = 1 << 16, MAX_DEPTH = 1024, MAX_MAJOR = 9 
 /* What a byte is. */
 enum { WORD = 1, DIGIT = 2, BLANK = 4, STOP = 8 /* ends a stretch of a body */ };
 static const unsigned char class_of[256] = {
-	['A' ... 'Z'] = WORD,
-	['a' ... 'z'] = WORD,
-	['0' ... '9'] = WORD | DIGIT,
-	['_'] = WORD,
-	['$'] = WORD,
-	['%'] = WORD,
-	[' '] = BLANK,
-	['\t' ... '\r'] = BLANK,
-	['{'] = STOP,
-	['}'] = STOP,
-	['/'] = STOP,
-	['"'] = STOP,
+	['A' ... 'Z'] = WORD, ['a' ... 'z'] = WORD, ['0' ... '9'] = WORD | DIGIT, ['_'] = WORD, ['$'] = WORD,
+	['%'] = WORD,         [' '] = BLANK,        ['\t' ... '\r'] = BLANK,      ['{'] = STOP, ['}'] = STOP,
+	['/'] = STOP,         ['"'] = STOP,
 };
 
 struct reader {

@@ -5,25 +5,24 @@
  */
 #include "program.h"
 
-static const char start[] = PTX_HEADER
-	"/* { a comment with \" and } */\n"
-	".file 1 \"a { strange } name;\"\n"
-	".visible .global .align 4 .u32 total = 100;\n"
-	".visible .global .align 8 .u64 pointer = generic(total);\n"
-	".global .align 8 .u64 table[2] = {generic(plus), generic(times)};\n"
-	".visible .const .align 4 .u32 step = 7;\n"
-	".visible .global .attribute(.managed) .align 4 .u32 shared_value = 11;\n"
-	".func (.param .b32 out) plus(.param .b32 a, .param .b32 b)\n{\n" PTX_REGISTERS
-	"    ld.param.u32 %r1, [a];\n    ld.param.u32 %r2, [b];\n    add.u32 %r3, %r1, %r2;\n"
-	"    st.param.b32 [out], %r3;\n    ret;\n}\n"
-	".func (.param .b32 out) times(.param .b32 a, .param .b32 b)\n{\n" PTX_REGISTERS
-	"    ld.param.u32 %r1, [a];\n    ld.param.u32 %r2, [b];\n    mul.lo.u32 %r3, %r1, %r2;\n"
-	"    st.param.b32 [out], %r3;\n    ret;\n}\n"
-	".visible .global .align 8 .u64 chosen;\n";
+static const char start[] =
+	PTX_HEADER "/* { a comment with \" and } */\n"
+		   ".file 1 \"a { strange } name;\"\n"
+		   ".visible .global .align 4 .u32 total = 100;\n"
+		   ".visible .global .align 8 .u64 pointer = generic(total);\n"
+		   ".global .align 8 .u64 table[2] = {generic(plus), generic(times)};\n"
+		   ".visible .const .align 4 .u32 step = 7;\n"
+		   ".visible .global .attribute(.managed) .align 4 .u32 shared_value = 11;\n"
+		   ".func (.param .b32 out) plus(.param .b32 a, .param .b32 b)\n{\n" PTX_REGISTERS
+		   "    ld.param.u32 %r1, [a];\n    ld.param.u32 %r2, [b];\n    add.u32 %r3, %r1, %r2;\n"
+		   "    st.param.b32 [out], %r3;\n    ret;\n}\n"
+		   ".func (.param .b32 out) times(.param .b32 a, .param .b32 b)\n{\n" PTX_REGISTERS
+		   "    ld.param.u32 %r1, [a];\n    ld.param.u32 %r2, [b];\n    mul.lo.u32 %r3, %r1, %r2;\n"
+		   "    st.param.b32 [out], %r3;\n    ret;\n}\n"
+		   ".visible .global .align 8 .u64 chosen;\n";
 
 static const char kernels[] =
-	".visible .entry add_step()\n{\n" PTX_REGISTERS
-	"    // an unmatched { and \" in a comment\n"
+	".visible .entry add_step()\n{\n" PTX_REGISTERS "    // an unmatched { and \" in a comment\n"
 	"    ld.const.u32 %r1, [step];\n    atom.global.add.u32 %r2, [total], %r1;\n    ret;\n}\n"
 	".visible .entry through_pointer(.param .u32 by)\n{\n" PTX_REGISTERS
 	"    ld.param.u32 %r1, [by];\n    ld.global.u64 %d1, [pointer];\n    ld.u32 %r2, [%d1];\n"
