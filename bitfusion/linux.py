@@ -6,6 +6,7 @@ socket's peer.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -20,6 +21,8 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 SFD_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
 SIGINFO_SIZE = 128
+# Why accept() fails although somebody waits; the listener stays readable, so pause before the next.
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class SignalInfo(NamedTuple):

@@ -12,6 +12,7 @@ import selectors
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from bitfusion.errors import BitfusionError
 from bitfusion.wire import control
 
 MAX_PENDING = 1024
+PAUSE_S = 0.05
 
 
 class DataSource(Protocol):
@@ -79,7 +81,10 @@ class Broker:
     def _accept(self) -> None:
         try:
             proxy, _address = self._listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in linux.EXHAUSTED:
+                log.once(f"processes wait for their connections: {error.strerror}")
+                time.sleep(PAUSE_S)  # of this thread only; it would spin
             return
         _pid, uid, _gid = linux.peer_credentials(proxy)
         if uid not in (0, os.geteuid()) or len(self._selector.get_map()) > MAX_PENDING:
@@ -102,7 +107,7 @@ class Broker:
             if self._lost:
                 raise BitfusionError(what="the server is gone")
             sock, transport = self._source.open_data(pid, bool(flags & control.BROKER_COLD))
-        except BitfusionError as error:
+        except Exception as error:  # whatever it is, the thread must live: the program waits
             log.warn(f"cannot connect process {pid}: {error}")
             self._answer(proxy, control.CUDA_ERROR_SYSTEM_NOT_READY, 0, str(error), [])
             return

@@ -9,14 +9,14 @@ import socket
 from collections.abc import Callable
 
 from bitfusion import linux, log
+from bitfusion.server.accept import Acceptor
 from bitfusion.server.loop import READ, Loop
 from bitfusion.wire.control import MAX_TICKET_LINE, unpack_ticket
 
 TICKET_PATIENCE_S = 5.0
 MAX_PENDING = 256  # connections that have not shown a ticket yet
-BACKLOG = 128
 
-Redeem = Callable[[str, socket.socket], bool]
+Redeem = Callable[[str, socket.socket], str]  # takes the socket over, or says why not
 
 
 class Pending:
@@ -26,7 +26,6 @@ class Pending:
         self._listener = listener
         self._socket = sock
         self._line = b""
-        sock.setblocking(False)
         listener.loop.watch(sock.fileno(), READ, self._read)
         self._timer = listener.loop.after(
             TICKET_PATIENCE_S, lambda: self._end("no ticket in time")
@@ -52,14 +51,13 @@ class Pending:
             self._end("not a ticket")
             return
         self._forget()
-        if not self._listener.redeem(ticket, self._socket):
-            self._refuse("unknown or used ticket")
-        self._socket.close()
+        why = self._listener.redeem(ticket, self._socket)
+        if why:
+            self._refuse(why)
 
     def _end(self, why: str) -> None:
         self._forget()
         self._refuse(why)
-        self._socket.close()
 
     def _refuse(self, why: str) -> None:
         log.debug(f"refused a data connection: {why}")
@@ -67,6 +65,7 @@ class Pending:
             self._socket.send(f"ERR {why}\n".encode())
         except OSError:
             pass  # it does not matter to a peer that is gone
+        self._socket.close()
 
     def _forget(self) -> None:
         self._timer.cancel()
@@ -78,17 +77,10 @@ class DataListener:
     def __init__(self, loop: Loop, sock: socket.socket, redeem: Redeem) -> None:
         self.loop = loop
         self.pending: set[Pending] = set()
-        self._socket = sock
         self.redeem = redeem
-        sock.setblocking(False)
-        sock.listen(BACKLOG)
-        loop.watch(sock.fileno(), READ, self._accept)
+        self._acceptor = Acceptor(loop, sock, self._take)
 
-    def _accept(self, _events: int) -> None:
-        try:
-            sock, _address = self._socket.accept()
-        except OSError:
-            return  # gone again, or no descriptors left: the next turn tries again
+    def _take(self, sock: socket.socket) -> None:
         if len(self.pending) >= MAX_PENDING:
             sock.close()
             return
@@ -96,5 +88,4 @@ class DataListener:
         self.pending.add(Pending(self, sock))
 
     def close(self) -> None:
-        self.loop.unwatch(self._socket.fileno())
-        self._socket.close()
+        self._acceptor.close()

@@ -127,12 +127,12 @@ class Nursery:
 
     def add_spare(self) -> None:
         assert self.pattern is not None
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self.spares.append(Spare(self.fork(self.pattern, [theirs.fileno()]), ours))
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self.spares.append(Spare(self.fork(self.pattern, [theirs.fileno()]), ours))
         except OSError:
             self.failures += 1
-        theirs.close()
 
     def wake_spare(self, job: Job, fds: list[int]) -> int:
         """0 when there is none."""

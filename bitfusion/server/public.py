@@ -12,8 +12,9 @@ from bitfusion import __version__, config, linux, log, paths
 from bitfusion.config import Config
 from bitfusion.errors import CannotListen
 from bitfusion.inventory import Inventory, describe
+from bitfusion.server.accept import Acceptor
 from bitfusion.server.http import HttpCodec
-from bitfusion.server.loop import READ, Loop
+from bitfusion.server.loop import Loop
 from bitfusion.server.nursery import Worker
 from bitfusion.server.peer import Peer
 from bitfusion.server.service import Service
@@ -58,21 +59,18 @@ class Doorman:
 
     def __init__(self, service: Service, sock: socket.socket) -> None:
         self._service = service
-        self._socket = sock
         self.peers: set[Peer] = set()
-        sock.setblocking(False)
-        service.loop.watch(sock.fileno(), READ, self._accept)
+        self._acceptor = Acceptor(service.loop, sock, self._take)
 
-    def _accept(self, _events: int) -> None:
+    def _take(self, sock: socket.socket) -> None:
         try:
-            sock, address = self._socket.accept()
+            name = config.format_address(sock.getpeername()[:2])
         except OSError:
-            return
-        if len(self.peers) >= MAX_PEERS:
+            name = ""  # gone again
+        if not name or len(self.peers) >= MAX_PEERS:
             sock.close()
             return
         linux.keep_alive(sock)
-        name = config.format_address((address[0], address[1]))
         peer = Peer(
             self._service.loop, sock, HttpCodec(), self._service.api.handle, self._gone, name
         )
@@ -96,8 +94,7 @@ class Doorman:
         self._service.sessions.close_owner(peer)
 
     def close(self) -> None:
-        self._service.loop.unwatch(self._socket.fileno())
-        self._socket.close()
+        self._acceptor.close()
 
 
 def worker_environment(settings: Config, user: str, software: bool) -> dict[str, str]:

@@ -112,7 +112,7 @@ class Sessions:
         name = os.urandom(8).hex()
         slices = self.pool.allocate(name, request)
         session = self.by_name[name] = Session(name, owner, slices)
-        self._timers.after(0, lambda: self._ledger_of(session))  # not while the client waits
+        self._timers.after(0, lambda: self._prepare(session))  # not while the client waits
         gpus = ", ".join(f"{s.gpu} ({s.memory >> 20} MiB)" for s in slices)
         log.info(f"session {name} has GPU {gpus}")
         return session
@@ -140,10 +140,8 @@ class Sessions:
             self.by_name[known.session].tickets -= 1
         return known
 
-    def redeem(self, ticket: str, data: socket.socket) -> bool:
-        """Give a data connection to a new worker; False when the ticket is not, or no longer,
-        good.
-        """
+    def redeem(self, ticket: str, data: socket.socket) -> str:
+        """Give a data connection to a new worker; else say why not."""
         known = self._forget(ticket)
         session = self.by_name.get(known.session) if known else None
         if (
@@ -152,14 +150,15 @@ class Sessions:
             or session.closing
             or len(session.workers) >= MAX_WORKERS
         ):
-            return False
+            return "unknown or used ticket"
+        if not self._prepare(session):
+            return "the server has no resources left for it"
+        ledger = session.ledger.fileno() if session.ledger else -1
         try:
-            ledger = self._ledger_of(session)
             data.send(OK)
             data.setblocking(True)  # of the file behind it, so for the worker too
-        except Exception as error:
-            log.error(f"cannot serve session {session.name}: {error}")
-            return False
+        except OSError:
+            return "it went away"
         self._last_worker += 1
         number, slot = self._last_worker, session.free_slot()
         session.workers[number] = slot
@@ -167,7 +166,7 @@ class Sessions:
         job = self._job(session.name, slot, [s.gpu for s in session.slices])
         self._workers.start(number, job, data, ledger, known.cold)
         log.info(f"worker {number} of session {session.name} serves process {known.pid}")
-        return True
+        return ""
 
     def _job(self, session: str, slot: int, devices: list[int]) -> Job:
         driver = self.inventory.driver
@@ -176,10 +175,15 @@ class Sessions:
     def keep_spares(self, count: int) -> None:
         self._workers.keep_spares(count, self._job("", 0, []))
 
-    def _ledger_of(self, session: Session) -> int:
+    def _prepare(self, session: Session) -> bool:
+        """Make the session's ledger; a worker without one would not know its limits."""
         if session.ledger is None and not session.closing:
-            session.ledger = self._make_ledger([s.memory for s in session.slices])
-        return session.ledger.fileno() if session.ledger else -1
+            try:
+                session.ledger = self._make_ledger([s.memory for s in session.slices])
+            except Exception as error:
+                log.error(f"cannot serve session {session.name}: {error}")
+                return False
+        return True
 
     def worker_ended(self, number: int, how: str) -> None:
         session = self._by_worker.pop(number, None)

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple, Optional
 
 from bitfusion import log
 from bitfusion.server import nursery
@@ -16,6 +17,21 @@ from bitfusion.server.loop import READ, WRITE, Loop
 from bitfusion.server.nursery import Job, Worker
 
 Ended = Callable[[int, str], None]  # worker's number, how
+RETRY_S = 0.5
+
+
+class Order(NamedTuple):
+    text: bytes
+    data: Optional[socket.socket] = None  # ours until it is sent
+    ledger: int = -1  # its session's, which outlives the order
+
+    def descriptors(self) -> list[int]:
+        fds = [self.data.fileno()] if self.data else []
+        return fds + ([self.ledger] if self.ledger >= 0 else [])
+
+    def close(self) -> None:
+        if self.data:
+            self.data.close()
 
 
 class Workers:
@@ -24,49 +40,68 @@ class Workers:
         self._worker = worker
         self._spares: dict[str, object] = {}
         self._ended = ended
-        self._orders: deque[tuple[bytes, list[int]]] = deque()
+        self._orders: deque[Order] = deque()
         self._alive: dict[int, int] = {}  # number -> pid, 0 while it starts
         self._stopping = False
+        self._socket: Optional[socket.socket] = None  # None while there is no nursery
         self._start_nursery()
 
     def _start_nursery(self) -> None:
         self.pid, self._socket = nursery.start(self._worker)
         self._loop.watch(self._socket.fileno(), READ, self._ready)
         if self._spares:
-            self._order(self._spares, [])
+            self._order(self._spares)
+
+    def _restart_nursery(self) -> None:
+        try:
+            if not self._stopping:
+                self._start_nursery()
+        except OSError as error:
+            log.once(f"cannot start the nursery of workers, trying again: {error.strerror}")
+            self._loop.after(RETRY_S, self._restart_nursery)
 
     def keep_spares(self, count: int, job: Job) -> None:
         """Keep so many workers ready for jobs like this one."""
         self._spares = {"order": "spares", "count": count, "job": job}
-        self._order(self._spares, [])
+        self._order(self._spares)
 
     def start(self, number: int, job: Job, data: socket.socket, ledger: int, cold: bool) -> None:
-        """cold: not a spare, because the program sets what a driver reads only at its start."""
+        """Takes the data connection over, and the ledger not. cold: not a spare, because the
+        program sets what a driver reads only at its start.
+        """
         self._alive[number] = 0
-        fds = [data.fileno()] + ([ledger] if ledger >= 0 else [])
-        self._order({"order": "start", "worker": number, "job": job, "cold": cold}, fds)
+        order = {"order": "start", "worker": number, "job": job, "cold": cold}
+        self._order(order, data, ledger)
+        if self._socket is None:
+            self._loop.after(0, lambda: self._end(number, "found no nursery"))
 
     def signal(self, number: int, signal_number: int) -> None:
-        self._order({"order": "signal", "worker": number, "signal": signal_number}, [])
+        self._order({"order": "signal", "worker": number, "signal": signal_number})
 
-    def _order(self, order: dict[str, object], fds: list[int]) -> None:
-        """Queue with descriptors of our own: the caller closes its copies."""
-        self._orders.append((json.dumps(order).encode(), [os.dup(fd) for fd in fds]))
+    def _order(
+        self, order: dict[str, object], data: Optional[socket.socket] = None, ledger: int = -1
+    ) -> None:
+        self._orders.append(Order(json.dumps(order).encode(), data, ledger))
         self._send()
 
-    def _send(self) -> None:
+    def _drop_orders(self) -> None:
         while self._orders:
-            data, fds = self._orders[0]
+            self._orders.popleft().close()
+
+    def _send(self) -> None:
+        if self._socket is None:
+            self._drop_orders()
+            return
+        while self._orders:
+            order = self._orders[0]
             try:
-                socket.send_fds(self._socket, [data], fds)
+                socket.send_fds(self._socket, [order.text], order.descriptors())
             except BlockingIOError:
                 break
             except OSError:
-                self._orders.clear()  # the nursery is dead; the read side tells everybody
+                self._drop_orders()  # the nursery is dead; the read side tells everybody
                 break
-            self._orders.popleft()
-            for fd in fds:
-                os.close(fd)
+            self._orders.popleft().close()
         self._loop.watch(
             self._socket.fileno(), READ | WRITE if self._orders else READ, self._ready
         )
@@ -78,6 +113,7 @@ class Workers:
             self._hear()
 
     def _hear(self) -> None:
+        assert self._socket is not None
         try:
             data = self._socket.recv(nursery.MAX_MESSAGE)
         except BlockingIOError:
@@ -91,29 +127,33 @@ class Workers:
         number = event["worker"]
         if event["event"] == "started" and number in self._alive:
             self._alive[number] = event["pid"]
-        elif event["event"] == "ended" and self._alive.pop(number, None) is not None:
-            self._ended(number, event.get("why") or describe_end(event["status"]))
+        elif event["event"] == "ended":
+            self._end(number, event.get("why") or describe_end(event["status"]))
+
+    def _end(self, number: int, how: str) -> None:
+        if self._alive.pop(number, None) is not None:
+            self._ended(number, how)
 
     def _lost(self) -> None:
         """The nursery was killed, and its workers with it."""
-        self._loop.unwatch(self._socket.fileno())
-        self._socket.close()
-        os.waitpid(self.pid, 0)
-        if self._stopping:
-            return
+        self._close()
         log.error("the nursery of workers was killed; starting another")
-        self._orders.clear()
-        lost, self._alive = self._alive, {}
-        for number in lost:
-            self._ended(number, "ended with the nursery")
-        self._start_nursery()
+        self._drop_orders()
+        for number in list(self._alive):
+            self._end(number, "ended with the nursery")
+        self._restart_nursery()
 
     def stop(self) -> None:
         """End all workers, and wait for it: the nursery kills them when our socket closes."""
         self._stopping = True
-        self._loop.unwatch(self._socket.fileno())
-        self._socket.close()
-        os.waitpid(self.pid, 0)
+        self._close()
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._loop.unwatch(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+            os.waitpid(self.pid, 0)
 
 
 def describe_end(status: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import socket
 import subprocess
 import sys
@@ -30,13 +31,20 @@ def wait_for(condition: Callable[[], object], patience_s: float = 5.0) -> bool:
 
 
 class Server:
-    def __init__(self, worker: str, gpus: int, mib: int) -> None:
+    def __init__(self, worker: str, gpus: int, mib: int, descriptors: int = 0) -> None:
+        """descriptors: how many it may open at once; 0 for as many as we."""
+
+        def limit() -> None:
+            if descriptors:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
         self.mark = f"{os.getpid()}-{random.random()}"
         self.process = subprocess.Popen(
             [sys.executable, os.path.join(HERE, "serve.py"), worker, str(gpus), str(mib)],
             env={**os.environ, "TEST_MARK": self.mark},
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=limit,
         )
         assert self.process.stderr is not None
         line = self.process.stderr.readline()

@@ -72,7 +72,7 @@ def test_a_worker_holds_only_what_it_needs(monkeypatch: pytest.MonkeyPatch, spar
     assert os.WEXITSTATUS(ended["status"]) == 7
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop privileges")
+@pytest.mark.skipif(os.geteuid() != 0, reason="does not apply: only root can drop privileges")
 @pytest.mark.parametrize("spare", [False, True])
 def test_root_is_dropped(spare: bool) -> None:
     told, _ended = confession("nobody", spare)
