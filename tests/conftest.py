@@ -5,6 +5,11 @@ A test that uses `gpu` gets a callable: gpu.run(how, program...) with how one of
 software GPU without us in between), `tcp` and `unix` (through `bitfusion run`). Every process
 started carries a mark in its environment, and the fixture fails the test when one is still there
 at the end.
+
+Where CI=true, a test that is skipped because this machine lacks something fails: CI installs all
+that the tests need, and what nobody runs proves nothing. A skip that has nothing to do with the
+machine, such as of a combination that makes no sense, gives a reason that begins with
+"does not apply: ".
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Generator, Iterator, List, Optional, Sequence, Union
 
 import pytest
 
@@ -26,6 +31,29 @@ BUILD = ROOT / "build"
 BITFUSION = str(ROOT / "bin" / "bitfusion")
 MARK = "BITFUSION_TEST_MARK"
 sys.path.insert(0, str(ROOT))
+DOES_NOT_APPLY = "does not apply: "
+
+
+def _fail_where_nothing_may_be_missing(
+    report: Union[pytest.TestReport, pytest.CollectReport],
+) -> None:
+    expected = hasattr(report, "wasxfail") or DOES_NOT_APPLY in str(report.longrepr)
+    if os.environ.get("CI") == "true" and report.skipped and not expected:
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"CI=true allows no skipped test: {report.nodeid}: {why}"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, None]:
+    outcome = yield
+    _fail_where_nothing_may_be_missing(outcome.get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, None]:
+    outcome = yield
+    _fail_where_nothing_may_be_missing(outcome.get_result())
 
 
 def _marked(value: str) -> List[int]:

@@ -20,7 +20,9 @@ ROOT = HERE.parent.parent
 LIBRARY = ROOT / "build" / "lib" / "softgpu"
 FOLDERS = [ROOT / "tests" / "programs", HERE / "programs"]
 SOURCES = {path.stem: path for folder in FOLDERS for path in folder.glob("driver_*.c")}
-NVCC = shutil.which("nvcc")
+SITE = [*(ROOT / "build/venv/lib").glob("python3*/site-packages"), ROOT / "build/venv/site"]
+TOOLKIT = next((p / "nvidia/cu13" for p in SITE if (p / "nvidia/cu13").is_dir()), None)
+NVCC = str(TOOLKIT / "bin/nvcc") if TOOLKIT else shutil.which("nvcc")
 
 pytestmark = pytest.mark.skipif(
     not (LIBRARY / "libcuda.so.1").exists(), reason="build it first: make softgpu"
@@ -176,6 +178,7 @@ def test_runtime(default_stream: str, tmp_path: Path) -> None:
     program = str(tmp_path / "runtime")
     source = str(HERE / "programs" / "runtime.cu")
     options = ["-arch=compute_75", "--default-stream", default_stream]
+    options += ["-L", str(TOOLKIT / "lib")] if TOOLKIT else []
     subprocess.run([NVCC, *options, source, "-o", program], check=True)
     done = run(program, environment())
     assert done.stdout.splitlines() == expected("runtime")

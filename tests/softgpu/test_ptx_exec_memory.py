@@ -51,7 +51,7 @@ def fault(body: str, head: str = "", block: int = 1) -> DeviceFault:
 def test_loads_extend_into_wider_registers(kind: str, width: int) -> None:
     size = bits_of(kind)
     if size > width:
-        pytest.skip("a register is never narrower than what is loaded")
+        pytest.skip("does not apply: a register is never narrower than what is loaded")
     register = {16: "h0", 32: "r0", 64: "y"}[width]
     for offset in (0, 160):
         body = f"ld.global.{kind} {register}, [i+{offset}];\n"
@@ -67,7 +67,7 @@ def test_loads_extend_into_wider_registers(kind: str, width: int) -> None:
 def test_stores_cut(kind: str, width: int) -> None:
     size = bits_of(kind)
     if size > width:
-        pytest.skip("a register is never narrower than what is stored")
+        pytest.skip("does not apply: a register is never narrower than what is stored")
     register = {16: "h0", 32: "r0", 64: "y"}[width]
     value = 0xFEDCBA9876543210 & ((1 << width) - 1)
     body = "mov.u64 z, -1; st.global.u64 [o], z;"
@@ -80,7 +80,7 @@ def test_stores_cut(kind: str, width: int) -> None:
 @pytest.mark.parametrize("suffix", ["", ".volatile", ".relaxed.gpu", ".weak", ".cg", ".wt"])
 def test_spaces_hold_what_is_stored(space: str, suffix: str) -> None:
     if suffix in (".cg", ".wt") and space != "global":
-        pytest.skip("cache operators are for global memory")
+        pytest.skip("does not apply: cache operators are for global memory")
     dot = f".{space}" if space else ""
     order = suffix if suffix not in (".cg", ".wt") else ""
     cache_load = ".cg" if suffix == ".cg" else ""
