@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ VERBS = {
     "help": "show help about a command",
 }
 
+HELP_WIDTH = 79
 OVERVIEW = """\
 usage: bitfusion COMMAND [options] [--] [words]
 
@@ -43,9 +45,15 @@ def help_for(verb: str) -> str:
         raise UnknownVerb(verb=verb)
     if verb == "help":
         return overview()
+    import textwrap  # only here: a run does without
+
     command = importlib.import_module(f"bitfusion.commands.{verb}")
-    text = f"usage: bitfusion {verb} {command.USAGE}\n\n{command.ABOUT.strip()}\n\n"
-    return f"{text}options:\n{describe((*command.OPTIONS, HELP))}\n\n{command.EXAMPLES.strip()}\n"
+    usage = textwrap.fill(
+        f"usage: bitfusion {verb} {command.USAGE}", HELP_WIDTH, subsequent_indent="         "
+    )
+    about = textwrap.fill(command.ABOUT, HELP_WIDTH)
+    options = describe((*command.OPTIONS, HELP), HELP_WIDTH)
+    return f"{usage}\n\n{about}\n\noptions:\n{options}\n\n{command.EXAMPLES.strip()}\n"
 
 
 def dispatch(words: Sequence[str]) -> int:
@@ -84,10 +92,18 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def main() -> NoReturn:
+def open_streams() -> None:
+    """Make both usable whatever we inherited, and able to take every text in any locale."""
     linux.open_standard_descriptors()
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def main() -> NoReturn:
+    open_streams()
     try:
         status = dispatch(sys.argv[1:])
     except BitfusionError as error:

@@ -12,10 +12,10 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional
 
-from bitfusion import paths
+from bitfusion import inventory, paths
 from bitfusion.errors import ConfigError
 from bitfusion.options import Option, Parsed, canonical
-from bitfusion.quantity import parse_size
+from bitfusion.quantity import MIB, parse_size
 
 DEFAULT_PORT = 56001
 TRANSPORTS = ("auto", "tcp", "unix")
@@ -31,6 +31,21 @@ def parse_count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise ValueError(f"'{text}' is not a whole number")
     return int(text)
+
+
+def parse_software_gpus(text: str) -> int:
+    count = parse_count(text)
+    if not 1 <= count <= inventory.MAX_SOFTWARE_GPUS:
+        raise ValueError(f"'{text}' is not from 1 to {inventory.MAX_SOFTWARE_GPUS}")
+    return count
+
+
+def parse_software_memory(text: str) -> int:
+    """What the software GPU can be given, in whole MiB as it takes it."""
+    size = parse_size(text)
+    if not MIB <= size <= inventory.MAX_SOFTWARE_MEMORY:
+        raise ValueError(f"'{text}' is not from 1M to {inventory.MAX_SOFTWARE_MEMORY >> 30}G")
+    return size // MIB * MIB
 
 
 def parse_seconds(text: str) -> float:
@@ -73,12 +88,20 @@ def parse_address(text: str) -> tuple[str, int]:
     if not host or host != host.strip() or any(c in host for c in " /\t\n"):
         raise ValueError(f"'{text}' is not an address such as gpu01:{DEFAULT_PORT}")
     if not port.isascii() or not port.isdigit() or not 0 <= int(port) < 65536:
-        raise ValueError(f"'{text}' has no port from 0 to 65535")
+        raise ValueError(f"'{text}' has no port from 1 to 65535")
     return host, int(port)
 
 
+def parse_server(text: str) -> tuple[str, int]:
+    """An address to connect to, which port 0 is not."""
+    address = parse_address(text)
+    if address[1] == 0:
+        raise ValueError(f"'{text}' has no port from 1 to 65535")
+    return address
+
+
 def parse_addresses(text: str) -> tuple[tuple[str, int], ...]:
-    return tuple(parse_address(part.strip()) for part in text.split(",") if part.strip())
+    return tuple(parse_server(part.strip()) for part in text.split(",") if part.strip())
 
 
 def parse_ports(text: str) -> tuple[int, int]:
@@ -110,9 +133,9 @@ SETTINGS = (
         parse_addresses,
         (),
         "--server_list",
-        "HOST:PORT,…",
+        "HOST:PORT,...",
         "BITFUSION_SERVER_LIST",
-        "use these servers (default: a private one for this run)",
+        "use these servers (default: a private one)",
     ),
     Setting(
         "client.transport",
@@ -121,7 +144,7 @@ SETTINGS = (
         "--transport",
         "auto|tcp|unix",
         "BITFUSION_TRANSPORT",
-        "how calls travel (default: auto, the best there is)",
+        "how calls travel (default: auto, the best)",
     ),
     Setting(
         "client.driver",
@@ -148,7 +171,7 @@ SETTINGS = (
         "--listen",
         "HOST:PORT",
         "",
-        "address of the control plane (default: 127.0.0.1:56001)",
+        "control plane's address (default: 127.0.0.1:56001)",
     ),
     Setting(
         "server.data_ports",
@@ -157,7 +180,7 @@ SETTINGS = (
         "--data_ports",
         "FIRST-LAST",
         "",
-        "the first free one carries the calls (default: 55001-55100)",
+        "first free one carries calls (default: 55001-55100)",
     ),
     Setting(
         "server.state_dir",
@@ -175,7 +198,7 @@ SETTINGS = (
         "--driver",
         "PATH",
         "BITFUSION_DRIVER",
-        "load this libcuda.so.1 (default: the machine's, else software GPUs)",
+        "load this libcuda.so.1 (default: what the machine has)",
     ),
     Setting(
         "server.spare_workers",
@@ -197,7 +220,7 @@ SETTINGS = (
     ),
     Setting(
         "softgpu.gpus",
-        parse_count,
+        parse_software_gpus,
         0,
         "--gpus",
         "N",
@@ -206,7 +229,7 @@ SETTINGS = (
     ),
     Setting(
         "softgpu.memory",
-        parse_size,
+        parse_software_memory,
         4 << 30,
         "--memory",
         "SIZE",

@@ -43,14 +43,14 @@ class TooMuch(BitfusionError):
 
     template = "cannot give {asked}: {why}"
     exit_status = 2
-    hint = "see 'bitfusion list_gpus'"
+    hint = "see '{listing}'"
 
 
 class Busy(BitfusionError):
     """There is enough, but others have it now."""
 
     template = "cannot give {asked}: {why}"
-    hint = "try again later; 'bitfusion list_gpus' shows what is free"
+    hint = "try again later; '{listing}' shows what is free"
 
 
 class ProgramNotFound(BitfusionError):

@@ -15,6 +15,7 @@ from bitfusion import paths
 from bitfusion.errors import DriverUnusable, NoDriver
 
 MAX_SOFTWARE_GPUS = 16
+MAX_SOFTWARE_MEMORY = 128 << 30  # the driver's addresses leave room for no more on one GPU
 SOFTWARE_NAME = "Bitfusion Software GPU"
 PROBE_TIMEOUT_S = 60
 

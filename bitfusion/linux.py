@@ -21,7 +21,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 SFD_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
 SIGINFO_SIZE = 128
-# Why accept() fails although somebody waits; the listener stays readable, so pause before the next.
+# Why accept() fails although somebody waits; the listener stays readable, so pause before another.
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 

@@ -88,16 +88,21 @@ def parse(verb: str, table: Sequence[Option], words: Sequence[str]) -> Parsed:
     return parsed
 
 
-def describe(table: Sequence[Option]) -> str:
+def describe(table: Sequence[Option], line_width: int) -> str:
     """The lines of help about options."""
+    import textwrap
+
     heads = [", ".join(o.names) + (f" {o.value}" if o.value else "") for o in table]
     width = min(30, max((len(head) for head in heads), default=0))
     lines = []
     for option, head in zip(table, heads):
+        texts = textwrap.wrap(option.help, line_width - width - 4)
         if len(head) > width:
-            lines += [f"  {head}", f"  {'':{width}}  {option.help}"]
-        else:
-            lines.append(f"  {head:{width}}  {option.help}")
+            lines.append(f"  {head}")
+            head = ""
+        for text in texts:
+            lines.append(f"  {head:{width}}  {text}")
+            head = ""
     return "\n".join(lines)
 
 

@@ -156,15 +156,15 @@ def greet(channel: Channel) -> Json:
     return answer
 
 
-def explain(channel: Channel, reply: Reply, asked: str) -> BitfusionError:
+def explain(channel: Channel, reply: Reply, asked: str, listing: str = "") -> BitfusionError:
     error = reply.body.get("error")
     kind, text = "", f"status {reply.status}"
     if isinstance(error, dict):
         kind, text = str(error.get("kind", "")), str(error.get("text", ""))[:300]
     if kind == "too-much":
-        return TooMuch(asked=asked, why=text)
+        return TooMuch(asked=asked, why=text, listing=listing)
     if kind == "in-use":
-        return Busy(asked=asked, why=text)
+        return Busy(asked=asked, why=text, listing=listing)
     return ServerRefused(server=channel.name, why=text)
 
 
@@ -242,11 +242,12 @@ def read_answer(sock: socket.socket) -> bytes:
 
 
 def claim(
-    channel: Channel, request: Json, asked: str, transport: str, timeout_s: float
+    channel: Channel, request: Json, asked: str, transport: str, timeout_s: float, listing: str
 ) -> Session:
+    """listing: the command that shows this user what the server has."""
     reply = channel.request("POST", "/v1/sessions", request)
     if reply.status != 201:
-        raise explain(channel, reply, asked)
+        raise explain(channel, reply, asked, listing)
     return Session(channel, reply.body, transport, timeout_s)
 
 

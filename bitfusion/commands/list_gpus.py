@@ -3,24 +3,18 @@
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Sequence
 
-from bitfusion import config
-from bitfusion.client.pool import Listed, as_json, query
-from bitfusion.options import Option, Parsed
+from bitfusion.client.pool import Listed
+from bitfusion.commands import listing
+from bitfusion.options import Parsed
 from bitfusion.quantity import MIB
 
-USAGE = "[--server_list HOST:PORT,…] [--json]"
+USAGE = listing.USAGE
 ABOUT = """\
 List the GPUs of the servers, with free and total memory. Where no server is configured, the GPUs
-that a private
-server would have."""
-OPTIONS = (
-    config.option("client.server_list"),
-    config.option("client.driver"),
-    Option(("--json",), "", "as JSON"),
-)
+that a private server would have."""
+OPTIONS = listing.OPTIONS
 EXAMPLES = """\
 examples:
   bitfusion list_gpus
@@ -28,16 +22,14 @@ examples:
 
 
 def run(parsed: Parsed) -> int:
-    servers = query(config.load(config.client_files(), parsed, ("client", "softgpu")))
-    if parsed.has("json"):
-        sys.stdout.write(json.dumps([as_json(server) for server in servers], indent=2) + "\n")
-    else:
-        for number, server in enumerate(servers):
-            sys.stdout.write(show(number, server))
-    return 1 if any(server.error for server in servers) else 0
+    return listing.run(parsed, show)
 
 
-def show(number: int, server: Listed) -> str:
+def show(servers: Sequence[Listed]) -> str:
+    return "".join(show_server(number, server) for number, server in enumerate(servers))
+
+
+def show_server(number: int, server: Listed) -> str:
     if server.error:
         return f"- server {number} [{server.name}]: {server.error}\n"
     tasks = {held["session"] for gpu in server.gpus for held in gpu.sessions}

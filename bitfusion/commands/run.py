@@ -5,31 +5,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from bitfusion import config, inventory, log, quantity
 from bitfusion.client import control, program
 from bitfusion.client.launcher import run_program
 from bitfusion.config import Config
-from bitfusion.errors import TooMuch, UsageError
+from bitfusion.errors import BitfusionError, TooMuch, UsageError
 from bitfusion.options import Option, Parsed, positive
 from bitfusion.server.nursery import Worker
 from bitfusion.wire.control import Json
 
-USAGE = "-n N [-p FRACTION | -m MB] [options] [--] program [arguments]"
+USAGE = "-n N [-p FRACTION | -m MB] [options] [--] program [args]"
 ABOUT = """\
 Run a program with GPUs. They come from the servers of --server_list or the configuration; where
 there is none, from a private server that lives as long as the run and serves this machine's GPUs,
-or software GPUs.
-Options end at the first word that is not one. A single quoted word with
-spaces is split as a shell would."""
+or software GPUs. Options end at the first word that is not one; a single word with spaces is
+split as a shell would."""
 OPTIONS = (
     Option(("-n", "--num_gpus"), "N", "number of GPUs"),
-    Option(
-        ("-p", "--partial"),
-        "FRACTION",
-        "part of each GPU's memory, above 0 and at most 1 (default: 1)",
-    ),
+    Option(("-p", "--partial"), "FRACTION", "part of each GPU's memory (default: 1)"),
     Option(("-m", "--memory"), "MB", "MiB of memory on each GPU, instead of -p"),
     config.option("client.server_list"),
     config.option("client.driver"),
@@ -39,7 +34,7 @@ OPTIONS = (
 EXAMPLES = """\
 examples:
   bitfusion run -n 1 -- python3 train.py
-  bitfusion run -n 2 -p 0.25 --server_list gpu01:56001 "python3 train.py --epochs 3"
+  bitfusion run -n 2 -p 0.25 --server_list gpu01 "python3 train.py --epochs 3"
   bitfusion run -n 1 -m 2048 bash"""
 
 
@@ -80,22 +75,63 @@ def words_of(parsed: Parsed) -> list[str]:
 
 
 def describe(request: Json) -> str:
-    count, memory = request["gpus"], request.get("memory")
-    text = f"{count} GPU{'s' if count != 1 else ''}"
-    return f"{text} with {memory // quantity.MIB} MiB each" if isinstance(memory, int) else text
-
-
-def local_inventory(settings: Config, wanted: int) -> inventory.Inventory:
-    """Software GPUs are made as many as are asked for, unless their number is set."""
-    count = settings.number("softgpu.gpus")
-    found = inventory.find(
-        settings.text("client.driver"), count or wanted, settings.number("softgpu.memory")
+    memory, fraction = request.get("memory"), request.get("fraction")
+    text, each = ("1 GPU", "") if request["gpus"] == 1 else (f"{request['gpus']} GPUs", " each")
+    if isinstance(memory, int):
+        return f"{text} with {quantity.format_mib(memory)}{each}"
+    return (
+        f"{text} with {fraction} of {'its' if not each else 'their'} memory" if fraction else text
     )
-    if len(found.gpus) < wanted:
-        raise TooMuch(
-            asked=describe({"gpus": wanted}), why=f"{found.origin} here: {len(found.gpus)}"
+
+
+class Plan(NamedTuple):
+    """What a run is about, from its options and the configuration."""
+
+    request: Json
+    path: str
+    words: list[str]
+    settings: Config
+    listing: str  # the command that shows this user the GPUs that the run may have
+
+    def claim(self, channel: control.Channel) -> control.Session:
+        asked, transport = describe(self.request), self.settings.text("client.transport")
+        timeout_s = self.settings.seconds("client.timeout")
+        return control.claim(channel, self.request, asked, transport, timeout_s, self.listing)
+
+    def find_gpus(self) -> inventory.Inventory:
+        """This machine's. Software GPUs are as many as are asked for, unless their number is
+        set.
+        """
+        settings, wanted = self.settings, self.request["gpus"]
+        assert isinstance(wanted, int)
+        count = settings.number("softgpu.gpus")
+        found = inventory.find(
+            settings.text("client.driver"), count or wanted, settings.number("softgpu.memory")
         )
-    return found
+        if len(found.gpus) < wanted:
+            raise self.too_few(found, count)
+        return found
+
+    def too_few(self, found: inventory.Inventory, count: int) -> TooMuch:
+        asked, there = describe({"gpus": self.request["gpus"]}), len(found.gpus)
+        gpus = f"{there} {'software ' if found.software else ''}GPU{'s' if there > 1 else ''}"
+        if not found.software:
+            why = f"{found.origin}: {gpus}"
+            return TooMuch(asked=asked, why=why, listing=self.listing)
+        if count:
+            why = f"there {'is' if there == 1 else 'are'} {gpus}"
+            hint = f"{self.settings.origins['softgpu.gpus']} says so"
+        else:
+            why = f"a private server has at most {gpus}"
+            hint = "option '--server_list' takes GPUs of a server"
+        return TooMuch(asked=asked, why=why, listing="", hint=hint)
+
+
+def list_command(parsed: Parsed) -> str:
+    for name in ("driver", "server_list"):
+        if parsed.has(name):
+            return f"bitfusion list_gpus --{name} {parsed.text(name)}"
+    return "bitfusion list_gpus"
 
 
 def run(parsed: Parsed, worker: Optional[Worker] = None, ledgers: bool = True) -> int:
@@ -103,48 +139,33 @@ def run(parsed: Parsed, worker: Optional[Worker] = None, ledgers: bool = True) -
     settings = config.load(config.client_files(), parsed, ("client", "softgpu"))
     log.set_level(log.INFO if parsed.has("verbose") else log.WARN)
     path = program.find(words[0], dict(os.environ))
+    plan = Plan(request, path, words, settings, list_command(parsed))
     servers = settings.addresses("client.server_list")
     if servers and not settings.text("client.driver"):
-        status = _run_on(servers, settings, request, path, words)
+        status = _run_on(servers, plan)
     else:
-        status = _run_privately(settings, request, path, words, worker, ledgers)
+        status = _run_privately(plan, worker, ledgers)
     return program.end_like(status)
 
 
-def _claim(channel: control.Channel, settings: Config, request: Json) -> control.Session:
-    return control.claim(
-        channel,
-        request,
-        describe(request),
-        settings.text("client.transport"),
-        settings.seconds("client.timeout"),
-    )
-
-
-def _run_on(
-    servers: tuple[tuple[str, int], ...],
-    settings: Config,
-    request: Json,
-    path: str,
-    words: list[str],
-) -> int:
+def _run_on(servers: tuple[tuple[str, int], ...], plan: Plan) -> int:
     names = [config.format_address(address) for address in servers]
     log.info(f"Choosing GPUs from server list [{' '.join(names)}]")
 
     def attempt(address: tuple[str, int]) -> control.Session:
         name = config.format_address(address)
         log.info(f"Query server {name} gpu availability")
-        channel = control.HttpChannel(address, name, settings.seconds("client.timeout"))
+        channel = control.HttpChannel(address, name, plan.settings.seconds("client.timeout"))
         try:
             control.greet(channel)
-            return _claim(channel, settings, request)
+            return plan.claim(channel)
         except BaseException:
             channel.close()
             raise
 
     session = first_that_works(servers, attempt)
     try:
-        return run_program(session, path, words)
+        return run_program(session, plan.path, plan.words)
     finally:
         session.channel.close()
 
@@ -153,8 +174,6 @@ def first_that_works(
     servers: tuple[tuple[str, int], ...], attempt: Callable[[tuple[str, int]], control.Session]
 ) -> control.Session:
     """All GPUs of a run come from one server: the first in the list that can give them."""
-    from bitfusion.errors import BitfusionError
-
     failure: Optional[BitfusionError] = None
     for address in servers:
         try:
@@ -167,23 +186,14 @@ def first_that_works(
     raise failure
 
 
-def _run_privately(
-    settings: Config,
-    request: Json,
-    path: str,
-    words: list[str],
-    worker: Optional[Worker],
-    ledgers: bool,
-) -> int:
+def _run_privately(plan: Plan, worker: Optional[Worker], ledgers: bool) -> int:
     from bitfusion.server import private
 
-    wanted = request["gpus"]
-    assert isinstance(wanted, int)
-    found = local_inventory(settings, wanted)
+    found = plan.find_gpus()
     log.info(f"No server configured: starting a private one on {found.origin}")
-    server = private.start(found, settings.text("client.transport"), worker, ledgers)
+    server = private.start(found, plan.settings.text("client.transport"), worker, ledgers)
     try:
-        channel = control.LineChannel(server.control, settings.seconds("client.timeout"))
-        return run_program(_claim(channel, settings, request), path, words)
+        channel = control.LineChannel(server.control, plan.settings.seconds("client.timeout"))
+        return run_program(plan.claim(channel), plan.path, plan.words)
     finally:
         server.stop()

@@ -12,12 +12,10 @@ from bitfusion.options import Option, Parsed
 USAGE = "[--config FILE] [options]"
 ABOUT = """\
 Serve this machine's GPUs, or software GPUs where it has none, until SIGTERM. Connections are not
-encrypted and
-clients are not asked who they are: listen on loopback, or on a network that you trust."""
+encrypted and clients are not asked who they are: listen on loopback, or on a network that you
+trust."""
 OPTIONS = (
-    Option(
-        ("--config",), "FILE", "settings (default: /etc/bitfusion/server.toml where it exists)"
-    ),
+    Option(("--config",), "FILE", "settings (default: /etc/bitfusion/server.toml)"),
     config.option("server.listen"),
     config.option("server.data_ports"),
     config.option("server.driver"),

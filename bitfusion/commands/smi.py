@@ -3,24 +3,19 @@
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Sequence
 
-from bitfusion import __version__, config
-from bitfusion.client.pool import Listed, Row, as_json, query
-from bitfusion.options import Option, Parsed
+from bitfusion import __version__
+from bitfusion.client.pool import Listed, Row
+from bitfusion.commands import listing
+from bitfusion.options import Parsed
 from bitfusion.quantity import MIB
 
-USAGE = "[--server_list HOST:PORT,…] [--json]"
+USAGE = listing.USAGE
 ABOUT = """\
 Show the GPUs of the servers with the memory that sessions hold, and the sessions. Where no server
-is configured,
-the GPUs that a private server would have."""
-OPTIONS = (
-    config.option("client.server_list"),
-    config.option("client.driver"),
-    Option(("--json",), "", "as JSON"),
-)
+is configured, the GPUs that a private server would have."""
+OPTIONS = listing.OPTIONS
 EXAMPLES = """\
 examples:
   bitfusion smi
@@ -32,20 +27,19 @@ HEAVY = "|" + "=" * WIDTH + "|"
 
 
 def run(parsed: Parsed) -> int:
-    servers = query(config.load(config.client_files(), parsed, ("client", "softgpu")))
-    if parsed.has("json"):
-        sys.stdout.write(json.dumps([as_json(server) for server in servers], indent=2) + "\n")
-    else:
-        sys.stdout.write("\n".join(line for server in servers for line in show(server)) + "\n")
-    return 1 if any(server.error for server in servers) else 0
+    return listing.run(parsed, show)
 
 
 def cell(text: str) -> str:
-    text = text if len(text) <= WIDTH - 2 else text[: WIDTH - 3] + "…"
+    text = text if len(text) <= WIDTH - 2 else text[: WIDTH - 5] + "..."
     return f"| {text:{WIDTH - 2}} |"
 
 
-def show(server: Listed) -> list[str]:
+def show(servers: Sequence[Listed]) -> str:
+    return "".join(f"{line}\n" for server in servers for line in show_server(server))
+
+
+def show_server(server: Listed) -> list[str]:
     lines = [
         RULE,
         cell(f"Bitfusion {__version__}   {server.name}   server version {server.version or '-'}"),

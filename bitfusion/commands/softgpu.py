@@ -8,14 +8,14 @@ import sys
 
 from bitfusion import config, inventory, paths
 from bitfusion.client import launcher, program
-from bitfusion.errors import TooMuch, UsageError
+from bitfusion.errors import UsageError
 from bitfusion.options import Parsed
 
 USAGE = "[--gpus N] [--memory SIZE] [--] program [arguments]"
 ABOUT = """\
-Run a program directly on the software GPU: CUDA on this machine's processors, in the program's own
-process.
-Useful to tell whether a fault is the software GPU's or comes from between client and server."""
+Run a program directly on the software GPU: CUDA on this machine's processors, in the program's
+own process. Useful to tell whether a fault is the software GPU's or comes from between client and
+server."""
 OPTIONS = (config.option("softgpu.gpus"), config.option("softgpu.memory"))
 EXAMPLES = """\
 examples:
@@ -28,10 +28,6 @@ def run(parsed: Parsed) -> int:
     if not parsed.words:
         raise UsageError(verb=parsed.verb, why="which program? it is missing")
     wanted = settings.number("softgpu.gpus") or 1
-    if wanted > inventory.MAX_SOFTWARE_GPUS:
-        raise TooMuch(
-            asked=f"{wanted} software GPUs", why=f"at most {inventory.MAX_SOFTWARE_GPUS}"
-        )
     found = inventory.software(wanted, settings.number("softgpu.memory"))
     environment = {**os.environ, **found.environment}
     environment.setdefault("BITFUSION_PYTHON", sys.executable)

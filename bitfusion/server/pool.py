@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from bitfusion.inventory import Gpu
-from bitfusion.quantity import format_mib, part_of
+from bitfusion.quantity import format_mib, parse_fraction, part_of
 
 
 class Request(NamedTuple):
@@ -19,9 +19,12 @@ class Request(NamedTuple):
     fraction: str = "1"  # of each GPU's memory; ignored when memory is given
     memory: int = 0  # bytes on each GPU
 
-    def describe(self) -> str:
-        count = f"{self.gpus} GPU{'s' if self.gpus > 1 else ''}"
-        return f"{count} with {format_mib(self.memory)} each" if self.memory else count
+    def describe_free(self) -> str:
+        """What a GPU must have, to have room."""
+        if self.memory:
+            return f"has {format_mib(self.memory)} free"
+        numerator, denominator = parse_fraction(self.fraction)
+        return "is all free" if numerator == denominator else f"is {self.fraction} free"
 
 
 class Slice(NamedTuple):
@@ -62,7 +65,8 @@ class Pool:
         free = {s.gpu: self.free(s.gpu) for s in fitting}
         room = [s for s in fitting if s.memory <= free[s.gpu]]
         if len(room) < request.gpus:
-            raise InUse(f"{len(room)} of the {len(fitting)} GPUs that could have room now")
+            some = f"only {len(room)} of {len(self.gpus)} GPUs" if room else "no GPU"
+            raise InUse(f"{some} {request.describe_free()} now")
         room.sort(key=lambda s: (free[s.gpu] - s.memory, s.gpu))
         chosen = tuple(sorted(room[: request.gpus]))
         self._sessions[session] = chosen
@@ -73,7 +77,8 @@ class Pool:
         if request.gpus < 1:
             raise ValueError("a session needs a GPU")
         if request.gpus > len(self.gpus):
-            raise NotEnough(f"there {'is' if len(self.gpus) == 1 else 'are'} {len(self.gpus)}")
+            only_one = len(self.gpus) == 1
+            raise NotEnough("there is 1 GPU" if only_one else f"there are {len(self.gpus)} GPUs")
         slices = [
             Slice(index, request.memory or part_of(gpu.memory, request.fraction))
             for index, gpu in enumerate(self.gpus)

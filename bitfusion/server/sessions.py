@@ -19,6 +19,8 @@ from bitfusion.server.nursery import Job
 from bitfusion.server.pool import Pool, Request, Slice
 from bitfusion.wire.control import OK
 
+MAX_SESSIONS = 512  # in all; each costs the server a descriptor or two
+MAX_OWNED = 8  # of one control connection; a run needs one
 MAX_TICKETS = 64  # of one session that nobody has used yet
 MAX_WORKERS = 256  # of one session
 TICKET_LIFE_S = 30.0
@@ -109,6 +111,9 @@ class Sessions:
 
     def open(self, owner: object, request: Request) -> Session:
         """Raises the pool's NotEnough or InUse."""
+        owned = sum(session.owner is owner for session in self.by_name.values())
+        if owned >= MAX_OWNED or len(self.by_name) >= MAX_SESSIONS:
+            raise Refusal(429, "too-many", "too many sessions")
         name = os.urandom(8).hex()
         slices = self.pool.allocate(name, request)
         session = self.by_name[name] = Session(name, owner, slices)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from bitfusion import cli, config, errors
+from bitfusion import cli, config, errors, inventory
 from bitfusion.commands import run
 from bitfusion.options import Option, Parsed, describe, parse
 
@@ -89,7 +89,16 @@ BAD = [
     (["run", "-n", "1", "-m", "0", "true"], "-m must be", 2),
     (["run", "-n", "1", "--frob", "true"], "unknown option '--frob'", 2),
     (["run", "-n", "1", "--transport", "pigeon", "true"], "'pigeon' is none of auto", 2),
-    (["run", "-n", "1", "--server_list", "a:b", "true"], "no port", 2),
+    (["run", "-n", "1", "--server_list", "a:b", "true"], "no port from 1 to 65535", 2),
+    (["run", "-n", "1", "--server_list", "a:0", "true"], "'a:0' has no port from 1 to 65535", 2),
+    (["run", "-n", "1", "--server_list", "a:65536", "true"], "no port from 1 to 65535", 2),
+    (["list_gpus", "--server_list", "a,[::1]:0"], "'[::1]:0' has no port from 1 to 65535", 2),
+    (["list_gpus", "extra"], "unexpected word 'extra'", 2),
+    (["softgpu", "--memory", "0", "true"], "'0' is not from 1M to 128G", 2),
+    (["softgpu", "--memory", "100K", "true"], "'100K' is not from 1M to 128G", 2),
+    (["softgpu", "--memory", "129G", "true"], "'129G' is not from 1M to 128G", 2),
+    (["softgpu", "--gpus", "0", "true"], "'0' is not from 1 to 16", 2),
+    (["softgpu", "--gpus", "17", "true"], "'17' is not from 1 to 16", 2),
     (["run", "-n", "1", "no-such-program"], "cannot run 'no-such-program': not found", 127),
     (["run", "-n", "1", "/no/such"], "not found", 127),
     (["run", "-n", "1", "/etc/passwd"], "permission denied", 126),
@@ -144,12 +153,80 @@ def test_help_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.dispatch(["help", verb]) == 0
         text = capsys.readouterr().out
         assert len(text.splitlines()) <= 24, verb
-        assert max(len(line) for line in text.splitlines()) <= 99, verb
+        assert max(len(line) for line in text.splitlines()) <= 80, verb
+        for paragraph in text.split("\n\n")[:2]:  # usage and what it does: no ragged breaks
+            lines = paragraph.splitlines()
+            for line, following in zip(lines, lines[1:]) if verb != "help" else ():
+                assert len(f"{line} {following.split()[0]}") > 79, (verb, line)
         assert "bitfusion" in text
         if verb != "help":
             assert "examples:" in text
     assert cli.dispatch([]) == 0
     assert all(verb in capsys.readouterr().out for verb in ["run"])
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
+TEXTS = [
+    *(["help", verb] for verb in cli.VERBS),
+    ["run", "--fröb"],
+    ["run", "-n", "1", "--server_list", "fröb:1", "true"],
+    ["run", "-n", "1", "/fröb/\udcff"],
+    ["list_gpus", "--server_list", "fröb:1,127.0.0.1:1"],
+    ["smi", "--server_list", "fröb:1,127.0.0.1:1"],
+]
+
+
+@pytest.mark.parametrize("words", TEXTS, ids=" ".join)
+def test_every_text_can_be_printed_in_an_ascii_locale(words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, os.path.join(ROOT, "bin", "bitfusion"), *words],
+        env={**os.environ, **ASCII},
+        capture_output=True,
+    )
+    assert b"Traceback" not in done.stderr and b"Error" not in done.stderr, done.stderr
+    assert done.stdout or done.stderr.startswith(b"bitfusion: ")
+    assert done.returncode == (0 if words[0] == "help" else done.returncode)
+    assert words[0] != "help" or done.stdout.isascii() and b"\\" not in done.stdout
+
+
+def hint_of(words: list[str]) -> tuple[str, str]:
+    with pytest.raises(errors.TooMuch) as caught:
+        cli.dispatch(words)
+    return str(caught.value), caught.value.hint
+
+
+def test_the_hint_fits_where_the_gpus_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = os.path.join(ROOT, "bitfusion", "paths.py")  # any file: nobody loads it
+    monkeypatch.setattr("bitfusion.inventory.has_nvidia_driver", lambda: False)
+    monkeypatch.setattr("bitfusion.paths.library", lambda _name: library)
+    why, hint = hint_of(["run", "-n", "99", "true"])
+    assert why == "cannot give 99 GPUs: a private server has at most 16 software GPUs"
+    assert "--server_list" in hint and "list_gpus" not in hint
+    monkeypatch.setenv("BITFUSION_SOFTGPU_GPUS", "1")
+    why, hint = hint_of(["run", "-n", "2", "-m", "5", "true"])
+    assert why == "cannot give 2 GPUs: there is 1 software GPU"
+    assert "BITFUSION_SOFTGPU_GPUS" in hint
+    gpus = inventory.Inventory(
+        (inventory.Gpu("A", 1), inventory.Gpu("B", 1)), "x", "driver 'x'", {}
+    )
+    monkeypatch.setattr("bitfusion.inventory.find", lambda *_words: gpus)
+    why, hint = hint_of(["run", "-n", "3", "--driver", "x", "true"])
+    assert why == "cannot give 3 GPUs: driver 'x': 2 GPUs"
+    assert hint == "see 'bitfusion list_gpus --driver x'"
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        ({"gpus": 1}, "1 GPU"),
+        ({"gpus": 2, "fraction": "0.5"}, "2 GPUs with 0.5 of their memory"),
+        ({"gpus": 1, "fraction": "0.5"}, "1 GPU with 0.5 of its memory"),
+        ({"gpus": 1, "memory": 5 << 20}, "1 GPU with 5 MiB"),
+        ({"gpus": 2, "memory": 5 << 20}, "2 GPUs with 5 MiB each"),
+    ],
+)
+def test_requests_in_words(request_: dict[str, object], text: str) -> None:
+    assert run.describe(request_) == text
 
 
 def test_every_verb_and_option_is_documented() -> None:
@@ -170,8 +247,10 @@ def test_every_verb_and_option_is_documented() -> None:
 
 
 def test_describe_wraps_long_heads() -> None:
-    text = describe((Option(("--" + "x" * 40,), "V", "why"), Option(("-a",), "", "short")))
-    assert text.splitlines()[1].strip() == "why"
+    table = (Option(("--" + "x" * 40,), "V", "why"), Option(("-a",), "", "long " * 20))
+    lines = describe(table, 79).splitlines()
+    assert lines[1].strip() == "why"
+    assert max(map(len, lines)) <= 79 and "".join(lines[2:]).count("long") == 20
 
 
 def test_parsed_of_nothing() -> None:
@@ -180,7 +259,8 @@ def test_parsed_of_nothing() -> None:
 
 def test_a_run_loads_nothing_heavy() -> None:
     """What a private run does not need costs it milliseconds: these stay out of its way."""
-    heavy = "argparse h11 http.client inspect logging shlex subprocess tempfile tomllib traceback"
+    heavy = "argparse h11 http.client inspect logging shlex subprocess tempfile textwrap tomllib "
+    heavy += "traceback"
     code = (
         f"import sys; sys.path.insert(0, {ROOT!r})\n"
         "import bitfusion.cli, bitfusion.commands.run, bitfusion.server.private\n"

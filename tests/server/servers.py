@@ -58,7 +58,7 @@ class Server:
         return control.HttpChannel(("127.0.0.1", self.port), f"127.0.0.1:{self.port}", 5.0)
 
     def claim(self, transport: str = "auto", **request: Any) -> control.Session:
-        return control.claim(self.channel(), {"gpus": 1, **request}, "it", transport, 5.0)
+        return control.claim(self.channel(), {"gpus": 1, **request}, "it", transport, 5.0, "list")
 
     def free(self) -> list[int]:
         rows = pool.remote(("127.0.0.1", self.port), 5.0).gpus

@@ -51,15 +51,15 @@ def test_delete_ends_a_session_and_keeps_the_connection(server: Server) -> None:
 
 
 def test_too_much_and_in_use_are_told_apart(server: Server) -> None:
-    with pytest.raises(TooMuch, match="there are 2") as error:
+    with pytest.raises(TooMuch, match="there are 2 GPUs") as error:
         server.claim(gpus=3)
-    assert error.value.exit_status == 2
+    assert error.value.exit_status == 2 and error.value.hint == "see 'list'"
     with pytest.raises(TooMuch, match="1000 MiB"):
         server.claim(memory=1001 << 20)
     first = server.claim(gpus=2)
     with pytest.raises(Busy) as busy:
         server.claim(memory=1 << 20)
-    assert busy.value.exit_status == 1
+    assert busy.value.exit_status == 1 and "'list' shows what is free" in busy.value.hint
     first.channel.close()
     assert wait_for(lambda: server.free() == [1000, 1000])
 
@@ -74,6 +74,17 @@ def test_bad_requests(server: Server, body: dict[str, Any]) -> None:
     reply = channel.request("POST", "/v1/sessions", body)
     assert reply.status in (400, 409) and reply.body["error"]
     assert channel.request("GET", "/v1/server").status == 200
+
+
+@pytest.mark.parametrize("server", [("echo", 1, 1000)], indirect=True)
+def test_sessions_of_one_connection_are_bounded(server: Server) -> None:
+    """Each costs the server descriptors."""
+    channel, request = server.channel(), {"gpus": 1, "memory": 1 << 20}
+    statuses = [channel.request("POST", "/v1/sessions", request).status for _ in range(50)]
+    assert statuses == [201] * 8 + [429] * 42
+    server.claim(memory=1 << 20)
+    channel.close()
+    assert wait_for(lambda: server.free() == [999] or server.free() == [1000])
 
 
 def test_another_clients_session_is_out_of_reach(server: Server) -> None:
@@ -146,7 +157,9 @@ def test_other_versions_are_named() -> None:
     with pytest.raises(NotAServer):
         control.greet(FixedChannel(200, {"hello": "world"}))
     with pytest.raises(ServerRefused, match="full"):
-        control.claim(FixedChannel(503, {"error": {"kind": "x", "text": "full"}}), {}, "", "", 1)
+        control.claim(
+            FixedChannel(503, {"error": {"kind": "x", "text": "full"}}), {}, "", "", 1, ""
+        )
 
 
 def test_smi_and_list_gpus(server: Server, capsys: pytest.CaptureFixture[str]) -> None:

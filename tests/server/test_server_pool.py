@@ -78,6 +78,22 @@ def test_more_than_there_is_differs_from_in_use() -> None:
     assert set(pool.sessions) == {"a"}
 
 
+def test_what_is_in_use_is_told_in_words() -> None:
+    pool = pool_of(1000)
+    pool.allocate("a", Request(1, "0.5"))
+    for request, why in (
+        (Request(1), "^no GPU is all free now$"),
+        (Request(1, "0.6"), "^no GPU is 0.6 free now$"),
+        (Request(1, memory=600 * MIB), "^no GPU has 600 MiB free now$"),
+    ):
+        with pytest.raises(InUse, match=why):
+            pool.allocate("b", request)
+    pool = pool_of(1000, 1000, 1000)
+    pool.allocate("a", Request(2))
+    with pytest.raises(InUse, match="^only 1 of 3 GPUs is all free now$"):
+        pool.allocate("b", Request(2))
+
+
 STEP = st.one_of(
     st.tuples(st.just("fraction"), st.integers(1, 5), st.integers(1, 1000)),
     st.tuples(st.just("memory"), st.integers(1, 5), st.integers(1, 1200 * MIB)),

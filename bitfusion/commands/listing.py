@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What list_gpus and smi share: options, asking the pool, JSON, the exit status."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+from bitfusion import config
+from bitfusion.client.pool import Listed, as_json, query
+from bitfusion.errors import UsageError
+from bitfusion.options import Option, Parsed
+
+USAGE = "[options]"
+OPTIONS = (
+    config.option("client.server_list"),
+    config.option("client.driver"),
+    Option(("--json",), "", "as JSON, one object per server"),
+)
+
+
+def run(parsed: Parsed, show: Callable[[Sequence[Listed]], str]) -> int:
+    if parsed.words:
+        raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[0]}'")
+    servers = query(config.load(config.client_files(), parsed, ("client", "softgpu")))
+    if parsed.has("json"):
+        text = json.dumps([as_json(server) for server in servers], indent=2) + "\n"
+    else:
+        text = show(servers)
+    sys.stdout.write(text)
+    return 1 if any(server.error for server in servers) else 0
