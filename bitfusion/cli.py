@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from bitfusion import linux
-from bitfusion.errors import BitfusionError, UnknownVerb
+from bitfusion.errors import BitfusionError, SystemFailure, UnknownVerb
 from bitfusion.options import HELP, describe, parse
 
 VERBS = {
@@ -111,6 +111,9 @@ def main() -> NoReturn:
         status = error.exit_status
     except BrokenPipeError:
         os._exit(1)
+    except OSError as error:  # no processes, no space, ... wherever that strikes
+        report(SystemFailure(what="go on", why=str(error).lower()))
+        status = SystemFailure.exit_status
     except KeyboardInterrupt:
         status = 130
     leave(status)

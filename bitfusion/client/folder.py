@@ -8,12 +8,14 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+from typing import Optional
 
 from bitfusion import paths
 from bitfusion.errors import SystemFailure
 
 LOCK = "lock"
 SOCKET = "broker"
+ATTEMPTS = 20
 
 
 class RunFolder:
@@ -24,17 +26,18 @@ class RunFolder:
     def __init__(self) -> None:
         base = private_base()
         remove_leftovers(base)
-        self.path = os.path.join(base, f"run-{os.urandom(6).hex()}")
-        try:
-            os.mkdir(self.path, 0o700)
-            self._lock = os.open(
-                os.path.join(self.path, LOCK), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
-            )
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-        except OSError as error:
-            raise SystemFailure(
-                what=f"make folder '{self.path}'", why=str(error.strerror)
-            ) from None
+        for _ in range(ATTEMPTS):
+            self.path = os.path.join(base, f"run-{os.urandom(6).hex()}")
+            try:
+                os.mkdir(self.path, 0o700)
+                lock = take_lock(os.path.join(self.path, LOCK))
+            except OSError as error:
+                why = str(error.strerror)
+                raise SystemFailure(what=f"make folder '{self.path}'", why=why) from None
+            if lock is not None:
+                self._lock = lock
+                return
+        raise SystemFailure(what=f"make a folder in '{base}'", why="others keep removing it")
 
     @property
     def socket(self) -> str:
@@ -43,6 +46,24 @@ class RunFolder:
     def remove(self) -> None:
         remove(self.path)
         os.close(self._lock)
+
+
+def take_lock(path: str) -> Optional[int]:
+    """Make the lock of a new folder and take it; None where another run took the folder for a
+    leftover meanwhile: it removes folders that nobody has locked, and ours was one until now.
+    """
+    try:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), os.stat(path)):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(lock)
+    return None
 
 
 def private_base() -> str:
@@ -81,7 +102,8 @@ def remove_leftovers(base: str) -> None:
             try:
                 lock = os.open(os.path.join(path, LOCK), os.O_RDWR | os.O_CLOEXEC)
             except OSError:
-                continue  # just being made, or just being removed
+                remove(path)  # its owner was killed early, or will make another
+                continue
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 remove(path)

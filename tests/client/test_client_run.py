@@ -245,3 +245,19 @@ def test_a_folder_that_others_may_write_is_refused(environment: dict[str, str]) 
     os.chmod(base, 0o777)
     done = run(environment, "true")
     assert done.returncode == 1 and "it is not ours alone" in done.stderr
+
+
+def test_a_system_that_refuses_is_told_in_one_line(environment: dict[str, str]) -> None:
+    """Descriptors run out wherever it happens to strike."""
+    limit = ["sh", "-c", 'ulimit -n "$1"; shift; exec "$@"', "sh"]
+    for descriptors in range(8, 20):
+        done = subprocess.run(
+            [*limit, str(descriptors), *HARNESS, "true"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert "Traceback" not in done.stderr, (descriptors, done.stderr)
+        if done.returncode:
+            assert done.stderr.startswith(("bitfusion: ", "[ERROR] ")), done.stderr

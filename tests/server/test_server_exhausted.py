@@ -43,7 +43,8 @@ def test_no_descriptor_left(server: Server, port: str) -> None:
     assert is_exhausted(server), "nothing was measured"
     for sock in crowd:
         sock.close()
-    stream, _pid = connect(server.claim())
+    session = server.claim("tcp")
+    stream, _pid = connect(session)
     stream.sendall(b"x")
     assert stream.recv(9) == b"x"
     assert server.stop() == 0
