@@ -112,7 +112,7 @@ def main() -> NoReturn:
     except BrokenPipeError:
         os._exit(1)
     except OSError as error:  # no processes, no space, ... wherever that strikes
-        report(SystemFailure(what="go on", why=str(error).lower()))
+        report(SystemFailure(what="go on", why=(error.strerror or str(error)).lower()))
         status = SystemFailure.exit_status
     except KeyboardInterrupt:
         status = 130

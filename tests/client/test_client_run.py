@@ -260,4 +260,4 @@ def test_a_system_that_refuses_is_told_in_one_line(environment: dict[str, str]) 
         )
         assert "Traceback" not in done.stderr, (descriptors, done.stderr)
         if done.returncode:
-            assert done.stderr.startswith(("bitfusion: ", "[ERROR] ")), done.stderr
+            assert done.stderr.startswith(("bitfusion", "[ERROR] ")), done.stderr
