@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from typing import Optional
@@ -97,17 +96,14 @@ class Doorman:
         self._acceptor.close()
 
 
-def worker_environment(settings: Config, user: str, software: bool) -> dict[str, str]:
-    """A worker that is not its server's user needs a cache of its own."""
+def worker_environment(user: str, software: bool) -> dict[str, str]:
+    """Say what workers need. Those that dropped privileges keep no compiled code on disk.
+
+    They serve several clients as one user: each could leave there what the others would run.
+    """
     environment = {"BITFUSION_PYTHON": sys.executable, "BITFUSION_HOME": paths.ROOT}
     if user:
-        import pwd
-
-        folder = os.path.join(settings.text("server.state_dir") or paths.state_folder(), "cache")
-        os.makedirs(folder, 0o700, exist_ok=True)
-        entry = pwd.getpwnam(user)
-        os.chown(folder, entry.pw_uid, entry.pw_gid)
-        environment["XDG_CACHE_HOME"] = folder
+        environment["BITFUSION_CACHE"] = "off"
         if software:
             environment["BITFUSION_PYTHON"] = pick_python(user, paths.ROOT)
     return environment
@@ -127,7 +123,7 @@ def serve(
         inventory,
         worker or ExecutorWorker(),
         user,
-        worker_environment(settings, user, inventory.software),
+        worker_environment(user, inventory.software),
         ledgers,
     )
     address = settings.address("server.listen")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import struct
 import subprocess
@@ -19,7 +18,7 @@ from ptx_fatbins import container, entry, ptx
 
 from bitfusion.softgpu.engine.generated import SG_IMAGE_VERSION
 from bitfusion.softgpu.ptx import cache as cache_module
-from bitfusion.softgpu.ptx.cache import Cache, Key, find_folder, fnv, key_of
+from bitfusion.softgpu.ptx.cache import Cache, Key, digest, find_folder, key_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MAGIC = 0x50545831
@@ -88,9 +87,7 @@ class Helper:
 
 
 def compile_request(image: bytes, key: Optional[Key] = None) -> bytes:
-    packed = b""
-    if key:
-        packed = struct.pack("<QQQQ", key.version, key.raw_size, key.fnv, key.fnv2)
+    packed = key.pack() if key else b""
     head = struct.pack("<IIII", MAGIC, 1, 1, 1 if key else 0)
     return head + packed + struct.pack("<Q", len(image)) + image
 
@@ -206,10 +203,8 @@ def test_the_helper_fills_the_cache(helper: Helper, tmp_path: Path) -> None:
     image = ptx()
     key = key_of(image, SG_IMAGE_VERSION)
     assert helper.ask(compile_request(image, key)) == (0, "", b"image of k")
-    data = _wait_for(tmp_path / "cache" / f"{key.fnv:016x}-{len(image):x}.sgi")
-    expected = struct.pack(
-        "<8sQ4Q", b"SGCACHE1", SG_IMAGE_VERSION, len(image), key.fnv, key.fnv2, 10
-    )
+    data = _wait_for(tmp_path / "cache" / f"{key.digest.hex()[:32]}.sgi")
+    expected = b"SGCACHE2" + key.pack() + struct.pack("<Q", 10) + digest(b"image of k")
     assert data == expected + b"image of k"
     assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
     bad = key_of(b"bad", SG_IMAGE_VERSION)
@@ -228,20 +223,12 @@ def test_a_driver_of_another_build_is_told_so(helper: Helper, tmp_path: Path) ->
     assert not (tmp_path / "cache").exists()
 
 
-def test_fnv_is_the_usual_one() -> None:
-    assert fnv(b"", cache_module.FNV_SEED) == 0xCBF29CE484222325
-    assert fnv(b"a", cache_module.FNV_SEED) == 0xAF63DC4C8601EC8C
-    assert fnv(b"foobar", cache_module.FNV_SEED) == 0x85944171F73967E8
-
-
 def test_the_header_for_the_driver_says_the_same() -> None:
     text = (ROOT / "bitfusion/softgpu/ptx/cache.h").read_text()
     assert f'SG_CACHE_MAGIC "{cache_module.MAGIC.decode()}"' in text
-    assert '"%016llx-%llx.sgi"' in text
-    found = dict(re.findall(r"#define (\w+) (\w+)", text))
-    assert int(found["SG_FNV_SEED"].rstrip("ul"), 16) == cache_module.FNV_SEED
-    assert int(found["SG_FNV_SEED2"].rstrip("ul"), 16) == cache_module.FNV_SEED2
-    assert "struct sg_cache_header" in text
+    assert f'SG_CACHE_SUFFIX "{cache_module.SUFFIX}"' in text
+    assert f"SG_CACHE_NAME_BYTES = {cache_module.NAME_BYTES} " in text
+    assert text.count(f"digest[{cache_module.DIGEST_BYTES}];") == 2
 
 
 @pytest.mark.parametrize(
@@ -260,10 +247,14 @@ def test_where_the_cache_is(environment: Dict[str, str], folder: Optional[str]) 
     assert find_folder(environment) == folder
 
 
+def some_key(n: int) -> Key:
+    return Key(1, bytes([n]) + bytes(31))
+
+
 def test_a_cache_that_cannot_be_written_is_no_cache(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    key = Key(1, 2, 3, 4)
+    key = some_key(3)
     assert not Cache(str(file)).store(key, b"image")
     assert not Cache(str(file / "below")).store(key, b"image")
     assert not Cache(None).store(key, b"image")
@@ -276,34 +267,40 @@ def test_a_cache_that_cannot_be_written_is_no_cache(tmp_path: Path) -> None:
 
 def test_only_the_same_key_is_a_hit(tmp_path: Path) -> None:
     cache = Cache(str(tmp_path / "c"))
-    key = Key(1, 2, 3, 4)
+    key = some_key(3)
     assert cache.load(key) is None
     assert cache.store(key, b"image")
     assert cache.load(key) == b"image"
-    for other in (Key(9, 2, 3, 4), Key(1, 2, 3, 9), Key(1, 9, 3, 4), Key(1, 2, 9, 4)):
+    same_name = Key(1, key.digest[:31] + b"x")
+    for other in (Key(9, key.digest), some_key(9), same_name):
         assert cache.load(other) is None
+    assert same_name.file_name == key.file_name
     path = tmp_path / "c" / key.file_name
-    path.write_bytes(path.read_bytes()[:-1])
-    assert cache.load(key) is None
+    whole = path.read_bytes()
+    for torn in (whole[:-1], whole + b"e", whole[:-1] + b"E", bytes(len(whole)), b""):
+        path.write_bytes(torn)
+        assert cache.load(key) is None
 
 
 def test_the_oldest_go_first(tmp_path: Path) -> None:
-    cache = Cache(str(tmp_path), max_bytes=5 * 1048)
+    room = 5 * 1088
+    cache = Cache(str(tmp_path), max_bytes=room)
     for i in range(8):
-        assert cache.store(Key(1, 2, i, 4), bytes(1000))
-        os.utime(tmp_path / Key(1, 2, i, 4).file_name, (i, i))
-    os.utime(tmp_path / Key(1, 2, 0, 4).file_name, (100, 100))
+        assert cache.store(some_key(i), bytes(1000))
+        os.utime(tmp_path / some_key(i).file_name, (i, i))
+    os.utime(tmp_path / some_key(0).file_name, (100, 100))
     stale, fresh = tmp_path / ".1-1.tmp", tmp_path / ".1-2.tmp"
     for file in (stale, fresh):
         file.write_bytes(b"")
     os.utime(stale, (1, 1))
-    again = Cache(str(tmp_path), max_bytes=5 * 1048)
-    assert again.store(Key(1, 2, 99, 4), bytes(1000))
-    left = sorted(int(p.name.split("-")[0], 16) for p in tmp_path.glob("*.sgi"))
+    again = Cache(str(tmp_path), max_bytes=room)
+    assert again.store(some_key(99), bytes(1000))
+    again.close()
+    left = sorted(int(p.name[:2], 16) for p in tmp_path.glob("*.sgi"))
     assert left == [0, 5, 6, 7, 99]
     assert not stale.exists()
     assert fresh.exists()
-    assert not again.store(Key(1, 2, 50, 4), bytes(6000))
+    assert not again.store(some_key(50), bytes(6000))
 
 
 def test_many_writers_and_readers(tmp_path: Path) -> None:
@@ -316,14 +313,14 @@ def test_many_writers_and_readers(tmp_path: Path) -> None:
         cache = Cache(str(tmp_path / "c"), max_bytes=4000)
         for turn in range(40):
             n = (turn * 7 + seed) % 12
-            cache.store(Key(1, 2, n, 4), images[n])
-            cache.stored = 0  # evict in every turn
+            cache.store(some_key(n), images[n])
+            cache.close()  # evicts in every turn
 
     def read() -> None:
         cache = Cache(str(tmp_path / "c"))
         while not done.is_set():
             for n, image in images.items():
-                if cache.load(Key(1, 2, n, 4)) not in (None, image):
+                if cache.load(some_key(n)) not in (None, image):
                     torn.append(n)
 
     readers = [threading.Thread(target=read) for _ in range(2)]

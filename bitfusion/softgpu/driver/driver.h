@@ -278,7 +278,6 @@ struct helper_item {
 /* Compiles one item (link 0) or links several. On success *image is malloc'ed; text gets the log either way. */
 CUresult helper_compile(const struct helper_item *items, unsigned count, int link, void **image, size_t *size,
 			char *text, size_t text_size);
-int cache_read(const void *bytes, uint64_t size, void **image, size_t *image_size);
 void helper_forget(void); /* in a fork child */
 
 /* ------------------------------------------------------------------ occupancy, launches (launch.c) */

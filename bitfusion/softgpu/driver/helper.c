@@ -4,6 +4,7 @@
  * image that the cache on disk does not have.
  */
 #include "driver.h"
+#include "blake2b.h"
 #include "../ptx/cache.h"
 
 #include <dlfcn.h>
@@ -282,18 +283,15 @@ static CUresult ask(const struct helper_item *items, unsigned count, int link, c
 static int cache_path(char path[PATH_MAX], const struct sg_cache_key *key)
 {
 	const char *folder = getenv("BITFUSION_CACHE"), *home = getenv("HOME"), *xdg = getenv("XDG_CACHE_HOME");
-	int used;
+	char name[2 * SG_CACHE_NAME_BYTES + sizeof SG_CACHE_SUFFIX];
+	for (int i = 0; i < SG_CACHE_NAME_BYTES; i++)
+		snprintf(name + 2 * i, 3, "%02x", key->digest[i]);
+	memcpy(name + 2 * SG_CACHE_NAME_BYTES, SG_CACHE_SUFFIX, sizeof SG_CACHE_SUFFIX);
 	if (folder)
-		used = !*folder || !strcmp(folder, "off") ? PATH_MAX : snprintf(path, PATH_MAX, "%s/", folder);
-	else if (xdg && *xdg == '/')
-		used = snprintf(path, PATH_MAX, "%s/bitfusion/ptx/", xdg);
-	else
-		used = home ? snprintf(path, PATH_MAX, "%s/.cache/bitfusion/ptx/", home) : PATH_MAX;
-	if (used >= PATH_MAX)
-		return 0;
-	size_t left = (size_t)(PATH_MAX - used);
-	return snprintf(path + used, left, SG_CACHE_NAME, (unsigned long long)key->fnv,
-			(unsigned long long)key->raw_size) < (int)left;
+		return *folder && strcmp(folder, "off") && snprintf(path, PATH_MAX, "%s/%s", folder, name) < PATH_MAX;
+	if (xdg && *xdg == '/')
+		return snprintf(path, PATH_MAX, "%s/bitfusion/ptx/%s", xdg, name) < PATH_MAX;
+	return home && *home == '/' && snprintf(path, PATH_MAX, "%s/.cache/bitfusion/ptx/%s", home, name) < PATH_MAX;
 }
 
 static int read_file(int fd, void *bytes, size_t size)
@@ -311,11 +309,26 @@ static int read_file(int fd, void *bytes, size_t size)
 	return 1;
 }
 
+/* Whoever else could write to the file could say what a kernel does. */
+static int is_ours(const struct stat *status)
+{
+	return S_ISREG(status->st_mode) && status->st_uid == geteuid() && !(status->st_mode & (S_IWGRP | S_IWOTH));
+}
+
 static int header_fits(const struct sg_cache_header *header, const struct sg_cache_key *key, uint64_t file_size)
 {
-	return !memcmp(header->magic, SG_CACHE_MAGIC, 8) && header->version == key->version &&
-	       header->raw_size == key->raw_size && header->fnv == key->fnv && header->fnv2 == key->fnv2 &&
+	return !memcmp(header->magic, SG_CACHE_MAGIC, 8) && !memcmp(&header->key, key, sizeof *key) &&
 	       file_size >= sizeof *header && header->image_size == file_size - sizeof *header;
+}
+
+static int digest_fits(const struct sg_cache_header *header, const void *image)
+{
+	uint8_t digest[BLAKE2B_DIGEST];
+	struct blake2b hash;
+	blake2b_start(&hash);
+	blake2b_add(&hash, image, header->image_size);
+	blake2b_finish(&hash, digest);
+	return !memcmp(digest, header->image_digest, sizeof digest);
 }
 
 static int cache_find(const struct sg_cache_key *key, void **image, size_t *size)
@@ -323,15 +336,15 @@ static int cache_find(const struct sg_cache_key *key, void **image, size_t *size
 	char path[PATH_MAX];
 	struct sg_cache_header header;
 	struct stat status;
-	int fd = cache_path(path, key) ? open(path, O_RDONLY | O_CLOEXEC) : -1, found = 0;
+	int fd = cache_path(path, key) ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1, found = 0;
 	if (fd < 0)
 		return 0;
-	if (fstat(fd, &status) || !read_file(fd, &header, sizeof header))
+	if (fstat(fd, &status) || !is_ours(&status) || !read_file(fd, &header, sizeof header))
 		goto out;
 	if (!header_fits(&header, key, (uint64_t)status.st_size))
 		goto out;
 	*image = malloc(header.image_size);
-	found = *image && read_file(fd, *image, header.image_size);
+	found = *image && read_file(fd, *image, header.image_size) && digest_fits(&header, *image);
 	if (found) {
 		*size = header.image_size;
 		futimens(fd, NULL);
@@ -344,23 +357,20 @@ out:
 	return found;
 }
 
-static void hash(struct sg_cache_key *key, const void *bytes, size_t size)
-{
-	key->raw_size += size;
-	key->fnv = sg_fnv(key->fnv, bytes, size);
-	key->fnv2 = sg_fnv(key->fnv2, bytes, size);
-}
-
 static struct sg_cache_key make_key(const struct helper_item *items, unsigned count, int link)
 {
-	struct sg_cache_key key = { .version = sg_image_version(), .fnv = SG_FNV_SEED, .fnv2 = SG_FNV_SEED2 };
+	struct sg_cache_key key = { .version = sg_image_version() };
+	struct blake2b hash;
+	blake2b_start(&hash);
+	blake2b_add(&hash, &key.version, sizeof key.version);
 	for (unsigned i = 0; i < count; i++) {
 		if (link) {
-			hash(&key, &items[i].size, sizeof items[i].size);
-			hash(&key, &items[i].type, sizeof items[i].type);
+			blake2b_add(&hash, &items[i].size, sizeof items[i].size);
+			blake2b_add(&hash, &items[i].type, sizeof items[i].type);
 		}
-		hash(&key, items[i].bytes, items[i].size);
+		blake2b_add(&hash, items[i].bytes, items[i].size);
 	}
+	blake2b_finish(&hash, key.digest);
 	return key;
 }
 

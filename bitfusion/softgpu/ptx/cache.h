@@ -4,8 +4,9 @@
  * PTX helper (cache.py) writes them. All numbers little-endian.
  *
  * Folder: $BITFUSION_CACHE ("off" or empty: no cache), else $XDG_CACHE_HOME/bitfusion/ptx when that variable is an
- * absolute path, else $HOME/.cache/bitfusion/ptx. File: SG_CACHE_NAME of (fnv, raw_size).
- * A file counts only if the header matches in every field and the file is exactly header + image_size bytes long.
+ * absolute path, else $HOME/.cache/bitfusion/ptx. File: SG_CACHE_SUFFIX behind the first SG_CACHE_NAME_BYTES of the
+ * key's digest in hexadecimal. A file counts only if it is the reader's own and nobody else can write to it, if the
+ * header has the key and if the rest has the size and the digest that the header says.
  * A reader that used a file calls futimens(fd, NULL) on it: the oldest files are evicted first.
  */
 #ifndef SOFTGPU_PTX_CACHE_H
@@ -14,35 +15,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SG_CACHE_MAGIC "SGCACHE1" /* 8 bytes, no NUL */
-#define SG_CACHE_NAME "%016llx-%llx.sgi"
+#define SG_CACHE_MAGIC "SGCACHE2" /* 8 bytes, no NUL */
+#define SG_CACHE_SUFFIX ".sgi"
+enum { SG_CACHE_NAME_BYTES = 16 };
+
+/* In a helper request with SG_HELPER_FLAG_KEY it follows the request's 16-byte head. */
+#define SG_HELPER_FLAG_KEY 1u
+struct sg_cache_key {
+	uint64_t version; /* SG_IMAGE_VERSION: of whatever decides what an image holds */
+	uint8_t digest[32]; /* BLAKE2b of version and the code; of a link, of each item's size, type and bytes */
+};
 
 struct sg_cache_header {
 	char magic[8];
-	uint64_t version; /* SG_IMAGE_VERSION: of whatever decides what an image holds */
-	uint64_t raw_size; /* bytes that were hashed: the image as given; for a link every item (head and data) */
-	uint64_t fnv;    /* FNV-1a from SG_FNV_SEED */
-	uint64_t fnv2;    /* FNV-1a from SG_FNV_SEED2 */
+	struct sg_cache_key key;
 	uint64_t image_size;
+	uint8_t image_digest[32];
 };
-
-/* In a helper request with this flag, struct sg_cache_key follows the request's 16-byte head. */
-#define SG_HELPER_FLAG_KEY 1u
-
-struct sg_cache_key {
-	uint64_t version, raw_size, fnv, fnv2;
-};
-
-#define SG_FNV_SEED 0xcbf29ce484222325ull
-#define SG_FNV_SEED2 0x9e3779b97f4a7c15ull
-
-static inline uint64_t sg_fnv(uint64_t state, const void *data, size_t size)
-{
-	const unsigned char *bytes = data;
-
-	for (size_t i = 0; i < size; i++)
-		state = (state ^ bytes[i]) * 0x100000001b3ull;
-	return state;
-}
 
 #endif

@@ -13,15 +13,21 @@ import time
 from dataclasses import dataclass
 from typing import List, Mapping, Optional, Tuple
 
-MAGIC = b"SGCACHE1"
+MAGIC = b"SGCACHE2"
 SUFFIX = ".sgi"
 MAX_BYTES = 512 << 20
 MAX_IMAGE = 128 << 20
 STALE_TEMPORARY_S = 3600.0
-_HEADER = struct.Struct("<8sQQQQQ")
-_KEY = struct.Struct("<QQQQ")
-_FNV_PRIME = 0x100000001B3
-FNV_SEED, FNV_SEED2 = 0xCBF29CE484222325, 0x9E3779B97F4A7C15
+STORES_BETWEEN_EVICTIONS = 256
+DIGEST_BYTES, NAME_BYTES = 32, 16
+_KEY = struct.Struct(f"<Q{DIGEST_BYTES}s")
+_HEADER = struct.Struct(f"<8s{_KEY.size}sQ{DIGEST_BYTES}s")
+
+
+def digest(data: bytes) -> bytes:
+    from hashlib import blake2b  # takes a while to import, and a hit needs none
+
+    return blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,7 @@ class Key:
     """What the driver found no file for."""
 
     version: int
-    raw_size: int
-    fnv: int
-    fnv2: int
+    digest: bytes
 
     SIZE = _KEY.size
 
@@ -39,21 +43,17 @@ class Key:
     def unpack(cls, data: bytes) -> Key:
         return cls(*_KEY.unpack(data))
 
+    def pack(self) -> bytes:
+        return _KEY.pack(self.version, self.digest)
+
     @property
     def file_name(self) -> str:
-        return f"{self.fnv:016x}-{self.raw_size:x}{SUFFIX}"
-
-
-def fnv(data: bytes, seed: int) -> int:
-    """FNV-1a of 64 bits. Slow here: the driver sends the key along."""
-    state = seed
-    for byte in data:
-        state = (state ^ byte) * _FNV_PRIME & 0xFFFFFFFFFFFFFFFF
-    return state
+        return self.digest[:NAME_BYTES].hex() + SUFFIX
 
 
 def key_of(data: bytes, version: int) -> Key:
-    return Key(version, len(data), fnv(data, FNV_SEED), fnv(data, FNV_SEED2))
+    """Give the key of code that is compiled alone. The driver sends it along."""
+    return Key(version, digest(struct.pack("<Q", version) + data))
 
 
 def find_folder(environment: Mapping[str, str]) -> Optional[str]:
@@ -76,7 +76,7 @@ class Cache:
     def __init__(self, folder: Optional[str], max_bytes: int = MAX_BYTES) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
-        self.stored = 0
+        self.stored = 0  # since the last eviction
         self.written = 0
 
     def store(self, key: Key, image: bytes) -> bool:
@@ -88,10 +88,20 @@ class Cache:
             if not self._is_ours(self.folder):
                 return False
             self._write(key, image)
-            self._evict()
+            self.stored += 1
+            if self.stored >= STORES_BETWEEN_EVICTIONS:
+                self._evict()
         except OSError:
             return False
         return True
+
+    def close(self) -> None:
+        """Bring the folder back to its size, now that nobody waits."""
+        try:
+            if self.stored:
+                self._evict()
+        except OSError:
+            pass
 
     def load(self, key: Key) -> Optional[bytes]:
         """Give a kept image, as the driver would (for tests and tools)."""
@@ -103,8 +113,7 @@ class Cache:
         except OSError:
             return None
         image = data[_HEADER.size :]
-        expected = _header(key, len(image))
-        return image if data[: _HEADER.size] == expected else None
+        return image if data[: _HEADER.size] == _header(key, image) else None
 
     def _is_ours(self, folder: str) -> bool:
         """Refuse a folder that somebody else can put images into."""
@@ -120,7 +129,7 @@ class Cache:
         descriptor = os.open(temporary, flags, 0o600)
         try:
             with open(descriptor, "wb") as file:
-                file.write(_header(key, len(image)))
+                file.write(_header(key, image))
                 file.write(image)
             os.replace(temporary, os.path.join(self.folder, key.file_name))
         except OSError:
@@ -128,10 +137,8 @@ class Cache:
             raise
 
     def _evict(self) -> None:
-        """Remove the files that were not used for the longest time, now and then."""
-        self.stored += 1
-        if self.stored % 64 != 1:
-            return
+        """Remove the files that were not used for the longest time."""
+        self.stored = 0
         files, total = self._scan()
         for _, size, path in sorted(files):
             if total <= self.max_bytes:
@@ -156,8 +163,8 @@ class Cache:
         return files, total
 
 
-def _header(key: Key, size: int) -> bytes:
-    return _HEADER.pack(MAGIC, key.version, key.raw_size, key.fnv, key.fnv2, size)
+def _header(key: Key, image: bytes) -> bytes:
+    return _HEADER.pack(MAGIC, key.pack(), len(image), digest(image))
 
 
 def _remove(path: str) -> None:

@@ -128,7 +128,16 @@ def _debug_traceback() -> None:
 
 def serve(request_fd: int, reply_fd: int) -> None:
     """Answer requests until the driver closes the pipe."""
-    cache: Optional[Cache] = None
+    from .cache import Cache, find_folder
+
+    cache = Cache(find_folder(os.environ))
+    try:
+        _serve(request_fd, reply_fd, cache)
+    finally:
+        cache.close()
+
+
+def _serve(request_fd: int, reply_fd: int, cache: Cache) -> None:
     while True:
         items, kind, key = read_request(lambda size: _read_exactly(request_fd, size))
         mismatch = _check_build(key) if key is not None else ""
@@ -140,10 +149,6 @@ def serve(request_fd: int, reply_fd: int) -> None:
         _write_all(reply_fd, _REPLY.pack(MAGIC, status, len(why), 0, len(image)) + why)
         _write_all(reply_fd, image)
         if status == 0 and key is not None:
-            if cache is None:
-                from .cache import Cache, find_folder
-
-                cache = Cache(find_folder(os.environ))
             cache.store(key, image)
         del items, image
         gc.collect()
