@@ -34,10 +34,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_damaged_images_do_no_harm(program: Path, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("kernels", "seed"), [("fuzz", 1), ("fuzz", 2), ("fuzz", 3), ("fuzz_matrix", 4)]
+)
+def test_damaged_images_do_no_harm(program: Path, tmp_path: Path, kernels: str, seed: int) -> None:
     image = tmp_path / "image"
-    text = (Path(__file__).parent / "kernels" / "fuzz.ptx").read_bytes()
+    text = (Path(__file__).parent / "kernels" / f"{kernels}.ptx").read_bytes()
     image.write_bytes(encode_module(read_image(text)))
     done = subprocess.run(
         [str(program), str(image), str(seed), "400"], capture_output=True, text=True, timeout=300

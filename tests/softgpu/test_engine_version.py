@@ -37,7 +37,7 @@ def test_the_coverage_table_is_of_the_tables(monkeypatch: pytest.MonkeyPatch) ->
     text = coverage.document()
     assert coverage.DOCUMENT.read_text() == text
     assert "| `fma` | `.rn.ftz.sat` | f16, f16x2, f32 |" in text
-    assert "| `vadd4` | `lower_video.py` |" in text and "| `wgmma` | tensor cores" in text
+    assert "| `vadd4` | `lower_video.py` |" in text and "| `wgmma` | a feature of" in text
     monkeypatch.setitem(coverage._MISSING, "lop3", "")
     with pytest.raises(ValueError, match="implemented: lop3"):
         coverage.document()

@@ -37,6 +37,7 @@ from . import (  # noqa: F401 - they register rules
     lower_compare,
     lower_control,
     lower_convert,
+    lower_matrix,
     lower_memory,
     lower_video,
 )

@@ -7,6 +7,7 @@
 
 #include "generated/opcodes.h"
 #include "image.h"
+#include "matrix.h"
 
 struct checker {
 	const struct sg_image *image;
@@ -78,6 +79,44 @@ static bool good_vector(const struct checker *c, const struct sg_op *op, unsigne
 			return false;
 	}
 	return true;
+}
+
+/* Registers in the records behind one, some of them written. */
+static bool good_registers(const struct checker *c, const struct sg_op *op, uint32_t from, uint32_t count, bool written,
+			   uint32_t bytes)
+{
+	for (uint32_t k = from; k < from + count; k++)
+		if (!in_area(c, sg_extra(op, k), bytes, written))
+			return false;
+	return true;
+}
+
+static bool good_matrix(const struct checker *c, const struct sg_op *op)
+{
+	struct sg_matrix s;
+
+	if (!sg_matrix_read(op->x, &s) || SG_EXTRA(op->flags) != (s.operands + 3) / 4)
+		return false;
+	if ((op->code == SG_OPCODE_mma_quarters) != (s.a_type == SG_F16 && s.k == 4))
+		return false;
+	if (op->code == SG_OPCODE_mma_quarters && (s.m != 8 || s.n != 8 || (op->x & SG_MATRIX_SPARSE)))
+		return false;
+	return good_registers(c, op, 0, s.d_regs, true, s.width) &&
+	       good_registers(c, op, s.d_regs, s.operands - s.d_regs, false, s.width);
+}
+
+static bool good_fragment(const struct checker *c, const struct sg_op *op)
+{
+	struct sg_fragment f;
+
+	return good_address(c, op) && sg_fragment_read(op->c, &f) && SG_EXTRA(op->flags) == (f.registers + 3) / 4 &&
+	       good_registers(c, op, 0, f.registers, op->code == SG_OPCODE_load_fragment, f.width);
+}
+
+static bool good_8x8(const struct checker *c, const struct sg_op *op, bool written)
+{
+	return good_address(c, op) && (op->c == 1 || op->c == 2 || op->c == 4) && SG_EXTRA(op->flags) == 1 &&
+	       good_registers(c, op, 0, op->c, written, 4);
 }
 
 static bool good_target(const struct checker *c, const struct sg_op *op, uint32_t distance)
@@ -183,6 +222,10 @@ static bool good_rest(const struct checker *c, const struct sg_op *op, unsigned 
 	case SG_CHECK_CALLSYS: return good_system(c, op);
 	case SG_CHECK_SHUFFLE: return good_shuffle(c, op);
 	case SG_CHECK_COPY: return good_copy(c, op);
+	case SG_CHECK_MATRIX: return good_matrix(c, op);
+	case SG_CHECK_FRAGMENT: return good_fragment(c, op);
+	case SG_CHECK_LDMATRIX:
+	case SG_CHECK_STMATRIX: return good_8x8(c, op, check == SG_CHECK_LDMATRIX);
 	}
 	return true;
 }
@@ -190,7 +233,14 @@ static bool good_rest(const struct checker *c, const struct sg_op *op, unsigned 
 /* Only these look at further records. */
 static bool has_extra(unsigned check)
 {
-	return check == SG_CHECK_SHUFFLE || (check >= SG_CHECK_VLOAD16 && check <= SG_CHECK_VSTORE64);
+	switch (check) {
+	case SG_CHECK_SHUFFLE:
+	case SG_CHECK_MATRIX:
+	case SG_CHECK_FRAGMENT:
+	case SG_CHECK_LDMATRIX:
+	case SG_CHECK_STMATRIX: return true;
+	}
+	return check >= SG_CHECK_VLOAD16 && check <= SG_CHECK_VSTORE64;
 }
 
 static bool good_op(const struct checker *c, const struct sg_op *op)

@@ -355,6 +355,9 @@ const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t 
 /* Makes the instruction's range the one that holds this address; false where none does. */
 bool sg_range_find(struct sg_warp *w, const struct sg_op *i, uint64_t address);
 bool sg_resolve_lanes(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t bytes, uint64_t *host);
+/* … and of the bytes at an offset from what one lane names; NULL after a fault. */
+char *sg_resolve_line(struct sg_warp *w, const struct sg_op *i, uint32_t lane, uint64_t offset, uint32_t bytes,
+		      uint32_t align);
 /* Host address of one lane's generic address, or NULL. */
 char *sg_host(struct sg_warp *w, uint32_t lane, uint64_t address, uint64_t bytes);
 /* Bytes from address to the end of its range, for strings. */

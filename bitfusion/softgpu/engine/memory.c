@@ -90,27 +90,33 @@ static uint64_t address_of(const struct sg_warp *w, const struct sg_op *i, uint3
 	return (i->flags & SG_WIDE ? ((const uint64_t *)a)[lane] : ((const uint32_t *)a)[lane]) + offset;
 }
 
-bool sg_resolve_lanes(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t bytes, uint64_t *host)
+char *sg_resolve_line(struct sg_warp *w, const struct sg_op *i, uint32_t lane, uint64_t offset, uint32_t bytes,
+		      uint32_t align)
 {
 	const unsigned space = SG_SPACE(i->flags);
-	struct sg_range *range = sg_range_of(w, i);
+	const uint64_t address = address_of(w, i, lane) + offset;
+	char *at;
 
+	if (address & (align - 1)) {
+		sg_fault(w, i, 1u << lane, SG_MISALIGNED_ADDRESS, "%saddress 0x%llx is not aligned to %u bytes",
+			 space_names[space], (unsigned long long)address, align);
+		return NULL;
+	}
+	at = host_in(w, sg_range_of(w, i), space, lane, address, bytes);
+	if (!at)
+		sg_fault(w, i, 1u << lane, SG_ILLEGAL_ADDRESS, "no %smemory at address 0x%llx (%u bytes)",
+			 space_names[space], (unsigned long long)address, bytes);
+	return at;
+}
+
+bool sg_resolve_lanes(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t bytes, uint64_t *host)
+{
 	SG_EACH(lane, m)
 	{
-		const uint64_t address = address_of(w, i, lane);
-		char *at;
+		char *at = sg_resolve_line(w, i, lane, 0, bytes, bytes);
 
-		if (address & (bytes - 1)) {
-			sg_fault(w, i, 1u << lane, SG_MISALIGNED_ADDRESS, "%saddress 0x%llx is not aligned to %u bytes",
-				 space_names[space], (unsigned long long)address, bytes);
+		if (!at)
 			return false;
-		}
-		at = host_in(w, range, space, lane, address, bytes);
-		if (!at) {
-			sg_fault(w, i, 1u << lane, SG_ILLEGAL_ADDRESS, "no %smemory at address 0x%llx (%u bytes)",
-				 space_names[space], (unsigned long long)address, bytes);
-			return false;
-		}
 		host[lane] = (uint64_t)(uintptr_t)at;
 	}
 	return true;

@@ -14,5 +14,6 @@
 #include "float.h"
 #include "half.h"
 #include "lanes.h"
+#include "tiny.h"
 
 #endif

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Dict
 
-from . import ops_convert, ops_float, ops_integer, ops_system
+from . import ops_convert, ops_float, ops_integer, ops_matrix, ops_system
 from .semantics import FORMS, OPS, Form, Op
 
 GROUPS: Dict[
@@ -21,6 +21,7 @@ def _fill() -> None:
         ("integer", ops_integer),
         ("float", ops_float),
         ("convert", ops_convert),
+        ("matrix", ops_matrix),
     ):
         module.fill()
         GROUPS[name] = len(OPS)
