@@ -45,6 +45,8 @@ class Kernel(Structure):
         ("required_cluster", c_uint32 * 3),
         ("ptx_version", c_int),
         ("target", c_int),
+        ("max_cluster", c_uint32),
+        ("explicit_cluster", c_int),
     ]
 
 

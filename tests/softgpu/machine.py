@@ -50,7 +50,8 @@ class _Kernel(ctypes.Structure):
         ("local_bytes", ctypes.c_uint32), ("const_bytes", ctypes.c_uint32),
         ("max_threads", ctypes.c_uint32), ("required_block", ctypes.c_uint32 * 3),
         ("required_cluster", ctypes.c_uint32 * 3), ("ptx_version", ctypes.c_int),
-        ("target", ctypes.c_int),
+        ("target", ctypes.c_int), ("max_cluster", ctypes.c_uint32),
+        ("explicit_cluster", ctypes.c_int),
     ]  # fmt: skip
 
 
@@ -175,6 +176,7 @@ class Program:
         *arguments: Argument,
         shared: int = 0,
         cooperative: bool = False,
+        cluster: Union[int, Tuple[int, ...]] = (0, 0, 0),
         visible: Sequence[numpy.ndarray] = (),
     ) -> None:
         """Run a kernel to its end; ``visible`` are arrays it reaches by other ways."""
@@ -184,6 +186,7 @@ class Program:
         unique = {int(a.ctypes.data): a for a in arrays}
         launch = _Launch(self.module, kernel, self.machine.context)
         launch.grid[:], launch.block[:] = _three(grid), _three(block)
+        launch.cluster[:] = _three(cluster)
         launch.dynamic_shared, launch.cooperative = shared, int(cooperative)
         parameters = ctypes.create_string_buffer(self._pack(kernel.contents, arguments) + b"\0")
         launch.parameters = ctypes.cast(parameters, ctypes.c_void_p)

@@ -256,35 +256,32 @@ def cluster_kernel(directive: str = "") -> str:
 """
 
 
-@pytest.mark.parametrize(
-    ("directive", "cluster"),
-    [
-        ("", (2, 1, 1)),
-        ("", (1, 1, 2)),
-        ("", (0, 2, 0)),
-        ("", (0xFFFFFFFF, 0xFFFFFFFF, 1)),
-        (".reqnctapercluster 2", (0, 0, 0)),
-        (".reqnctapercluster 1, 2, 1", (1, 1, 1)),
-    ],
-)
-def test_clusters_of_several_blocks_are_refused(
-    engine: Engine, directive: str, cluster: Tuple[int, int, int]
+@pytest.mark.parametrize("cluster", [(3, 1, 1), (1, 1, 2), (0xFFFFFFFF, 0xFFFFFFFF, 1), (8, 1, 1)])
+def test_clusters_that_the_grid_does_not_hold_are_refused(
+    engine: Engine, cluster: Tuple[int, int, int]
 ) -> None:
     out = engine.values("I", [7])
     with pytest.raises(KernelFault) as caught:
-        engine.load(cluster_kernel(directive)).launch("k", 4, 1, out, cluster=cluster)
-    assert caught.value.error == 801
-    assert "kernel 'k'" in caught.value.text and "clusters of more than one" in caught.value.text
+        engine.load(cluster_kernel("")).launch("k", 4, 1, out, cluster=cluster)
+    assert caught.value.error == 912
+    assert "kernel 'k'" in caught.value.text and "cluster" in caught.value.text
     assert out.read("I") == (7,)
 
 
 @pytest.mark.parametrize(
-    ("directive", "cluster"),
-    [("", (0, 0, 0)), ("", (1, 1, 1)), (".reqnctapercluster 1", (1, 1, 1))],
+    ("directive", "cluster", "size"),
+    [
+        ("", (0, 0, 0), 1),
+        ("", (1, 1, 1), 1),
+        ("", (2, 1, 1), 2),
+        (".reqnctapercluster 1", (1, 1, 1), 1),
+        (".reqnctapercluster 2", (0, 0, 0), 2),
+        (".reqnctapercluster 4, 1, 1", (0, 0, 0), 4),
+    ],
 )
-def test_clusters_of_one_block_run(
-    engine: Engine, directive: str, cluster: Tuple[int, int, int]
+def test_sizes_of_clusters(
+    engine: Engine, directive: str, cluster: Tuple[int, int, int], size: int
 ) -> None:
     out = engine.values("I", [7])
     engine.load(cluster_kernel(directive)).launch("k", 4, 1, out, cluster=cluster)
-    assert out.read("I") == (1,)
+    assert out.read("I") == (size,)

@@ -200,8 +200,8 @@ struct function {
 	unsigned index;
 	const struct sg_kernel *code; /* these two: when it is loaded */
 	struct sg_module *placed;
-	int max_dynamic_shared, carveout, cluster_nonportable, cluster_required_set;
-	int cluster[3];
+	int max_dynamic_shared, carveout, cluster_nonportable;
+	int cluster[3]; /* required of launches, by attribute */
 	CUfunc_cache cache_config;
 };
 

@@ -36,7 +36,9 @@ CUresult kernel_attribute(const struct sg_kernel *code, int max_dynamic, CUfunct
 	case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *value = 120; return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *value = max_dynamic; return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT: *value = -1; return CUDA_SUCCESS;
-	case CU_FUNC_ATTRIBUTE_CLUSTER_SIZE_MUST_BE_SET: *value = code->required_cluster[0] != 0; return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_CLUSTER_SIZE_MUST_BE_SET:
+		*value = code->required_cluster[0] || code->explicit_cluster;
+		return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH:
 	case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_HEIGHT:
 	case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_DEPTH:
@@ -56,6 +58,14 @@ CUresult function_attribute(const struct function *function, CUfunction_attribut
 	case CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED:
 		*value = function->cluster_nonportable;
 		return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH:
+	case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_HEIGHT:
+	case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_DEPTH:
+		if (!function->code->required_cluster[0]) {
+			*value = function->cluster[attribute - CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH];
+			return CUDA_SUCCESS;
+		}
+		return kernel_attribute(function->code, function->max_dynamic_shared, attribute, value);
 	default: return kernel_attribute(function->code, function->max_dynamic_shared, attribute, value);
 	}
 }
@@ -75,6 +85,15 @@ CUresult function_set_attribute(struct function *function, CUfunction_attribute 
 		return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED:
 		function->cluster_nonportable = value != 0;
+		return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH:
+	case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_HEIGHT:
+	case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_DEPTH:
+		if (function->code->required_cluster[0])
+			return CUDA_ERROR_NOT_PERMITTED;
+		if (value < 0)
+			return CUDA_ERROR_INVALID_VALUE;
+		function->cluster[attribute - CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH] = value;
 		return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE: return CUDA_SUCCESS;
 	default: return CUDA_ERROR_INVALID_VALUE;

@@ -63,16 +63,6 @@ static CUresult check_block(const struct function *function, const uint32_t bloc
 	return CUDA_SUCCESS;
 }
 
-/* Refused at the launch already, and with a line: whoever wrote the kernel cannot know what is missing here. */
-static CUresult check_cluster(const struct function *function, const uint32_t cluster[3])
-{
-	struct sg_fault fault = { 0 };
-	if (!sg_cluster_check(function->code, cluster, &fault))
-		return CUDA_SUCCESS;
-	driver_say(fault.text);
-	return (CUresult)fault.error;
-}
-
 CUresult launch_prepare(struct context *context, CUfunction handle, const uint32_t grid[3], const uint32_t block[3],
 			uint32_t dynamic_shared, void **parameters, void **extra, struct work **result)
 {
@@ -81,7 +71,6 @@ CUresult launch_prepare(struct context *context, CUfunction handle, const uint32
 	if (!dimensions_fit(grid, block))
 		return CUDA_ERROR_INVALID_VALUE;
 	TRY(check_block(function, block, dynamic_shared));
-	TRY(check_cluster(function, function->code->required_cluster));
 	struct work *work = work_new(WORK_KERNEL, function->code->parameters_size);
 	if (!work)
 		return CUDA_ERROR_OUT_OF_MEMORY;
@@ -90,7 +79,6 @@ CUresult launch_prepare(struct context *context, CUfunction handle, const uint32
 	kernel->handle = handle;
 	memcpy(kernel->grid, grid, sizeof kernel->grid);
 	memcpy(kernel->block, block, sizeof kernel->block);
-	memcpy(kernel->cluster, function->code->required_cluster, sizeof kernel->cluster);
 	kernel->dynamic_shared = dynamic_shared;
 	kernel->parameters = work->tail;
 	kernel->size = function->code->parameters_size;
@@ -112,12 +100,12 @@ static CUresult check_cooperative(const struct kernel_work *kernel)
 
 static CUresult set_cluster(struct kernel_work *kernel, unsigned x, unsigned y, unsigned z)
 {
-	if (!x || !y || !z || kernel->grid[0] % x || kernel->grid[1] % y || kernel->grid[2] % z)
+	if (!x || !y || !z)
 		return CUDA_ERROR_INVALID_CLUSTER_SIZE;
 	kernel->cluster[0] = x;
 	kernel->cluster[1] = y;
 	kernel->cluster[2] = z;
-	return check_cluster(kernel->function, kernel->cluster);
+	return CUDA_SUCCESS;
 }
 
 /* Those that only advise are taken note of by doing nothing; those that change meaning must be carried out. */
@@ -156,6 +144,8 @@ static CUresult launch(CUfunction handle, const CUlaunchConfig *config, void **p
 	CUresult result = CUDA_SUCCESS;
 	for (unsigned i = 0; i < config->numAttrs && result == CUDA_SUCCESS; i++)
 		result = apply_attribute(&work->kernel, &config->attrs[i]);
+	if (result == CUDA_SUCCESS)
+		result = cluster_prepare(&work->kernel);
 	if (result == CUDA_SUCCESS && work->kernel.cooperative)
 		result = check_cooperative(&work->kernel);
 	if (result == CUDA_SUCCESS)

@@ -27,8 +27,12 @@ CUresult make_kernel(const CUDA_KERNEL_NODE_PARAMS *given, struct work **work)
 	CUfunction function = given->func ? given->func : (CUfunction)given->kern;
 	if (!context)
 		return CUDA_ERROR_INVALID_CONTEXT;
-	return launch_prepare(context, function, grid, block, given->sharedMemBytes, given->kernelParams, given->extra,
-			      work);
+	TRY(launch_prepare(context, function, grid, block, given->sharedMemBytes, given->kernelParams, given->extra,
+			   work));
+	CUresult result = cluster_prepare(&(*work)->kernel);
+	if (result != CUDA_SUCCESS)
+		work_discard(*work);
+	return result;
 }
 
 CUresult make_copy(const CUDA_MEMCPY3D *given, struct work **result)

@@ -200,6 +200,8 @@ CUresult copy_from_3d(const CUDA_MEMCPY3D *request, struct copy_work *copy);
 
 /* ------------------------------------------------------------------ launches (launch.c) */
 
+/* cluster.c: the launch's clusters, of what it and its kernel say. */
+CUresult cluster_prepare(struct kernel_work *kernel);
 CUresult launch_prepare(struct context *context, CUfunction handle, const uint32_t grid[3], const uint32_t block[3],
 			uint32_t dynamic_shared, void **parameters, void **extra, struct work **work);
 

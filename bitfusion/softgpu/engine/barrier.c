@@ -5,9 +5,9 @@
  */
 #include "internal.h"
 
-static void open_barrier(struct sg_block *block, uint32_t id)
+void sg_barrier_open(struct sg_block *block, uint32_t id)
 {
-	struct sg_barrier *barrier = &block->barriers[id];
+	const struct sg_barrier reached = id < SG_BARRIERS ? block->barriers[id] : (struct sg_barrier){ 0 };
 
 	for (uint32_t k = 0; k < block->warp_count; k++) {
 		struct sg_warp *w = &block->warps[k];
@@ -19,12 +19,13 @@ static void open_barrier(struct sg_block *block, uint32_t id)
 				continue;
 			group->state = SG_READY;
 			group->resumed = group->wanted != 0;
-			group->any = barrier->any;
-			group->all = !barrier->some_false;
-			group->count = barrier->count;
+			group->any = reached.any;
+			group->all = !reached.some_false;
+			group->count = reached.count;
 		}
 	}
-	*barrier = (struct sg_barrier){ 0 };
+	if (id < SG_BARRIERS)
+		block->barriers[id] = (struct sg_barrier){ 0 };
 	block->open_barriers &= ~(1u << id);
 }
 
@@ -37,7 +38,7 @@ void sg_barrier_recheck(struct sg_block *block)
 {
 	SG_EACH(id, block->open_barriers)
 	if (complete(block, &block->barriers[id]))
-		open_barrier(block, id);
+		sg_barrier_open(block, id);
 }
 
 bool sg_barrier_value(struct sg_warp *w, uint32_t *any, uint32_t *all, uint32_t *count)
@@ -83,6 +84,6 @@ const struct sg_op *sg_barrier(struct sg_warp *w, const struct sg_op *i, uint32_
 		now->wanted = kind == SG_BARRIER_REDUCE;
 	}
 	if (complete(block, barrier))
-		open_barrier(block, id);
+		sg_barrier_open(block, id);
 	return NULL;
 }

@@ -43,17 +43,13 @@ static void set_specials(struct sg_block *block)
 	const struct sg_launch *launch = run->launch;
 
 	for (int k = 0; k < 3; k++) {
-		const uint32_t cluster = launch->cluster[k] ? launch->cluster[k] : 1;
-
 		broadcast(block, SG_NTID_X + k, launch->block[k]);
 		broadcast(block, SG_NCTAID_X + k, launch->grid[k]);
-		broadcast(block, SG_NCLUSTERID_X + k, launch->grid[k] / cluster);
-		broadcast(block, SG_CLUSTER_NCTAID_X + k, cluster);
+		broadcast(block, SG_NCLUSTERID_X + k, launch->grid[k] / run->cluster[k]);
+		broadcast(block, SG_CLUSTER_NCTAID_X + k, run->cluster[k]);
 	}
-	broadcast(block, SG_CLUSTER_NCTARANK,
-		  (launch->cluster[0] ? launch->cluster[0] : 1) * (launch->cluster[1] ? launch->cluster[1] : 1) *
-			  (launch->cluster[2] ? launch->cluster[2] : 1));
-	broadcast(block, SG_EXPLICIT_CLUSTER, launch->cluster[0] != 0);
+	broadcast(block, SG_CLUSTER_NCTARANK, run->cluster_size);
+	broadcast(block, SG_EXPLICIT_CLUSTER, launch->cluster[0] || launch->kernel->required_cluster[0]);
 	broadcast(block, SG_ENVREG1, (uint32_t)(run->workspace >> 32));
 	broadcast(block, SG_ENVREG2, (uint32_t)run->workspace);
 	broadcast(block, SG_DYNAMIC_SMEM, launch->dynamic_shared);
@@ -131,22 +127,17 @@ void sg_block_free(struct sg_block *block)
 	free(block);
 }
 
-static void place_in_cluster(struct sg_block *block)
+static void set_index(struct sg_block *block, const uint32_t index[3])
 {
-	const uint32_t *cluster = block->run->launch->cluster;
-	uint32_t rank = 0, stride = 1;
+	const uint32_t *cluster = block->run->cluster;
 
-	if (!cluster[0])
-		return;
 	for (int k = 0; k < 3; k++) {
-		const uint32_t size = cluster[k] ? cluster[k] : 1;
-
-		broadcast(block, SG_CLUSTERID_X + k, block->index[k] / size);
-		broadcast(block, SG_CLUSTER_CTAID_X + k, block->index[k] % size);
-		rank += block->index[k] % size * stride;
-		stride *= size;
+		block->index[k] = index[k];
+		broadcast(block, SG_CTAID_X + k, index[k]);
+		broadcast(block, SG_CLUSTERID_X + k, index[k] / cluster[k]);
+		broadcast(block, SG_CLUSTER_CTAID_X + k, index[k] % cluster[k]);
 	}
-	broadcast(block, SG_CLUSTER_CTARANK, rank);
+	broadcast(block, SG_CLUSTER_CTARANK, block->rank);
 }
 
 /* What was looked up holds as long as nothing was added or removed. */
@@ -160,19 +151,12 @@ static void forget_ranges(struct sg_block *block)
 	memset(block->ranges, 0, sizeof(block->ranges));
 }
 
-void sg_block_start(struct sg_block *block, uint64_t number)
+void sg_block_start(struct sg_block *block, const uint32_t index[3])
 {
 	const struct sg_run *run = block->run;
-	const uint32_t *grid = run->launch->grid;
 	const struct sg_op *first = run->image->ops + run->function->first;
 
-	block->index[0] = (uint32_t)(number % grid[0]);
-	block->index[1] = (uint32_t)(number / grid[0] % grid[1]);
-	block->index[2] = (uint32_t)(number / grid[0] / grid[1]);
-	for (int k = 0; k < 3; k++)
-		broadcast(block, SG_CTAID_X + k, block->index[k]);
-	place_in_cluster(block);
-	forget_ranges(block);
+	set_index(block, index);
 	memset(block->barriers, 0, sizeof(block->barriers));
 	block->open_barriers = 0;
 	block->threads = run->block_threads;
@@ -188,11 +172,12 @@ void sg_block_start(struct sg_block *block, uint64_t number)
 		w->turn = SG_TURN;
 		w->sticky = w->finished = false;
 		w->carry = 0;
+		w->arrived = 0;
 	}
 }
 
-/* Nobody can run: let warps that wait for lanes which wait at a barrier go on without them, else it is a deadlock. */
-static bool break_deadlock(struct sg_block *block)
+/* Warps that wait for lanes which wait at a barrier go on without them. */
+bool sg_block_release(struct sg_block *block)
 {
 	bool freed = false;
 
@@ -207,21 +192,27 @@ static bool break_deadlock(struct sg_block *block)
 			freed = true;
 		}
 	}
-	for (uint32_t k = 0; k < block->warp_count && !freed; k++) {
+	return freed;
+}
+
+bool sg_block_deadlock(struct sg_block *block)
+{
+	for (uint32_t k = 0; k < block->warp_count; k++) {
 		struct sg_warp *w = &block->warps[k];
 
 		if (!w->group_count)
 			continue;
 		sg_fault(w, w->groups[0].pc, w->groups[0].mask, SG_LAUNCH_TIMEOUT,
-			 "deadlock: these threads wait at a barrier that the others of the block never reach");
-		break;
+			 "deadlock: these threads wait at a barrier that the others of the %s never reach",
+			 w->groups[0].barrier == SG_CLUSTER_BARRIER ? "cluster" : "block");
+		return true;
 	}
-	return freed;
+	return false;
 }
 
-/* One turn for each warp; false: a fault. */
-static bool run_round(struct sg_block *block, bool *yielded)
+bool sg_block_round(struct sg_block *block, bool *yielded)
 {
+	forget_ranges(block); /* a kernel may run for long, and its memory be freed by mistake */
 	for (uint32_t k = 0; k < block->warp_count; k++) {
 		struct sg_warp *w = &block->warps[k];
 
@@ -239,23 +230,4 @@ static bool run_round(struct sg_block *block, bool *yielded)
 		}
 	}
 	return true;
-}
-
-enum sg_outcome sg_block_run(struct sg_block *block)
-{
-	for (int round = 0; round < SG_ROUNDS; round++) {
-		bool yielded = false;
-
-		block->progress = false;
-		forget_ranges(block); /* a kernel may run for long, and its memory be freed by mistake */
-		if (!run_round(block, &yielded))
-			return SG_FAULTED;
-		if (!block->warps_left)
-			return SG_DONE;
-		if (!block->progress && !yielded && !break_deadlock(block))
-			return SG_FAULTED;
-		if (yielded && sg_run_cancelled(block->run))
-			return SG_FAULTED;
-	}
-	return SG_YIELDED;
 }

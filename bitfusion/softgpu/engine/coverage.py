@@ -29,7 +29,6 @@ _MISSING = {
     "sust": _TEXTURE,
     "sured": _TEXTURE,
     "suq": _TEXTURE,
-    "mbarrier": "asynchronous barriers are not modelled",
     "multimem": "multicast objects are not modelled",
     "tensormap": "tensor copies are not modelled",
     "clusterlaunchcontrol": "clusters of more than one block are refused",

@@ -11,7 +11,7 @@ functions  u32 name, first record, records, register bytes, local bytes, line
 constants  u64 value, u32 variable or 0xffffffff, u16 bytes (2, 4, 8), u16 kind
 variables  u32 name, u32 flags (1 constant, 2 managed), u64 size, align, data, bytes of data
 relocations u32 variable, u32 symbol or 0xffffffff, u64 offset, u64 value, u32 size, u32 shift
-kernels    20 u32 (see struct sg_kernel_row)
+kernels    22 u32 (see struct sg_kernel_row)
 parameters u32 offset, u32 size
 calls      u32 first argument, arguments, first result, results, bytes
 copies     u32 from, to, size
@@ -34,6 +34,8 @@ from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 from ..ptx.ir import Function, Imm, Module, Relocation, Special, Sym, Variable
 from . import (  # noqa: F401 - they register rules
+    lower_async,
+    lower_bulk,
     lower_compare,
     lower_control,
     lower_convert,
@@ -83,6 +85,7 @@ _BLOCK = {
             "cluster_nctaid.z",
             "cluster_ctarank",
             "cluster_nctarank",
+            "is_explicit_cluster",
         ]
     )
 }
@@ -252,7 +255,7 @@ class ModuleEncoder:
             _table("<QIHH", [(v, var, width, kind) for v, width, var, kind in self._constants]),
             _table("<IIQQQQ", [self._variable(variable, data) for variable in self._placed]),
             _table("<IIQQII", [row for v in self._placed for row in self._relocations(v)]),
-            _table("<20I", kernels),
+            _table("<22I", kernels),
             _table("<II", parameters),
             _table("<5I", self._calls),
             _table("<III", self._copies),
@@ -349,6 +352,8 @@ class ModuleEncoder:
                     *cluster,
                     major * 10 + minor,
                     _target(self.module.target),
+                    (function.directives.get("maxclusterrank", ()) or (0,))[0],
+                    int("explicitcluster" in function.directives),
                 )
             )
             parameters += zip(offsets, sizes)

@@ -54,6 +54,8 @@ struct sg_kernel {
 	uint32_t required_block[3]; /* .reqntid, or 0 */
 	uint32_t required_cluster[3];
 	int ptx_version, target;  /* 90 for 9.0, 75 for sm_75 */
+	uint32_t max_cluster;     /* .maxclusterrank, or 0 */
+	int explicit_cluster;     /* a launch has to give the size, unless required_cluster does */
 };
 
 unsigned sg_image_kernel_count(const struct sg_image *image);
@@ -89,7 +91,7 @@ struct sg_launch {
 	const struct sg_module *module;
 	const struct sg_kernel *kernel;
 	struct sg_context *context;
-	uint32_t grid[3], block[3], cluster[3]; /* cluster 0,0,0 or 1,1,1: none */
+	uint32_t grid[3], block[3], cluster[3]; /* cluster 0,0,0: none */
 	uint32_t dynamic_shared;
 	int cooperative;
 	const void *parameters; /* kernel->parameters_size bytes */
@@ -106,9 +108,9 @@ struct sg_fault {
 struct sg_pool;
 struct sg_pool *sg_pool_create(unsigned threads);
 void sg_pool_destroy(struct sg_pool *pool);
-/* Whether these clusters can be run; sg_launch asks it too. Blocks of a cluster would reach each other's shared memory,
- * which is not implemented: a cluster is one block. 0, or the CUresult that is in fault->error. */
-int sg_cluster_check(const struct sg_kernel *kernel, const uint32_t cluster[3], struct sg_fault *fault);
+/* Whether these clusters can be run; sg_launch asks it too. 0, or the CUresult that is in fault->error. */
+int sg_cluster_check(const struct sg_kernel *kernel, const uint32_t grid[3], const uint32_t cluster[3],
+		     struct sg_fault *fault);
 /* Runs the whole grid on the pool and the calling thread; several callers may launch at once and share the pool
  * fairly. 0, or the CUresult that is in fault->error. */
 int sg_launch(struct sg_pool *pool, const struct sg_launch *launch, struct sg_fault *fault);

@@ -177,7 +177,9 @@ class FunctionEncoder:
         if isinstance(operand, Imm):
             return 0 if operand.value else 1
         if isinstance(operand, Special) and operand.name == "is_explicit_cluster":
-            return 1
+            made = self.temporary_predicate()
+            self.emit("mov_word_pred", made, self.special(operand.name, 4))
+            return made
         return self.predicate_slot(operand)
 
     def width(self, operand: Operand) -> int:

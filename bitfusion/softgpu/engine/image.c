@@ -165,7 +165,9 @@ static bool read_kernel(struct sg_image *image, uint32_t k, const struct sg_kern
 				      .const_bytes = row->const_bytes,
 				      .max_threads = row->max_threads,
 				      .ptx_version = (int)row->ptx_version,
-				      .target = (int)row->target };
+				      .target = (int)row->target,
+				      .max_cluster = row->max_cluster,
+				      .explicit_cluster = row->explicit_cluster != 0 };
 	memcpy(kernel->required_block, row->required_block, sizeof(kernel->required_block));
 	memcpy(kernel->required_cluster, row->required_cluster, sizeof(kernel->required_cluster));
 	image->kernel_function[k] = row->function;

@@ -44,7 +44,8 @@ struct sg_variable_row {
 
 struct sg_kernel_row {
 	uint32_t name, function, flags, stack, first_parameter, parameters, parameters_size, registers, static_shared,
-		local_bytes, const_bytes, max_threads, required_block[3], required_cluster[3], ptx_version, target;
+		local_bytes, const_bytes, max_threads, required_block[3], required_cluster[3], ptx_version, target,
+		max_cluster, explicit_cluster;
 };
 
 #define SG_MAX_FRAME (16u << 20)

@@ -194,6 +194,20 @@ static bool good_copy(const struct checker *c, const struct sg_op *op)
 	       in_area(c, op->b, 4, false) && (op->c == 4 || op->c == 8 || op->c == 16);
 }
 
+/* Further operands of 64 bits: 12, of which some are not there. */
+static bool good_operands(const struct checker *c, const struct sg_op *op)
+{
+	if (SG_EXTRA(op->flags) != 3)
+		return false;
+	for (uint32_t k = 0; k < 12; k++) {
+		const uint32_t operand = (&op[1 + k / 4].d)[k % 4];
+
+		if (operand != SG_NOWHERE && !in_area(c, operand, 8, false))
+			return false;
+	}
+	return true;
+}
+
 static bool good_rest(const struct checker *c, const struct sg_op *op, unsigned check)
 {
 	switch (check) {
@@ -226,6 +240,7 @@ static bool good_rest(const struct checker *c, const struct sg_op *op, unsigned 
 	case SG_CHECK_FRAGMENT: return good_fragment(c, op);
 	case SG_CHECK_LDMATRIX:
 	case SG_CHECK_STMATRIX: return good_8x8(c, op, check == SG_CHECK_LDMATRIX);
+	case SG_CHECK_OPERANDS: return good_operands(c, op);
 	}
 	return true;
 }
@@ -235,6 +250,7 @@ static bool has_extra(unsigned check)
 {
 	switch (check) {
 	case SG_CHECK_SHUFFLE:
+	case SG_CHECK_OPERANDS:
 	case SG_CHECK_MATRIX:
 	case SG_CHECK_FRAGMENT:
 	case SG_CHECK_LDMATRIX:

@@ -18,6 +18,7 @@
 #include "engine.h"
 
 #define SG_LANES 32
+#define SG_MAX_CLUSTER 16 /* blocks */
 #define SG_ALL 0xffffffffu
 
 /* Generic addresses of the windows; none is an address that user space can have on x86-64 or aarch64. */
@@ -26,6 +27,10 @@
 #define SG_PARAM_WINDOW (3ull << 56)
 #define SG_CODE_WINDOW (4ull << 56) /* function addresses: window + 16 * function index */
 #define SG_WINDOW_SIZE (1ull << 32)
+/* Shared addresses have the block of the cluster in their top byte: 0 the own one, else its rank plus 1. */
+#define SG_TAG_SHIFT 24
+#define SG_TAG_MASK 0xff000000u
+#define SG_TAG(rank) (((rank) < 254 ? (uint32_t)(rank) + 1 : 255u) << SG_TAG_SHIFT)
 
 /* CUresult values of faults. */
 enum {
@@ -39,6 +44,7 @@ enum {
 	SG_INVALID_PC = 718,
 	SG_LAUNCH_FAILED = 719,
 	SG_NOT_SUPPORTED = 801,
+	SG_INVALID_CLUSTER_SIZE = 912,
 };
 
 struct sg_op;
@@ -189,6 +195,7 @@ struct sg_warp {
 	uint32_t index;
 	uint32_t group_count; /* groups[0] is the running one while the warp runs */
 	uint32_t clock; /* stamps */
+	uint32_t arrived; /* lanes that are at the cluster's barrier, whose phase is not over */
 	bool sticky; /* keep the running group although another has a lower place */
 	bool finished;
 	struct sg_group groups[SG_LANES + 2];
@@ -199,7 +206,8 @@ struct sg_warp {
 #define SG_ROUNDS 64 /* rounds of the block's warps until another block does */
 #define SG_MAX_FRAMES (256u << 20) /* bytes of registers that a warp's calls may have */
 
-#define SG_BARRIERS 17 /* the last is not PTX's: clusters of one block wait there */
+#define SG_BARRIERS 16
+#define SG_CLUSTER_BARRIER SG_BARRIERS /* groups that wait for the cluster's */
 struct sg_barrier {
 	uint32_t arrived, expected; /* threads; expected 0: all that live */
 	uint32_t any, some_false, count; /* bar.red */
@@ -214,9 +222,19 @@ struct sg_range {
 
 struct sg_run; /* a launch in progress */
 
+/* Blocks that run together, taking turns on one thread; without clusters, one. */
+struct sg_cluster {
+	struct sg_run *run;
+	struct sg_cluster *next;
+	uint32_t size;
+	uint32_t arrived; /* threads at its barrier */
+	struct sg_block *blocks[]; /* by rank */
+};
+
 struct sg_block {
 	struct sg_run *run;
-	struct sg_block *next;
+	struct sg_cluster *cluster;
+	uint32_t rank;
 	char *shared;
 	uint32_t shared_size;
 	uint32_t index[3];
@@ -280,6 +298,7 @@ struct sg_run {
 	const struct sg_image *image;
 	const struct sg_function *function;
 	uint32_t block_threads, warp_count, shared_size, local_size;
+	uint32_t cluster[3], cluster_size; /* blocks */
 	uint32_t kernel_flags, grid; /* its number */
 	uint64_t workspace; /* cooperative launches */
 	char *parameters; /* our copy, aligned */
@@ -289,9 +308,9 @@ struct sg_run {
 	struct sg_fault fault;
 	/* below: the pool's */
 	pthread_cond_t finished;
-	uint64_t blocks, next_block, done_blocks;
+	uint64_t clusters, next_cluster, done_clusters;
 	uint32_t resident, resident_limit, workers;
-	struct sg_block *spare, *parked, *parked_tail;
+	struct sg_cluster *spare, *parked, *parked_tail;
 	bool take_new;
 	struct sg_run *next, *previous;
 };
@@ -332,6 +351,7 @@ uint32_t sg_warp_gather(struct sg_warp *w, const struct sg_op *i, uint32_t m, co
 enum sg_barrier_kind { SG_BARRIER_SYNC, SG_BARRIER_ARRIVE, SG_BARRIER_REDUCE };
 const struct sg_op *sg_barrier(struct sg_warp *w, const struct sg_op *i, uint32_t m, enum sg_barrier_kind kind,
 			       uint32_t bits);
+void sg_barrier_open(struct sg_block *block, uint32_t id);
 void sg_barrier_recheck(struct sg_block *block); /* after an exit */
 bool sg_barrier_value(struct sg_warp *w, uint32_t *any, uint32_t *all, uint32_t *count); /* bar.red after it opened */
 
@@ -339,8 +359,29 @@ bool sg_barrier_value(struct sg_warp *w, uint32_t *any, uint32_t *all, uint32_t 
 size_t sg_block_bytes(const struct sg_run *run);
 struct sg_block *sg_block_new(struct sg_run *run);
 void sg_block_free(struct sg_block *block);
-void sg_block_start(struct sg_block *block, uint64_t number);
-enum sg_outcome sg_block_run(struct sg_block *block);
+void sg_block_start(struct sg_block *block, const uint32_t index[3]);
+bool sg_block_round(struct sg_block *block, bool *yielded); /* one turn for each warp; false: a fault */
+bool sg_block_release(struct sg_block *block); /* nobody can run: lets go on who may; false: nobody may */
+bool sg_block_deadlock(struct sg_block *block); /* makes it a fault; false: nobody waits here */
+
+/* cluster.c */
+struct sg_cluster *sg_cluster_new(struct sg_run *run);
+void sg_cluster_free(struct sg_cluster *cluster);
+void sg_cluster_start(struct sg_cluster *cluster, uint64_t number);
+enum sg_outcome sg_cluster_run(struct sg_cluster *cluster);
+void sg_cluster_arrive(struct sg_warp *w, uint32_t m);
+void sg_cluster_leave(struct sg_warp *w, uint32_t m);
+
+/* mbarrier.c: what one lane does to the word of an asynchronous barrier; false after a fault. */
+enum sg_arrive { SG_ARRIVE_DROP = 1, SG_ARRIVE_NO_COMPLETE = 2, SG_ARRIVE_BYTES = 4 };
+bool sg_mbarrier_init(struct sg_warp *w, const struct sg_op *i, uint32_t lane, uint64_t *word, uint32_t count);
+bool sg_mbarrier_invalidate(struct sg_warp *w, const struct sg_op *i, uint32_t lane, uint64_t *word);
+bool sg_mbarrier_bytes(struct sg_warp *w, const struct sg_op *i, uint32_t lane, uint64_t *word, int64_t more);
+bool sg_mbarrier_arrive(struct sg_warp *w, const struct sg_op *i, uint32_t lane, uint64_t *word, uint32_t count,
+			unsigned how); /* count: bytes where how has SG_ARRIVE_BYTES */
+bool sg_mbarrier_phase(struct sg_warp *w, const struct sg_op *i, uint32_t lane, const uint64_t *word, uint32_t *phase);
+uint32_t sg_mbarrier_state_phase(uint64_t state);
+uint32_t sg_mbarrier_state_pending(uint64_t state);
 
 /* launch.c */
 bool sg_run_prepare(struct sg_run *run, const struct sg_launch *launch, struct sg_fault *fault);
@@ -358,6 +399,8 @@ bool sg_resolve_lanes(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint
 /* … and of the bytes at an offset from what one lane names; NULL after a fault. */
 char *sg_resolve_line(struct sg_warp *w, const struct sg_op *i, uint32_t lane, uint64_t offset, uint32_t bytes,
 		      uint32_t align);
+/* The block of the cluster in whose shared memory this is, or NULL. */
+struct sg_block *sg_shared_owner(const struct sg_block *block, const void *host);
 /* Host address of one lane's generic address, or NULL. */
 char *sg_host(struct sg_warp *w, uint32_t lane, uint64_t address, uint64_t bytes);
 /* Bytes from address to the end of its range, for strings. */

@@ -14,17 +14,21 @@ static bool refuse(struct sg_fault *fault, int error, const char *name, const ch
 	return false;
 }
 
-static bool is_one_block(const uint32_t cluster[3])
+int sg_cluster_check(const struct sg_kernel *kernel, const uint32_t grid[3], const uint32_t cluster[3],
+		     struct sg_fault *fault)
 {
-	return cluster[0] <= 1 && cluster[1] <= 1 && cluster[2] <= 1;
-}
+	uint64_t blocks = 1;
 
-int sg_cluster_check(const struct sg_kernel *kernel, const uint32_t cluster[3], struct sg_fault *fault)
-{
-	if (is_one_block(kernel->required_cluster) && is_one_block(cluster))
-		return 0;
-	refuse(fault, SG_NOT_SUPPORTED, kernel->name,
-	       "clusters of more than one block are not supported (no distributed shared memory)");
+	for (int k = 0; k < 3; k++) {
+		const uint32_t size = cluster[k] ? cluster[k] : 1;
+
+		blocks = size > SG_MAX_CLUSTER ? SG_MAX_CLUSTER + 1 : blocks * size;
+		if (grid[k] % size)
+			refuse(fault, SG_INVALID_CLUSTER_SIZE, kernel->name,
+			       "the grid is not a multiple of the cluster");
+	}
+	if (blocks > SG_MAX_CLUSTER)
+		refuse(fault, SG_INVALID_CLUSTER_SIZE, kernel->name, "a cluster has at most 16 blocks");
 	return fault->error;
 }
 
@@ -52,14 +56,22 @@ bool sg_run_prepare(struct sg_run *run, const struct sg_launch *launch, struct s
 	if (!threads || threads > 1024 || !launch->grid[0] || !launch->grid[1] || !launch->grid[2] ||
 	    kernel >= image->kernel_count)
 		return refuse(fault, 1, launch->kernel->name, "the grid or the block is empty or too large");
-	if (sg_cluster_check(launch->kernel, launch->cluster, fault))
+	const uint32_t *cluster = launch->cluster[0] ? launch->cluster : launch->kernel->required_cluster;
+
+	if (sg_cluster_check(launch->kernel, launch->grid, cluster, fault))
 		return false;
 	run->function = &image->functions[image->kernel_function[kernel]];
 	run->block_threads = (uint32_t)threads;
 	run->warp_count = (uint32_t)(threads + SG_LANES - 1) / SG_LANES;
 	run->shared_size = (launch->kernel->static_shared + 15) / 16 * 16 + launch->dynamic_shared;
 	run->local_size = (image->kernel_stack[kernel] + 15) / 16 * 16;
-	run->blocks = (uint64_t)launch->grid[0] * launch->grid[1] * launch->grid[2];
+	run->cluster_size = 1;
+	run->clusters = 1;
+	for (int k = 0; k < 3; k++) {
+		run->cluster[k] = cluster[k] ? cluster[k] : 1;
+		run->cluster_size *= run->cluster[k];
+		run->clusters *= launch->grid[k] / run->cluster[k];
+	}
 	run->parameters = aligned_alloc(64, (parameters + 63) / 64 * 64 + 64);
 	if (!run->parameters)
 		return refuse(fault, 2, launch->kernel->name, "no memory for its parameters");
@@ -73,19 +85,19 @@ bool sg_run_prepare(struct sg_run *run, const struct sg_launch *launch, struct s
 	pthread_mutex_init(&run->lock, NULL);
 	pthread_cond_init(&run->finished, NULL);
 	run->resident_limit = launch->cooperative ? UINT32_MAX : 1024;
-	if (!launch->cooperative && sg_block_bytes(run) * run->resident_limit > 512u << 20)
-		run->resident_limit = (uint32_t)((512u << 20) / sg_block_bytes(run)) + 4;
+	if (!launch->cooperative && sg_block_bytes(run) * run->cluster_size * run->resident_limit > 512u << 20)
+		run->resident_limit = (uint32_t)((512u << 20) / sg_block_bytes(run) / run->cluster_size) + 4;
 	return true;
 }
 
 void sg_run_release(struct sg_run *run)
 {
-	struct sg_block *lists[] = { run->spare, run->parked };
+	struct sg_cluster *lists[] = { run->spare, run->parked };
 
 	for (int k = 0; k < 2; k++) {
-		for (struct sg_block *block = lists[k], *next; block; block = next) {
-			next = block->next;
-			sg_block_free(block);
+		for (struct sg_cluster *cluster = lists[k], *next; cluster; cluster = next) {
+			next = cluster->next;
+			sg_cluster_free(cluster);
 		}
 	}
 	if (run->workspace) {

@@ -20,6 +20,7 @@ from ..ptx.ir import (
 )
 from .function import FRAME, NOWHERE, FunctionEncoder, Unsupported, abi_layout, optional
 from .lower import rule
+from .lower_async import cluster_barrier
 
 SYSTEMS = {"vprintf": 0, "malloc": 1, "free": 2, "__assertfail": 3}
 _SYSTEM_BYTES = 48
@@ -186,7 +187,7 @@ def _bar(encoder: FunctionEncoder, instruction: Instruction) -> None:
     if words[:2] == ["warp", "sync"]:
         encoder.emit("bar_warp", a=encoder.source(operands[0], 4))
     elif words[0] == "cluster":
-        _cluster_barrier(encoder, words)
+        cluster_barrier(encoder, words)
     elif words[0] == "red":
         _reduce(encoder, words, operands)
     elif words[0] in ("sync", "arrive"):
@@ -195,14 +196,6 @@ def _bar(encoder: FunctionEncoder, instruction: Instruction) -> None:
         encoder.emit("bar" if words[0] == "sync" else "bar_arrive", a=place, b=count)
     else:
         raise Unsupported("a barrier of this form")
-
-
-def _cluster_barrier(encoder: FunctionEncoder, words: List[str]) -> None:
-    """A cluster of one block: all its threads wait at a barrier that has no number in PTX."""
-    if words[1] == "arrive":
-        encoder.emit("fence")
-    else:
-        encoder.emit("bar", a=encoder.constant(16, 4), b=encoder.constant(0, 4))
 
 
 def _reduce(encoder: FunctionEncoder, words: List[str], operands: List[Operand]) -> None:

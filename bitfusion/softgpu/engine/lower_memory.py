@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import List, Optional, Tuple
 
-from ..ptx.ir import TYPE_BYTES, Address, Instruction, Operand, Reg, Sink, Sym, Vector
+from ..ptx.ir import TYPE_BYTES, Address, Instruction, Negated, Operand, Reg, Sink, Sym, Vector
 from .function import (
     GENERIC,
     GLOBAL,
@@ -36,6 +36,7 @@ SPACES = {
     "shared::cluster": SHARED,
 }
 _WINDOWS = {SHARED: SHARED_WINDOW, LOCAL: LOCAL_WINDOW, PARAM: PARAM_WINDOW}
+_CLUSTER = 8  # of isspacep: the other blocks' shared memory too
 _ORDERS = ("acquire", "release", "acq_rel", "sc")
 
 
@@ -148,8 +149,7 @@ def _emit_vector(
     encoder.extend(operands)
 
 
-@rule("st")
-def _st(encoder: FunctionEncoder, instruction: Instruction) -> None:
+def store(encoder: FunctionEncoder, instruction: Instruction) -> None:
     modifiers = instruction.modifiers
     address, value = instruction.operands[:2]
     kind = modifiers[-1]
@@ -194,11 +194,9 @@ def _atomic_op(verb: str, kind: str) -> Tuple[str, int]:
 _VERBS = ("and", "or", "xor", "exch", "cas", "add", "inc", "dec", "min", "max")
 
 
-@rule("atom", "red")
-def _atom(encoder: FunctionEncoder, instruction: Instruction) -> None:
+@rule("atom")
+def reduce(encoder: FunctionEncoder, instruction: Instruction) -> None:
     modifiers = instruction.modifiers
-    if "async" in modifiers or "multimem" in modifiers:
-        raise Unsupported("asynchronous reduction")
     verb = (
         next(word for word in modifiers if word in _VERBS) if set(modifiers) & set(_VERBS) else ""
     )
@@ -261,37 +259,24 @@ def _isspacep(encoder: FunctionEncoder, instruction: Instruction) -> None:
     space = {"param": PARAM, "param::entry": PARAM}.get(word, SPACES.get(word, GENERIC))
     if space == GENERIC:
         raise Unsupported(word)
-    encoder.emit("isspacep", d, encoder.source(source, 8), x=space)
+    cluster = _CLUSTER if word == "shared::cluster" else 0
+    encoder.emit("isspacep", d, encoder.source(source, 8), x=space | cluster)
 
 
-@rule("mapa")
-def _mapa(encoder: FunctionEncoder, instruction: Instruction) -> None:
-    to, source = instruction.operands[:2]
-    width = encoder.width(to)
-    encoder.emit(f"mov_{8 * width}", encoder.destination(to, width), encoder.source(source, width))
-
-
-@rule("getctarank")
-def _getctarank(encoder: FunctionEncoder, instruction: Instruction) -> None:
-    encoder.emit("mov_32", encoder.destination(instruction.operands[0], 4), encoder.constant(0, 4))
-
-
-@rule("cp")
-def _cp(encoder: FunctionEncoder, instruction: Instruction) -> None:
+def copy_async(encoder: FunctionEncoder, instruction: Instruction) -> None:
     """cp.async copies at once; groups are then always complete."""
     modifiers = instruction.modifiers
-    if modifiers[:1] != ("async",) or "bulk" in modifiers or "mbarrier" in modifiers:
-        raise Unsupported("a bulk copy")
     if modifiers[1] in ("commit_group", "wait_group", "wait_all"):
         encoder.emit("nop")
         return
     to, source, size = instruction.operands[:3]
     count = getattr(size, "value", 0)
     read = optional(instruction.operands, 3)
-    if isinstance(read, Reg) and encoder.width(read) == 0:
-        raise Unsupported("ignore-src")
     bytes_read = encoder.constant(count, 4)
-    if read is not None and encoder.width(read) != 8:
+    if (isinstance(read, Reg) and encoder.width(read) == 0) or isinstance(read, Negated):
+        none, bytes_read = encoder.constant(0, 4), encoder.temporary(4)  # ignore-src
+        encoder.emit("selp_32", bytes_read, none, encoder.constant(count, 4), encoder.truth(read))
+    elif read is not None and encoder.width(read) != 8:
         bytes_read = encoder.source(read, 4)
     target, offset, flags = encoder.memory(to, SHARED)
     if offset:

@@ -32,6 +32,30 @@ static char *in_window(char *memory, uint64_t size, uint64_t offset, uint64_t by
 	return offset <= size && size - offset >= bytes ? memory + offset : NULL;
 }
 
+/* Shared memory of any block of the cluster. */
+static char *in_shared(struct sg_warp *w, uint64_t address, uint64_t bytes)
+{
+	const struct sg_block *block = w->block;
+	const uint64_t tag = address >> SG_TAG_SHIFT;
+
+	if (tag) {
+		if (tag > block->cluster->size)
+			return NULL;
+		block = block->cluster->blocks[tag - 1];
+	}
+	return in_window(block->shared, block->shared_size, address & ~(uint64_t)SG_TAG_MASK, bytes);
+}
+
+struct sg_block *sg_shared_owner(const struct sg_block *block, const void *host)
+{
+	const struct sg_cluster *cluster = block->cluster;
+
+	for (uint32_t k = 0; k < cluster->size; k++)
+		if ((uintptr_t)host - (uintptr_t)cluster->blocks[k]->shared < cluster->blocks[k]->shared_size)
+			return cluster->blocks[k];
+	return NULL;
+}
+
 static char *host_in(struct sg_warp *w, struct sg_range *range, unsigned space, uint32_t lane, uint64_t address,
 		     uint64_t bytes)
 {
@@ -39,7 +63,7 @@ static char *host_in(struct sg_warp *w, struct sg_range *range, unsigned space, 
 
 	switch (space) {
 	case SG_GLOBAL: return in_space(w, range, address, bytes);
-	case SG_SHARED: return in_window(w->block->shared, w->block->shared_size, address, bytes);
+	case SG_SHARED: return in_shared(w, address, bytes);
 	case SG_LOCAL: return in_window(w->local + (uint64_t)lane * w->local_size, w->local_size, address, bytes);
 	case SG_FRAME:
 		return in_window(w->local + (uint64_t)lane * w->local_size, w->local_size,
@@ -69,7 +93,7 @@ char *sg_host_span(struct sg_warp *w, uint32_t lane, uint64_t address, uint64_t 
 	if (!host)
 		return NULL;
 	switch (address & 0xffull << 56) {
-	case SG_SHARED_WINDOW: *bytes = w->block->shared_size - offset; break;
+	case SG_SHARED_WINDOW: *bytes = w->block->shared_size - (offset & ~(uint64_t)SG_TAG_MASK); break;
 	case SG_LOCAL_WINDOW: *bytes = w->local_size - offset; break;
 	case SG_PARAM_WINDOW: *bytes = w->block->run->launch->kernel->parameters_size - offset; break;
 	default: *bytes = w->block->ranges[0].size - (address - w->block->ranges[0].base);

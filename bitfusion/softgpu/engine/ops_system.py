@@ -137,6 +137,7 @@ def _predicates() -> None:
         hand(f"{op}_pred", "to_pred from_pred from_pred", [f"{op}.pred"])
     hand("not_pred", "to_pred from_pred", ["not.pred"])
     hand("mov_pred", "to_pred from_pred", ["mov.pred"])
+    hand("mov_word_pred", "to_pred from32")
     for bits in ("16", "32", "64"):
         hand(f"selp_{bits}", f"to{bits} from{bits} from{bits} from_pred")
     hand("selp_128", "to128 from128 from128 from_pred")

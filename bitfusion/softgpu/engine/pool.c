@@ -18,57 +18,57 @@ struct sg_pool {
 	pthread_t threads[];
 };
 
-/* Under the run's lock: a block to run next, or NULL. */
-static struct sg_block *take(struct sg_run *run)
+/* Under the run's lock: a cluster (mostly of one block) to run next, or NULL. */
+static struct sg_cluster *take(struct sg_run *run)
 {
-	const bool new_left = run->next_block < run->blocks && run->resident < run->resident_limit;
-	struct sg_block *block = run->parked;
+	const bool new_left = run->next_cluster < run->clusters && run->resident < run->resident_limit;
+	struct sg_cluster *cluster = run->parked;
 
-	if (atomic_load(&run->stop) || (!block && !new_left))
+	if (atomic_load(&run->stop) || (!cluster && !new_left))
 		return NULL;
-	if (block && !(new_left && run->take_new)) {
-		run->parked = block->next;
+	if (cluster && !(new_left && run->take_new)) {
+		run->parked = cluster->next;
 		run->take_new = true;
-		return block;
+		return cluster;
 	}
 	run->take_new = false;
-	block = run->spare;
-	if (block)
-		run->spare = block->next;
+	cluster = run->spare;
+	if (cluster)
+		run->spare = cluster->next;
 	else
-		block = sg_block_new(run);
-	if (!block)
+		cluster = sg_cluster_new(run);
+	if (!cluster)
 		return NULL;
 	run->resident++;
-	sg_block_start(block, run->next_block++);
-	return block;
+	sg_cluster_start(cluster, run->next_cluster++);
+	return cluster;
 }
 
-static void park(struct sg_run *run, struct sg_block *block)
+static void park(struct sg_run *run, struct sg_cluster *cluster)
 {
-	block->next = NULL;
+	cluster->next = NULL;
 	if (run->parked)
-		run->parked_tail->next = block;
+		run->parked_tail->next = cluster;
 	else
-		run->parked = block;
-	run->parked_tail = block;
+		run->parked = cluster;
+	run->parked_tail = cluster;
 }
 
-static void put(struct sg_run *run, struct sg_block *block, enum sg_outcome outcome)
+static void put(struct sg_run *run, struct sg_cluster *cluster, enum sg_outcome outcome)
 {
 	if (outcome == SG_YIELDED) {
-		park(run, block);
+		park(run, cluster);
 		return;
 	}
-	block->next = run->spare;
-	run->spare = block;
+	cluster->next = run->spare;
+	run->spare = cluster;
 	run->resident--;
-	run->done_blocks += outcome == SG_DONE;
+	run->done_clusters += outcome == SG_DONE;
 }
 
 static bool over(const struct sg_run *run)
 {
-	return run->done_blocks == run->blocks || atomic_load(&run->stop);
+	return run->done_clusters == run->clusters || atomic_load(&run->stop);
 }
 
 static void no_memory(struct sg_run *run)
@@ -88,21 +88,21 @@ static void work_on(struct sg_run *run, bool owner)
 	pthread_mutex_lock(&run->lock);
 	run->workers++;
 	while (!over(run)) {
-		struct sg_block *block = take(run);
+		struct sg_cluster *cluster = take(run);
 		const bool alone = run->resident <= 1;
 		enum sg_outcome outcome;
 
-		if (!block) {
-			if (run->next_block < run->blocks && !run->resident)
+		if (!cluster) {
+			if (run->next_cluster < run->clusters && !run->resident)
 				no_memory(run);
 			break;
 		}
 		pthread_mutex_unlock(&run->lock);
-		outcome = sg_run_cancelled(run) ? SG_FAULTED : sg_block_run(block);
+		outcome = sg_run_cancelled(run) ? SG_FAULTED : sg_cluster_run(cluster);
 		if (outcome == SG_YIELDED && !alone)
 			sched_yield();
 		pthread_mutex_lock(&run->lock);
-		put(run, block, outcome);
+		put(run, cluster, outcome);
 		if (!owner && sg_now_ns() > until)
 			break;
 	}
@@ -116,7 +116,8 @@ static bool has_work(struct sg_run *run)
 	bool work;
 
 	pthread_mutex_lock(&run->lock);
-	work = !over(run) && (run->parked || (run->next_block < run->blocks && run->resident < run->resident_limit));
+	work = !over(run) &&
+	       (run->parked || (run->next_cluster < run->clusters && run->resident < run->resident_limit));
 	if (work)
 		run->workers++; /* holds the run until work_on has counted itself */
 	pthread_mutex_unlock(&run->lock);
@@ -219,7 +220,7 @@ static void enlist(struct sg_pool *pool, struct sg_run *run)
 		run->next = run->previous = run;
 	}
 	pool->runs = run;
-	if (run->blocks > 2)
+	if (run->clusters > 2)
 		pthread_cond_broadcast(&pool->work);
 	else
 		pthread_cond_signal(&pool->work);
@@ -244,7 +245,7 @@ int sg_launch(struct sg_pool *pool, const struct sg_launch *launch, struct sg_fa
 	*fault = (struct sg_fault){ 0 };
 	if (!sg_run_prepare(&run, launch, fault))
 		return fault->error;
-	if (shared && run.blocks > 1)
+	if (shared && run.clusters > 1)
 		enlist(pool, &run);
 	for (;;) {
 		work_on(&run, true);
@@ -257,7 +258,7 @@ int sg_launch(struct sg_pool *pool, const struct sg_launch *launch, struct sg_fa
 		if (ended)
 			break;
 	}
-	if (shared && run.blocks > 1)
+	if (shared && run.clusters > 1)
 		delist(pool, &run);
 	pthread_mutex_lock(&run.lock);
 	while (run.workers)

@@ -74,10 +74,9 @@ LOOP(max_s_64, u64, (s64)old > (s64)B ? old : B)
 /* On global memory f32 addition flushes subnormals, on shared memory it does not. */
 static inline u32 add_f32(const struct sg_warp *w, const void *p, u32 a, u32 b)
 {
-	const uintptr_t offset = (uintptr_t)p - (uintptr_t)w->block->shared;
 	const float x = sg_from32(a), y = sg_from32(b);
 
-	if (offset < w->block->shared_size)
+	if (sg_shared_owner(w->block, p))
 		return sg_bits32(sg_nan32(x + y));
 	return sg_bits32(sg_ftz(sg_nan32(sg_ftz(x) + sg_ftz(y))));
 }

@@ -312,6 +312,16 @@ SG_HANDLER(mov_pred)
 	return i + 1;
 }
 
+SG_HANDLER(mov_word_pred)
+{
+	const u32 *a = sg_at(w, i->a);
+	uint32_t bits = 0;
+
+	SG_EACH(l, m) bits |= (uint32_t)(a[l] != 0) << l;
+	sg_predicate_set(w, i->d, m, bits);
+	return i + 1;
+}
+
 #define PREDICATES(name, sign) \
 	SG_HANDLER(name##_pred) \
 	{ \

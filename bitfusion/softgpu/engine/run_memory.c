@@ -343,7 +343,14 @@ SG_HANDLER(prefetch)
 	return i + 1;
 }
 
-/* Is a generic address in this window? x: its enum sg_space_code. */
+static inline bool in_own_shared(const struct sg_warp *w, u64 address)
+{
+	const u32 tag = (u32)address >> SG_TAG_SHIFT;
+
+	return address >> 56 == SG_SHARED_WINDOW >> 56 && (!tag || tag == w->block->rank + 1);
+}
+
+/* Is a generic address in this window? x: its enum sg_space_code, plus 8 for the shared memory of the cluster. */
 SG_HANDLER(isspacep)
 {
 	const u64 *a = sg_at(w, i->a);
@@ -352,10 +359,11 @@ SG_HANDLER(isspacep)
 	SG_EACH(l, m)
 	{
 		const u64 window = a[l] >> 56;
-		const bool in = i->x == SG_SHARED  ? window == SG_SHARED_WINDOW >> 56
-				: i->x == SG_LOCAL ? window == SG_LOCAL_WINDOW >> 56
-				: i->x == SG_PARAM ? window == SG_PARAM_WINDOW >> 56
-						   : !window;
+		const bool in = i->x == SG_SHARED         ? in_own_shared(w, a[l])
+				: i->x == (SG_SHARED | 8) ? window == SG_SHARED_WINDOW >> 56
+				: i->x == SG_LOCAL        ? window == SG_LOCAL_WINDOW >> 56
+				: i->x == SG_PARAM        ? window == SG_PARAM_WINDOW >> 56
+							  : !window;
 
 		bits |= (uint32_t)in << l;
 	}

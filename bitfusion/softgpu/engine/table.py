@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Dict
 
-from . import ops_convert, ops_float, ops_integer, ops_matrix, ops_system
+from . import ops_async, ops_convert, ops_float, ops_integer, ops_matrix, ops_system
 from .semantics import FORMS, OPS, Form, Op
 
 GROUPS: Dict[
@@ -18,6 +18,7 @@ def _fill() -> None:
         return
     for name, module in (
         ("system", ops_system),
+        ("async", ops_async),
         ("integer", ops_integer),
         ("float", ops_float),
         ("convert", ops_convert),

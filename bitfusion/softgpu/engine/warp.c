@@ -72,6 +72,7 @@ void sg_warp_leave(struct sg_warp *w, uint32_t m)
 	}
 	block->threads -= (uint32_t)__builtin_popcount(m);
 	sg_barrier_recheck(block);
+	sg_cluster_leave(w, m);
 }
 
 static void merge(struct sg_warp *w)
