@@ -14,70 +14,17 @@ struct registered {
 	bool captured; /* a graph may call it any number of times */
 };
 
-/* One call under way, on the stack of the driver's thread. */
-struct bf_fired {
-	struct bf_fired *next;
-	uint64_t token;
-	bool done;
-	pthread_cond_t returned;
-};
-
-struct announce_job {
-	struct bf_job job;
-	struct bf_callback callback;
-};
-
-/* The function may read what earlier copies brought, and inside a host function a driver cannot be asked
- * which have completed: another thread sends those, then the call. */
-static void run_announce(struct bf_session *session, struct bf_job *job)
-{
-	struct announce_job *announce = (struct announce_job *)job;
-	if (bf_context_ensure(session, job->context) == CUDA_SUCCESS)
-		bf_settle(session);
-	struct bf_reply reply = {
-		.size = sizeof(reply) + sizeof(announce->callback),
-		.kind = BF_CALLBACK,
-	};
-	bf_send(session, &reply, &announce->callback, sizeof(announce->callback), NULL, 0, NULL);
-	free(announce);
-}
-
 static void fire(struct registered *registered, CUresult status)
 {
 	struct bf_session *session = registered->session;
-	struct bf_fired fired = { .done = false };
-	struct announce_job *announce = calloc(1, sizeof(*announce));
-	if (!announce)
-		return;
-	pthread_cond_init(&fired.returned, NULL);
-	pthread_mutex_lock(&session->callback_lock);
-	fired.token = ++session->next_token;
-	fired.next = session->fired;
-	session->fired = &fired;
-	pthread_mutex_unlock(&session->callback_lock);
-	announce->job.run = run_announce;
-	announce->job.urgent = true;
-	announce->job.context = registered->context;
-	announce->callback = (struct bf_callback){
-		.token = fired.token,
+	struct bf_callback callback = {
 		.function = registered->function,
 		.data = registered->data,
 		.stream = registered->stream,
 		.kind = registered->kind,
 		.status = (int32_t)status,
 	};
-	bool submitted = bf_submit(session, &announce->job);
-	pthread_mutex_lock(&session->callback_lock);
-	while (submitted && !fired.done && !atomic_load(&session->over))
-		pthread_cond_wait(&fired.returned, &session->callback_lock);
-	struct bf_fired **link = &session->fired;
-	while (*link != &fired)
-		link = &(*link)->next;
-	*link = fired.next;
-	pthread_mutex_unlock(&session->callback_lock);
-	pthread_cond_destroy(&fired.returned);
-	if (!submitted)
-		free(announce);
+	bf_ask(session, registered->context, BF_CALLBACK, &callback, sizeof(callback), NULL, 0);
 	if (registered->captured)
 		return;
 	atomic_fetch_sub(&session->host_functions, 1);
@@ -124,6 +71,7 @@ void bf_op_host_function(struct bf_session *session, const struct bf_command *co
 					   wanted->kind,
 					   command->context,
 					   capturing != CU_STREAM_CAPTURE_STATUS_NONE };
+	bf_ahead_start(session);
 	atomic_fetch_add(&session->host_functions, 1);
 	if (wanted->kind == 1)
 		status = driver->cuStreamAddCallback
@@ -137,19 +85,4 @@ void bf_op_host_function(struct bf_session *session, const struct bf_command *co
 		free(registered);
 	}
 	bf_done(session, command, status, NULL, 0);
-}
-
-void bf_op_callback_done(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
-{
-	uint64_t token = ((const struct bf_callback_done *)body)->token;
-	pthread_mutex_lock(&session->callback_lock);
-	struct bf_fired *fired = session->fired;
-	while (fired && fired->token != token)
-		fired = fired->next;
-	if (fired) {
-		fired->done = true;
-		pthread_cond_signal(&fired->returned);
-	}
-	pthread_mutex_unlock(&session->callback_lock);
-	bf_done(session, command, CUDA_SUCCESS, NULL, 0);
 }

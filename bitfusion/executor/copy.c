@@ -99,18 +99,20 @@ void bf_op_htod(struct bf_session *session, const struct bf_command *from, const
 	struct bf_command command = *from;
 	struct bf_copy copy;
 	memcpy(&copy, body, sizeof(copy));
-	if (copy.bulk_size != copy.size || copy.size > BF_MAX_COPY) {
+	if (copy.bulk_size != (copy.late ? 0 : copy.size) || copy.size > BF_MAX_COPY || (copy.late && !copy.async)) {
 		bf_violation(session, "bad size of a copy to the device");
 		return;
 	}
 	struct transfer transfer = {
 		.linear = true, .device = copy.device, .width = copy.size, .height = 1, .depth = 1, .total = copy.size
 	};
-	uint64_t left = copy.size;
+	uint64_t left = copy.bulk_size;
 	CUresult status = session->context_status;
 	if (status == CUDA_SUCCESS)
 		status = may_copy(session, copy.stream, &transfer.stream);
-	if (status == CUDA_SUCCESS && copy.size)
+	if (status == CUDA_SUCCESS && copy.late)
+		status = bf_upload_late(session, &command, &transfer, copy.late);
+	else if (status == CUDA_SUCCESS && copy.size)
 		status = copy.size <= BF_STAGING_SMALL ? upload_small(session, &transfer, &left)
 						       : upload(session, &transfer, &left);
 	finish_upload(session, &command, &transfer, status, left, copy.async);
@@ -180,12 +182,13 @@ void bf_op_copy3d(struct bf_session *session, const struct bf_command *from, con
 	transfer.depth = transfer.shape.Depth;
 	bool from_host = transfer.shape.srcMemoryType == CU_MEMORYTYPE_HOST;
 	bool to_host = transfer.shape.dstMemoryType == CU_MEMORYTYPE_HOST;
-	if (!bf_shape_size(&transfer) || (from_host && to_host) || copy.bulk_size != (from_host ? transfer.total : 0) ||
-	    (to_host && !(command.flags & BF_WANTS_REPLY))) {
+	if (!bf_shape_size(&transfer) || (from_host && to_host) ||
+	    copy.bulk_size != (from_host && !copy.late ? transfer.total : 0) ||
+	    (copy.late && (!from_host || !copy.async)) || (to_host && !(command.flags & BF_WANTS_REPLY))) {
 		bf_violation(session, "bad copy of two or three dimensions");
 		return;
 	}
-	uint64_t left = from_host ? transfer.total : 0;
+	uint64_t left = copy.bulk_size;
 	CUresult status = session->context_status;
 	if (status == CUDA_SUCCESS)
 		status = (from_host || to_host ? may_copy : find_stream)(session, copy.stream, &transfer.stream);
@@ -195,7 +198,9 @@ void bf_op_copy3d(struct bf_session *session, const struct bf_command *from, con
 		bf_start_download(session, &command, &transfer, copy.async);
 		return;
 	}
-	if (status == CUDA_SUCCESS && from_host)
+	if (status == CUDA_SUCCESS && copy.late)
+		status = bf_upload_late(session, &command, &transfer, copy.late);
+	else if (status == CUDA_SUCCESS && from_host)
 		status = upload(session, &transfer, &left);
 	else if (status == CUDA_SUCCESS)
 		status = session->driver->cuMemcpy3DAsync_v2(&transfer.shape, transfer.stream);

@@ -29,6 +29,9 @@ CUresult bf_copy_piece(struct bf_session *session, const struct transfer *transf
 		       void *host, bool to_host);
 /* Where the bytes are, if they are in this process and no earlier work may still use them; else NULL. */
 uint8_t *bf_look_through(struct bf_session *session, const struct transfer *transfer, bool wait_briefly);
+/* The bytes are asked for piece by piece, each when the stream is there. */
+CUresult bf_upload_late(struct bf_session *session, const struct bf_command *command, const struct transfer *transfer,
+			uint32_t source);
 void bf_start_download(struct bf_session *session, const struct bf_command *command, const struct transfer *transfer,
 		       bool async);
 

@@ -2,6 +2,7 @@
  *
  * What the files of the executor share. Threads of a worker:
  *   issue    reads commands and makes the driver's calls, in the order of the stream (serve.c)
+ *   ahead    while the issue thread is stuck in the driver, finds the answers that it may be stuck for (ahead.c)
  *   sender   empties the outbox when the socket is full (outbox.c)
  *   copier   delivers device-to-host copies as they complete (download.c)
  *   waiters  one per call that has to wait (wait.c)
@@ -171,7 +172,7 @@ struct bf_slot {
 	uint8_t *data;
 	size_t size;
 	struct bf_marker *marker;
-	bool kept;
+	bool kept, pinned;
 };
 struct bf_staging {
 	pthread_mutex_t lock;
@@ -185,6 +186,8 @@ enum { BF_STAGING_CHUNK = 1 << 20, BF_STAGING_SMALL = 64 << 10 };
 void bf_staging_init(struct bf_session *session);
 /* A buffer for at most BF_STAGING_CHUNK bytes; fails only when there is no memory at all. */
 struct bf_slot *bf_staging_take(struct bf_session *session, size_t size);
+/* The same, and the driver has it pinned; NULL when it will not. */
+struct bf_slot *bf_staging_take_pinned(struct bf_session *session, size_t size);
 /* The same, but waits for earlier host-to-device copies rather than take ever more. Issue thread. */
 struct bf_slot *bf_staging_take_busy(struct bf_session *session, size_t size);
 void bf_staging_give(struct bf_session *session, struct bf_slot *slot);
@@ -253,7 +256,17 @@ struct bf_route {
 struct bf_input {
 	uint8_t *base;
 	size_t start, end, capacity;
-	uint8_t *aligned; /* where a command goes that follows bulk data of an odd size */
+	uint8_t *aligned;      /* where a command goes that follows bulk data of an odd size */
+	uint64_t received;     /* bytes from the start of the session up to `end` */
+	_Atomic uint64_t next; /* where the command after the present one begins, counted so; while there is `ahead` */
+	struct bf_ahead *ahead;
+};
+
+struct bf_questions {
+	pthread_mutex_t lock;
+	pthread_cond_t asked; /* the first one of several */
+	struct bf_question *first;
+	uint64_t next_token;
 };
 
 struct bf_allocation {
@@ -294,10 +307,8 @@ struct bf_session {
 	struct bf_allocation *allocation;
 	size_t allocation_size, allocation_used;
 
-	/* host functions (callback.c) */
-	pthread_mutex_t callback_lock;
-	struct bf_fired *fired;
-	uint64_t next_token;
+	/* host functions (callback.c), and what they ask of the client (question.c) */
+	struct bf_questions questions;
 	_Atomic unsigned host_functions; /* registered and not yet returned */
 
 	/* output (output.c) */
@@ -314,14 +325,14 @@ struct bf_session {
 
 	/* the issue thread's own */
 	CUresult context_status; /* of the command being carried out */
-	bool captures;           /* a stream may be capturing */
-	CUstream synced_stream;  /* where the last synchronous upload went (order.c) */
+	bool captures; /* a stream may be capturing */
+	CUstream synced_stream; /* where the last synchronous upload went (order.c) */
 	uint32_t synced_context, synced_epoch;
 	bool stopped;
 	enum bf_ended ended;
 	uint64_t spin_ns;
 	uint8_t *scratch; /* output arguments of rows on the issue thread */
-	uint8_t *answer;  /* a reply's body on the issue thread */
+	uint8_t *answer; /* a reply's body on the issue thread */
 };
 
 /* ------------------------------------------------------------------ serve.c */
@@ -352,12 +363,35 @@ int bf_input_more(struct bf_session *session, bool wait);
 /* Takes exactly size bytes of bulk data. */
 bool bf_input_take(struct bf_session *session, void *data, size_t size);
 bool bf_input_skip(struct bf_session *session, uint64_t size);
-/* Makes `size` (at most BF_MAX_COMMAND) bytes of bulk lie together; NULL when the client is gone. */
+/* Makes `size` (at most BF_STAGING_SMALL) bytes of bulk lie together; NULL when the client is gone. */
 const uint8_t *bf_input_peek(struct bf_session *session, size_t size);
 static inline void bf_input_consume(struct bf_input *input, size_t size)
 {
 	input->start += size;
 }
+
+/* ------------------------------------------------------------------ ahead.c
+ *
+ * Whatever blocks the issue thread in the driver may be waiting for a host function, and so for an answer that lies
+ * further on in the stream. So from the first such function on, all of input.c happens under a lock, and a thread
+ * reads on when the issue thread does not; what it has read and not needed, the issue thread takes from it.
+ */
+void bf_ahead_start(struct bf_session *session);
+void bf_ahead_lock(struct bf_input *input);
+void bf_ahead_unlock(struct bf_input *input);
+/* With the lock held: at most `size` bytes of what has been read. */
+size_t bf_ahead_take(struct bf_input *input, void *data, size_t size);
+
+/* ------------------------------------------------------------------ question.c */
+
+/* From a host function: sends the client a frame of this kind, whose body starts with a token, after all that the
+ * stream brought before; waits for the answer. `to` takes the bytes that come with it. False: there will be none. */
+bool bf_ask(struct bf_session *session, uint32_t context, enum bf_reply_kind kind, void *body, size_t size, uint8_t *to,
+	    uint64_t to_size);
+/* Of answers that come both through the issue thread and ahead of it one is claimed, and then must be given.
+ * Where the bytes go, or NULL. */
+bool bf_question_claim(struct bf_session *session, uint64_t token, uint64_t size, uint8_t **to);
+void bf_question_answer(struct bf_session *session, uint64_t token, bool good);
 
 /* ------------------------------------------------------------------ context.c */
 
@@ -382,7 +416,7 @@ struct bf_frame {
 	struct bf_route *route;
 	const struct bf_command *command;
 	uint64_t argument[BF_MAX_ARGUMENTS]; /* what the driver gets */
-	uint64_t given[BF_MAX_ARGUMENTS];    /* as they came: handle numbers, capacities */
+	uint64_t given[BF_MAX_ARGUMENTS]; /* as they came: handle numbers, capacities */
 	uint8_t *scratch;
 	size_t scratch_size;
 };
@@ -412,10 +446,11 @@ void bf_op_free(struct bf_session *, const struct bf_command *, const uint8_t *,
 void bf_op_load(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_get_function(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_host_function(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
-/* A host function of the program has yet to return, and only the issue thread can learn that it has: that thread
- * must not wait for anything that may be queued behind it, and takes as many buffers as it needs instead. */
+/* A host function of the program has yet to return, and may be waiting for what other threads of it do: the issue
+ * thread must not wait for anything that may be queued behind it, and takes as many buffers as it needs instead. */
 bool bf_host_function_pending(struct bf_session *);
 void bf_op_callback_done(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_late(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_memory_info(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 
 /* ------------------------------------------------------------------ launch.c */

@@ -33,8 +33,17 @@ static void compact(struct bf_input *input)
 	input->end = to + have;
 }
 
-/* Without wait nothing is moved: commands being carried out still lie in the buffer. */
-int bf_input_more(struct bf_session *session, bool wait)
+static ssize_t receive(struct bf_session *session, uint8_t *to, size_t room, bool wait)
+{
+	struct bf_input *input = &session->input;
+	size_t had = input->ahead ? bf_ahead_take(input, to, room) : 0;
+	if (had)
+		return (ssize_t)had;
+	return wait ? bf_transport_receive(&session->transport, to, room)
+		    : bf_transport_receive_some(&session->transport, to, room);
+}
+
+static int more(struct bf_session *session, bool wait)
 {
 	struct bf_input *input = &session->input;
 	if (wait && (input->start == input->end || input->capacity - input->end < ROOM))
@@ -43,12 +52,11 @@ int bf_input_more(struct bf_session *session, bool wait)
 	if (!room)
 		return 1;
 	room = room < ROOM ? room : ROOM;
-	uint8_t *end = input->base + input->end;
 	for (;;) {
-		ssize_t size = wait ? bf_transport_receive(&session->transport, end, room)
-				    : bf_transport_receive_some(&session->transport, end, room);
+		ssize_t size = receive(session, input->base + input->end, room, wait);
 		if (size > 0) {
 			input->end += (size_t)size;
+			input->received += (uint64_t)size;
 			return 1;
 		}
 		if (size == 0)
@@ -60,6 +68,40 @@ int bf_input_more(struct bf_session *session, bool wait)
 	}
 }
 
+static void lock(struct bf_input *input)
+{
+	if (input->ahead)
+		bf_ahead_lock(input);
+}
+
+static void unlock(struct bf_input *input)
+{
+	if (input->ahead)
+		bf_ahead_unlock(input);
+}
+
+/* Without wait nothing is moved: commands being carried out still lie in the buffer. */
+int bf_input_more(struct bf_session *session, bool wait)
+{
+	lock(&session->input);
+	int got = more(session, wait);
+	unlock(&session->input);
+	return got;
+}
+
+/* What the buffer does not have, straight to where it goes. */
+static bool take_rest(struct bf_session *session, uint8_t *to, size_t size)
+{
+	struct bf_input *input = &session->input;
+	lock(input);
+	size_t had = input->ahead ? bf_ahead_take(input, to, size) : 0;
+	bool whole = had == size || bf_transport_receive_all(&session->transport, to + had, size - had) == 0;
+	input->received += size;
+	input->start = input->end = 0;
+	unlock(input);
+	return whole;
+}
+
 bool bf_input_take(struct bf_session *session, void *data, size_t size)
 {
 	struct bf_input *input = &session->input;
@@ -67,7 +109,7 @@ bool bf_input_take(struct bf_session *session, void *data, size_t size)
 	have = have < size ? have : size;
 	memcpy(data, input->base + input->start, have);
 	input->start += have;
-	return have == size || bf_transport_receive_all(&session->transport, (uint8_t *)data + have, size - have) == 0;
+	return have == size || take_rest(session, (uint8_t *)data + have, size - have);
 }
 
 bool bf_input_skip(struct bf_session *session, uint64_t size)
@@ -88,8 +130,11 @@ bool bf_input_skip(struct bf_session *session, uint64_t size)
 const uint8_t *bf_input_peek(struct bf_session *session, size_t size)
 {
 	struct bf_input *input = &session->input;
-	if (input->capacity - input->start < size)
+	if (input->capacity - input->start < size) {
+		lock(input);
 		compact(input);
+		unlock(input);
+	}
 	while (input->end - input->start < size) {
 		if (bf_input_more(session, true) < 0)
 			return NULL;

@@ -190,11 +190,35 @@ static const struct {
 	[BF_OP_GET_FUNCTION] = { bf_op_get_function, sizeof(struct bf_get_function), true, false },
 	[BF_OP_HOST_FUNCTION] = { bf_op_host_function, sizeof(struct bf_host_function), true, false },
 	[BF_OP_CALLBACK_DONE] = { bf_op_callback_done, sizeof(struct bf_callback_done), false, false },
+	[BF_OP_LATE] = { bf_op_late, sizeof(struct bf_late), false, true },
 	[BF_OP_MEMORY_INFO] = { bf_op_memory_info, 0, true, false },
 };
 
+static uint64_t bulk_of(const struct bf_command *command)
+{
+	uint64_t size = 0;
+	if ((command->flags & BF_HAS_BULK) && command->size >= sizeof(*command) + sizeof(size))
+		memcpy(&size, command + 1, sizeof(size));
+	return size;
+}
+
+/* Who reads ahead relies on the flag. */
+static bool bulk_is_announced(const struct bf_command *command, bool may_have)
+{
+	uint64_t size;
+	if (!may_have || (command->flags & BF_HAS_BULK))
+		return may_have || !(command->flags & BF_HAS_BULK);
+	memcpy(&size, command + 1, sizeof(size));
+	return size == 0;
+}
+
 static void carry_out(struct bf_session *session, const struct bf_command *command)
 {
+	if (unlikely(session->input.ahead != NULL)) {
+		struct bf_input *input = &session->input;
+		atomic_store_explicit(&input->next, input->received - (input->end - input->start) + bulk_of(command),
+				      memory_order_release);
+	}
 	if (command->call >= BF_FIRST_ROW) {
 		bf_row_command(session, command);
 		return;
@@ -208,6 +232,10 @@ static void carry_out(struct bf_session *session, const struct bf_command *comma
 	}
 	if (unlikely(!operations[command->call].run || size < operations[command->call].least)) {
 		bf_violation(session, "no operation %u of %zu bytes", command->call, size);
+		return;
+	}
+	if (unlikely(!bulk_is_announced(command, operations[command->call].bulk))) {
+		bf_violation(session, "operation %u hides what follows it", command->call);
 		return;
 	}
 	session->context_status = CUDA_SUCCESS;
@@ -293,7 +321,8 @@ static struct bf_session *open_session(const struct bf_serve_options *options)
 	bf_copy_init(session);
 	pthread_mutex_init(&session->context_lock, NULL);
 	pthread_mutex_init(&session->memory_lock, NULL);
-	pthread_mutex_init(&session->callback_lock, NULL);
+	pthread_mutex_init(&session->questions.lock, NULL);
+	pthread_cond_init(&session->questions.asked, NULL);
 	pthread_mutex_init(&session->image_lock, NULL);
 	session->output[0] = session->output[1] = -1;
 	if (options->ledger_fd >= 0)

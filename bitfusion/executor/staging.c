@@ -80,8 +80,9 @@ static struct bf_slot *new_slot(struct bf_session *session, size_t size, bool pi
 	}
 	slot->size = size;
 	/* registered rather than allocated by the driver: its end with a context leaves the memory valid */
-	if (pin && session->driver->cuMemHostRegister_v2)
-		session->driver->cuMemHostRegister_v2(slot->data, size, CU_MEMHOSTREGISTER_PORTABLE);
+	slot->pinned =
+		pin && session->driver->cuMemHostRegister_v2 &&
+		session->driver->cuMemHostRegister_v2(slot->data, size, CU_MEMHOSTREGISTER_PORTABLE) == CUDA_SUCCESS;
 	slot->kept = pin;
 	return slot;
 }
@@ -123,7 +124,7 @@ static struct bf_slot *take_idle(struct bf_staging *staging, bool small)
 	return slot;
 }
 
-struct bf_slot *bf_staging_take(struct bf_session *session, size_t size)
+static struct bf_slot *take(struct bf_session *session, size_t size, bool pin)
 {
 	struct bf_staging *staging = &session->staging;
 	bool small = size <= BF_STAGING_SMALL;
@@ -133,7 +134,7 @@ struct bf_slot *bf_staging_take(struct bf_session *session, size_t size)
 		return slot;
 	pthread_mutex_lock(&staging->lock);
 	/* a copy to memory that is not pinned makes a driver wait, which must not be for a host function */
-	bool pin = staging->total + full <= SOFT_LIMIT || bf_host_function_pending(session);
+	pin |= staging->total + full <= SOFT_LIMIT || bf_host_function_pending(session);
 	staging->total += full;
 	pthread_mutex_unlock(&staging->lock);
 	slot = new_slot(session, full, pin);
@@ -141,6 +142,21 @@ struct bf_slot *bf_staging_take(struct bf_session *session, size_t size)
 		pthread_mutex_lock(&staging->lock);
 		staging->total -= full;
 		pthread_mutex_unlock(&staging->lock);
+	}
+	return slot;
+}
+
+struct bf_slot *bf_staging_take(struct bf_session *session, size_t size)
+{
+	return take(session, size, false);
+}
+
+struct bf_slot *bf_staging_take_pinned(struct bf_session *session, size_t size)
+{
+	struct bf_slot *slot = take(session, size, true);
+	if (slot && !slot->pinned) {
+		bf_staging_give(session, slot);
+		return NULL;
 	}
 	return slot;
 }

@@ -58,7 +58,6 @@ static void *callback_main(void *unused)
 		free(pending);
 		pthread_mutex_lock(&callbacks.lock);
 		atomic_fetch_add(&callbacks.done, 1);
-		pthread_cond_broadcast(&callbacks.changed);
 	}
 	return unused;
 }
@@ -86,36 +85,9 @@ bool bf_callback_pending(void)
 	return atomic_load(&callbacks.issued) != atomic_load(&callbacks.done);
 }
 
-static bool is_over(uint64_t issued)
-{
-	return atomic_load(&callbacks.done) >= issued || bf_check() != CUDA_SUCCESS;
-}
-
 void bf_callback_expect(unsigned count)
 {
 	atomic_fetch_add(&callbacks.issued, count);
-}
-
-/* Waits for every host function that was issued before. A host function itself must not wait for them. */
-void bf_callback_settle(void)
-{
-	uint64_t issued = atomic_load(&callbacks.issued);
-
-	if (BF_LIKELY(!bf_callback_pending()) || bf_self.in_callback)
-		return;
-	bf_queue_flush();
-	pthread_mutex_lock(&callbacks.lock);
-	while (!is_over(issued))
-		pthread_cond_wait(&callbacks.changed, &callbacks.lock);
-	pthread_mutex_unlock(&callbacks.lock);
-}
-
-/* The connection is gone: nobody may wait for what will never be called. */
-void bf_callback_break(void)
-{
-	pthread_mutex_lock(&callbacks.lock);
-	pthread_cond_broadcast(&callbacks.changed);
-	pthread_mutex_unlock(&callbacks.lock);
 }
 
 static CUresult start_thread(void)

@@ -254,7 +254,6 @@ void bf_connection_lost(const char *what)
 	}
 	shutdown(bf_queue_transport()->fd, SHUT_RDWR);
 	bf_reply_break();
-	bf_callback_break();
 }
 
 void bf_connection_leave(void)

@@ -6,23 +6,47 @@
  */
 #define _GNU_SOURCE
 #include "graph.h"
+#include "late.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static bool is_pinned(const void *data)
+/* With a source that is read late, the bytes are asked for when the stream gets there. */
+static CUresult send_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async, bool late)
 {
-	struct bf_range range;
+	struct bf_copy copy = { late ? 0 : size, to, size, BF_ARG(stream), async, 0 };
+	struct bf_late_box box = { from, size, 1, 1, size, size };
+	CUresult status = late ? bf_late_add(&box, stream, &copy.late) : CUDA_SUCCESS;
+	uint8_t *command;
 
-	return bf_map_find(BF_ARG(data), &range) && bf_range_is_host(&range);
+	if (status)
+		return status;
+	command = bf_queue_begin(BF_OP_HTOD, sizeof(struct bf_command) + sizeof copy, late ? 0 : BF_HAS_BULK,
+				 bf_self.current);
+	if (!command) {
+		bf_late_cancel(copy.late);
+		return CUDA_ERROR_DEVICE_UNAVAILABLE;
+	}
+	memcpy(command + sizeof(struct bf_command), &copy, sizeof copy);
+	if (late)
+		bf_queue_end(BF_LATER);
+	else
+		bf_queue_end_with_bulk(from, size, BF_LATER);
+	return CUDA_SUCCESS;
+}
+
+CUresult bf_copy_to_device_in_order(CUdeviceptr to, const void *from, size_t size, CUstream stream)
+{
+	bool late;
+	CUresult status = bf_late_needed(from, size, stream, &late);
+
+	return status ? status : send_to_device(to, from, size, stream, true, late);
 }
 
 CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async)
 {
-	struct bf_copy copy = { size, to, size, BF_ARG(stream), async, 0 };
 	uint64_t capture = 0;
 	CUresult status;
-	uint8_t *command;
 
 	if (!size)
 		return CUDA_SUCCESS;
@@ -31,17 +55,10 @@ CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstre
 	status = async ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
 	if (status || capture)
 		return status ? status : bf_capture_copy(capture, false, to, (void *)from, size, stream);
-	if (!async || is_pinned(from)) {
-		status = bf_host_settle_before(from, size, stream);
-		if (status)
-			return status;
-	}
-	command = bf_queue_begin(BF_OP_HTOD, sizeof(struct bf_command) + sizeof copy, BF_HAS_BULK, bf_self.current);
-	if (!command)
-		return CUDA_ERROR_DEVICE_UNAVAILABLE;
-	memcpy(command + sizeof(struct bf_command), &copy, sizeof copy);
-	bf_queue_end_with_bulk(from, size, BF_LATER);
-	return CUDA_SUCCESS;
+	if (async && bf_host_is_pinned(from))
+		return bf_copy_to_device_in_order(to, from, size, stream);
+	status = async ? CUDA_SUCCESS : bf_host_settle_before(from, size, stream);
+	return status ? status : send_to_device(to, from, size, stream, async, false);
 }
 
 static CUresult send_to_host(struct bf_wait *wait, CUdeviceptr from, size_t size, CUstream stream, bool async,
@@ -99,7 +116,7 @@ CUresult bf_copy_to_host(void *to, CUdeviceptr from, size_t size, CUstream strea
 	status = async ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
 	if (status || capture)
 		return status ? status : bf_capture_copy(capture, true, from, to, size, stream);
-	if (async && is_pinned(to))
+	if (async && bf_host_is_pinned(to))
 		return start_to_host(to, from, size, stream);
 	status = send_to_host(&wait, from, size, stream, false, BF_NOW); /* pageable memory is waited for */
 	if (status)

@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "graph.h"
+#include "late.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -101,9 +102,9 @@ struct message {
 	CUDA_MEMCPY3D shape;
 };
 
-static uint8_t *begin(const struct box *box, CUstream stream, bool async, uint64_t bulk, unsigned flags)
+static uint8_t *begin(const struct box *box, const struct bf_copy3d *copy, unsigned flags)
 {
-	struct message message = { .copy = { .bulk_size = bulk, .stream = BF_ARG(stream), .async = async } };
+	struct message message = { .copy = *copy };
 	uint8_t *command =
 		bf_queue_begin(BF_OP_COPY3D, sizeof(struct bf_command) + sizeof message, flags, bf_self.current);
 
@@ -114,40 +115,59 @@ static uint8_t *begin(const struct box *box, CUstream stream, bool async, uint64
 	return command;
 }
 
-static bool is_pinned(const void *data)
+static CUresult send_late(const struct box *box, CUstream stream)
 {
-	struct bf_range range;
+	const struct side *from = &box->from;
+	const struct bf_late_box source = { from->at,   box->width,  box->height,
+					    box->depth, from->pitch, from->pitch * from->height };
+	struct bf_copy3d copy = { .stream = BF_ARG(stream), .async = true };
+	CUresult status = bf_late_add(&source, stream, &copy.late);
 
-	return bf_map_find(BF_ARG(data), &range) && bf_range_is_host(&range);
+	if (status)
+		return status;
+	if (begin(box, &copy, 0)) {
+		bf_queue_end(BF_LATER);
+		return CUDA_SUCCESS;
+	}
+	bf_late_cancel(copy.late);
+	return CUDA_ERROR_DEVICE_UNAVAILABLE;
+}
+
+static CUresult send_now(const struct box *box, CUstream stream, bool async)
+{
+	struct bf_copy3d copy = { box->width * box->height * box->depth, BF_ARG(stream), async, 0 };
+	bool flat = is_flat(box, &box->from);
+	uint8_t *packed = flat ? box->from.at : malloc(copy.bulk_size);
+	CUresult status = CUDA_SUCCESS;
+
+	if (!packed)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	if (!flat) {
+		struct side target = packed_side(box, packed);
+
+		copy_rows(box, &target, &box->from);
+	}
+	if (begin(box, &copy, BF_HAS_BULK))
+		bf_queue_end_with_bulk(packed, copy.bulk_size, BF_LATER);
+	else
+		status = CUDA_ERROR_DEVICE_UNAVAILABLE;
+	if (!flat)
+		free(packed);
+	return status;
 }
 
 static CUresult send_box(const struct box *box, CUstream stream, bool async)
 {
-	size_t size = box->width * box->height * box->depth;
-	uint8_t *packed = box->from.at;
-	bool flat = is_flat(box, &box->from);
 	CUresult status = CUDA_SUCCESS;
+	bool late = false;
 
-	if (!async || is_pinned(packed)) /* else the bytes are those of now */
-		status = bf_host_settle_before(packed, side_size(box, &box->from), stream);
+	if (!async)
+		status = bf_host_settle_before(box->from.at, side_size(box, &box->from), stream);
+	else if (bf_host_is_pinned(box->from.at)) /* else the bytes are those of now */
+		status = bf_late_needed(box->from.at, side_size(box, &box->from), stream, &late);
 	if (status)
 		return status;
-	if (!flat) {
-		struct side target;
-
-		packed = malloc(size);
-		if (!packed)
-			return CUDA_ERROR_OUT_OF_MEMORY;
-		target = packed_side(box, packed);
-		copy_rows(box, &target, &box->from);
-	}
-	if (!begin(box, stream, async, size, BF_HAS_BULK))
-		status = CUDA_ERROR_DEVICE_UNAVAILABLE;
-	else
-		bf_queue_end_with_bulk(packed, size, BF_LATER);
-	if (!flat)
-		free(packed);
-	return status;
+	return late ? send_late(box, stream) : send_now(box, stream, async);
 }
 
 /* A box that comes in packed and is spread over the program's memory when it is whole. */
@@ -187,10 +207,11 @@ static CUresult prepare_incoming(struct incoming *incoming, const struct box *bo
 
 static CUresult ask_for_box(struct incoming *incoming, CUstream stream, bool async, enum bf_urgency urgency)
 {
+	const struct bf_copy3d copy = { .stream = BF_ARG(stream), .async = async };
 	uint8_t *command;
 
 	bf_wait_add(&incoming->wait, BF_OP_COPY3D);
-	command = begin(&incoming->box, stream, async, 0, BF_WANTS_REPLY);
+	command = begin(&incoming->box, &copy, BF_WANTS_REPLY);
 	if (!command) {
 		bf_wait_cancel(&incoming->wait);
 		free(incoming->packed);
@@ -272,9 +293,9 @@ static CUresult copy_box(const struct box *box, CUstream stream, bool async)
 	if (from_host)
 		return to_host ? copy_on_host(box, stream, async) : send_box(box, stream, async);
 	if (to_host)
-		return async && is_pinned(box->to.at) ? start_receiving_box(box, stream)
-						      : receive_box(box, stream, async);
-	if (!begin(box, stream, async, 0, 0))
+		return async && bf_host_is_pinned(box->to.at) ? start_receiving_box(box, stream)
+							      : receive_box(box, stream, async);
+	if (!begin(box, &(struct bf_copy3d){ .stream = BF_ARG(stream), .async = async }, 0))
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
 	bf_queue_end(BF_LATER);
 	return CUDA_SUCCESS;

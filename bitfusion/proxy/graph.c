@@ -241,9 +241,7 @@ static CUresult bring_in(const struct bf_graph_work *work, CUstream stream)
 
 		if (copy->to_host)
 			continue;
-		status = bf_host_settle_before(copy->host, copy->size, stream);
-		if (!status)
-			status = bf_copy_to_device(copy->buffer->address, copy->host, copy->size, stream, true);
+		status = bf_copy_to_device_in_order(copy->buffer->address, copy->host, copy->size, stream);
 	}
 	return status;
 }

@@ -4,7 +4,7 @@
  * never mapped; what it is for is copies, and those may finish later than they are called.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "late.h"
 
 #include <sys/mman.h>
 
@@ -61,6 +61,26 @@ BF_EXPORT CUresult cuMemAllocHost_v2(void **pp, size_t bytesize)
 	return cuMemHostAlloc(pp, bytesize, 0);
 }
 
+static CUresult wait_for_stream(uint64_t stream)
+{
+	/* a stream that has been destroyed still does what it had to do */
+	if (bf_stream_check((CUstream)(uintptr_t)stream))
+		return BF_CALL(cuCtxSynchronize);
+	return BF_CALL(cuStreamSynchronize, stream);
+}
+
+/* Before memory stops being pinned: copies that are under way have it. */
+static void release(const void *data, size_t size)
+{
+	uint64_t stream;
+
+	bf_host_settle(data, size);
+	while (bf_late_reads(data, size, &stream)) {
+		wait_for_stream(stream);
+		bf_late_forget(data, size, stream);
+	}
+}
+
 BF_EXPORT CUresult cuMemFreeHost(void *p)
 {
 	CUresult status = bf_check();
@@ -70,8 +90,7 @@ BF_EXPORT CUresult cuMemFreeHost(void *p)
 		return status;
 	if (!bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_PINNED || range.base != BF_ARG(p))
 		return CUDA_ERROR_INVALID_VALUE;
-	bf_callback_settle();
-	bf_host_settle(p, range.size);
+	release(p, range.size);
 	if (!bf_map_remove(BF_ARG(p), 1u << BF_RANGE_PINNED, &range))
 		return CUDA_ERROR_INVALID_VALUE;
 	munmap(p, (range.size + PAGE - 1) & ~(PAGE - 1));
@@ -107,8 +126,7 @@ BF_EXPORT CUresult cuMemHostUnregister(void *p)
 		return status;
 	if (!bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_REGISTERED || range.base != BF_ARG(p))
 		return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
-	bf_callback_settle();
-	bf_host_settle(p, range.size);
+	release(p, range.size);
 	bf_map_remove(BF_ARG(p), 1u << BF_RANGE_REGISTERED, NULL);
 	return CUDA_SUCCESS;
 }
@@ -126,13 +144,20 @@ BF_EXPORT CUresult cuMemHostGetFlags(unsigned int *pFlags, void *p)
 	return CUDA_SUCCESS;
 }
 
+bool bf_host_is_pinned(const void *data)
+{
+	struct bf_range range;
+
+	return bf_map_find(BF_ARG(data), &range) && bf_range_is_host(&range);
+}
+
 /* Before the host reads, or gives away, memory that copies under way still write. */
 CUresult bf_host_settle(const void *data, size_t size)
 {
 	uint64_t stream;
 
 	while (bf_reply_writes(data, size, &stream)) {
-		CUresult status = BF_CALL(cuStreamSynchronize, stream);
+		CUresult status = wait_for_stream(stream);
 
 		if (status)
 			return status;

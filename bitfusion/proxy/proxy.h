@@ -237,6 +237,7 @@ CUresult bf_stream_enter(CUstream *stream, bool per_thread);
 bool bf_stream_passed(uint64_t stream, uint64_t stream_id, uint32_t context, uint64_t sequence);
 uint64_t bf_stream_number(CUstream stream);
 CUresult bf_stream_wait(CUstream stream);
+CUresult bf_stream_query(CUstream stream);
 
 /* ------------------------------------------------------------------ functions (function.c) */
 
@@ -302,8 +303,11 @@ CUresult bf_device_range_check(uint64_t address, uint64_t size); /* inside one a
 CUresult bf_host_settle(const void *data, size_t size); /* waits for copies that write this memory */
 /* The same, and for host functions that the stream orders before this call. */
 CUresult bf_host_settle_before(const void *data, size_t size, CUstream stream);
+bool bf_host_is_pinned(const void *data);
 
 CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async);
+/* From memory that the stream may still write, pinned or not, as a graph reads it. */
+CUresult bf_copy_to_device_in_order(CUdeviceptr to, const void *from, size_t size, CUstream stream);
 CUresult bf_copy_to_host(void *to, CUdeviceptr from, size_t size, CUstream stream, bool async);
 CUresult bf_copy_between(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream, bool async);
 CUresult bf_copy_any(uint64_t to, uint64_t from, size_t size, CUstream stream, bool async);
@@ -338,7 +342,5 @@ const uint8_t *bf_load_logs(const struct bf_wait *wait, const struct bf_options 
 
 void bf_callback_queue(const struct bf_callback *callback);
 bool bf_callback_pending(void);
-void bf_callback_break(void);
-void bf_callback_settle(void); /* waits until every host function issued so far has returned */
 
 #endif

@@ -4,6 +4,7 @@
  * breaks the rules loses the connection: no length is trusted before it is checked.
  */
 #define _GNU_SOURCE
+#include "late.h"
 #include "reply.h"
 #include "transport.h"
 
@@ -144,6 +145,17 @@ static int take_callback(const uint8_t *body, size_t size)
 	return 0;
 }
 
+static int take_fetch(const uint8_t *body, size_t size)
+{
+	struct bf_fetch fetch;
+
+	if (size < sizeof fetch)
+		return -1;
+	memcpy(&fetch, body, sizeof fetch);
+	bf_late_fetch(&fetch);
+	return 0;
+}
+
 /* What a kernel prints belongs to the program's own output, in order with it. */
 static int take_output(const uint8_t *body, size_t size)
 {
@@ -172,6 +184,7 @@ static int take_frame(const struct bf_reply *reply)
 	case BF_DATA: return take_data(reply, body, size);
 	case BF_CALLBACK: return take_callback(body, size);
 	case BF_OUTPUT: return take_output(body, size);
+	case BF_FETCH: return take_fetch(body, size);
 	default: return -1;
 	}
 }

@@ -135,6 +135,11 @@ static CUresult wait_or_ask(unsigned call, CUstream stream, bool per_thread)
 	return status;
 }
 
+CUresult bf_stream_query(CUstream stream)
+{
+	return wait_or_ask(BF_cuStreamQuery, stream, false);
+}
+
 CUresult bf_stream_wait(CUstream stream)
 {
 	return wait_or_ask(BF_cuStreamSynchronize, stream, false);

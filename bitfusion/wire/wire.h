@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-enum { BF_PROTOCOL = 1 };
+enum { BF_PROTOCOL = 2 };
 
 /* ------------------------------------------------------------------ limits: checked before anything is allocated */
 
@@ -23,6 +23,7 @@ enum {
 	BF_MAX_LAUNCH_ATTRIBUTES = 64,
 	BF_MAX_DEVICES = 64,
 	BF_MAX_HANDLES = 1 << 24,       /* of one kind in one session */
+	BF_MAX_FETCH = 1 << 20,         /* bytes asked for by one BF_FETCH */
 	BF_DEVICE_ATTRIBUTES = 160,     /* CUdevice_attribute 1 … 159; 0 is unused */
 	BF_FUNCTION_ATTRIBUTES = 16,    /* CUfunction_attribute 0 … 15 */
 };
@@ -122,6 +123,7 @@ enum bf_operation {
 	BF_OP_CALLBACK_DONE,  /* struct bf_callback_done: the program's function has returned */
 	BF_OP_MEMORY_INFO,    /* sync: body empty; reply uint64_t free, total of the context's device (the slice) */
 	BF_OP_GOODBYE,        /* the program ends in good order; nothing follows */
+	BF_OP_LATE,           /* struct bf_late with bulk: answers a BF_FETCH */
 	BF_FIRST_ROW = 64
 };
 
@@ -137,24 +139,26 @@ struct bf_launch {
 };
 enum bf_launch_kind { BF_LAUNCH_PLAIN, BF_LAUNCH_EX, BF_LAUNCH_COOPERATIVE };
 
-/* HTOD: bulk_size == size. A copy that CUDA calls asynchronous has async set (the stream is then `stream`);
- * the synchronous form runs on the legacy stream, or the per-thread one the client substituted. */
+/* HTOD: bulk_size == size, or 0 with `late`. A copy that CUDA calls asynchronous has async set (the stream is then
+ * `stream`); the synchronous form runs on the legacy stream, or the per-thread one the client substituted.
+ * `late`, which only an asynchronous copy to the device may have, is the client's number for a source that must not
+ * be read before the stream gets there: the executor asks for the bytes then. 0 for none. */
 struct bf_copy {
 	uint64_t bulk_size; /* HTOD: size; DTOH: 0 */
 	uint64_t device;
 	uint64_t size;
 	uint64_t stream;
 	uint32_t async;
-	uint32_t zero;
+	uint32_t late;
 };
 
 /* `shape` is CUDA_MEMCPY3D_v2 (verbatim layout). A host side has been packed by the client: its pitch is
  * WidthInBytes, its height Height, its offsets 0; its pointer is ignored. Host to host never travels. */
 struct bf_copy3d {
-	uint64_t bulk_size; /* bytes of the packed source when it is the host, else 0 */
+	uint64_t bulk_size; /* bytes of the packed source when it is the host and not late, else 0 */
 	uint64_t stream;
 	uint32_t async;
-	uint32_t zero;
+	uint32_t late;
 	/* CUDA_MEMCPY3D_v2 shape follows */
 };
 
@@ -216,7 +220,13 @@ struct bf_host_function {
 	uint32_t zero;
 };
 
+/* This and the next may be taken out of turn: a stream waits for them, and the executor may be waiting for that. */
 struct bf_callback_done {
+	uint64_t token;
+};
+
+struct bf_late {
+	uint64_t bulk_size; /* as asked for, or 0: the client has no such source */
 	uint64_t token;
 };
 
@@ -227,6 +237,7 @@ enum bf_reply_kind {
 	BF_DATA,     /* struct bf_data, then its bytes: part of request `request`'s destination */
 	BF_CALLBACK, /* struct bf_callback: run the program's function */
 	BF_OUTPUT,   /* struct bf_output, then text padded to 8: device printf (fd 1) or driver messages (fd 2) */
+	BF_FETCH,    /* struct bf_fetch: a stream has got to a copy whose source is to be read late; send the bytes */
 };
 
 struct bf_reply {
@@ -247,6 +258,13 @@ struct bf_callback {
 	uint64_t token, function, data, stream;
 	uint32_t kind;
 	int32_t status; /* for cuStreamAddCallback */
+};
+
+struct bf_fetch {
+	uint64_t token;
+	uint64_t offset, size; /* of the source, packed if it is a box; at most BF_MAX_FETCH at once */
+	uint32_t source;       /* `late` of the copy */
+	uint32_t last;         /* nothing more will be asked of it */
 };
 
 struct bf_output {

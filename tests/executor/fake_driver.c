@@ -3,7 +3,7 @@
  * A small libcuda.so.1 for the executor's tests: streams are real threads, so that waits are real waits, and it
  * is strict: a handle that is not alive, or memory that is not allocated, ends the process with a line that says so.
  *
- * FAKE_FAIL=N[:CODE] makes the N-th call (from 1, cuInit not counted) fail; FAKE_CALLS=FILE gets the number of
+ * FAKE_QUEUE=N: a call that would be a stream's N+1st piece of work waits. FAKE_FAIL=N[:CODE] makes the N-th call (from 1, cuInit not counted) fail; FAKE_CALLS=FILE gets the number of
  * calls made and the name of the one that failed. Kernels: spin(address) waits until a byte is not 0; store(address, byte); fault() makes everything
  * fail with 700 from then on; print(); nap(ms).
  */
@@ -64,6 +64,7 @@ static __thread struct context *current;
 static _Atomic int sticky, calls;
 static unsigned busy; /* operations of all streams */
 static int fail_at, fail_with;
+static unsigned queue_size; /* of a stream, 0 for no limit */
 static const char *_Atomic failed = "nothing";
 
 static struct memory {
@@ -87,6 +88,7 @@ __attribute__((constructor)) static void configure(void)
 {
 	const char *fail = getenv("FAKE_FAIL"), *colon = fail ? strchr(fail, ':') : NULL;
 	fail_at = fail ? atoi(fail) : 0;
+	queue_size = getenv("FAKE_QUEUE") ? (unsigned)atoi(getenv("FAKE_QUEUE")) : 0;
 	fail_with = colon ? atoi(colon + 1) : CUDA_ERROR_UNKNOWN;
 }
 
@@ -241,6 +243,8 @@ static CUresult add(CUstream to, struct work work)
 		return CUDA_ERROR_INVALID_CONTEXT;
 	struct stream *stream = stream_of(to);
 	pthread_mutex_lock(&lock);
+	while (queue_size && stream->busy >= queue_size)
+		pthread_cond_wait(&changed, &lock);
 	add_locked(stream, work);
 	pthread_mutex_unlock(&lock);
 	return CUDA_SUCCESS;
@@ -453,10 +457,31 @@ CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
 	return CUDA_SUCCESS;
 }
 
+static struct pinned {
+	struct pinned *next;
+	const uint8_t *at;
+	size_t size;
+} *pinned;
+
 CUresult cuMemHostRegister_v2(void *at, size_t size, unsigned flags)
 {
 	ENTER();
+	struct pinned *made = malloc(sizeof(*made));
+	pthread_mutex_lock(&lock);
+	*made = (struct pinned){ pinned, at, size };
+	pinned = made;
+	pthread_mutex_unlock(&lock);
 	return CUDA_SUCCESS;
+}
+
+static bool is_pinned(const uint8_t *at)
+{
+	pthread_mutex_lock(&lock);
+	struct pinned *found = pinned;
+	while (found && (at < found->at || at >= found->at + found->size))
+		found = found->next;
+	pthread_mutex_unlock(&lock);
+	return found;
 }
 
 /* What is not registered is captured at once, as a real driver does with pageable memory. */
@@ -467,7 +492,7 @@ CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t size, CUs
 	if (!valid(to, size))
 		return CUDA_ERROR_INVALID_VALUE;
 	void *owned = NULL;
-	if (size <= 64 << 10)
+	if (!is_pinned(from))
 		from = owned = memcpy(malloc(size + 1), from, size);
 	return add(
 		stream,

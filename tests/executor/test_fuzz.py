@@ -18,11 +18,11 @@ from typing import Dict, List
 import pytest
 from conftest import HERE, OUT, ROOT, SANE, SOURCES, build
 from test_worker_failures import program
-from wire_client import CALLS, COMMAND, SPEC_HASH, Client, Reply, handle
+from wire_client import CALLS, COMMAND, PROTOCOL, SPEC_HASH, Client, Reply, handle
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 STREAMS = int(os.environ.get("FUZZ_STREAMS", "150"))
-HELLO = struct.pack("<8sIIQII", b"BFWIRE\r\n", 1, 0, SPEC_HASH, 1, 0)
+HELLO = struct.pack("<8sIIQII", b"BFWIRE\r\n", PROTOCOL, 0, SPEC_HASH, 1, 0)
 EDGES = [0, 1, 2, 7, 8, 15, 16, 24, 255, 4096, 1 << 16, 1 << 20, (1 << 20) + 8, 1 << 24, 1 << 31]
 EDGES += [(1 << 32) - 1, (1 << 32) - 8, 1 << 40, 1 << 63, (1 << 64) - 1, (1 << 64) - 8]
 FINE = {"0", "1", "2"}
@@ -140,7 +140,7 @@ def wild_rows(pick: random.Random) -> bytes:
     """Commands with honest headers and bodies of numbers that mean something to a decoder."""
     out = bytearray()
     for _ in range(60):
-        call = pick.choice(list(CALLS.values()) + list(range(14)))
+        call = pick.choice(list(CALLS.values()) + list(range(15)))
         words = []
         for _ in range(pick.randrange(24)):
             words.append(

@@ -23,6 +23,7 @@ from wire_client import (
     OP_CALLBACK_DONE,
     OP_DEVICES,
     OP_HOST_FUNCTION,
+    OP_LATE,
     OP_LAUNCH,
     OP_LOAD,
     OP_MEMORY_INFO,
@@ -272,6 +273,80 @@ def test_host_functions(serve: Serve) -> None:
         client.command(OP_CALLBACK_DONE, struct.pack("<Q", token))
         client.flush()
     assert client.wait(wait).status == 0
+    end_well(worker)
+
+
+@pytest.mark.parametrize("bulk", [8, 4096, 3 << 20])
+def test_a_full_driver_still_hears_that_a_host_function_returned(serve: Serve, bulk: int) -> None:
+    """More work than the driver takes, then the return that it waits for."""
+    worker = serve(environment={"FAKE_QUEUE": "6"})
+    client = worker.client
+    prepare(client)
+    address = client.alloc(4 << 20)[1]
+    one = client.stream(1, 1)
+    client.command(OP_HOST_FUNCTION, struct.pack("<QQQII", one, 1, 2, 0, 0))
+    client.flush()
+    while not client.callbacks:
+        client.receive()
+    for i in range(30):
+        client.row("cuMemsetD8Async", struct.pack("<QQQQ", address, i, 8, one))
+        client.upload(address, bytes([i]) * bulk, one, 1)
+    client.command(OP_CALLBACK_DONE, struct.pack("<Q", client.callbacks[0][0]))
+    assert client.synchronize(one).status == 0
+    assert client.download(address, bulk) == bytes([29]) * bulk
+    end_well(worker)
+
+
+@pytest.mark.parametrize("size", [4, 70000, (2 << 20) + 5])
+@pytest.mark.parametrize("full", [False, True])
+def test_a_late_source_is_asked_for_when_the_stream_is_there(
+    serve: Serve, size: int, full: bool
+) -> None:
+    worker = serve(environment={"FAKE_QUEUE": "6"} if full else {})
+    client = worker.client
+    prepare(client)
+    address = client.alloc(4 << 20)[1]
+    one, two = client.stream(1, 1), client.stream(2, 1)
+    client.command(OP_HOST_FUNCTION, struct.pack("<QQQII", one, 1, 2, 0, 0))
+    client.upload_late(address, size, one, 77)
+    for i in range(30 if full else 1):
+        client.row("cuMemsetD8Async", struct.pack("<QQQQ", address + size, i, 1, one))
+    if not full:
+        client.download(address, 4, two)  # another stream goes on
+        assert client.callbacks and not client.fetches
+    wait = client.row("cuStreamSynchronize", struct.pack("<Q", one), WANTS_REPLY)
+    client.flush()
+    while not client.callbacks:
+        client.receive()
+    client.command(OP_CALLBACK_DONE, struct.pack("<Q", client.callbacks[0][0]))
+    data = os.urandom(size)
+    for offset in range(0, size, 1 << 20):
+        client.flush()
+        while not client.fetches:
+            client.receive()
+        assert wait not in client.replies
+        token, source, at, length = client.fetches.pop()
+        assert (source, at) == (77, offset) and length == min(1 << 20, size - offset)
+        client.command(OP_LATE, struct.pack("<QQ", length, token), 0, data[at : at + length])
+    reply = client.wait(wait)
+    assert (reply.status, reply.deferred) == (0, 0)
+    assert client.download(address, size) == data
+    end_well(worker)
+
+
+def test_a_late_source_that_the_client_does_not_have_is_an_error(serve: Serve) -> None:
+    worker = serve()
+    client = worker.client
+    prepare(client)
+    address = client.alloc(4096)[1]
+    client.upload_late(address, 100, 0, 5)
+    client.flush()
+    while not client.fetches:
+        client.receive()
+    client.command(OP_LATE, struct.pack("<QQ", 0, client.fetches[0][0]))
+    client.command(OP_LATE, struct.pack("<QQ", 3, 12345), 0, b"abc")  # nobody asked for it
+    reply = client.synchronize()
+    assert (reply.status, reply.deferred) == (0, 999)
     end_well(worker)
 
 

@@ -14,10 +14,10 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "wire"))
 
-from wire_layout import CALLS, COMMAND, HAS_BULK, SPEC_HASH, WANTS_REPLY  # noqa: E402
+from wire_layout import CALLS, COMMAND, HAS_BULK, PROTOCOL, SPEC_HASH, WANTS_REPLY  # noqa: E402
 from wire_layout import REPLY_HEAD as HEAD  # noqa: E402
 
-REPLY, DATA, CALLBACK, OUTPUT = range(4)
+REPLY, DATA, CALLBACK, OUTPUT, FETCH = range(5)
 NULL = 2**64 - 1
 
 (
@@ -35,7 +35,8 @@ NULL = 2**64 - 1
     OP_CALLBACK_DONE,
     OP_MEMORY_INFO,
     OP_GOODBYE,
-) = range(14)
+    OP_LATE,
+) = range(15)
 
 (_, CONTEXT, MODULE, FUNCTION, LIBRARY, KERNEL, STREAM, EVENT, MEMPOOL, GRAPH) = range(10)
 
@@ -72,6 +73,7 @@ class Client:
         self.context = 1
         self.output = {1: b"", 2: b""}
         self.callbacks: List[Tuple[int, int, int]] = []
+        self.fetches: List[Tuple[int, int, int, int]] = []
         self.data: Dict[int, Dict[int, bytes]] = {}
         self.replies: Dict[int, Reply] = {}
         self.order: List[int] = []
@@ -79,7 +81,7 @@ class Client:
     def hello(
         self,
         environment: Optional[Dict[str, str]] = None,
-        protocol: int = 1,
+        protocol: int = PROTOCOL,
         spec_hash: int = SPEC_HASH,
     ) -> Tuple[int, str]:
         text = b"".join(
@@ -101,7 +103,7 @@ class Client:
         if flags & WANTS_REPLY:
             self.requests += 1
             request = self.requests
-        if call in (OP_HTOD, OP_COPY3D, OP_LOAD):
+        if call in (OP_COPY3D, OP_LOAD) or (call in (OP_HTOD, OP_LATE) and bulk):
             flags |= HAS_BULK
         self.out += COMMAND.pack(16 + len(body), call, flags, request, self.context)
         self.out += body + bulk
@@ -142,6 +144,10 @@ class Client:
         size = len(data)
         body = struct.pack("<QQQQII", size, address, size, stream, asynchronous, 0)
         self.command(OP_HTOD, body, 0, data)
+
+    def upload_late(self, address: int, size: int, stream: int, source: int) -> None:
+        body = struct.pack("<QQQQII", 0, address, size, stream, 1, source)
+        self.command(OP_HTOD, body, 0)
 
     def start_download(
         self, address: int, size: int, stream: int = 0, asynchronous: int = 0, flags: int = 0
@@ -204,6 +210,9 @@ class Client:
         elif kind == CALLBACK:
             token, function, data, _, _, _ = struct.unpack("<QQQQIi", body)
             self.callbacks.append((token, function, data))
+        elif kind == FETCH:
+            token, offset, length, source, _ = struct.unpack("<QQQII", body)
+            self.fetches.append((token, source, offset, length))
         else:
             parts = self.data.pop(request, {})
             bulk = b"".join(parts[offset] for offset in sorted(parts))

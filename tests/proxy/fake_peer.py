@@ -26,11 +26,13 @@ from wire_layout import (
     CALLS,
     COMMAND,
     DATA_KIND,
+    FETCH_KIND,
     HAS_BULK,
     HELLO,
     MAGIC,
     OPERATIONS,
     OUTPUT_KIND,
+    PROTOCOL,
     REPLY_KIND,
     SPEC_HASH,
     WANTS_REPLY,
@@ -125,6 +127,11 @@ class Peer:
         head = REPLY.pack(REPLY.size + 40, CALLBACK_KIND, 0, 0, 0, 0)
         self.send(head + struct.pack("<QQQQIi", token, function, data, 0, kind, 0))
 
+    def send_fetch(self, source: int, size: int) -> None:
+        """Ask for all of a source that is read late; its number serves as the token."""
+        body = struct.pack("<QQQII", source, 0, size, source, 1)
+        self.send(REPLY.pack(REPLY.size + len(body), FETCH_KIND, 0, 0, 0, 0) + body)
+
     def send_output(self, fd: int, text: bytes) -> None:
         padded = text + b"\0" * (-len(text) % 8)
         head = REPLY.pack(REPLY.size + 8 + len(padded), OUTPUT_KIND, 0, 0, 0, 0)
@@ -134,7 +141,7 @@ class Peer:
 
     def shake_hands(self) -> None:
         magic, protocol, size, spec_hash, _pid, _flags = HELLO.unpack(self.receive(HELLO.size))
-        assert (magic, protocol, spec_hash, size % 8) == (MAGIC, 1, SPEC_HASH, 0)
+        assert (magic, protocol, spec_hash, size % 8) == (MAGIC, PROTOCOL, SPEC_HASH, 0)
         for item in self.receive(size).split(b"\0"):
             if item:
                 name, _, value = item.decode().partition("=")
@@ -142,7 +149,8 @@ class Peer:
         text = self.welcome_text.encode()
         text += b"\0" * (-len(text) % 8)
         self.send(
-            WELCOME.pack(MAGIC, 1, self.welcome_status, self.welcome_hash, len(text), 0) + text
+            WELCOME.pack(MAGIC, PROTOCOL, self.welcome_status, self.welcome_hash, len(text), 0)
+            + text
         )
 
     def serve(self) -> None:

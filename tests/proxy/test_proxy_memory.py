@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 
-from fake_peer import ARENA
+from fake_peer import ARENA, LATER
 
 
 def names(peer):
@@ -115,7 +115,25 @@ def test_a_failed_asynchronous_copy_comes_out_of_the_next_wait(broker, run):
     assert out.split() == ["0", "700", "0"]
 
 
-def test_a_copy_from_memory_that_is_still_being_written_waits(broker, run):
+def late_sources(broker):
+    """Asks for a source that is read late when the stream is waited for, then ends the wait."""
+    held = []
+
+    def wait(peer, command):
+        for copy in peer.named("HTOD"):
+            _, _, size, _, options = copy.words()
+            if options >> 32:
+                peer.send_fetch(options >> 32, size)
+                held.append(command)
+                return LATER
+        return None
+
+    broker.answers["cuStreamSynchronize"] = wait
+    broker.answers["LATE"] = lambda peer, command: peer.reply(held.pop().request)
+
+
+def test_a_copy_from_memory_that_is_still_being_written_is_read_late(broker, run):
+    late_sources(broker)
     run(
         broker,
         """
@@ -126,6 +144,7 @@ def test_a_copy_from_memory_that_is_still_being_written_waits(broker, run):
         check(cuda.cuMemcpyDtoHAsync_v2(target, memory, 64, stream))
         check(cuda.cuMemcpyHtoDAsync_v2(memory, other, 64, stream))  # elsewhere
         check(cuda.cuMemcpyHtoDAsync_v2(memory, ctypes.addressof(target) + 32, 32, stream))
+        check(cuda.cuStreamSynchronize(stream))
     """,
     )
     assert names(broker.peer()) == [
@@ -134,10 +153,31 @@ def test_a_copy_from_memory_that_is_still_being_written_waits(broker, run):
         "HTOD",
         "DTOH",
         "HTOD",
-        "cuStreamSynchronize",
         "HTOD",
+        "cuStreamSynchronize",
+        "LATE",
     ]
-    assert broker.peer().named("HTOD")[2].bulk == b"a" * 32
+    assert [len(copy.bulk) for copy in broker.peer().named("HTOD")] == [64, 64, 0]
+    assert broker.peer().named("LATE")[0].bulk == b"a" * 32
+
+
+def test_memory_is_freed_when_it_has_been_read_late(broker, run):
+    late_sources(broker)
+    out = run(
+        broker,
+        """
+        start()
+        memory, target = alloc(64), pinned(4096)
+        stream = made(cuda.cuStreamCreate, 1)
+        check(cuda.cuMemcpyHtoD_v2(memory, bytes(range(64)), 64))
+        check(cuda.cuMemcpyDtoHAsync_v2(target, memory, 64, stream))
+        check(cuda.cuMemcpyHtoDAsync_v2(memory, target, 64, stream))
+        check(cuda.cuMemFreeHost(ctypes.addressof(target)))  # waits until it has been read
+    """,
+    )
+    assert out == ""
+    assert names(broker.peer())[-2:] == ["cuStreamSynchronize", "LATE"]
+    assert broker.peer().named("LATE")[0].bulk == bytes(range(64))
 
 
 def test_pageable_memory_is_whole_when_an_asynchronous_copy_returns(broker, run):

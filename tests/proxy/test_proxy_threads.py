@@ -177,6 +177,14 @@ def test_a_host_function_runs_while_no_thread_waits(broker, run):
 
 def test_a_copy_reads_pinned_memory_after_the_host_function_that_writes_it(broker, run):
     host_functions(broker)
+    returned = broker.answers["CALLBACK_DONE"]
+
+    def fetch(peer, command):
+        returned(peer, command)
+        peer.send_fetch(peer.named("HTOD")[0].words()[4] >> 32, 64)
+
+    broker.answers["CALLBACK_DONE"] = fetch
+    broker.answers["cuStreamQuery"] = lambda peer, command: (600, b"")
     run(
         broker,
         """
@@ -186,10 +194,14 @@ def test_a_copy_reads_pinned_memory_after_the_host_function_that_writes_it(broke
         HOST = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         function = HOST(lambda data: (time.sleep(0.3), ctypes.memset(source, ord("k"), 64)))
         check(cuda.cuLaunchHostFunc(0, function, None))
+        begun = time.monotonic()
         check(cuda.cuMemcpyHtoDAsync_v2(memory, source, 64, 0))
+        assert time.monotonic() - begun < 0.2
+        time.sleep(0.6)
     """,
     )
-    assert broker.peer().named("HTOD")[0].bulk == b"k" * 64
+    assert broker.peer().named("HTOD")[0].bulk == b""
+    assert broker.peer().named("LATE")[0].bulk == b"k" * 64
 
 
 def test_what_the_device_prints_is_printed_here_in_order(broker, run):

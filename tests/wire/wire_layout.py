@@ -14,7 +14,7 @@ from typing import Dict, Tuple
 ROOT = Path(__file__).resolve().parents[2]
 
 MAGIC = b"BFWIRE\r\n"
-PROTOCOL = 1
+PROTOCOL = 2
 HELLO = struct.Struct("<8sIIQII")
 WELCOME = struct.Struct("<8sIiQII")
 COMMAND = struct.Struct("<IHHII")
@@ -22,6 +22,7 @@ REPLY_HEAD = struct.Struct("<IIIiiI")
 DATA = struct.Struct("<QQ")
 CALLBACK = struct.Struct("<QQQQIi")
 OUTPUT = struct.Struct("<II")
+FETCH = struct.Struct("<QQQII")
 
 STRUCTS = {
     "bf_hello": HELLO,
@@ -31,9 +32,10 @@ STRUCTS = {
     "bf_data": DATA,
     "bf_callback": CALLBACK,
     "bf_output": OUTPUT,
+    "bf_fetch": FETCH,
 }
 WANTS_REPLY, HAS_BULK = 1, 2
-REPLY_KIND, DATA_KIND, CALLBACK_KIND, OUTPUT_KIND = range(4)
+REPLY_KIND, DATA_KIND, CALLBACK_KIND, OUTPUT_KIND, FETCH_KIND = range(5)
 OPERATIONS = (
     "NONE",
     "DEVICES",
@@ -49,6 +51,7 @@ OPERATIONS = (
     "CALLBACK_DONE",
     "MEMORY_INFO",
     "GOODBYE",
+    "LATE",
 )
 
 
