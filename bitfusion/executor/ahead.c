@@ -89,8 +89,8 @@ static bool read_on(struct bf_session *session)
 	struct chunk *chunk = last_with_room(ahead);
 	if (!chunk)
 		return false;
-	ssize_t size = bf_transport_receive_some(&session->transport, chunk->data + chunk->end,
-						 CHUNK_BYTES - chunk->end);
+	ssize_t size =
+		bf_transport_receive_some(&session->transport, chunk->data + chunk->end, CHUNK_BYTES - chunk->end);
 	if (size <= 0)
 		return false;
 	chunk->end += (size_t)size;

@@ -32,8 +32,9 @@ static CUresult enqueue_fetch(struct bf_session *session, const struct fetch *wa
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	*fetch = *wanted;
 	atomic_fetch_add(&session->host_functions, 1);
-	CUresult status = session->driver->cuLaunchHostFunc ? session->driver->cuLaunchHostFunc(stream, fetch_now, fetch)
-							    : CUDA_ERROR_NOT_SUPPORTED;
+	CUresult status = session->driver->cuLaunchHostFunc
+				  ? session->driver->cuLaunchHostFunc(stream, fetch_now, fetch)
+				  : CUDA_ERROR_NOT_SUPPORTED;
 	if (status != CUDA_SUCCESS) {
 		atomic_fetch_sub(&session->host_functions, 1);
 		free(fetch);

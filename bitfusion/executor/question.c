@@ -58,8 +58,8 @@ static void close_question(struct bf_questions *questions, struct bf_question *q
 	*link = question->next;
 }
 
-bool bf_ask(struct bf_session *session, uint32_t context, enum bf_reply_kind kind, void *body, size_t size,
-	    uint8_t *to, uint64_t to_size)
+bool bf_ask(struct bf_session *session, uint32_t context, enum bf_reply_kind kind, void *body, size_t size, uint8_t *to,
+	    uint64_t to_size)
 {
 	struct bf_questions *questions = &session->questions;
 	struct bf_question question = { .to = to, .size = to_size };
