@@ -95,6 +95,23 @@ def test_a_broken_kernel_is_told_in_one_line(tmp_path: Path) -> None:
         assert line.endswith("unknown register '%no_such_register'")
 
 
+def test_damaged_files_in_the_cache_are_not_used(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    program = build("driver_modules", tmp_path)
+    env = environment(BITFUSION_CACHE=str(cache))
+    assert run(program, env).stdout.splitlines() == expected("driver_modules")
+    files = sorted(cache.glob("*.sgi"))
+    assert files
+    for turn in range(4):
+        for number, file in enumerate(files):
+            data = bytearray(file.read_bytes())
+            at = (turn * 7919 + number * 104729) % len(data)
+            if turn:
+                data[at] ^= 1 << turn
+            file.write_bytes(data if turn else data[:at])
+        assert run(program, env).stdout.splitlines() == expected("driver_modules")
+
+
 def test_a_long_module_with_an_error_does_not_load_eagerly(tmp_path: Path) -> None:
     done = run(build("driver_lazy", tmp_path), environment(CUDA_MODULE_LOADING="EAGER"))
     assert "cuModuleLoadData(&module, text): CUDA_ERROR_INVALID_PTX" in done.stdout

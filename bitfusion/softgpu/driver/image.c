@@ -70,6 +70,65 @@ uint64_t image_size(const void *code, const void **start, int *text)
 	return size == MAX_IMAGE ? 0 : size;
 }
 
+/* ------------------------------------------------------------------ code that is still to be linked */
+
+enum { LINK_ENTRY = 0x4246, INPUT_ANY = 10, LINKED_WRAPPER = 2, MAX_INPUTS = 4096 };
+
+/* What nvcc -rdc makes: the wrapper has the fat binaries of all objects and libraries beside what its linker made of
+ * their machine code. NULL where the code is something else. */
+static const void *const *inputs_of(const void *code)
+{
+	const unsigned char *bytes = code;
+	/* byte by byte: what is no wrapper may be short */
+	if (bytes[0] != (WRAPPER_MAGIC & 0xff) || read_number(bytes, 4) != WRAPPER_MAGIC ||
+	    read_number(bytes + 4, 4) != LINKED_WRAPPER)
+		return NULL;
+	return (const void *const *)(uintptr_t)read_number(bytes + 16, 8);
+}
+
+struct link_fatbin {
+	uint32_t magic;
+	uint16_t version, header_size;
+	uint64_t size;
+};
+
+struct link_entry {
+	uint16_t kind, version;
+	uint32_t header_size;
+	uint64_t padded_size;
+	uint8_t unused[12];
+	uint32_t input;
+	uint8_t more[24];
+	uint64_t exact_size;
+};
+_Static_assert(sizeof(struct link_entry) == 64, "a fatbin entry's header");
+
+/* All inputs in one fatbin, as our libnvJitLink gives them: malloc'ed. */
+static void *gather(const void *const *inputs, size_t *total)
+{
+	const void *start;
+	int text;
+	size_t room = sizeof(struct link_fatbin);
+	for (unsigned i = 0; inputs[i] && i < MAX_INPUTS; i++)
+		room += sizeof(struct link_entry) + image_size(inputs[i], &start, &text) + 8;
+	char *made = room < MAX_IMAGE ? calloc(1, room) : NULL, *at = made + sizeof(struct link_fatbin);
+	if (!made)
+		return NULL;
+	for (unsigned i = 0; inputs[i] && i < MAX_INPUTS; i++) {
+		const uint64_t size = image_size(inputs[i], &start, &text), padded = (size + 7) & ~(uint64_t)7;
+		const struct link_entry entry = { LINK_ENTRY, 0x0101,    sizeof entry, padded,
+						  { 0 },      INPUT_ANY, { 0 },        size };
+		memcpy(at, &entry, sizeof entry);
+		memcpy(at + sizeof entry, start, size);
+		at += sizeof entry + padded;
+	}
+	const uint64_t payload = (uint64_t)(at - made) - sizeof(struct link_fatbin);
+	const struct link_fatbin header = { FATBIN_MAGIC, 1, FATBIN_HEADER, payload };
+	memcpy(made, &header, sizeof header);
+	*total = sizeof header + payload;
+	return made;
+}
+
 /* ------------------------------------------------------------------ JIT options */
 
 void jit_options_read(struct jit_options *options, unsigned count, const CUjit_option *names, void **values)
@@ -221,10 +280,16 @@ static char *find_text(const void *start, uint64_t size, int is_text, size_t *te
 
 static CUresult load(struct image **result, const void *code, char *text, size_t text_size)
 {
-	const void *start;
+	const void *start, *const *inputs = inputs_of(code);
 	int is_text;
-	uint64_t size = image_size(code, &start, &is_text);
 	size_t inner;
+	if (inputs && inputs[0]) {
+		void *all = gather(inputs, &inner);
+		CUresult status = all ? compile(result, all, inner, text, text_size) : CUDA_ERROR_OUT_OF_MEMORY;
+		free(all);
+		return status;
+	}
+	uint64_t size = image_size(code, &start, &is_text);
 	if (!size) {
 		snprintf(text, text_size, "the code is neither PTX nor a fatbin nor an ELF file");
 		return is_text ? CUDA_ERROR_INVALID_IMAGE : CUDA_ERROR_INVALID_SOURCE;

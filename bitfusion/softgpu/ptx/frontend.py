@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 from . import fatbin
 from .fatbin import INVALID_IMAGE, NO_BINARY_FOR_GPU
@@ -14,6 +14,7 @@ from .parser import parse
 
 # CUjitInputType
 INPUT_CUBIN, INPUT_PTX, INPUT_FATBIN, INPUT_OBJECT, INPUT_LIBRARY = range(5)
+INPUT_ANY = 10  # nvJitLink's; the driver says it of what nvcc -rdc put into a program
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ def _sniff(item: Item, alone: bool) -> List[Input]:
         members = fatbin.entries(data)
         links = [entry for entry in members if entry.kind == fatbin.KIND_LINK_INPUT]
         if links and alone:
-            return [one for entry in links for one in _sniff(_link_item(entry), False)]
+            return _links(links)
         return [_parsed(fatbin.choose_ptx(members), name)]
     if data[:8] == fatbin.ARCHIVE_MAGIC:
-        return _library(data, name)
+        return _members(data, name, on_demand=True)
     if data[:4] == fatbin.ELF_MAGIC:
         if not alone and fatbin.embedded(data):
-            return _library(data, name)
+            return _members(data, name, on_demand=False)
         arch = fatbin.cubin_arch(data)
         what = f"machine code for sm_{arch}" if arch else "machine code"
         raise PtxError(
@@ -65,6 +66,22 @@ def _sniff(item: Item, alone: bool) -> List[Input]:
     raise PtxError("the image is neither PTX, nor a fat binary, nor ELF", INVALID_IMAGE)
 
 
+def _links(entries: Sequence[fatbin.Entry]) -> List[Input]:
+    """Take what is to be linked. Of a program's own objects and libraries, some may have no PTX."""
+    inputs: List[Input] = []
+    refused: Optional[PtxError] = None
+    for entry in entries:
+        try:
+            inputs += _sniff(_link_item(entry), False)
+        except PtxError as error:
+            if entry.arch != INPUT_ANY or error.status != NO_BINARY_FOR_GPU:
+                raise
+            refused = refused or error
+    if refused is not None and not inputs:
+        raise refused
+    return inputs
+
+
 def _link_item(entry: fatbin.Entry) -> Item:
     data = entry.unpack()
     return Item(data[: entry.size] if entry.size else data, entry.arch)
@@ -74,13 +91,13 @@ def _parsed(text: bytes, name: str) -> Input:
     return Input(parse(text), name)
 
 
-def _library(data: bytes, name: str) -> List[Input]:
-    """Take the PTX of an archive's members; a member without PTX is passed over."""
+def _members(data: bytes, name: str, on_demand: bool) -> List[Input]:
+    """Take the PTX in an object or in an archive's members; what has none is passed over."""
     inputs = []
     for image in fatbin.embedded(data):
         try:
             members = fatbin.entries(image)
-            inputs.append(Input(parse(fatbin.choose_ptx(members)), name, on_demand=True))
+            inputs.append(Input(parse(fatbin.choose_ptx(members)), name, on_demand))
         except PtxError as error:
             if error.status not in (NO_BINARY_FOR_GPU, INVALID_IMAGE):
                 raise
