@@ -67,7 +67,7 @@ def _sniff(item: Item, alone: bool) -> List[Input]:
 
 
 def _links(entries: Sequence[fatbin.Entry]) -> List[Input]:
-    """Take what is to be linked. Of a program's own objects and libraries, some may have no PTX."""
+    """Take what is to be linked. Of a program's own parts, some may have no PTX."""
     inputs: List[Input] = []
     refused: Optional[PtxError] = None
     for entry in entries:
