@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from bitfusion import linux
-from bitfusion.errors import BitfusionError, SystemFailure, UnknownVerb
+from bitfusion.errors import BitfusionError, SystemFailure, UnknownVerb, UsageError
 from bitfusion.options import HELP, describe, parse
 
 VERBS = {
@@ -63,6 +63,8 @@ def dispatch(words: Sequence[str]) -> int:
     if verb not in VERBS:
         raise UnknownVerb(verb=verb)
     if verb == "help":
+        if len(words) > 2:
+            raise UsageError(verb=verb, why=f"unexpected word '{words[2]}'")
         sys.stdout.write(help_for(words[1]) if len(words) > 1 else overview())
         return 0
     command = importlib.import_module(f"bitfusion.commands.{verb}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 import signal
 import socket
 import struct
@@ -102,6 +103,15 @@ def open_standard_descriptors() -> None:
 def wait_for_end(pid: int, patience_s: float) -> bool:
     """Wait for a child and reap it; False when it has not ended in time."""
     deadline, nap_s = time.monotonic() + patience_s, 0.0005
+    try:
+        fd = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        pass  # Linux before 5.3, or a Python built for one: naps have to do
+    else:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.poll(patience_s * 1000)
+        os.close(fd)
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
         if time.monotonic() > deadline:
             return False

@@ -106,6 +106,11 @@ def describe(table: Sequence[Option], line_width: int) -> str:
     return "\n".join(lines)
 
 
+def refuse_words(parsed: Parsed) -> None:
+    if parsed.words:
+        raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[0]}'")
+
+
 def positive(verb: str, name: str, text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1 or len(text) > 9:
         raise UsageError(verb=verb, why=f"{name} must be a whole number above 0, not '{text}'")

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 
 from bitfusion import config
 from bitfusion.client.pool import Listed, as_json, query
-from bitfusion.errors import UsageError
-from bitfusion.options import Option, Parsed
+from bitfusion.options import Option, Parsed, refuse_words
 
 USAGE = "[options]"
 OPTIONS = (
@@ -21,8 +20,7 @@ OPTIONS = (
 
 
 def run(parsed: Parsed, show: Callable[[Sequence[Listed]], str]) -> int:
-    if parsed.words:
-        raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[0]}'")
+    refuse_words(parsed)
     servers = query(config.load(config.client_files(), parsed, ("client", "softgpu")))
     if parsed.has("json"):
         text = json.dumps([as_json(server) for server in servers], indent=2) + "\n"

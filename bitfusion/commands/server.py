@@ -7,7 +7,7 @@ import os
 
 from bitfusion import config, inventory, log, paths
 from bitfusion.errors import UsageError
-from bitfusion.options import Option, Parsed
+from bitfusion.options import Option, Parsed, refuse_words
 
 USAGE = "[--config FILE] [options]"
 ABOUT = """\
@@ -30,8 +30,7 @@ examples:
 
 
 def run(parsed: Parsed) -> int:
-    if parsed.words:
-        raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[0]}'")
+    refuse_words(parsed)
     given = parsed.text("config")
     if given is not None and not os.path.exists(given):
         raise UsageError(verb=parsed.verb, why=f"no such file '{given}'")

@@ -7,7 +7,7 @@ import json
 import sys
 
 from bitfusion import __version__
-from bitfusion.options import Option, Parsed
+from bitfusion.options import Option, Parsed, refuse_words
 from bitfusion.wire.control import PROTOCOL
 
 USAGE = "[--json]"
@@ -19,6 +19,7 @@ examples:
 
 
 def run(parsed: Parsed) -> int:
+    refuse_words(parsed)
     if parsed.has("json"):
         sys.stdout.write(json.dumps({"version": __version__, "protocol": PROTOCOL}) + "\n")
     else:

@@ -23,6 +23,7 @@ MAX_SESSIONS = 512  # in all; each costs the server a descriptor or two
 MAX_OWNED = 8  # of one control connection; a run needs one
 MAX_TICKETS = 64  # of one session that nobody has used yet
 MAX_WORKERS = 256  # of one session
+MAX_WORKERS_IN_ALL = 2048
 TICKET_LIFE_S = 30.0
 TERM_PATIENCE_S = 2.0
 
@@ -124,7 +125,8 @@ class Sessions:
 
     def make_ticket(self, owner: object, name: str, pid: int, cold: bool = False) -> str:
         session = self._owned(owner, name)
-        if session.tickets >= MAX_TICKETS or len(session.workers) >= MAX_WORKERS:
+        full = len(self._by_worker) >= MAX_WORKERS_IN_ALL or len(session.workers) >= MAX_WORKERS
+        if session.tickets >= MAX_TICKETS or full:
             raise Refusal(429, "too-many", "too many processes of this session connect at once")
         ticket = os.urandom(16).hex()
         timer = self._timers.after(TICKET_LIFE_S, lambda: self._forget(ticket))
@@ -154,6 +156,7 @@ class Sessions:
             or session is None
             or session.closing
             or len(session.workers) >= MAX_WORKERS
+            or len(self._by_worker) >= MAX_WORKERS_IN_ALL
         ):
             return "unknown or used ticket"
         if not self._prepare(session):

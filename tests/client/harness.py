@@ -58,6 +58,7 @@ class ColdOnly(Echo):
     """Its driver cannot be warmed."""
 
     def warm(self, job: Job) -> None:
+        os.write(2, b"cannot be warmed\n")
         os.abort()
 
 

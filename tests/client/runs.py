@@ -82,6 +82,16 @@ def parent_of(pid: int) -> int:
         return int(file.read().rpartition(")")[2].split()[1])
 
 
+def status_of(pid: int) -> tuple[str, str, int]:
+    """Its name, state and process group; of a process that is gone, nothing."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            head, _, tail = file.read().rpartition(")")
+    except OSError:
+        return "", "", 0
+    return head.partition("(")[2], tail.split()[0], int(tail.split()[2])
+
+
 class Terminal:
     """An interactive shell on a terminal of its own, to which tests type."""
 
@@ -90,6 +100,17 @@ class Terminal:
         if self.pid == 0:
             os.execve(words[0], list(words), {**environment, "PS1": "$ ", "TERM": "dumb"})
         self.text = ""
+        self._mark = environment["TEST_MARK"]
+
+    def wait_for_foreground(self, name: str) -> None:
+        """Until a program of that name runs in the foreground, past its fork and exec."""
+
+        def runs() -> bool:
+            found = [status_of(pid) for pid in marked(self._mark)]
+            group = os.tcgetpgrp(self.fd)
+            return any(n == name and state in "SR" and g == group for n, state, g in found)
+
+        assert wait_for(runs, 10), f"{name} does not run in the foreground"
 
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())

@@ -94,6 +94,8 @@ BAD = [
     (["run", "-n", "1", "--server_list", "a:65536", "true"], "no port from 1 to 65535", 2),
     (["list_gpus", "--server_list", "a,[::1]:0"], "'[::1]:0' has no port from 1 to 65535", 2),
     (["list_gpus", "extra"], "unexpected word 'extra'", 2),
+    (["version", "extra"], "unexpected word 'extra'", 2),
+    (["help", "run", "extra"], "unexpected word 'extra'", 2),
     (["softgpu", "--memory", "0", "true"], "'0' is not from 1M to 128G", 2),
     (["softgpu", "--memory", "100K", "true"], "'100K' is not from 1M to 128G", 2),
     (["softgpu", "--memory", "129G", "true"], "'129G' is not from 1M to 128G", 2),
@@ -131,6 +133,14 @@ def test_errors_reach_the_user_as_one_line_and_a_hint() -> None:
     assert done.stderr == (
         "bitfusion: run: unknown option '--frob'\nhint: see 'bitfusion help run'\n"
     )
+
+
+def test_an_old_python_is_told_in_one_line() -> None:
+    path = os.path.join(ROOT, "bin", "bitfusion")
+    code = f"import runpy, sys; sys.version_info = (3, 8, 1); runpy.run_path({path!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "bitfusion: cannot run with Python 3.8: it needs 3.9 or newer\n"
 
 
 def test_runs_through_a_symbolic_link_from_anywhere(tmp_path: object) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from bitfusion import inventory, paths
 from bitfusion.errors import DriverUnusable, NoDriver, NotBuilt
+from bitfusion.executor import core
 
 
 @pytest.fixture()
@@ -81,7 +82,6 @@ def test_a_driver_that_is_not_there() -> None:
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, probe: object) -> inventory.Inventory:
-    core = pytest.importorskip("bitfusion.executor.core")
     monkeypatch.setattr(core, "probe", probe)
     return inventory.of_driver("/drivers/libcuda.so.1")
 

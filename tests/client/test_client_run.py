@@ -8,10 +8,9 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
-from runs import HARNESS, HERE, PROXY, leftovers, parent_of, run, start
+from runs import HARNESS, HERE, PROXY, leftovers, parent_of, run, start, status_of, wait_for
 
 
 @pytest.mark.parametrize(("transport", "number"), [("auto", "2"), ("unix", "2"), ("tcp", "1")])
@@ -75,7 +74,7 @@ def test_a_stopped_program_is_continued(environment: dict[str, str]) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGTSTP)
-        time.sleep(0.1)
+        wait_for(lambda: status_of(process.pid)[1] == "T", 0.2)  # without a shell nothing stops
         process.send_signal(signal.SIGCONT)
         assert process.stdout.readline() == "done\n"
         assert process.wait(10) == 0
@@ -187,8 +186,9 @@ def test_background_processes_lose_their_worker(
 
 
 def test_a_stubborn_worker_is_ended(environment: dict[str, str]) -> None:
-    script = f"{sys.executable} {PROXY[1]} & sleep 0.4; kill $!"
-    assert run(environment, "sh", "-c", script, HARNESS_WORKER="stubborn").returncode == 0
+    code = "import fake_proxy as p; print(p.hello(p.connect()[0]))"
+    more = {"HARNESS_WORKER": "stubborn", "PYTHONPATH": HERE}
+    assert run(environment, sys.executable, "-c", code, **more).returncode == 0
 
 
 def test_a_crashed_worker_is_its_clients_error(environment: dict[str, str]) -> None:
@@ -207,9 +207,11 @@ def test_a_lost_server_is_told(environment: dict[str, str]) -> None:
         "import fake_proxy as p, os, signal, time; a = p.connect()[0]; pid = p.hello(a)[1]\n"
         "parent = lambda p: int(open(f'/proc/{p}/stat').read().rpartition(')')[2].split()[1])\n"
         "os.kill(parent(parent(pid)), signal.SIGKILL); assert a.recv(9) == b''\n"
-        "time.sleep(0.2)\n"
-        "try: p.connect()\n"
-        "except p.Refused as error: print(error.status, error)\n"
+        "end, said = time.monotonic() + 10, ''\n"
+        "while 'gone' not in said and time.monotonic() < end:\n"
+        "    try: p.connect()\n"
+        "    except p.Refused as error: said = f'{error.status} {error}'\n"
+        "print(said)\n"
     )
     done = run(environment, sys.executable, "-c", code, PYTHONPATH=HERE)
     assert done.stdout == "802 the server is gone\n", done.stderr

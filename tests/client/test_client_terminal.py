@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
 from runs import HARNESS, PROXY, Terminal
 
@@ -31,12 +30,12 @@ def test_an_interactive_shell(environment: dict[str, str]) -> None:
     terminal.expect("ping")
     terminal.expect("$ ")
     terminal.type("sleep 60\n")
-    time.sleep(0.2)
+    terminal.wait_for_foreground("sleep")
     terminal.type("\x1a")
     terminal.expect("Stopped")
     terminal.type("fg\n")
     terminal.expect("sleep 60")
-    time.sleep(0.1)
+    terminal.wait_for_foreground("sleep")
     terminal.type("\x03")
     terminal.expect("$ ")
     terminal.type("exit 3\n")
@@ -47,9 +46,9 @@ def test_ctrl_z_and_fg_in_the_users_shell(environment: dict[str, str]) -> None:
     terminal = Terminal(environment, *BASH)
     terminal.expect("$ ")
     command = " ".join(HARNESS)
-    terminal.type(f"{command} -- sh -c 'echo start$((1+1)); sleep 0.6; read x; echo got-$x'\n")
+    terminal.type(f"{command} -- sh -c 'echo start$((1+1)); sleep 1; read x; echo got-$x'\n")
     terminal.expect("start2")
-    time.sleep(0.2)  # a shell in the middle of vfork cannot be stopped
+    terminal.wait_for_foreground("sleep")  # a shell in the middle of vfork cannot be stopped
     terminal.type("\x1a")
     terminal.expect("Stopped")
     terminal.type("echo shell$((1+1))\n")

@@ -32,7 +32,7 @@ def find(gpu: Any, launcher: int, role: str) -> List[int]:
         return [launcher]
     name = {
         "program": "steady",
-        "worker": "bitfusion-work",
+        "worker": "bitfusion-work",  # the ones that serve: spares have another name
         "server": "bitfusion-serve",
         "nursery": "bitfusion-nurse",
     }[role]
@@ -63,7 +63,7 @@ def test_a_process_of_a_run_is_killed(gpu: Any, programs: Path, role: str, how: 
     for _ in range(3):
         run = gpu.start(how, str(programs / "steady"))
         wait_until_ready(run)
-        time.sleep(chance.uniform(0, 0.25))
+        time.sleep(chance.uniform(0, 0.25))  # a moment by chance: nothing to wait for
         victims = find(gpu, run.pid, role)
         assert victims, "no %s found" % role
         os.kill(chance.choice(victims), signal.SIGKILL)
@@ -77,7 +77,7 @@ def test_killed_while_starting(gpu: Any, programs: Path) -> None:
     chance = random.Random(SEED)
     for _ in range(6):
         run = gpu.start("tcp", str(programs / "steady"))
-        time.sleep(chance.uniform(0, 0.6))
+        time.sleep(chance.uniform(0, 0.6))  # as above
         os.kill(run.pid, signal.SIGKILL)
         finish(run)
         assert gpu.wait_until_gone(5) == []
@@ -150,25 +150,11 @@ def test_memory_comes_back(gpu: Any, programs: Path, server: str, role: str) -> 
             "tcp", str(programs / "steady"), options=["-n", "1", "--server_list", server]
         )
         wait_until_ready(run)
-        victims = find(gpu, run.pid, role)
-        if role == "worker":  # spares are workers too: take the one that works
-            victims = [pid for pid in victims if busy(pid)]
-        os.kill(victims[-1], signal.SIGKILL)
+        (victim,) = find(gpu, run.pid, role)
+        os.kill(victim, signal.SIGKILL)
         finish(run)
         assert run.returncode != 0
     assert free_memory(gpu, programs, server) == before
-
-
-def busy(pid: int) -> bool:
-    """Has it used the CPU in the last tenth of a second?"""
-
-    def ticks() -> int:
-        fields = Path("/proc/%d/stat" % pid).read_text().rsplit(")", 1)[1].split()
-        return int(fields[11]) + int(fields[12])
-
-    start = ticks()
-    time.sleep(0.1)
-    return ticks() > start
 
 
 @pytest.mark.slow
@@ -177,7 +163,8 @@ def test_a_crash_is_nobody_elses(gpu: Any, programs: Path, server: str) -> None:
     options = ["-n", "1", "-p", "0.5", "--server_list", server]
     doomed = gpu.start("tcp", str(programs / "steady"), options=options)
     wait_until_ready(doomed)
-    workers = [pid for pid in find(gpu, 0, "worker") if busy(pid)]
+    workers = find(gpu, 0, "worker")
+    assert len(workers) == 1
     other = gpu.start("tcp", str(programs / "steady"), "200", options=options)
     wait_until_ready(other)
     for pid in workers:

@@ -47,11 +47,17 @@ def test_megabytes(gpu: Any, programs: Path) -> None:
     assert (error, got <= total) == (OOM, True)
 
 
-def test_processes_of_one_run_share_the_slice(gpu: Any, programs: Path, whole: int) -> None:
+def test_processes_of_one_run_share_the_slice(
+    gpu: Any, programs: Path, whole: int, tmp_path: Path
+) -> None:
     """The first holds 60 % of the slice; the second asks for 60 % too and cannot have it."""
     program = str(programs / "memory_limits")
-    script = "'%s' 60 2 & sleep 0.8; '%s' 60; wait" % (program, program)
-    done = gpu.run("tcp", "sh", "-c", script, options=["-n", "1", "-p", "0.25"])
+    script = """
+        mkfifo hold; '%s' 60 - <hold >first & exec 3>hold
+        until grep -q got first; do kill -0 $! || exit 1; sleep 0.02; done
+        '%s' 60; exec 3>&-; wait; cat first""" % (program, program)
+    words = ["sh", "-c", 'cd "$1"; eval "$2"', "sh", str(tmp_path), script]
+    done = gpu.run("tcp", *words, options=["-n", "1", "-p", "0.25"])
     assert done.returncode == 0, done.stderr
     got = [int(number) for number in re.findall(r"got (\d+) MiB", done.stdout)]
     assert sum(got) <= whole // 4, done.stdout

@@ -2,12 +2,13 @@
  *
  * How much memory there is, said three ways, and how much can really be had.
  *
- *     memory_limits [PERCENT_OF_TOTAL [SECONDS]]   holds that share for that long
+ *     memory_limits [PERCENT_OF_TOTAL [SECONDS|-]]   holds that share for that long; -: until standard input ends
  */
 #include "cuda.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { CHUNK = 16 << 20, MOST = 4096 };
@@ -55,6 +56,8 @@ int main(int argc, char **argv)
 	printf("got %d MiB, error %s, free %zu MiB\n", count * (CHUNK >> 20), name, available >> 20);
 	fflush(stdout);
 	sleep(seconds);
+	while (argc > 2 && !strcmp(argv[2], "-") && getchar() != EOF)
+		;
 	while (count)
 		check(cuMemFree_v2(chunks[--count]), "cuMemFree");
 	check(cuMemGetInfo_v2(&after, &wanted), "cuMemGetInfo");

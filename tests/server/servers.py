@@ -9,6 +9,7 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -38,21 +39,24 @@ class Server:
             if descriptors:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self.mark = f"{os.getpid()}-{random.random()}"
         self.process = subprocess.Popen(
             [sys.executable, os.path.join(HERE, "serve.py"), worker, str(gpus), str(mib)],
             env={**os.environ, "TEST_MARK": self.mark},
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=self._log,
             preexec_fn=limit,
         )
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
-        assert "serves" in line, line
-        words = line.replace(",", "").split()
+        assert wait_for(lambda: "serves" in self.log or self.process.poll() is not None, 30)
+        assert "serves" in self.log, self.log
+        words = self.log.replace(",", "").split()
         self.port = int(words[words.index("on") + 1].rpartition(":")[2])
         self.data_port = int(words[words.index("port") + 1])
-        self.log = ""
+
+    @property
+    def log(self) -> str:
+        """All that it wrote so far."""
+        return os.pread(self._log.fileno(), 1 << 20, 0).decode()
 
     def channel(self) -> control.HttpChannel:
         return control.HttpChannel(("127.0.0.1", self.port), f"127.0.0.1:{self.port}", 5.0)
@@ -78,8 +82,6 @@ class Server:
 
     def stop(self) -> int:
         self.process.terminate()
-        assert self.process.stderr is not None
-        self.log += self.process.stderr.read()
         return self.process.wait(10)
 
 
@@ -90,6 +92,14 @@ def connect(session: control.Session) -> tuple[socket.socket, int]:
     name, pid = fake_proxy.hello(stream)
     assert name == session.name
     return stream, pid
+
+
+def name_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def parent_of(pid: int) -> int:

@@ -180,7 +180,6 @@ def test_an_interrupt_is_not_for_the_helper(helper: Helper) -> None:
 
 
 def test_the_real_encoder() -> None:
-    pytest.importorskip("bitfusion.softgpu.engine.encode")
     running = Helper({"BITFUSION_CACHE": "off"}, real=True)
     status, text, image = running.ask(compile_request(ptx()))
     assert (status, text) == (0, "")
