@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from bitfusion import config, inventory, log, quantity
 from bitfusion.client import control, program
-from bitfusion.client.launcher import run_program
 from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, TooMuch, UsageError
 from bitfusion.options import Option, Parsed, positive
-from bitfusion.server.nursery import Worker
 from bitfusion.wire.control import Json
+
+if TYPE_CHECKING:
+    from bitfusion.server.nursery import Worker
 
 USAGE = "-n N [-p FRACTION | -m MB] [options] [--] program [args]"
 ABOUT = """\
@@ -163,6 +164,8 @@ def _run_on(servers: tuple[tuple[str, int], ...], plan: Plan) -> int:
             channel.close()
             raise
 
+    from bitfusion.client.launcher import run_program
+
     session = first_that_works(servers, attempt)
     try:
         return run_program(session, plan.path, plan.words)
@@ -193,6 +196,8 @@ def _run_privately(plan: Plan, worker: Optional[Worker], ledgers: bool) -> int:
     log.info(f"No server configured: starting a private one on {found.origin}")
     server = private.start(found, plan.settings.text("client.transport"), worker, ledgers)
     try:
+        from bitfusion.client.launcher import run_program  # meanwhile the server starts
+
         channel = control.LineChannel(server.control, plan.settings.seconds("client.timeout"))
         return run_program(plan.claim(channel), plan.path, plan.words)
     finally:

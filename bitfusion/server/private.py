@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A private server: forked from `bitfusion run`, which costs less than starting a program, and
-ended with it.
+ended with it. The child loads what a server is made of, while the launcher prepares the program.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import os
 import signal
 import socket
 import sys
-from typing import NoReturn, Optional
+from typing import TYPE_CHECKING, NoReturn, Optional
 
 from bitfusion import linux, log, paths
 from bitfusion.inventory import Inventory
-from bitfusion.server.nursery import Worker
-from bitfusion.server.service import Service, serve_private
-from bitfusion.server.worker import ExecutorWorker
+
+if TYPE_CHECKING:
+    from bitfusion.server.nursery import Worker
 
 END_PATIENCE_S = 4.0
 
@@ -40,7 +40,7 @@ def start(
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become_server(inventory, transport, worker or ExecutorWorker(), theirs, parent, ledgers)
+        _become_server(inventory, transport, worker, theirs, parent, ledgers)
     theirs.close()
     return PrivateServer(pid, ours)
 
@@ -48,7 +48,7 @@ def start(
 def _become_server(
     inventory: Inventory,
     transport: str,
-    worker: Worker,
+    worker: Optional[Worker],
     control: socket.socket,
     parent: int,
     ledgers: bool,
@@ -63,8 +63,11 @@ def _become_server(
         os.dup2(null, 1)
         os.close(null)
         linux.die_with_parent(signal.SIGTERM, parent)
+        from bitfusion.server.service import Service, serve_private
+        from bitfusion.server.worker import ExecutorWorker
+
         environment = {"BITFUSION_PYTHON": sys.executable, "BITFUSION_HOME": paths.ROOT}
-        service = Service(inventory, worker, environment=environment, ledgers=ledgers)
+        service = Service(inventory, worker or ExecutorWorker(), "", environment, ledgers)
         serve_private(service, control, transport)
         status = 0
     except BaseException as error:
