@@ -39,6 +39,10 @@ EXEC   := $(wildcard bitfusion/executor/*.c bitfusion/executor/generated/*.c)
 ENGINE := $(wildcard bitfusion/softgpu/engine/*.c bitfusion/softgpu/engine/generated/*.c)
 DRIVER := $(wildcard bitfusion/softgpu/driver/*.c bitfusion/softgpu/driver/generated/*.c)
 JITLNK := $(wildcard bitfusion/softgpu/nvjitlink/*.c)
+# NVML is one library in two editions: where the list of GPUs comes from differs.
+NVML   := $(filter-out %/remote.c %/software.c,$(wildcard bitfusion/nvml/*.c bitfusion/nvml/generated/*.c))
+NVML_REMOTE := bitfusion/nvml/remote.c bitfusion/proxy/dial.c bitfusion/proxy/debug.c
+NVML_SOFT   := bitfusion/nvml/software.c bitfusion/softgpu/driver/hardware.c bitfusion/softgpu/driver/attributes.c
 PRESENT := $(wildcard bitfusion/presence/*.c)
 NULLDR := $(wildcard tests/nulldriver/*.c tests/nulldriver/generated/*.c)
 
@@ -53,9 +57,10 @@ SERVER_LIB := $(if $(EXEC),$(OUT)/lib/server/libbfexecutor.so)
 ENGINE_LIB := $(if $(ENGINE),$(OUT)/lib/softgpu/libsoftgpu-engine.so)
 SOFT_LIB   := $(if $(DRIVER),$(OUT)/lib/softgpu/libcuda.so.1)
 JIT_LIB    := $(if $(JITLNK),$(OUT)/lib/softgpu/libnvJitLink.so.13)
+NVML_LIBS   := $(if $(NVML),$(OUT)/lib/client/libnvidia-ml.so.1 $(OUT)/lib/softgpu/libnvidia-ml.so.1)
 PRESENT_LIB := $(if $(PRESENT),$(OUT)/lib/client/libbitfusion-presence.so)
 NULL_LIB   := $(if $(NULLDR),$(OUT)/nulldriver/libcuda.so.1)
-LIBS       := $(CLIENT_LIB) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_LIB) $(SOFT_LIB) $(JIT_LIB)
+LIBS       := $(CLIENT_LIB) $(NVML_LIBS) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_LIB) $(SOFT_LIB) $(JIT_LIB)
 
 # ------------------------------------------------------------------ targets
 
@@ -65,7 +70,7 @@ LIBS       := $(CLIENT_LIB) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_LIB) $(SOFT_LI
 
 all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
 libs: $(LIBS)
-proxy: $(CLIENT_LIB) $(PRESENT_LIB)
+proxy: $(CLIENT_LIB) $(PRESENT_LIB) $(filter %/client/libnvidia-ml.so.1,$(NVML_LIBS))
 executor: $(SERVER_LIB)
 engine: $(ENGINE_LIB)
 softgpu: $(SOFT_LIB) $(JIT_LIB)
@@ -81,6 +86,10 @@ $(SOFT_LIB): $(call objects,$(DRIVER) $(ABI)) $(ENGINE_OBJECTS) $(wildcard bitfu
 $(SOFT_LIB): LINK = -Wl,-soname,libcuda.so.1 -Wl,--version-script=bitfusion/softgpu/driver/generated/exports.map
 $(JIT_LIB): $(call objects,$(JITLNK))
 $(JIT_LIB): LINK = -Wl,-soname,libnvJitLink.so.13
+$(OUT)/lib/client/libnvidia-ml.so.1: $(call objects,$(NVML) $(NVML_REMOTE) $(WIRE))
+$(OUT)/lib/softgpu/libnvidia-ml.so.1: $(call objects,$(NVML) $(NVML_SOFT))
+$(NVML_LIBS): bitfusion/nvml/generated/exports.map
+$(NVML_LIBS): LINK = -Wl,-soname,libnvidia-ml.so.1 -Wl,--version-script=bitfusion/nvml/generated/exports.map
 $(PRESENT_LIB): $(call objects,$(PRESENT))
 $(PRESENT_LIB): LINK = -Wl,-soname,libbitfusion-presence.so
 $(NULL_LIB): $(call objects,$(NULLDR) $(ABI)) $(wildcard tests/nulldriver/generated/exports.map)
@@ -95,6 +104,7 @@ $(LIBS) $(NULL_LIB):
 COMPILE = $(CC) $(BASE) $(CFLAGS) $(TUNE) $(SANE) -MMD -MP -c
 # The proxy is never loaded late enough for the static TLS block to be full, and its launches must be quick.
 $(OUT)/obj/bitfusion/proxy/%: BASE += -ftls-model=initial-exec
+$(OUT)/obj/bitfusion/nvml/%: BASE += -Ibitfusion/nvml/generated -Ibitfusion/proxy
 # The engine's handlers are hundreds of loops. Unrolling the long ones takes the compiler twice as long and gains
 # nothing; a set for old CPUs beside one for AVX2 is compiled quickly; generated lines say nothing to a debugger.
 $(OUT)/obj/bitfusion/softgpu/engine/run%: TUNE += -fno-math-errno -fno-trapping-math

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
-from . import declarations, emit_c, emit_docs, emit_null, spec
+from . import declarations, emit_c, emit_docs, emit_null, nvml, spec
 
 ROOT = Path(__file__).resolve().parents[2]
 CUDA = "bitfusion/api/cuda.toml"
@@ -48,9 +48,9 @@ def generate(loaded: spec.Spec, null_sources: List[str]) -> Dict[str, str]:
     return files
 
 
-def null_sources(root: Path) -> List[str]:
-    """The hand-written half of the null driver: what it defines is not generated."""
-    return [path.read_text(encoding="utf-8") for path in sorted((root / NULL).glob("*.c"))]
+def sources(folder: Path) -> List[str]:
+    """The hand-written half of a library: what it defines is not generated."""
+    return [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.c"))]
 
 
 def differing(root: Path, files: Dict[str, str]) -> List[str]:
@@ -77,7 +77,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     options = parser.parse_args(arguments)
     try:
         loaded = spec.load(ROOT / CUDA, declarations.load(options.declarations), CUDA)
-        files = generate(loaded, null_sources(ROOT))
+        files = generate(loaded, sources(ROOT / NULL))
+        management = nvml.load(declarations.find_package(options.declarations))
+        files.update(nvml.generate(management, sources(ROOT / nvml.FOLDER)))
     except (declarations.DeclarationError, spec.SpecError) as error:
         print(f"bitfusion.api: {error}", file=sys.stderr)
         return 1

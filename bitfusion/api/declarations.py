@@ -6,15 +6,17 @@ Knows the small part of Cython that those files use; knows nothing of classes, r
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
+import operator
 import os
 import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Tuple
 
 PACKAGE = "cuda-bindings==13.5.0"
 TYPES = "cydriver.pxd"
@@ -116,10 +118,10 @@ def parse_member(text: str) -> Member:
     words = base.split()
     if not match.group(3) and len(words) > 1 and words[-1] not in NATIVE:
         base, rest = " ".join(words[:-1]), words[-1] + rest
-    named = re.match(r"^(\w*)(?:\[(\d+)\])?$", rest)
+    named = re.match(r"^(\w*)(?:\[(\w+)\])?$", rest)
     if not named:
         raise DeclarationError(f"not a name: '{rest}' in '{text}'")
-    array = int(named.group(2)) if named.group(2) else None
+    array = int(named.group(2), 0) if named.group(2) else None
     stars = match.group(3).count("*")
     return Member(named.group(1), CType(base, stars, bool(match.group(1)), array))
 
@@ -143,11 +145,11 @@ def parse_prototype(text: str) -> Prototype:
     return Prototype(match.group(2), result, parse_arguments(match.group(3)))
 
 
-_FUNCTION = re.compile(r"^cdef (\w+) _(\w+)\((.*?)\) except")
+_FUNCTION = re.compile(r"^cdef ((?:const )?\w+\*?) _(\w+)\((.*?)\) except")
 _BLOCK = re.compile(r"^(ctypedef|cdef) (enum|struct|union) (\w+)(?:\s+[\"'](.*)[\"'])?:$")
 _CALLBACK = re.compile(r"^ctypedef (.+?) ?\(\*(\w+)(?:\s+'\w+')?\)\((.*)\)$")
 _ALIAS = re.compile(r"^ctypedef (.+?)(\w+)(?:\s+['\"]\w+['\"])?$")
-_ENUMERATOR = re.compile(r"^(\w+)(?:\s+\"\w+\")?(?:\s*=\s*(-?\w+))?,?$")
+_ENUMERATOR = re.compile(r"^(\w+)(?:\s+\"\w+\")?(?:\s*=\s*(.+?))?,?$")
 
 
 def _logical_lines(text: str) -> List[Tuple[int, int, str]]:
@@ -175,7 +177,8 @@ def parse_functions(text: str) -> Dict[str, Prototype]:
         match = _FUNCTION.match(line)
         if match:
             arguments = parse_arguments(match.group(3))
-            functions[match.group(2)] = Prototype(match.group(2), CType(match.group(1)), arguments)
+            result = parse_member(match.group(1)).type
+            functions[match.group(2)] = Prototype(match.group(2), result, arguments)
     return functions
 
 
@@ -205,18 +208,49 @@ def _parse_block(block: re.Match[str], body: List[str]) -> object:
     plain = block.group(1) == "ctypedef"
     kind, name, cname = block.group(2), block.group(3), block.group(4) or ""
     if kind == "enum":
-        return Enum(name, tuple(_parse_enumerator(line) for line in body), plain)
+        return Enum(name, _parse_enumerators(body), plain)
     inline = "::" in cname and "__anon_" in name or name.startswith("anon_")
     fields = None if body == ["pass"] else tuple(parse_member(line) for line in body)
     return Record(kind, name, fields, plain, inline)
 
 
-def _parse_enumerator(line: str) -> Tuple[str, Optional[int]]:
-    match = _ENUMERATOR.match(line)
-    if not match:
-        raise DeclarationError(f"not an enumerator: '{line}'")
-    value = match.group(2)
-    return match.group(1), None if value is None else int(value, 0)
+def _parse_enumerators(body: List[str]) -> Tuple[Tuple[str, Optional[int]], ...]:
+    """A value may be the name of an earlier enumerator; None where there is none."""
+    found: Dict[str, Optional[int]] = {}
+    numbers: Dict[str, int] = {}
+    number = -1
+    for line in body:
+        match = _ENUMERATOR.match(line)
+        if not match:
+            raise DeclarationError(f"not an enumerator: '{line}'")
+        text = match.group(2)
+        number = number + 1 if text is None else _value(text, numbers)
+        numbers[match.group(1)] = number
+        found[match.group(1)] = None if text is None else number
+    return tuple(found.items())
+
+
+_OPERATORS = {ast.BitOr: operator.or_, ast.LShift: operator.lshift, ast.Add: operator.add}
+
+
+def _value(text: str, names: Mapping[str, int]) -> int:
+    """What `-(1)`, `(1 << 2)` or `(FIRST | SECOND)` is; names are those of earlier enumerators."""
+
+    def of(node: ast.expr) -> int:
+        if isinstance(node, ast.Constant) and isinstance(node.value, int):
+            return node.value
+        if isinstance(node, ast.Name) and node.id in names:
+            return names[node.id]
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -of(node.operand)
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            return int(_OPERATORS[type(node.op)](of(node.left), of(node.right)))
+        raise DeclarationError(f"not a value: '{text}'")
+
+    try:
+        return of(ast.parse(text, mode="eval").body)
+    except SyntaxError:
+        raise DeclarationError(f"not a value: '{text}'") from None
 
 
 def _parse_alias(line: str) -> object:

@@ -40,7 +40,9 @@ def spell_prototype(prototype: Prototype, tags: Mapping[str, str]) -> str:
     return "{} {}({})".format(spell(prototype.result, "", tags), prototype.name, arguments)
 
 
-class _Writer:
+class TypeWriter:
+    """Spells types in C; header holds what the declarations do not say (unions, alignment)."""
+
     def __init__(self, declarations: Declarations, header: Mapping[str, object]) -> None:
         self.declarations = declarations
         self.records = declarations.records()
@@ -141,7 +143,7 @@ def emit_header(
     prototypes: Sequence[Tuple[str, Prototype]],
 ) -> str:
     """prototypes: (exported name, prototype) of everything a library of ours may define."""
-    writer = _Writer(declarations, header)
+    writer = TypeWriter(declarations, header)
     lines = [
         "/* SPDX-License-Identifier: Apache-2.0 */",
         f"/* {HEADER_LINE} */",

@@ -40,13 +40,17 @@ void bf_op_devices(struct bf_session *session, const struct bf_command *command,
 		return;
 	}
 	struct bf_device *device = (struct bf_device *)(answer + 1);
+	uint64_t used[BF_MAX_DEVICES] = { 0 };
 	int version = 0;
 	driver->cuDriverGetVersion(&version);
+	if (session->ledger)
+		bf_ledger_used(session->ledger, -1, used, BF_MAX_DEVICES);
 	answer->driver_version = version;
 	answer->count = count;
 	for (uint32_t i = 0; i < count; i++) {
 		describe(driver, session->ordinal[i], &device[i]);
 		device[i].total_memory = bf_memory_total(session, i, device[i].total_memory);
+		device[i].used_memory = used[i];
 		/* the range of stream priorities is asked of a context; all devices of today have the same */
 		device[i].least_priority = 0;
 		device[i].greatest_priority =

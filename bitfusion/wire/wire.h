@@ -283,6 +283,7 @@ struct bf_device {
 	char pci_bus_id[32];
 	uint8_t uuid[16];
 	uint64_t total_memory; /* bytes: of the slice */
+	uint64_t used_memory;  /* bytes: by all processes of the session, now; 0 where there are no slices */
 	int32_t least_priority, greatest_priority;
 	struct {
 		int32_t status; /* CUresult */

@@ -115,7 +115,7 @@ def test_hash_changes_with_any_row() -> None:
 
 
 def test_committed_files_are_current() -> None:
-    files = program.generate(load_real(), program.null_sources(ROOT))
+    files = program.generate(load_real(), program.sources(ROOT / program.NULL))
     assert program.differing(ROOT, files) == []
 
 

@@ -190,7 +190,7 @@ class Peer:
             body += struct.pack(
                 "<256s32s", b"Fake GPU %d" % device, b"0000:%02X:00.0" % (device + 1)
             )
-            body += bytes([device + 1] * 16) + struct.pack("<Qii", 1 << 30, 0, -5)
+            body += bytes([device + 1] * 16) + struct.pack("<QQii", 1 << 30, 0, 0, -5)
             for attribute in range(160):
                 value = device + 1 if attribute == 33 else ATTRIBUTES.get(attribute, 0)
                 body += struct.pack("<ii", 0, value)

@@ -3,6 +3,7 @@
  * The devices there are, and what a program may ask about them.
  */
 #include "driver.h"
+#include "hardware.h"
 #include "memory.h"
 
 #include <ctype.h>
@@ -10,40 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-#define NAME "Bitfusion Software GPU"
-
-static uint64_t parse_size(const char *text, uint64_t fallback)
-{
-	if (!text || !*text)
-		return fallback;
-	char *end;
-	double value = strtod(text, &end);
-	switch (tolower((unsigned char)*end)) {
-	case 't':
-		value *= 1024;
-		/* fall through */
-	case 'g':
-		value *= 1024;
-		/* fall through */
-	case 'm':
-		value *= 1024;
-		/* fall through */
-	case 'k': value *= 1024;
-	}
-	/* an arena must fit between this device's addresses and the next one's */
-	if (!(value >= (double)MIB(1)) || value > (double)((uint64_t)128 << 30))
-		return fallback;
-	return (uint64_t)value & ~(MIB(1) - 1);
-}
-
-static void make_uuid(uint8_t uuid[16], int hardware)
-{
-	static const uint8_t base[16] = { 0xb1, 0x7f, 0x05, 0x10, 0x50, 0xf7, 0x46, 0x50,
-					  0x80, 0x12, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00 };
-	memcpy(uuid, base, 16);
-	uuid[15] = (uint8_t)hardware;
-}
 
 static void uuid_text(const uint8_t uuid[16], char text[48])
 {
@@ -65,7 +32,7 @@ static int parse_visible(const char *word, size_t length, int present)
 	if (!strncasecmp(text, "GPU-", 4)) {
 		for (int i = 0; i < present; i++) {
 			uint8_t uuid[16];
-			make_uuid(uuid, i);
+			hardware_uuid(uuid, i);
 			uuid_text(uuid, own);
 			if (length > 4 && !strncasecmp(text, own, length))
 				return i;
@@ -102,19 +69,16 @@ static int list_visible(int present, int hardware[MAX_DEVICES])
 
 CUresult devices_create(void)
 {
-	const char *wanted = getenv("BITFUSION_SOFTGPU_GPUS");
-	int present = wanted && *wanted ? atoi(wanted) : 1, hardware[MAX_DEVICES];
-	if (present < 0 || present > MAX_DEVICES)
-		present = 1;
-	uint64_t memory = parse_size(getenv("BITFUSION_SOFTGPU_MEMORY"), (uint64_t)4 << 30);
-	int count = list_visible(present, hardware);
+	int hardware[MAX_DEVICES];
+	uint64_t memory = hardware_memory();
+	int count = list_visible(hardware_count(), hardware);
 	driver.devices = calloc((size_t)count + 1, sizeof *driver.devices);
 	if (!driver.devices)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	for (int i = 0; i < count; i++) {
 		struct device *device = &driver.devices[i];
 		*device = (struct device){ .index = i, .hardware = hardware[i], .memory = memory };
-		make_uuid(device->uuid, hardware[i]);
+		hardware_uuid(device->uuid, hardware[i]);
 		TRY(arena_create(&device->arena, device));
 		device->primary = object_new(OBJECT_CONTEXT, sizeof *device->primary);
 		if (!device->primary)
@@ -162,7 +126,7 @@ EXPORT CUresult cuDeviceGetName(char *name, int len, CUdevice dev)
 {
 	ENTER_DEVICE(device, dev, name && len > 0);
 	(void)device;
-	snprintf(name, (size_t)len, "%s", NAME);
+	snprintf(name, (size_t)len, "%s", HARDWARE_NAME);
 	return CUDA_SUCCESS;
 }
 
@@ -220,7 +184,7 @@ EXPORT CUresult cuDeviceGetProperties(CUdevprop *prop, CUdevice dev)
 EXPORT CUresult cuDeviceGetPCIBusId(char *pciBusId, int len, CUdevice dev)
 {
 	ENTER_DEVICE(device, dev, pciBusId && len > 0);
-	snprintf(pciBusId, (size_t)len, "0000:%02X:00.0", device->hardware + 1);
+	snprintf(pciBusId, (size_t)len, HARDWARE_PCI, device->hardware + 1);
 	return CUDA_SUCCESS;
 }
 

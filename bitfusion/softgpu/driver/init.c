@@ -3,6 +3,7 @@
  * The driver as a whole: initialisation, lookup, what becomes of it in a fork child and at exit.
  */
 #include "driver.h"
+#include "hardware.h"
 #include "memory.h"
 #include "queue.h"
 
@@ -122,10 +123,26 @@ EXPORT CUresult cuGetProcAddress(const char *symbol, void **pfn, int cudaVersion
 	return result == CUDA_SUCCESS && pfn && !*pfn ? CUDA_ERROR_NOT_FOUND : result;
 }
 
+static uint64_t hardware_used(int hardware)
+{
+	uint64_t used = 0;
+	pthread_mutex_lock(&memory_lock);
+	for (int i = 0; i < driver.device_count; i++)
+		if (driver.devices[i].hardware == hardware)
+			used = driver.devices[i].arena->used;
+	pthread_mutex_unlock(&memory_lock);
+	return used;
+}
+
 EXPORT CUresult cuGetExportTable(const void **ppExportTable, const CUuuid *pExportTableId)
 {
+	static const struct hardware_usage usage = { sizeof usage, hardware_used };
 	if (!ppExportTable || !pExportTableId)
 		return CUDA_ERROR_INVALID_VALUE;
+	if (!memcmp(pExportTableId, HARDWARE_USAGE_ID, sizeof *pExportTableId)) {
+		*ppExportTable = &usage;
+		return CUDA_SUCCESS;
+	}
 	return abi_get_export_table(ppExportTable, pExportTableId);
 }
 
