@@ -27,7 +27,7 @@ def environment_for(
     environment["BITFUSION_SOCKET"] = socket
     add_presence(environment, gpus)
     if session_software:
-        add_linker(environment)
+        add_compilers(environment)
     return environment
 
 
@@ -44,11 +44,15 @@ def add_presence(environment: dict[str, str], gpus: int) -> None:
         environment["BITFUSION_DEVICES"] = str(gpus)
 
 
-def add_linker(environment: dict[str, str]) -> None:
-    """NVIDIA's nvJitLink makes code for real GPUs only; ours keeps the PTX for software ones."""
+def add_compilers(environment: dict[str, str]) -> None:
+    """NVIDIA's compilers and linkers make code for real GPUs; ours keep PTX for software ones."""
     path = os.path.join(paths.library_folder(), paths.SOFTGPU_LINKER)
     if os.path.exists(path):
         prepend(environment, "LD_PRELOAD", path)
+    # What CuPy keeps there is PTX now, and would be machine code without us, under the same names.
+    home = environment.get("HOME", "/")
+    cache = environment.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+    environment.setdefault("CUPY_CACHE_DIR", os.path.join(cache, "bitfusion", "cupy"))
 
 
 def describe(session: Session, words: Sequence[str]) -> None:

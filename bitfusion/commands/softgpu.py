@@ -34,7 +34,7 @@ def run(parsed: Parsed) -> int:
     environment.setdefault("BITFUSION_HOME", paths.ROOT)
     launcher.prepend(environment, "LD_LIBRARY_PATH", os.path.dirname(found.driver))
     launcher.add_presence(environment, wanted)
-    launcher.add_linker(environment)
+    launcher.add_compilers(environment)
     path = program.find(parsed.words[0], environment)
     try:
         os.execve(path, parsed.words, environment)

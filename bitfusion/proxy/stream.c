@@ -295,6 +295,19 @@ BF_EXPORT CUresult cuStreamGetCtx_v2_ptsz(CUstream hStream, CUcontext *pCtx, CUg
 	return get_ctx_v2(hStream, pCtx, pGreenCtx, true);
 }
 
+BF_EXPORT CUresult cuStreamGetGreenCtx(CUstream hStream, CUgreenCtx *phCtx)
+{
+	CUcontext context;
+	CUresult status = get_ctx(hStream, &context, false);
+
+	if (status)
+		return status;
+	if (!phCtx)
+		return CUDA_ERROR_INVALID_VALUE;
+	*phCtx = NULL;
+	return CUDA_SUCCESS;
+}
+
 static CUresult get_device(CUstream stream, CUdevice *device, bool per_thread)
 {
 	uint32_t context = 0;

@@ -162,7 +162,7 @@ def devices(tmp_path: Path, **env: str) -> List[str]:
 def test_several_devices(tmp_path: Path) -> None:
     lines = devices(tmp_path, BITFUSION_SOFTGPU_GPUS="3", BITFUSION_SOFTGPU_MEMORY="512M")
     assert [line.split(":")[0] for line in lines[1:4]] == ["0", "1", "2"]
-    assert all("512 MiB, 12.0" in line for line in lines[1:4])
+    assert all("512 MiB, 13.0" in line for line in lines[1:4])
     assert "over there and back: 123" in lines
     assert "the second block is on device 1" in lines
 

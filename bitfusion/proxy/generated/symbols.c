@@ -588,7 +588,7 @@ const struct abi_symbol abi_symbols[] = {
 	{"cuStreamGetDevice", "cuStreamGetDevice_ptsz", 12080, 1, (void *)cuStreamGetDevice_ptsz},
 	{"cuStreamGetFlags", "cuStreamGetFlags", 5050, 0, (void *)cuStreamGetFlags},
 	{"cuStreamGetFlags", "cuStreamGetFlags_ptsz", 7000, 1, (void *)cuStreamGetFlags_ptsz},
-	{"cuStreamGetGreenCtx", "cuStreamGetGreenCtx", 12040, 0, NULL},
+	{"cuStreamGetGreenCtx", "cuStreamGetGreenCtx", 12040, 0, (void *)cuStreamGetGreenCtx},
 	{"cuStreamGetId", "cuStreamGetId", 12000, 0, (void *)cuStreamGetId},
 	{"cuStreamGetId", "cuStreamGetId_ptsz", 12000, 1, (void *)cuStreamGetId_ptsz},
 	{"cuStreamGetPriority", "cuStreamGetPriority", 5050, 0, (void *)cuStreamGetPriority},

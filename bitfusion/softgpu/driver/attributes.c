@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The attributes of a device: those of a small GPU of compute capability 12.0, where they are limits; the
+ * The attributes of a device: those of a small GPU, where they are limits; the
  * truth about this one, where they say what it can do.
  */
 #include "driver.h"
@@ -75,8 +75,8 @@ static const int attributes[CU_DEVICE_ATTRIBUTE_MAX] = {
 	[A(MAXIMUM_TEXTURE2D_LINEAR_PITCH)] = 2097120,
 	[A(MAXIMUM_TEXTURE2D_MIPMAPPED_WIDTH)] = 32768,
 	[A(MAXIMUM_TEXTURE2D_MIPMAPPED_HEIGHT)] = 32768,
-	[A(COMPUTE_CAPABILITY_MAJOR)] = 12,
-	[A(COMPUTE_CAPABILITY_MINOR)] = 0,
+	[A(COMPUTE_CAPABILITY_MAJOR)] = COMPUTE_MAJOR,
+	[A(COMPUTE_CAPABILITY_MINOR)] = COMPUTE_MINOR,
 	[A(MAXIMUM_TEXTURE1D_MIPMAPPED_WIDTH)] = 32768,
 	[A(STREAM_PRIORITIES_SUPPORTED)] = 1,
 	[A(GLOBAL_L1_CACHE_SUPPORTED)] = 1,

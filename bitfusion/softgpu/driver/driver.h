@@ -16,6 +16,7 @@
 #include "abi.h"
 #include "cuda.h"
 
+#include "../compute.h"
 #include "../engine/engine.h"
 
 #include <pthread.h>

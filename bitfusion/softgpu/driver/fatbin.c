@@ -15,7 +15,7 @@
 
 enum { KIND_PTX = 1, KIND_LINK_INPUT = 0x4246, LINK_INPUT_PTX = 2 /* nvJitLink's number */ };
 enum { FLAG_LZ4 = 0x2000, FLAG_ZSTD = 0x8000 };
-enum { COMPUTE_CAPABILITY = 120, MAX_CANDIDATES = 256 };
+enum { NEWEST_PTX = 121, MAX_CANDIDATES = 256 };
 #define MAX_UNPACKED ((uint64_t)1 << 30)
 
 struct fatbin_header {
@@ -139,7 +139,7 @@ static int add_entry(struct members *members, const struct entry *entry)
 {
 	const struct entry_header *head = &entry->head;
 	members->links += head->kind == KIND_LINK_INPUT;
-	if (head->kind != KIND_LINK_INPUT && (head->kind != KIND_PTX || head->arch > COMPUTE_CAPABILITY))
+	if (head->kind != KIND_LINK_INPUT && (head->kind != KIND_PTX || head->arch > NEWEST_PTX))
 		return 1;
 	if (members->count == MAX_CANDIDATES)
 		return 0;

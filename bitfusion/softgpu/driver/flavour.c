@@ -78,6 +78,8 @@ OWN_STREAM(cuStreamGetCaptureInfo_v3,
 	   PER_THREAD(hStream), captureStatus_out, id_out, graph_out, dependencies_out, edgeData_out,
 	   numDependencies_out)
 OWN_STREAM(cuStreamGetCtx, (CUstream hStream, CUcontext *pctx), PER_THREAD(hStream), pctx)
+OWN_STREAM(cuStreamGetCtx_v2, (CUstream hStream, CUcontext *pCtx, CUgreenCtx *pGreenCtx), PER_THREAD(hStream), pCtx,
+	   pGreenCtx)
 OWN_STREAM(cuStreamGetDevice, (CUstream hStream, CUdevice *device), PER_THREAD(hStream), device)
 OWN_STREAM(cuStreamGetFlags, (CUstream hStream, unsigned int *flags), PER_THREAD(hStream), flags)
 OWN_STREAM(cuStreamGetId, (CUstream hStream, unsigned long long *streamId), PER_THREAD(hStream), streamId)

@@ -33,7 +33,7 @@ CUresult kernel_attribute(const struct sg_kernel *code, int max_dynamic, CUfunct
 	case CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES: *value = (int)code->local_bytes; return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_NUM_REGS: *value = (int)code->registers; return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_PTX_VERSION: *value = code->target; return CUDA_SUCCESS;
-	case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *value = 120; return CUDA_SUCCESS;
+	case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *value = 10 * COMPUTE_MAJOR + COMPUTE_MINOR; return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *value = max_dynamic; return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT: *value = -1; return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_CLUSTER_SIZE_MUST_BE_SET:

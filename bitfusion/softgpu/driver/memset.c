@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Fills. None of them waits.
+ * Fills. Those without a stream wait where the host can see what they fill.
  */
 #include "queue.h"
 #include "memory.h"
@@ -12,7 +12,14 @@ struct fill {
 	size_t width, height;
 };
 
-static CUresult fill(CUstream handle, const struct fill *fill)
+static int host_sees(uint64_t address)
+{
+	struct range range;
+	return range_lookup(address, &range) &&
+	       (range.kind == RANGE_HOST || range.kind == RANGE_REGISTERED || range.kind == RANGE_MANAGED);
+}
+
+static CUresult fill(CUstream handle, int synchronous, const struct fill *fill)
 {
 	struct context *context;
 	struct stream *stream;
@@ -27,49 +34,51 @@ static CUresult fill(CUstream handle, const struct fill *fill)
 	if (!work)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	work->set = (struct set_work){ fill->target, pitch, fill->width, fill->height, fill->value, fill->element };
-	return submit(stream, work, 0);
+	return submit(stream, work, synchronous && host_sees(fill->target) ? SUBMIT_WAIT : 0);
 }
 
-#define LINE(stream, element) fill(stream, &(struct fill){ dstDevice, 0, value, element, N, 1 })
-#define BOX(stream, element) fill(stream, &(struct fill){ dstDevice, dstPitch, value, element, Width, Height })
+#define LINE(stream, synchronous, element) \
+	fill(stream, synchronous, &(struct fill){ dstDevice, 0, value, element, N, 1 })
+#define BOX(stream, synchronous, element) \
+	fill(stream, synchronous, &(struct fill){ dstDevice, dstPitch, value, element, Width, Height })
 
 /* The four flavours of each: for stream 0 shared or own, and asynchronous ones. */
 #define FILL(bits, type) \
 	EXPORT CUresult cuMemsetD##bits##_v2(CUdeviceptr dstDevice, type value, size_t N) \
 	{ \
-		return LINE(CU_STREAM_LEGACY, bits / 8); \
+		return LINE(CU_STREAM_LEGACY, 1, bits / 8); \
 	} \
 	EXPORT CUresult cuMemsetD##bits##_v2_ptds(CUdeviceptr dstDevice, type value, size_t N) \
 	{ \
-		return LINE(CU_STREAM_PER_THREAD, bits / 8); \
+		return LINE(CU_STREAM_PER_THREAD, 1, bits / 8); \
 	} \
 	EXPORT CUresult cuMemsetD##bits##Async(CUdeviceptr dstDevice, type value, size_t N, CUstream hStream) \
 	{ \
-		return LINE(hStream, bits / 8); \
+		return LINE(hStream, 0, bits / 8); \
 	} \
 	EXPORT CUresult cuMemsetD##bits##Async_ptsz(CUdeviceptr dstDevice, type value, size_t N, CUstream hStream) \
 	{ \
-		return LINE(PER_THREAD(hStream), bits / 8); \
+		return LINE(PER_THREAD(hStream), 0, bits / 8); \
 	} \
 	EXPORT CUresult cuMemsetD2D##bits##_v2(CUdeviceptr dstDevice, size_t dstPitch, type value, size_t Width, \
 					       size_t Height) \
 	{ \
-		return BOX(CU_STREAM_LEGACY, bits / 8); \
+		return BOX(CU_STREAM_LEGACY, 1, bits / 8); \
 	} \
 	EXPORT CUresult cuMemsetD2D##bits##_v2_ptds(CUdeviceptr dstDevice, size_t dstPitch, type value, size_t Width, \
 						    size_t Height) \
 	{ \
-		return BOX(CU_STREAM_PER_THREAD, bits / 8); \
+		return BOX(CU_STREAM_PER_THREAD, 1, bits / 8); \
 	} \
 	EXPORT CUresult cuMemsetD2D##bits##Async(CUdeviceptr dstDevice, size_t dstPitch, type value, size_t Width, \
 						 size_t Height, CUstream hStream) \
 	{ \
-		return BOX(hStream, bits / 8); \
+		return BOX(hStream, 0, bits / 8); \
 	} \
 	EXPORT CUresult cuMemsetD2D##bits##Async_ptsz(CUdeviceptr dstDevice, size_t dstPitch, type value, \
 						      size_t Width, size_t Height, CUstream hStream) \
 	{ \
-		return BOX(PER_THREAD(hStream), bits / 8); \
+		return BOX(PER_THREAD(hStream), 0, bits / 8); \
 	}
 
 FILL(8, unsigned char)

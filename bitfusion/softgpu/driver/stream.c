@@ -223,6 +223,25 @@ EXPORT CUresult cuStreamGetCtx(CUstream hStream, CUcontext *pctx)
 	return CUDA_SUCCESS;
 }
 
+/* There are no green contexts, so no stream is of one. cuBLAS asks before it launches anything. */
+EXPORT CUresult cuStreamGetGreenCtx(CUstream hStream, CUgreenCtx *phCtx)
+{
+	struct context *context;
+	struct stream *stream;
+	TRY(stream_enter(hStream, &context, &stream));
+	if (!phCtx)
+		return CUDA_ERROR_INVALID_VALUE;
+	*phCtx = NULL;
+	return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuStreamGetCtx_v2(CUstream hStream, CUcontext *pCtx, CUgreenCtx *pGreenCtx)
+{
+	if (pGreenCtx)
+		*pGreenCtx = NULL;
+	return cuStreamGetCtx(hStream, pCtx);
+}
+
 EXPORT CUresult cuStreamGetDevice(CUstream hStream, CUdevice *device)
 {
 	struct context *context;

@@ -6,6 +6,8 @@
 #define _GNU_SOURCE
 #include "real.h"
 
+#include "arch.h"
+
 #include <dlfcn.h>
 #include <link.h>
 #include <stdio.h>
@@ -125,14 +127,24 @@ static int has_option(char *const *options, unsigned count, const char *option)
 	return 0;
 }
 
+/* It does not say what it knows, but its version does. What LTO-IR was made for must not be newer. */
+static int newest_arch(void *library)
+{
+	unsigned major = 0, minor = 0;
+
+	if (CALL(Version, unsigned *, unsigned *)(&major, &minor) || (major == 12 && minor < 8))
+		return 90;
+	return major == 12 && minor == 8 ? 120 : 121;
+}
+
 int real_link_to_ptx(const struct real_input *inputs, unsigned input_count, char *const *options, unsigned option_count,
 		     char **ptx, char *error, size_t error_size)
 {
-	const char *given[MOST_OPTIONS + 2];
+	const char *given[MOST_OPTIONS + 2], **known;
 	void *library = library_once();
 	real_handle handle = NULL;
 	unsigned count = 0;
-	int status;
+	int status, exchanged;
 
 	*ptx = NULL;
 	if (!library || option_count > MOST_OPTIONS) {
@@ -149,7 +161,10 @@ int real_link_to_ptx(const struct real_input *inputs, unsigned input_count, char
 		given[count++] = "-lto";
 	if (!has_option(options, option_count, "-ptx"))
 		given[count++] = "-ptx";
-	status = CALL(Create, real_handle *, uint32_t, const char **)(&handle, count, given);
+	known = arch_options((int)count, given, newest_arch(library), &exchanged);
+	if (!known)
+		return NOT_FOUND;
+	status = CALL(Create, real_handle *, uint32_t, const char **)(&handle, count, known);
 	for (unsigned i = 0; !status && i < input_count; i++)
 		status = CALL(AddData, real_handle, int, const void *, size_t,
 			      const char *)(handle, inputs[i].type, inputs[i].bytes, inputs[i].size, "lto");
@@ -161,5 +176,6 @@ int real_link_to_ptx(const struct real_input *inputs, unsigned input_count, char
 		explain(library, handle, error, error_size);
 	if (handle)
 		CALL(Destroy, real_handle *)(&handle);
+	arch_options_free(known);
 	return status;
 }

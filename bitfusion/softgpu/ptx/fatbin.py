@@ -22,7 +22,7 @@ ARCHIVE_MAGIC = b"!<arch>\n"
 KIND_PTX, KIND_ELF = 1, 2
 KIND_LINK_INPUT = 0x4246  # what our libnvJitLink makes instead of a cubin
 FLAG_LZ4, FLAG_ZSTD = 0x2000, 0x8000
-COMPUTE_CAPABILITY = 120
+NEWEST_PTX = 121  # what we know the instructions of, whatever the device says it is
 MAX_ENTRIES = 65536
 MAX_UNPACKED = 1 << 30
 
@@ -120,7 +120,7 @@ def choose_ptx(members: List[Entry]) -> bytes:
     PTX for one architecture alone (``sm_90a``) is taken if there is nothing else: most of it runs,
     and an instruction that does not fails when it is executed.
     """
-    candidates = [e for e in members if e.kind == KIND_PTX and e.arch <= COMPUTE_CAPABILITY]
+    candidates = [e for e in members if e.kind == KIND_PTX and e.arch <= NEWEST_PTX]
     candidates.sort(key=lambda e: (e.arch, e.version), reverse=True)
     fallback: Optional[bytes] = None
     for entry in candidates:
@@ -143,7 +143,7 @@ def _why_none(members: List[Entry]) -> str:
         parts.append("PTX for " + ", ".join(f"compute_{arch}" for arch in newer))
     return (
         f"the image has only {' and '.join(parts) or 'unknown entries'}; the software GPU "
-        f"needs PTX for compute_{COMPUTE_CAPABILITY} or older"
+        f"needs PTX for compute_{NEWEST_PTX} or older"
     )
 
 

@@ -2830,6 +2830,8 @@ CUresult cuStreamGetFlags_ptsz(CUstream hStream, unsigned int *flags)
 CUresult cuStreamGetGreenCtx(CUstream hStream, CUgreenCtx *phCtx)
 {
 	NULL_ENTER();
+	if (phCtx)
+		memset(phCtx, 0, sizeof *phCtx);
 	return CUDA_SUCCESS;
 }
 

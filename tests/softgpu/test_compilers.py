@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands in front of NVIDIA's compilers on a software GPU, with a stand-in for them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+OURS = HERE.parents[1] / "build" / "lib" / "softgpu" / "libnvJitLink.so.13"
+
+SCRIPT = """
+import ctypes, sys
+compiler = ctypes.CDLL(sys.argv[1])
+compiler.options_given.restype = ctypes.c_char_p
+
+def strings(*words):
+    return len(words), (ctypes.c_char_p * len(words))(*(word.encode() for word in words))
+
+def options(function, *words):
+    return function(None, *strings(*words)), compiler.options_given().decode().split()
+
+def cubin():
+    size = ctypes.c_size_t()
+    assert compiler.nvrtcGetCUBINSize(None, ctypes.byref(size)) == 0
+    text = ctypes.create_string_buffer(size.value)
+    assert compiler.nvrtcGetCUBIN(None, text) == 0
+    return text.value
+
+def archs():
+    count = ctypes.c_int()
+    assert compiler.nvrtcGetNumSupportedArchs(ctypes.byref(count)) == 0
+    found = (ctypes.c_int * count.value)()
+    assert compiler.nvrtcGetSupportedArchs(found) == 0
+    return list(found)
+
+print(*(%s), sep="\\n")
+"""
+
+
+@pytest.fixture(scope="session")
+def compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    library = tmp_path_factory.mktemp("compiler") / "libnvrtc.so.13"
+    words = os.environ.get("CC", "cc").split()
+    source = str(HERE / "fake_compiler.c")
+    subprocess.run([*words, "-shared", "-fPIC", "-o", str(library), source], check=True)
+    return library
+
+
+def ask(compiler: Path, questions: str, preload: Any = OURS) -> list[str]:
+    environment = dict(os.environ)
+    if preload:
+        environment["LD_PRELOAD"] = str(preload)
+    command = [sys.executable, "-c", SCRIPT % questions, str(compiler)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_the_cubin_is_ptx(compiler: Path) -> None:
+    questions = "cubin(), compiler.make_ptx(0) and 0, cubin()"
+    assert ask(compiler, questions)[0] == "b'.version 9.0'"
+    assert ask(compiler, questions)[2] == "b'\\x7fELF of a real GPU'", "without PTX, what it made"
+    assert ask(compiler, questions, None)[0] == "b'\\x7fELF of a real GPU'"
+
+
+def test_it_says_that_it_knows_the_software_gpu(compiler: Path) -> None:
+    assert ask(compiler, "archs(),") == ["[90, 121, 130]"]
+    assert ask(compiler, "archs(),", None) == ["[90, 121]"]
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        (["-arch=sm_130"], ["-arch=sm_121"]),
+        (["--gpu-architecture=compute_130", "-G"], ["--gpu-architecture=compute_121", "-G"]),
+        (["-arch", "sm_130"], ["-arch", "sm_121"]),
+        (["-arch=compute_130a"], ["-arch=compute_121"]),
+        (["-arch=sm_90a", "-DX=sm_900"], ["-arch=sm_90a", "-DX=sm_900"]),
+        (["-DNAME=compute_130"], ["-DNAME=compute_130"]),
+        (["-arch=" + "x" * 90], ["-arch=" + "x" * 90]),
+    ],
+)
+def test_an_arch_that_nvrtc_does_not_know(
+    compiler: Path, given: list[str], passed: list[str]
+) -> None:
+    questions = f"options(compiler.nvrtcCompileProgram, *{given})[1],"
+    assert ask(compiler, questions) == [str(passed)]
+
+
+def test_nvvm_is_asked_until_it_knows_a_newer_arch(compiler: Path) -> None:
+    questions = (
+        "options(compiler.nvvmCompileProgram, '-opt=3', '-arch=compute_130a'),"
+        "options(compiler.nvvmCompileProgram, '-arch=compute_120'),"
+    )
+    assert ask(compiler, questions) == [
+        "(0, ['-opt=3', '-arch=compute_90'])",
+        "(7, ['-arch=compute_120'])",
+    ]
+
+
+def test_other_names_are_found_as_ever(compiler: Path) -> None:
+    questions = (
+        "hasattr(compiler, 'nvrtcNothing'), hasattr(compiler, 'nvvmVerifyProgram'),"
+        "ctypes.CDLL(None).dlsym is not None, ctypes.CDLL(None).getpid() > 0"
+    )
+    assert ask(compiler, questions) == ["False", "False", "True", "True"]
