@@ -64,31 +64,16 @@ static int find_root(char root[PATH_MAX])
 	return 0;
 }
 
-/* The program's environment without what would change the helper: malloc'ed, entry 0 is malloc'ed too. */
+/* The program's environment without what would change the helper: malloc'ed, its entries are not. */
 static char **make_environment(void)
 {
-	char root[PATH_MAX];
-	const char *path = getenv("PYTHONPATH");
 	size_t count = 0, used = 0;
 	while (environ[count])
 		count++;
-	char **list = calloc(count + 2, sizeof *list);
-	if (!list)
-		return NULL;
-	if (find_root(root)) {
-		size_t size = strlen(root) + (path ? strlen(path) : 0) + 16;
-		list[used] = malloc(size);
-		if (list[used])
-			snprintf(list[used], size, "PYTHONPATH=%s%s%s", root, path ? ":" : "", path ? path : "");
-	}
-	if (!list[used])
-		list[used] = strdup("BITFUSION_HELPER=1");
-	used++;
-	for (size_t i = 0; i < count; i++) {
-		int replaced = strncmp(list[0], "PYTHONPATH=", 11) == 0 && strncmp(environ[i], "PYTHONPATH=", 11) == 0;
-		if (!replaced && strncmp(environ[i], "LD_PRELOAD=", 11) && strncmp(environ[i], "PYTHONHOME=", 11))
+	char **list = calloc(count + 1, sizeof *list);
+	for (size_t i = 0; list && i < count; i++)
+		if (strncmp(environ[i], "LD_PRELOAD=", 11) && strncmp(environ[i], "PYTHONHOME=", 11))
 			list[used++] = environ[i];
-	}
 	return list;
 }
 
@@ -101,13 +86,17 @@ static int move_up(int fd)
 }
 
 /* Not -m: that would import from the folder the program runs in before any other. */
-static const char main_text[] = "import os, sys; sys.path[:] = filter(None, sys.path);"
+static const char main_text[] = "import os, sys; sys.path[:] = [*sys.argv[1:], *filter(None, sys.path)];"
 				"from bitfusion.softgpu.ptx import helper; os._exit(helper.main())";
 
 static int spawn(int requests, int replies)
 {
 	const char *python = getenv("BITFUSION_PYTHON");
-	char *arguments[] = { (char *)(python && *python ? python : "python3"), "-S", "-c", (char *)main_text, NULL };
+	char root[PATH_MAX], *program = (char *)(python && *python ? python : "python3");
+	/* -I: nothing that the program set for its own Python; and compiled modules are kept, which halves the start */
+	char *alone[] = { program, "-I", "-S", "-c", (char *)main_text, root, NULL };
+	char *as_set[] = { program, "-S", "-c", (char *)main_text, NULL };
+	char **arguments = find_root(root) ? alone : as_set;
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
 	sigset_t none, all;
@@ -130,7 +119,6 @@ static int spawn(int requests, int replies)
 	int error = posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments, environment);
 	posix_spawnattr_destroy(&attributes);
 	posix_spawn_file_actions_destroy(&actions);
-	free(environment[0]);
 	free(environment);
 	return error;
 }

@@ -7,9 +7,9 @@ table read it. matrix.h has the word's fields as C.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Dict, List, Tuple
 
+from ..ptx.record import dataclass
 from .semantics import hand
 
 ELEMENTS = ("f16", "bf16", "tf32", "f64", "s8", "u8", "s4", "u4", "b1", "e4m3", "e5m2")

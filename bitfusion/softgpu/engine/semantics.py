@@ -8,8 +8,9 @@ is C; ``A``, ``B`` and ``C`` are one lane's operands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Dict, Iterable, List, Sequence, Tuple
+
+from ..ptx.record import dataclass
 
 BITS = {"16": 2, "32": 4, "64": 8}
 

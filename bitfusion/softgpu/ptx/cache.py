@@ -10,8 +10,9 @@ import os
 import stat
 import struct
 import time
-from dataclasses import dataclass
 from typing import List, Mapping, Optional, Tuple
+
+from .record import dataclass
 
 MAGIC = b"SGCACHE2"
 SUFFIX = ".sgi"

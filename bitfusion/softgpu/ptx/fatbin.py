@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
 from .ir import PtxError
+from .record import dataclass
 
 INVALID_IMAGE = 200
 NO_BINARY_FOR_GPU = 209

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import List, Optional, Sequence
 
 from . import fatbin
@@ -11,6 +10,7 @@ from .fatbin import INVALID_IMAGE, NO_BINARY_FOR_GPU
 from .ir import Module, PtxError
 from .link import Input, link
 from .parser import parse
+from .record import dataclass
 
 # CUjitInputType
 INPUT_CUBIN, INPUT_PTX, INPUT_FATBIN, INPUT_OBJECT, INPUT_LIBRARY = range(5)

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from . import ir
 from .ir import Function, Module, PtxError, Variable
+from .record import dataclass, replace
 
 # Functions that the engine provides. They stay as declarations without a body.
 BUILTINS = frozenset({"vprintf", "malloc", "free", "__assertfail"})
