@@ -313,11 +313,9 @@ static bool gives(const struct call *call)
 
 static CUresult receive(struct call *call, struct bf_wait *wait)
 {
-	struct reader reader = { wait->body, wait->body + wait->body_size, false };
 	CUresult status = gives(call) ? bf_wait_for_result(wait) : bf_wait_for(wait);
+	struct reader reader = { wait->body, wait->body ? wait->body + wait->body_size : NULL, false };
 
-	reader.at = wait->body;
-	reader.end = wait->body ? wait->body + wait->body_size : NULL;
 	/* a failing call may still have written something: only a reply without a body means that it was not made */
 	for (int i = 0; wait->body_size && i < call->row->argument_count && !reader.failed; i++)
 		decode_argument(call, i, &reader);

@@ -134,7 +134,7 @@ void bf_function_free_parent(uint64_t parent)
 		for (uint32_t i = 1; i < bf_handle_count(kinds[k]); i++) {
 			struct bf_function *function = bf_handle_entry(kinds[k], i);
 
-			if (function && function->parent == parent && bf_is_alive(&function->entry))
+			if (function && bf_is_alive(&function->entry) && function->parent == parent)
 				bf_handle_free(BF_HANDLE(kinds[k], i));
 		}
 }

@@ -170,7 +170,8 @@ uint64_t bf_queue_end_with_bulk(const void *data, size_t size, enum bf_urgency u
 	uint64_t sequence;
 
 	if (size < COPY_BULK_BELOW) {
-		memcpy(queue.buffer + queue.start + queue.used + queue.pending, data, size);
+		if (size)
+			memcpy(queue.buffer + queue.start + queue.used + queue.pending, data, size);
 		queue.pending += size;
 		return bf_queue_end(urgency);
 	}

@@ -417,7 +417,8 @@ CUresult bf_ask(unsigned call, const void *body, size_t size, void *answer, size
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
 	}
 	((struct bf_command *)command)->request = wait.request;
-	memcpy(command + sizeof(struct bf_command), body, size);
+	if (size)
+		memcpy(command + sizeof(struct bf_command), body, size);
 	bf_queue_end(BF_NOW);
 	status = answer_size ? bf_wait_for_result(&wait) : bf_wait_for(&wait);
 	if (wait.body_size >= answer_size && answer_size)
