@@ -83,6 +83,9 @@ static bool submit_row(struct bf_session *session, struct bf_route *route, const
 		row->frame.command = (const struct bf_command *)row->memory;
 		row->frame.scratch = row->memory + BF_SCRATCH;
 		CUresult status = bf_decode(session, &row->frame);
+		/* nobody waits, so the program may use the number again before the call is made */
+		if (status == CUDA_SUCCESS && !(command->flags & BF_WANTS_REPLY))
+			bf_free_handles(session, &row->frame);
 		if (status == CUDA_SUCCESS && bf_submit(session, &row->job))
 			return true;
 		if (status != CUDA_SUCCESS && status != BF_VIOLATION)
@@ -124,7 +127,9 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 		status = bf_context_ensure(session, command->context);
 	if (route->row->flags & BF_ROW_NO_CONTEXT)
 		status = CUDA_SUCCESS;
-	bool elsewhere = (route->row->flags & BF_ROW_BLOCKS) && !route->waits && (command->flags & BF_WANTS_REPLY);
+	/* what is sent one-way keeps its place in the order, unless that place is behind a host function */
+	bool elsewhere = (route->row->flags & BF_ROW_BLOCKS) && !route->waits &&
+			 ((command->flags & BF_WANTS_REPLY) || bf_host_function_pending(session));
 	if (elsewhere && status == CUDA_SUCCESS && submit_row(session, route, command))
 		return;
 	struct bf_frame frame;
@@ -132,6 +137,7 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 	frame.command = command;
 	frame.scratch = session->scratch;
 	frame.scratch_size = 0;
+	frame.freed = false;
 	if (status == CUDA_SUCCESS)
 		status = bf_decode(session, &frame);
 	if (unlikely(status != CUDA_SUCCESS)) {

@@ -419,6 +419,7 @@ struct bf_frame {
 	uint64_t given[BF_MAX_ARGUMENTS]; /* as they came: handle numbers, capacities */
 	uint8_t *scratch;
 	size_t scratch_size;
+	bool freed; /* the handles that the call ends are out of the table already */
 };
 enum { BF_SCRATCH = BF_MAX_COMMAND + 4096 };
 bool bf_routes_init(struct bf_session *session);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Copies larger than any buffer between, both ways, behind a host function that takes its time: whoever carries
- * them must not wait for the function where its return is to arrive.
+ * Copies larger than any buffer between, both ways, behind a host function that takes its time, and calls that may
+ * wait for the device: whoever carries them must not wait for the function where its return is to arrive.
  */
 #include "cuda.h"
 
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define SIZE ((size_t)300 << 20)
+#define PTX ".version 7.0\n.target sm_70\n.address_size 64\n"
 
 static void check(CUresult status, const char *what)
 {
@@ -33,6 +34,8 @@ int main(void)
 	CUcontext context;
 	CUstream stream;
 	CUdeviceptr memory;
+	CUmemoryPool pool;
+	CUmodule module;
 	char *host;
 	int calls = 0;
 
@@ -56,8 +59,18 @@ int main(void)
 	CHECK(cuStreamSynchronize(stream));
 	printf("down after %d calls: %d %d %d\n", calls, host[0], host[SIZE / 2], host[SIZE - 1]);
 
-	CHECK(cuMemFreeHost(host));
+	CHECK(cuModuleLoadData(&module, PTX));
+	CHECK(cuDeviceGetDefaultMemPool(&pool, device));
+	CHECK(cuLaunchHostFunc(stream, take_time, &calls));
+	CHECK(cuModuleUnload(module));
 	CHECK(cuMemFree_v2(memory));
+	CHECK(cuMemPoolTrimTo(pool, 0));
+	CHECK(cuCtxSetLimit(CU_LIMIT_PRINTF_FIFO_SIZE, 2 << 20));
+	CHECK(cuStreamSynchronize(stream));
+	printf("ended and trimmed around %d calls\n", calls);
+
+	CHECK(cuLaunchHostFunc(stream, take_time, &calls));
+	CHECK(cuMemFreeHost(host));
 	CHECK(cuDevicePrimaryCtxRelease_v2(device));
 	return 0;
 }
