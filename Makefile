@@ -2,6 +2,15 @@
 # `make help` lists the targets; V=1 shows the commands; CC=... chooses the compiler.
 
 BUILD  := build
+# KIND=asan and KIND=tsan build instrumented copies beside the others: make KIND=tsan proxy
+KIND   ?=
+ifneq ($(KIND),)
+SANITIZE_asan := address,undefined
+SANITIZE_tsan := thread
+SANITIZE := $(or $(SANITIZE_$(KIND)),$(error KIND=$(KIND) is neither asan nor tsan))
+OUT      := $(BUILD)/$(KIND)
+CFLAGS   := -O1 -g
+endif
 OUT    ?= $(BUILD)
 PYTHON ?= python3
 VENV   := $(BUILD)/venv
@@ -124,8 +133,8 @@ $(OUT)/obj/%.o: %.c $(OUT)/.flags | $(NEEDS_ZIG)
 	@echo "  CC    $<"
 	$(Q)$(COMPILE) -o $@ $<
 
-# Objects are rebuilt when the compiler or its flags change.
-FLAGS := $(CC) $(BASE) $(CFLAGS) $(SANE)
+# Objects are rebuilt when the compiler or its flags change, those too that the lines above give to some files.
+FLAGS := $(CC) $(BASE) $(CFLAGS) $(TUNE) $(SANE) $(shell grep -E '(TUNE|BASE) *[+:?]?=' $(firstword $(MAKEFILE_LIST)) | cksum)
 $(OUT)/.flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' > $@
@@ -149,15 +158,15 @@ test-sanitizers: all programs $(VENV)/.dev ## The software GPU rebuilt under ASa
 test-fast: all $(VENV)/.dev ## Run the tests that are not marked slow
 	$(Q)$(PYTEST) tests -m 'not slow and not sanitizers' $(PYTEST_FLAGS)
 test-asan: ## Build the libraries under AddressSanitizer and UBSan into build/asan; runs nothing
-	$(Q)$(MAKE) OUT=$(BUILD)/asan SANITIZE=address,undefined CFLAGS='-O1 -g' libs nulldriver
+	$(Q)$(MAKE) KIND=asan libs nulldriver
 test-tsan: ## The same under ThreadSanitizer into build/tsan; runs nothing
-	$(Q)$(MAKE) OUT=$(BUILD)/tsan SANITIZE=thread CFLAGS='-O1 -g' libs nulldriver
-programs: $(patsubst tests/programs/%.c,$(BUILD)/programs/%,$(wildcard tests/programs/*.c))
+	$(Q)$(MAKE) KIND=tsan libs nulldriver
+programs: $(patsubst tests/programs/%.c,$(OUT)/programs/%,$(wildcard tests/programs/*.c))
 # They are linked against a libcuda.so.1, as real programs are; which one they get is decided when they start.
-$(BUILD)/programs/%: tests/programs/%.c $(wildcard tests/programs/*.h) | $(NEEDS_ZIG) $(NULL_LIB)
+$(OUT)/programs/%: tests/programs/%.c $(wildcard tests/programs/*.h) | $(NEEDS_ZIG) $(NULL_LIB)
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
-	$(Q)$(CC) -std=gnu11 $(WARN) $(CFLAGS) -ffp-contract=off -pthread -Ibitfusion/wire/generated -Itests/programs \
+	$(Q)$(CC) -std=gnu11 $(WARN) $(CFLAGS) $(SANE) -ffp-contract=off -pthread -Ibitfusion/wire/generated -Itests/programs \
 		-o $@ $< -L$(dir $(NULL_LIB)) -lcuda -ldl -lm
 
 # CUDA C++ programs: PTX only, cudart linked statically; one also against the shared cudart.
