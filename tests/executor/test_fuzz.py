@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Dict, List
 
 import pytest
-from conftest import HERE, OUT, ROOT, SANE, SOURCES, build
-from test_worker_failures import program
+from executor_builds import HERE, OUT, ROOT, SANE, build, check_reports, forget_reports, program
+from test_worker_failures import program as worker_program
 from wire_client import CALLS, COMMAND, PROTOCOL, SPEC_HASH, Client, Reply, handle
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
@@ -54,7 +54,7 @@ def recorded() -> bytes:
     class Fake:
         client = Recorder()
 
-    program(Fake())  # type: ignore[arg-type]
+    worker_program(Fake())  # type: ignore[arg-type]
     return bytes(Fake.client.sent)
 
 
@@ -74,21 +74,16 @@ def any_driver() -> Path:
         HERE / "fake_driver.c",
         ROOT / "bitfusion/wire/generated/rows.c",
     ]
-    return build(
-        folder / "libcuda.so.1", sources, "-shared", "-O1", f"-I{folder}", "-fsanitize=address"
-    )
+    return build(folder / "libcuda.so.1", sources, "-shared", f"-I{folder}", "-fsanitize=address")
 
 
 @pytest.fixture(scope="session")
 def fuzz_program() -> List[str]:
-    flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1"]
-    target = build(OUT / "fuzz_asan", [HERE / "fuzz_main.c", *SOURCES], *flags)
-    return [str(target), str(any_driver())]
+    return [str(program("asan", "fuzz")), str(any_driver())]
 
 
 def run(fuzz_program: List[str], streams: List[bytes]) -> List[str]:
-    for old in OUT.glob("report.*"):
-        old.unlink()
+    forget_reports()
     data = b"".join(struct.pack("<I", len(stream)) + stream for stream in streams)
     found = subprocess.run(
         fuzz_program,
@@ -98,8 +93,7 @@ def run(fuzz_program: List[str], streams: List[bytes]) -> List[str]:
         check=True,
         timeout=100,
     )
-    reports = [path.read_text(errors="replace") for path in OUT.glob("report.*")]
-    assert not reports, reports[0]
+    check_reports()
     # a kernel that outlives its session prints here
     return [line for line in found.stdout.decode().splitlines() if "printed" not in line]
 

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the executor's tests run: drivers of their own, programs on an instrumented executor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Dict, List
+
+from instrumented import FLAGS, ROOT, built, compiler
+
+HERE = Path(__file__).resolve().parent
+OUT = ROOT / "build/tests/executor"
+INCLUDES = [ROOT / "bitfusion" / name for name in ("wire/generated", "wire", "abi", "executor")]
+COMPILE = ["-std=gnu11", "-g", "-O1", "-fPIC", "-pthread", "-Wall", "-Wextra", "-Werror"]
+COMPILE += ["-Wno-unused-parameter", *("-I%s" % folder for folder in INCLUDES)]
+HEADERS = [path for folder in INCLUDES for path in folder.glob("*.h")]
+
+
+def build(target: Path, sources: List[Path], *flags: str) -> Path:
+    """Compile unless the result is newer than everything it is made from."""
+    newest = max(path.stat().st_mtime for path in [*sources, *HEADERS])
+    if not target.exists() or target.stat().st_mtime < newest:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        names = [str(path) for path in sources]
+        fresh = "%s.%d" % (target, os.getpid())
+        command = [*compiler(), *COMPILE, *names, *flags, "-o", fresh, "-ldl", "-lpthread"]
+        subprocess.run(command, check=True)
+        os.replace(fresh, target)
+    return target
+
+
+def program(kind: str, name: str) -> Path:
+    """name_main.c on the executor, instrumented from its first instruction."""
+    folder = built(kind, "executor") / "lib/server"
+    library = ["-L%s" % folder, "-l:libbfexecutor.so", "-Wl,-rpath,%s" % folder]
+    return build(OUT / (name + "_" + kind), [HERE / (name + "_main.c")], *FLAGS[kind], *library)
+
+
+# Reports go to files: a worker's standard error belongs to its client.
+REPORT = OUT / "report"
+SANE: Dict[str, str] = {
+    "ASAN_OPTIONS": "detect_leaks=0:exitcode=99:log_path=%s" % REPORT,
+    "UBSAN_OPTIONS": "print_stacktrace=1:log_path=%s" % REPORT,
+    "FAKE_REPORT": "%s.misuse" % REPORT,
+    "TSAN_OPTIONS": "exitcode=98:log_path=%s" % REPORT,
+}
+
+
+def forget_reports() -> None:
+    for old in OUT.glob("report.*"):
+        old.unlink()
+
+
+def check_reports() -> None:
+    reports = [path.read_text(errors="replace") for path in OUT.glob("report.*")]
+    assert not reports, reports[0]

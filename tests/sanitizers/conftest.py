@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running programs on instrumented libraries of ours, and reading what the sanitizers found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from instrumented import Reports
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Iterator[Reports]:
+    """The test fails when a process that was told of it reports something."""
+    folder = tmp_path / "reports"
+    folder.mkdir(mode=0o777)
+    found = Reports(folder)
+    yield found
+    found.check()
