@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence
+from typing import List, Sequence
 
 from . import fatbin
 from .fatbin import INVALID_IMAGE, NO_BINARY_FOR_GPU
@@ -14,6 +14,7 @@ from .record import dataclass
 
 # CUjitInputType
 INPUT_CUBIN, INPUT_PTX, INPUT_FATBIN, INPUT_OBJECT, INPUT_LIBRARY = range(5)
+_DEVICE_RUNTIME = b"__CNPRT_VERSION"  # a variable of libcudadevrt
 INPUT_ANY = 10  # nvJitLink's; the driver says it of what nvcc -rdc put into a program
 
 
@@ -50,10 +51,10 @@ def _sniff(item: Item, alone: bool) -> List[Input]:
             return _links(links)
         return [_parsed(fatbin.choose_ptx(members), name)]
     if data[:8] == fatbin.ARCHIVE_MAGIC:
-        return _members(data, name, on_demand=True)
+        return _images(fatbin.embedded(data), name, True, [])
     if data[:4] == fatbin.ELF_MAGIC:
         if not alone and fatbin.embedded(data):
-            return _members(data, name, on_demand=False)
+            return _images(fatbin.embedded(data), name, False, [])
         arch = fatbin.cubin_arch(data)
         what = f"machine code for sm_{arch}" if arch else "machine code"
         raise PtxError(
@@ -69,16 +70,15 @@ def _sniff(item: Item, alone: bool) -> List[Input]:
 def _links(entries: Sequence[fatbin.Entry]) -> List[Input]:
     """Take what is to be linked. Of a program's own parts, some may have no PTX."""
     inputs: List[Input] = []
-    refused: Optional[PtxError] = None
+    refused: List[PtxError] = []
     for entry in entries:
-        try:
-            inputs += _sniff(_link_item(entry), False)
-        except PtxError as error:
-            if entry.arch != INPUT_ANY or error.status != NO_BINARY_FOR_GPU:
-                raise
-            refused = refused or error
-    if refused is not None and not inputs:
-        raise refused
+        item = _link_item(entry)
+        if entry.arch == INPUT_ANY:
+            inputs += _images([item.data], item.name, False, refused)
+        else:
+            inputs += _sniff(item, False)
+    if refused and not inputs:
+        raise refused[0]
     return inputs
 
 
@@ -91,16 +91,24 @@ def _parsed(text: bytes, name: str) -> Input:
     return Input(parse(text), name)
 
 
-def _members(data: bytes, name: str, on_demand: bool) -> List[Input]:
-    """Take the PTX in an object or in an archive's members; what has none is passed over."""
+def _images(
+    images: Sequence[bytes], name: str, on_demand: bool, refused: List[PtxError]
+) -> List[Input]:
+    """Take the PTX of fat binaries; one without, and the device runtime, is passed over.
+
+    The engine knows the device runtime's functions by name. They fail when they are called.
+    """
     inputs = []
-    for image in fatbin.embedded(data):
+    for image in images:
         try:
-            members = fatbin.entries(image)
-            inputs.append(Input(parse(fatbin.choose_ptx(members)), name, on_demand))
+            text = fatbin.choose_ptx(fatbin.entries(image))
         except PtxError as error:
             if error.status not in (NO_BINARY_FOR_GPU, INVALID_IMAGE):
                 raise
+            refused.append(error)
+            continue
+        if _DEVICE_RUNTIME not in text:
+            inputs.append(Input(parse(text), name, on_demand))
     return inputs
 
 
