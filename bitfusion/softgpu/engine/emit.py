@@ -72,15 +72,4 @@ def files() -> Dict[str, str]:
         if any(op.text for op in ops[start:end]):
             made[f"run_{name}.c"] = handlers(ops[start:end])
         start = end
-    half = [
-        op for op in ops if "f16" in op.name and op.text and op.name in _names(made["run_float.c"])
-    ]
-    rest = [op for op in ops[GROUPS["integer"] : GROUPS["float"]] if op not in half]
-    made["run_float.c"], made["run_half.c"] = handlers(rest), handlers(half)
     return made
-
-
-def _names(text: str) -> List[str]:
-    return [
-        line.split("(", 1)[1].split(",")[0] for line in text.splitlines() if line.startswith("SG_")
-    ]

@@ -129,7 +129,7 @@ static const uint32_t sg_bit[SG_LANES] = {
 		return i + 1; \
 	}
 
-/* Two halves of a 32-bit register at once: 64 lanes of 16 bits. */
+/* Two halves of a register at once: 64 lanes of 16 bits, or of 32. */
 #define SG_PAIR_LOOP(body) \
 	if ((m | w->idle) == SG_ALL) { \
 		SG_VECTOR for (int l = 0; l < 2 * SG_LANES; l++) \
@@ -212,6 +212,32 @@ static const uint32_t sg_bit[SG_LANES] = {
 				const TB B = b[l]; \
 				const TC C = c[l]; \
 				d[l] = (TD)(expr); \
+			}) \
+	}
+
+#define SG_ROUND_PAIR2(name, mode, T, expr) \
+	SG_HANDLER(name) \
+	{ \
+		T *d = sg_at(w, i->d); \
+		const T *a = sg_at(w, i->a), *b = sg_at(w, i->b); \
+		SG_ROUNDED( \
+			mode, SG_EACH(lane, m) for (uint32_t l = 2 * lane; l < 2 * lane + 2; l++) { \
+				const T A = a[l]; \
+				const T B = b[l]; \
+				d[l] = (T)(expr); \
+			}) \
+	}
+#define SG_ROUND_PAIR3(name, mode, T, expr) \
+	SG_HANDLER(name) \
+	{ \
+		T *d = sg_at(w, i->d); \
+		const T *a = sg_at(w, i->a), *b = sg_at(w, i->b), *c = sg_at(w, i->c); \
+		SG_ROUNDED( \
+			mode, SG_EACH(lane, m) for (uint32_t l = 2 * lane; l < 2 * lane + 2; l++) { \
+				const T A = a[l]; \
+				const T B = b[l]; \
+				const T C = c[l]; \
+				d[l] = (T)(expr); \
 			}) \
 	}
 

@@ -8,30 +8,36 @@ from typing import Tuple
 from ..ptx.ir import TYPE_BYTES, Instruction, Operand
 from .function import FunctionEncoder, Unsupported
 from .lower import rule
+from .lower_narrow import NARROW_PAIRS, allow, convert_narrow, pack_integers
 from .ops_convert import INTEGERS, ROUND_TO_INTEGER
 
 _HALVES = ("f16", "bf16")
-_FLOATS = ("f16", "bf16", "f32", "f64")
+FLOATS = ("f16", "bf16", "f32", "f64")
 _DIRECTED = ("rn", "rz", "rm", "rp")
 
 
 @rule("cvt")
 def _cvt(encoder: FunctionEncoder, instruction: Instruction) -> None:
     words = instruction.modifiers
+    operands = instruction.operands
+    if words[0] == "pack":
+        pack_integers(encoder, words, operands)
+        return
     to, source = words[-2], words[-1]
     options = words[:-2]
-    operands = instruction.operands
-    if to in _PACKED and len(operands) == 3:
+    if to in NARROW_PAIRS or source in NARROW_PAIRS:
+        convert_narrow(encoder, options, (to, source), operands)
+    elif to in _PACKED and len(operands) == 3:
         _to_pair(encoder, options, to, operands)
     elif to == "tf32":
         _to_tf32(encoder, options, operands)
     elif to in INTEGERS and source in INTEGERS:
         _integers(encoder, options, (to, source), operands)
-    elif to in INTEGERS and source in _FLOATS:
+    elif to in INTEGERS and source in FLOATS:
         _to_integer(encoder, options, (to, source), operands)
-    elif to in _FLOATS and source in INTEGERS:
+    elif to in FLOATS and source in INTEGERS:
         _from_integer(encoder, options, (to, source), operands)
-    elif to in _FLOATS and source in _FLOATS:
+    elif to in FLOATS and source in FLOATS:
         _floats(encoder, options, (to, source), operands)
     else:
         raise Unsupported(f"cvt to {to} from {source}")
@@ -57,6 +63,7 @@ def _integers(
     operands: Tuple[Operand, ...],
 ) -> None:
     to, source = kinds
+    allow(options, ("sat",))
     width = encoder.width(operands[1]) or max(TYPE_BYTES[source], 2)
     if encoder.width(operands[1]) == 0 and TYPE_BYTES[source] < 4:
         width = 4
@@ -100,6 +107,7 @@ def _to_integer(
     operands: Tuple[Operand, ...],
 ) -> None:
     to, source = kinds
+    allow(options, (*ROUND_TO_INTEGER, "ftz", "sat"))
     mode = next((word for word in options if word in ROUND_TO_INTEGER), "rzi")
     value, kind = as_float(encoder, source, operands[1], "ftz" in options)
     width = max(TYPE_BYTES[to], 4)
@@ -118,6 +126,7 @@ def _from_integer(
     operands: Tuple[Operand, ...],
 ) -> None:
     to, source = kinds
+    allow(options, (*_DIRECTED, "ftz", "sat"))
     rounding = next((word for word in options if word in _DIRECTED), "rn")
     width = encoder.width(operands[1]) or max(TYPE_BYTES[source], 4)
     bits = 64 if to in _HALVES or TYPE_BYTES[source] == 8 else 32
@@ -157,6 +166,7 @@ def _floats(
     operands: Tuple[Operand, ...],
 ) -> None:
     to, source = kinds
+    allow(options, (*_DIRECTED, *ROUND_TO_INTEGER, "ftz", "sat", "relu", "satfinite"))
     size = TYPE_BYTES[to]
     ftz = "ftz" in options
     value, kind = as_float(encoder, source, operands[1], ftz)
@@ -186,8 +196,7 @@ def _to_pair(
 ) -> None:
     """The first source becomes the high half."""
     rounding = next((word for word in options if word in _DIRECTED), "")
-    if not rounding or "rs" in options:
-        raise Unsupported("stochastic rounding")
+    allow(options, ("rn", "rz", "ftz", "relu", "satfinite"))
     halves = []
     for operand in operands[2:0:-1]:
         value, _ = as_float(encoder, "f32", operand, "ftz" in options)
@@ -204,10 +213,14 @@ def _to_pair(
 def _to_tf32(
     encoder: FunctionEncoder, options: Tuple[str, ...], operands: Tuple[Operand, ...]
 ) -> None:
+    allow(options, ("rna", "rn", "rz", "relu", "satfinite"))
     rounding = next(word for word in options if word in ("rna", "rn", "rz"))
     value = encoder.source(operands[1], 4)
     if "relu" in options:
         kept = encoder.temporary(4)
         encoder.emit("relu_f32", kept, value)
         value = kept
-    encoder.emit(f"cvt_{rounding}_tf32", encoder.destination(operands[0], 4), value)
+    to = encoder.destination(operands[0], 4)
+    encoder.emit(f"cvt_{rounding}_tf32", to, value)
+    if "satfinite" in options:
+        encoder.emit("satfinite_tf32", to, to)

@@ -104,7 +104,48 @@ def _floats() -> None:
         pair(f"satfinite_{h}x2", 1, f"sg_satfinite_{h}(A)")
     for rnd in ("rna", "rn", "rz"):
         lane(f"cvt_{rnd}_tf32", "u32 f32", f"sg_f32_to_tf32_{rnd}(A)")
-    lane("relu_f32", "u32 u32", "(s32)A < 0 ? 0 : A")
+    lane("satfinite_tf32", "u32 u32", "sg_satfinite_tf32(A)")
+    lane("relu_f32", "f32 f32", "sg_relu32(A)")
+
+
+NARROW = {"e4m3": 8, "e5m2": 8, "e3m2": 6, "e2m3": 6, "e2m1": 4}
+
+
+def _narrow() -> None:
+    """Pairs of fp8, fp6 and fp4; the first of two sources goes to the high part."""
+    for t, bits in NARROW.items():
+        high = 8 if bits > 4 else 4
+        low_mask, part = (1 << high) - 1, f"(A >> {high})"
+        codes = f"(sg_f32_to_{t}({{a}}) << {high} | sg_f32_to_{t}({{b}}))"
+        for relu in ("", "relu"):
+            single = "sg_relu32" if relu else ""
+            suffix = "_relu" if relu else ""
+            text = codes.format(a=f"{single}(A)", b=f"{single}(B)")
+            lane(f"cvt_{t}x2_f32{suffix}", "u16 f32 f32", text)
+            for h in ("f16", "bf16"):
+                wide = f"{single}(sg_{h}_to_f32((u16)({{}})))"
+                text = codes.format(a=wide.format("A >> 16"), b=wide.format("A"))
+                lane(f"cvt_{t}x2_{h}x2{suffix}", "u16 u32", text)
+            half = f"sg_f32_to_f16({single}(sg_{t}_to_f32({{}})))"
+            text = f"(u32){half.format(part)} << 16 | {half.format(f'A & {low_mask}')}"
+            lane(f"cvt_f16x2_{t}x2{suffix}", "u32 u16", text)
+
+
+def _scales() -> None:
+    """ue8m0: an exponent alone, of a magnitude."""
+    for rnd in ("rz", "rp"):
+        for finite in ("", "satfinite"):
+            code = f"sg_f32_to_ue8m0({{}}, {int(rnd == 'rp')}, {int(bool(finite))})"
+            name = f"cvt_{rnd}{'_' * bool(finite)}{finite}_ue8m0x2"
+            lane(f"{name}_f32", "u16 f32 f32", f"{code.format('A')} << 8 | {code.format('B')}")
+            high, low = (f"sg_bf16_to_f32((u16)({x}))" for x in ("A >> 16", "A"))
+            text = f"{code.format(high)} << 8 | {code.format(low)}"
+            lane(f"{name}_bf16x2", "u16 u32", text)
+    text = "sg_ue8m0_to_bf16(A >> 8) << 16 | sg_ue8m0_to_bf16(A & 255)"
+    lane("cvt_bf16x2_ue8m0x2", "u32 u16", text)
+    for kind in ("u2", "s2", "u4", "s4", "u8", "s8", "u16", "s16"):
+        text = f"sg_pack_clamped(A, B, C, {kind[1:]}, {int(kind[0] == 's')})"
+        lane(f"pack_{kind}", "u32 s32 s32 u32", text)
 
 
 def _packing() -> None:
@@ -128,5 +169,7 @@ def fill() -> None:
     _float_to_integer()
     _integer_to_float()
     _floats()
+    _narrow()
+    _scales()
     _packing()
     forms("mov_16", [])

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floating point: f32, f64, and the half types, which compute in f32 or f64 and round once."""
+"""Floating point: f32 and f64."""
 
 from __future__ import annotations
 
-from typing import List
+from itertools import product
+from typing import List, Tuple
 
-from .semantics import each, lane, pair, rounded, spellings, test
+from .semantics import each, lane, rounded, spellings, test
 
 SATURATE = ("", "sat")
 FLUSH = ("", "ftz")
@@ -25,8 +26,17 @@ def _inputs(expression: str, ftz: str) -> str:
     return "".join(f"sg_ftz({c})" if c in "ABC" else c for c in expression)
 
 
-def _name(*parts: str) -> str:
+def name_of(*parts: str) -> str:
     return "_".join(part for part in parts if part)
+
+
+def _spelled(op: str, rnd: str, *rest: str) -> List[str]:
+    """All spellings of arithmetic: ``.rn`` may be left out but of fma; mad is fma."""
+    shown = ["", "rn"] if rnd == "rn" else [rnd]
+    tail = [[word] for word in rest]
+    if op == "fma":
+        return spellings(["fma"], [rnd], *tail) + spellings(["mad"], shown, *tail)
+    return spellings([op], shown, *tail)
 
 
 def _rounded_arithmetic() -> None:
@@ -38,64 +48,40 @@ def _rounded_arithmetic() -> None:
     )
     for op, expression, count in table:
         for rnd in ("rn", "rm", "rp", "rz"):
-            shown = ("rn", "") if rnd == "rn" and op != "fma" else (rnd,)
-            for ftz in FLUSH:
-                for sat in SATURATE:
-                    text = _wrap32(_inputs(expression.replace("{}", "f"), ftz), ftz, sat)
-                    words = spellings([op], shown, [ftz], [sat], ["f32"])
-                    if op == "fma":
-                        words += spellings(
-                            ["mad"], ["", "rn"] if rnd == "rn" else [rnd], [ftz], [sat], ["f32"]
-                        )
-                    rounded(
-                        _name(op, rnd, ftz, sat, "f32"),
-                        rnd,
-                        " ".join(["f32"] * (count + 1)),
-                        text,
-                        words,
-                    )
-            words = spellings([op], shown, ["f64"])
-            if op == "fma":
-                words += spellings(["mad"], ["", "rn"] if rnd == "rn" else [rnd], ["f64"])
-            rounded(
-                _name(op, rnd, "f64"),
-                rnd,
-                " ".join(["f64"] * (count + 1)),
-                expression.replace("{}", ""),
-                words,
-            )
+            for ftz, sat in product(FLUSH, SATURATE):
+                text = _wrap32(_inputs(expression.replace("{}", "f"), ftz), ftz, sat)
+                words = _spelled(op, rnd, ftz, sat, "f32")
+                rounded(name_of(op, rnd, ftz, sat, "f32"), rnd, _same("f32", count), text, words)
+            words = _spelled(op, rnd, "f64")
+            text = expression.replace("{}", "")
+            rounded(name_of(op, rnd, "f64"), rnd, _same("f64", count), text, words)
+
+
+def _same(kind: str, sources: int) -> str:
+    return " ".join([kind] * (sources + 1))
+
+
+def _quotient_words(op: str, rnd: str) -> Tuple[List[str], List[str]]:
+    """How .f32 may spell the rounding, and all spellings of .f64."""
+    words = spellings([op], [rnd], ["f64"])
+    if rnd != "rn":
+        return [rnd], words
+    if op == "div":
+        return ["rn", "approx", "full", ""], [*words, "div.f64"]
+    return ["rn", "approx"], [*words, *(["rcp.approx.ftz.f64"] if op == "rcp" else [])]
 
 
 def _quotients() -> None:
+    table = (("div", "A / B", 2), ("rcp", "1 / A", 1), ("sqrt", "__builtin_sqrt{}(A)", 1))
     for rnd in ("rn", "rm", "rp", "rz"):
-        for op, expression, types in (
-            ("div", "A / B", 2),
-            ("rcp", "1 / A", 1),
-            ("sqrt", "__builtin_sqrt{}(A)", 1),
-        ):
+        for op, expression, count in table:
+            shown, words = _quotient_words(op, rnd)
             for ftz in FLUSH:
-                approximate: List[str] = []
-                if rnd == "rn":
-                    approximate = ["approx", "full"] if op == "div" else ["approx"]
-                    if op == "div":
-                        approximate.append("")
-                words = spellings([op], [rnd, *approximate], [ftz], ["f32"])
                 text = _wrap32(_inputs(expression.replace("{}", "f"), ftz), ftz, "")
-                rounded(
-                    _name(op, rnd, ftz, "f32"), rnd, " ".join(["f32"] * (types + 1)), text, words
-                )
-            words = spellings([op], [rnd], ["f64"])
-            if rnd == "rn":
-                words += (
-                    ["rcp.approx.ftz.f64"] if op == "rcp" else ["div.f64"] if op == "div" else []
-                )
-            rounded(
-                _name(op, rnd, "f64"),
-                rnd,
-                " ".join(["f64"] * (types + 1)),
-                expression.replace("{}", ""),
-                words,
-            )
+                spelled = spellings([op], shown, [ftz], ["f32"])
+                rounded(name_of(op, rnd, ftz, "f32"), rnd, _same("f32", count), text, spelled)
+            text = expression.replace("{}", "")
+            rounded(name_of(op, rnd, "f64"), rnd, _same("f64", count), text, words)
     each(
         "rsqrt_f64",
         "f64 f64",
@@ -122,7 +108,7 @@ def _functions() -> None:
                 "",
             )
             each(
-                _name(op, ftz, "f32"),
+                name_of(op, ftz, "f32"),
                 "f32 f32",
                 text,
                 spellings(
@@ -152,7 +138,7 @@ def _signs_and_extremes() -> None:
         for ftz in FLUSH:
             for nan in ("", "NaN"):
                 for xor in ("", "xorsign.abs"):
-                    name = _name(op, ftz, nan, xor.replace(".", "_"), "f32")
+                    name = name_of(op, ftz, nan, xor.replace(".", "_"), "f32")
                     call = f"sg_{op}{'_nan' if nan else ''}{'_xorsign' if xor else ''}32"
                     words = spellings([op], [ftz], [nan], [xor], ["f32"])
                     if name != f"{op}_f32":
@@ -167,70 +153,6 @@ def _signs_and_extremes() -> None:
         bits = f[1:]
         for kind in ("finite", "infinite", "number", "notanumber", "normal", "subnormal"):
             test(f"testp_{kind}_{f}", f"u{bits}", f"sg_{kind}{bits}(A)")
-
-
-def _halves() -> None:
-    """f16 and bf16, alone and in pairs. ``sg_add_f16`` and so on are in half.h."""
-    for t in ("f16", "bf16"):
-        to, back = f"sg_{t}_to_f32", f"sg_f32_to_{t}"
-        for ftz in FLUSH if t == "f16" else ("",):
-            fi = (lambda x: f"sg_ftz_f16({x})") if ftz else (lambda x: x)
-            for sat in SATURATE if t == "f16" else ("",):
-                for op, sign in (("add", "+"), ("sub", "-"), ("mul", "*")):
-                    value = fi(f"{back}({to}({fi('A')}) {sign} {to}({fi('B')}))")
-                    value = f"sg_sat_{t}({value})" if sat else value
-                    words = spellings([op], ["", "rn"], [ftz], [sat])
-                    lane(_name(op, ftz, sat, t), "u16 u16 u16", value, [f"{w}.{t}" for w in words])
-                    pair(_name(op, ftz, sat, t + "x2"), 2, value, [f"{w}.{t}x2" for w in words])
-                for relu in ("", "relu"):
-                    if relu and sat:
-                        continue
-                    value = fi(f"sg_fma_{t}({fi('A')}, {fi('B')}, {fi('C')})")
-                    value = (
-                        f"sg_sat_{t}({value})"
-                        if sat
-                        else f"sg_relu_{t}({value})"
-                        if relu
-                        else value
-                    )
-                    words = spellings(["fma"], ["rn"], [ftz], [sat], [relu])
-                    lane(
-                        _name("fma", ftz, sat, relu, t),
-                        "u16 u16 u16 u16",
-                        value,
-                        [f"{w}.{t}" for w in words],
-                    )
-                    pair(
-                        _name("fma", ftz, sat, relu, t + "x2"),
-                        3,
-                        value,
-                        [f"{w}.{t}x2" for w in words],
-                    )
-            for op, call in (
-                ("neg", "A ^ 0x8000"),
-                ("abs", "A & 0x7fff"),
-                ("ex2", f"{back}(sg_nan32(exp2f({to}(A))))"),
-                ("tanh", f"{back}(sg_nan32(tanhf({to}(A))))"),
-            ):
-                if ftz and op == "tanh":
-                    continue
-                approx = ["approx"] if op in ("ex2", "tanh") else [""]
-                flushes = [ftz]
-                if op == "ex2" and t == "bf16":
-                    flushes = ["ftz"]
-                value = fi(call.replace("A", fi("A"))) if ftz else call
-                words = spellings([op], approx, flushes)
-                lane(_name(op, ftz, t), "u16 u16", value, [f"{w}.{t}" for w in words])
-                pair(_name(op, ftz, t + "x2"), 1, value, [f"{w}.{t}x2" for w in words])
-            for op in ("min", "max"):
-                for nan in ("", "NaN"):
-                    for xor in ("", "xorsign.abs"):
-                        call = f"sg_{op}{'_nan' if nan else ''}{'_xorsign' if xor else ''}32"
-                        value = f"{back}({call}({to}({fi('A')}), {to}({fi('B')})))"
-                        words = spellings([op], [ftz], [nan], [xor])
-                        name = _name(op, ftz, nan, xor.replace(".", "_"), t)
-                        lane(name, "u16 u16 u16", value, [f"{w}.{t}" for w in words])
-                        pair(name + "x2", 2, value, [f"{w}.{t}x2" for w in words])
 
 
 def _comparisons() -> None:
@@ -275,5 +197,4 @@ def fill() -> None:
     _quotients()
     _functions()
     _signs_and_extremes()
-    _halves()
     _comparisons()

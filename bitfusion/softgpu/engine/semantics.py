@@ -100,11 +100,19 @@ def rounded(
 
 
 def pair(
-    name: str, count: int, expression: str, mnemonics: Sequence[str] = (), ctype: str = "u16"
+    name: str,
+    count: int,
+    expression: str,
+    mnemonics: Sequence[str] = (),
+    ctype: str = "u16",
+    rounding: str = "rn",
 ) -> None:
-    """A handler on the two halves of 32-bit registers; A, B, C are 16 bits."""
-    kinds = ["to32"] + ["from32"] * count + [""] * (3 - count)
+    """A handler on the two halves of registers twice as wide as ``ctype``, which A, B, C have."""
+    bits = 2 * int(ctype[1:])
+    kinds = [f"to{bits}"] + [f"from{bits}"] * count + [""] * (3 - count)
     text = f"SG_PAIR{count}({name}, {ctype}, {expression})"
+    if rounding != "rn":
+        text = f"SG_ROUND_PAIR{count}({name}, {ROUNDING[rounding]}, {ctype}, {expression})"
     define(Op(name, (kinds[0], kinds[1], kinds[2], kinds[3]), text))
     forms(name, mnemonics)
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 
 from typing import Dict
 
-from . import ops_async, ops_convert, ops_float, ops_integer, ops_matrix, ops_system
+from . import (
+    ops_async,
+    ops_convert,
+    ops_float,
+    ops_half,
+    ops_integer,
+    ops_matrix,
+    ops_system,
+)
 from .semantics import FORMS, OPS, Form, Op
 
 GROUPS: Dict[
@@ -21,6 +29,7 @@ def _fill() -> None:
         ("async", ops_async),
         ("integer", ops_integer),
         ("float", ops_float),
+        ("half", ops_half),
         ("convert", ops_convert),
         ("matrix", ops_matrix),
     ):

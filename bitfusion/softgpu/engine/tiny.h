@@ -8,6 +8,11 @@
 
 #include "half.h"
 
+static inline float sg_relu32(float x)
+{
+	return x == x && sg_bits32(x) >> 31 ? 0 : x;
+}
+
 /* The bits of a tiny float stand in an f16 of the same layout with a larger bias: `scale` makes up for it. */
 static inline float sg_tiny_to_f32(u32 code, u32 sign, int shift, float scale)
 {
@@ -22,7 +27,7 @@ static inline float sg_e4m3_to_f32(u32 code)
 	return (code & 0x7f) == 0x7f ? sg_from32(0x7fffffff) : sg_tiny_to_f32(code, 0x80, 7, 0x1p8f);
 }
 
-#define sg_e5m2_to_f32(code) sg_f16_to_f32((u16)((code) << 8))
+#define sg_e5m2_to_f32(code) sg_f16_to_f32((u16)((u32)(code) << 8))
 #define sg_e3m2_to_f32(code) sg_tiny_to_f32(code, 0x20, 8, 0x1p12f)
 #define sg_e2m3_to_f32(code) sg_tiny_to_f32(code, 0x20, 7, 0x1p14f)
 #define sg_e2m1_to_f32(code) sg_tiny_to_f32(code, 0x08, 9, 0x1p14f)
