@@ -74,7 +74,7 @@ LIBS       := $(CLIENT_LIB) $(NVML_LIBS) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_L
 # ------------------------------------------------------------------ targets
 
 .DELETE_ON_ERROR:
-.PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs demo test test-fast test-sanitizers test-asan test-tsan check lint format \
+.PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs demo test test-fast test-sanitizers test-asan test-tsan test-frameworks check lint format \
         types generate check-generated bench gpu-test release install size clean help
 
 all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
@@ -161,6 +161,14 @@ test-asan: ## Build the libraries under AddressSanitizer and UBSan into build/as
 	$(Q)$(MAKE) KIND=asan libs nulldriver
 test-tsan: ## The same under ThreadSanitizer into build/tsan; runs nothing
 	$(Q)$(MAKE) KIND=tsan libs nulldriver
+FRAMEWORKS ?= tensorflow jax
+test-frameworks: all $(VENV)/.runtime $(FRAMEWORKS:%=$(BUILD)/frameworks/%/.ready) ## TensorFlow and JAX on software GPUs: downloads gigabytes
+	$(Q)$(PY) tests/frameworks/run.py $(FRAMEWORKS)
+$(BUILD)/frameworks/%/.ready: tests/requirements/%.txt tests/venv.sh
+	@echo "  VENV  frameworks/$*"
+	@mkdir -p $(BUILD)/frameworks
+	$(Q)tests/venv.sh $(@D) $(PYTHON) $<
+	@touch $@
 programs: $(patsubst tests/programs/%.c,$(OUT)/programs/%,$(wildcard tests/programs/*.c))
 # They are linked against a libcuda.so.1, as real programs are; which one they get is decided when they start.
 $(OUT)/programs/%: tests/programs/%.c $(wildcard tests/programs/*.h) | $(NEEDS_ZIG) $(NULL_LIB)
