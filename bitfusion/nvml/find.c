@@ -126,7 +126,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *
 	if (!parse_pci(found->pci_bus_id, id))
 		return NVML_ERROR_NOT_SUPPORTED;
 	*pci = (nvmlPciInfo_t){ .domain = id[0], .bus = id[1], .device = id[2] };
-	snprintf(pci->busIdLegacy, sizeof pci->busIdLegacy, "%04X:%02X:%02X.0", id[0] & 0xffff, id[1] & 0xff, id[2] & 0xff);
+	snprintf(pci->busIdLegacy, sizeof pci->busIdLegacy, "%04X:%02X:%02X.0", id[0] & 0xffff, id[1] & 0xff,
+		 id[2] & 0xff);
 	snprintf(pci->busId, sizeof pci->busId, "%08X:%02X:%02X.0", id[0], id[1], id[2]);
 	return NVML_SUCCESS;
 }

@@ -37,8 +37,7 @@ static void describe(struct bf_device *out, int hardware)
 	out->total_memory = hardware_memory();
 	out->used_memory = used_memory(hardware);
 	for (int i = 1; i < BF_DEVICE_ATTRIBUTES; i++)
-		out->attribute[i].status =
-			!device_attribute(&device, (CUdevice_attribute)i, &out->attribute[i].value);
+		out->attribute[i].status = !device_attribute(&device, (CUdevice_attribute)i, &out->attribute[i].value);
 }
 
 nvmlReturn_t inventory_ask(struct bf_devices *head, struct bf_device **devices)

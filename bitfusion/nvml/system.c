@@ -41,7 +41,15 @@ EXPORT const char *nvmlErrorString(nvmlReturn_t result)
 /* The release of NVIDIA's driver that first had this CUDA version: the nearest true thing that can be said. */
 static const char *release_of(int version)
 {
-	return version >= 13000 ? "580.65.06" : version >= 12080 ? "570.26" : version >= 12040 ? "550.54.14" : "525.60.13";
+	static const struct {
+		int cuda;
+		const char *driver;
+	} releases[] = { { 13000, "580.65.06" }, { 12080, "570.26" }, { 12040, "550.54.14" } };
+
+	for (unsigned i = 0; i < sizeof releases / sizeof *releases; i++)
+		if (version >= releases[i].cuda)
+			return releases[i].driver;
+	return "525.60.13";
 }
 
 EXPORT nvmlReturn_t nvmlSystemGetDriverVersion(char *version, unsigned int length)
