@@ -272,7 +272,9 @@ struct bf_questions {
 struct bf_allocation {
 	uint64_t address, size;
 	uint32_t device;
+	uint32_t context; /* index of the one that it dies with, or BF_OUTLIVES */
 };
+enum { BF_OUTLIVES = 0 };
 
 struct bf_session {
 	struct bf_serve_options options;
@@ -479,7 +481,14 @@ void bf_output_stop(struct bf_session *session);
 
 CUresult bf_memory_charge(struct bf_session *session, uint64_t size, int *device);
 void bf_memory_refund(struct bf_session *session, int device, uint64_t size);
-bool bf_memory_add(struct bf_session *session, uint64_t address, uint64_t size, int device);
+bool bf_memory_add(struct bf_session *session, const struct bf_allocation *allocation);
+/* A context has ended, and with it what was allocated in it. */
+void bf_memory_end_context(struct bf_session *session, uint32_t context);
+/* Index of the calling thread's current context. */
+static inline uint32_t bf_context_index(void)
+{
+	return bf_context_current ? bf_context_current - 1 : 0;
+}
 bool bf_memory_remove(struct bf_session *session, uint64_t address, struct bf_allocation *allocation);
 CUresult bf_memory_info(struct bf_session *session, uint64_t info[2]);
 uint64_t bf_memory_total(struct bf_session *session, uint32_t device, uint64_t total);

@@ -95,12 +95,12 @@ static bool grow(struct bf_session *session)
 	return true;
 }
 
-bool bf_memory_add(struct bf_session *session, uint64_t address, uint64_t size, int device)
+bool bf_memory_add(struct bf_session *session, const struct bf_allocation *allocation)
 {
 	pthread_mutex_lock(&session->memory_lock);
 	bool room = 2 * session->allocation_used < session->allocation_size || grow(session);
-	if (room && address) {
-		insert(session->allocation, session->allocation_size, (struct bf_allocation){ address, size, device });
+	if (room && allocation->address) {
+		insert(session->allocation, session->allocation_size, *allocation);
 		session->allocation_used++;
 	}
 	pthread_mutex_unlock(&session->memory_lock);
@@ -140,6 +140,21 @@ bool bf_memory_remove(struct bf_session *session, uint64_t address, struct bf_al
 	return found;
 }
 
+void bf_memory_end_context(struct bf_session *session, uint32_t context)
+{
+	pthread_mutex_lock(&session->memory_lock);
+	for (size_t i = 0; i < session->allocation_size;) {
+		struct bf_allocation *allocation = &session->allocation[i];
+		if (!allocation->address || allocation->context != context) {
+			i++;
+			continue;
+		}
+		bf_memory_refund(session, (int)allocation->device, allocation->size);
+		close_gap(session, i); /* another one may lie here now */
+	}
+	pthread_mutex_unlock(&session->memory_lock);
+}
+
 /* ------------------------------------------------------------------ the operations */
 
 static CUresult allocate(struct bf_session *session, const struct bf_alloc *alloc, uint64_t answer[2])
@@ -164,7 +179,8 @@ static CUresult allocate(struct bf_session *session, const struct bf_alloc *allo
 	bool charged = status == CUDA_SUCCESS;
 	if (charged && !alloc->height)
 		status = session->driver->cuMemAlloc_v2(&address, size);
-	if (status == CUDA_SUCCESS && !bf_memory_add(session, address, size, device))
+	struct bf_allocation made = { address, size, (uint32_t)device, bf_context_index() };
+	if (status == CUDA_SUCCESS && !bf_memory_add(session, &made))
 		status = CUDA_ERROR_OUT_OF_MEMORY;
 	if (status != CUDA_SUCCESS) {
 		if (charged)
@@ -216,7 +232,7 @@ static CUresult release(struct bf_session *session, uint64_t address)
 	if (status == CUDA_SUCCESS)
 		bf_memory_refund(session, (int)allocation.device, allocation.size);
 	else
-		bf_memory_add(session, address, allocation.size, (int)allocation.device);
+		bf_memory_add(session, &allocation);
 	return status;
 }
 

@@ -37,8 +37,18 @@ static CUresult context_create(struct bf_session *session, struct bf_frame *fram
 static CUresult context_destroy(struct bf_session *session, struct bf_frame *frame)
 {
 	CUresult status = bf_invoke(frame);
+	if (status == CUDA_SUCCESS)
+		bf_memory_end_context(session, BF_HANDLE_INDEX(frame->given[0]));
 	forget_contexts(session);
 	return status;
+}
+
+static void end_primary(struct bf_session *session, uint32_t context)
+{
+	uint64_t number = BF_HANDLE(BF_CONTEXT, context);
+	bf_handle_drop_owned(&session->handles, number);
+	bf_handle_drop(&session->handles, number);
+	bf_memory_end_context(session, context);
 }
 
 /* The client says so when its program releases for the last time; the one retain to give back is ours. */
@@ -51,10 +61,8 @@ static CUresult primary_release(struct bf_session *session, struct bf_frame *fra
 	if (!bf_handle_resolve(&session->handles, BF_CONTEXT, number, &context))
 		return CUDA_SUCCESS; /* it never came to life */
 	CUresult status = bf_invoke(frame);
-	if (status == CUDA_SUCCESS) {
-		bf_handle_drop_owned(&session->handles, number);
-		bf_handle_drop(&session->handles, number);
-	}
+	if (status == CUDA_SUCCESS)
+		end_primary(session, (uint32_t)device + 1);
 	forget_contexts(session);
 	return status;
 }
@@ -64,11 +72,8 @@ static CUresult primary_reset(struct bf_session *session, struct bf_frame *frame
 {
 	int device = device_of(session, frame->argument[0]);
 	CUresult status = bf_invoke(frame);
-	if (device >= 0 && status == CUDA_SUCCESS) {
-		uint64_t number = BF_HANDLE(BF_CONTEXT, device + 1);
-		bf_handle_drop_owned(&session->handles, number);
-		bf_handle_drop(&session->handles, number);
-	}
+	if (device >= 0 && status == CUDA_SUCCESS)
+		end_primary(session, (uint32_t)device + 1);
 	forget_contexts(session);
 	return status;
 }
@@ -118,7 +123,8 @@ static CUresult charged_call(struct bf_session *session, struct bf_frame *frame,
 	if (status != CUDA_SUCCESS)
 		bf_memory_refund(session, device, size);
 	else
-		bf_memory_add(session, place ? *place : key, size, device);
+		bf_memory_add(session, &(struct bf_allocation){ place ? *place : key, size, (uint32_t)device,
+								bf_context_index() });
 	return status;
 }
 
@@ -139,7 +145,7 @@ static CUresult refunded_call(struct bf_session *session, struct bf_frame *frame
 	if (known && status == CUDA_SUCCESS)
 		bf_memory_refund(session, (int)allocation.device, allocation.size);
 	else if (known)
-		bf_memory_add(session, key, allocation.size, (int)allocation.device);
+		bf_memory_add(session, &allocation);
 	return status;
 }
 
@@ -164,7 +170,7 @@ static CUresult create_row(struct bf_session *session, struct bf_frame *frame)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	CUresult status = bf_invoke(frame);
 	if (status == CUDA_SUCCESS)
-		bf_memory_add(session, frame->given[0], size, (int)device);
+		bf_memory_add(session, &(struct bf_allocation){ frame->given[0], size, device, BF_OUTLIVES });
 	else
 		bf_memory_refund(session, (int)device, size);
 	return status;
