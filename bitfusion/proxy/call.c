@@ -354,6 +354,8 @@ static CUresult prepare(struct call *call, unsigned number, const uint64_t *args
 
 	if (!status && !(row->flags & BF_ROW_NO_CONTEXT))
 		status = bf_context_check();
+	else if (!status && row->stream != BF_NO_ARGUMENT)
+		status = bf_fault_of(bf_self.current);
 	if (status)
 		return status;
 	call->row = row;

@@ -63,7 +63,9 @@ CUresult bf_context_check(void)
 
 	if (BF_UNLIKELY(!context))
 		return CUDA_ERROR_INVALID_CONTEXT;
-	return bf_is_alive(&context->entry) ? CUDA_SUCCESS : CUDA_ERROR_CONTEXT_IS_DESTROYED;
+	if (BF_UNLIKELY(!bf_is_alive(&context->entry)))
+		return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+	return (CUresult)atomic_load_explicit(&context->fault, memory_order_relaxed);
 }
 
 static CUresult check_current(void)
@@ -221,7 +223,8 @@ static CUresult end_primary(struct bf_context *context, CUdevice dev, unsigned c
 	status = bf_call(call, (const uint64_t[]){ (uint64_t)dev });
 	atomic_store(&context->flags, 0);
 	atomic_store(&context->synced, 0);
-	return status;
+	atomic_store(&context->fault, 0);
+	return bf_is_fault(status) ? CUDA_SUCCESS : status; /* that ended too */
 }
 
 BF_EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev)
@@ -312,6 +315,7 @@ BF_EXPORT CUresult cuCtxCreate_v2(CUcontext *pctx, unsigned int flags, CUdevice 
 	context->flags = flags;
 	context->id = atomic_fetch_add(&next_id, 1);
 	context->synced = 0;
+	context->fault = 0;
 	context->retained = 1;
 	return push(index_of(*pctx));
 }
@@ -342,7 +346,7 @@ BF_EXPORT CUresult cuCtxDestroy_v2(CUcontext ctx)
 	status = BF_CALL(cuCtxDestroy_v2, BF_ARG(ctx));
 	if (bf_self.current == index_of(ctx))
 		pop();
-	return status;
+	return bf_is_fault(status) ? CUDA_SUCCESS : status;
 }
 
 BF_EXPORT CUresult cuCtxDestroy(CUcontext ctx)

@@ -135,6 +135,8 @@ static CUresult start(struct launch *launch, CUfunction function, void **extra, 
 		return status;
 	if (BF_UNLIKELY(!context))
 		return CUDA_ERROR_INVALID_CONTEXT;
+	if (BF_UNLIKELY(context->fault))
+		return (CUresult)context->fault;
 	launch->function = bf_function_find(function);
 	if (BF_UNLIKELY(!launch->function))
 		return CUDA_ERROR_INVALID_HANDLE;

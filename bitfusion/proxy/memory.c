@@ -115,9 +115,12 @@ BF_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 {
 	struct bf_free release = { dptr };
 	CUresult status = bf_check();
+	struct bf_range range;
 
 	if (status || !dptr)
 		return status;
+	if (bf_map_find(dptr, &range) && bf_fault_of(range.context))
+		return bf_fault_of(range.context);
 	if (!bf_map_remove(dptr, 1u << BF_RANGE_DEVICE | 1u << BF_RANGE_POOL, NULL))
 		return CUDA_ERROR_INVALID_VALUE;
 	return bf_post(BF_OP_FREE, &release, sizeof release);

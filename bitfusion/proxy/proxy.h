@@ -202,13 +202,17 @@ struct bf_context {
 	_Atomic unsigned flags;
 	uint64_t id;
 	_Atomic uint64_t synced; /* number of the last command known to be complete */
+	_Atomic int fault;       /* a CUresult that stays until the context ends (fault.c) */
 };
 
+bool bf_is_fault(CUresult status);
+void bf_fault_note(CUresult status); /* a call that waited got this */
+CUresult bf_fault_of(uint32_t context);
 CUresult bf_contexts_open(void);
 struct bf_context *bf_context_find(CUcontext context); /* NULL unless alive */
 struct bf_context *bf_context_at(uint32_t index);
 CUcontext bf_context_handle(uint32_t index);
-CUresult bf_context_check(void); /* is there a living current one? */
+CUresult bf_context_check(void); /* is there a living current one without a fault? */
 
 /* ------------------------------------------------------------------ streams and events (stream.c, event.c) */
 

@@ -317,6 +317,7 @@ CUresult bf_wait_for(struct bf_wait *wait)
 
 	wait_for_answer(wait);
 	if (wait->status && wait->status != CUDA_ERROR_NOT_READY) {
+		bf_fault_note((CUresult)wait->status);
 		keep_deferred(wait->deferred);
 		return report(wait->status);
 	}
@@ -330,6 +331,8 @@ CUresult bf_wait_for_result(struct bf_wait *wait)
 {
 	wait_for_answer(wait);
 	keep_deferred(wait->deferred);
+	if (BF_UNLIKELY(wait->status))
+		bf_fault_note((CUresult)wait->status);
 	return wait->status ? report(wait->status) : CUDA_SUCCESS;
 }
 
