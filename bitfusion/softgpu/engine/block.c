@@ -167,6 +167,7 @@ void sg_block_start(struct sg_block *block, const uint32_t index[3])
 
 		w->live = left >= SG_LANES ? SG_ALL : (1u << left) - 1;
 		w->root->mask = w->live;
+		w->root->grown = 0;
 		w->groups[0] = (struct sg_group){ .pc = first, .frame = w->root, .mask = w->live };
 		w->group_count = 1;
 		w->turn = SG_TURN;

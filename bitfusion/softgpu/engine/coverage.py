@@ -32,16 +32,16 @@ _MISSING = {
     "sured": _TEXTURE,
     "suq": _TEXTURE,
     "multimem": "multicast objects are not modelled",
-    "tensormap": "tensor copies are not modelled",
-    "clusterlaunchcontrol": "clusters of more than one block are refused",
-    "stacksave": "the local stack has a fixed layout",
-    "stackrestore": "the local stack has a fixed layout",
-    "alloca": "the local stack has a fixed layout",
+    "clusterlaunchcontrol": "a running cluster cannot yet take the place of one that has not begun",
 }
 
 # Forms of instructions that are otherwise there.
 _SINGLE = "a feature of single architectures and families (sm_100a, sm_120a, sm_120f, …)"
 _MISSING_FORMS = {
+    "tensormap.replace": _SINGLE,
+    "cp.async.bulk.tensor.im2col::w, .im2col::w::128, .cta_group": _SINGLE,
+    "cp.async.bulk.ignore_oob": "what it may read is not defined well enough",
+    "cp.async.bulk.tensor of interleaved tensors": "the driver does not make such maps",
     "mma.kind::f8f6f4, .kind::mxf8f6f4, .kind::mxf4, .kind::mxf4nvf4": _SINGLE,
     "mma.block_scale": _SINGLE,
     "ldmatrix.m16n16, .m8n16; stmatrix.m16n8": _SINGLE,

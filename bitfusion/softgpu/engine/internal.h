@@ -156,7 +156,8 @@ struct sg_frame {
 	const struct sg_op *call; /* returns go to the record after it */
 	uint32_t mask; /* lanes in this call or in one below it */
 	uint32_t depth, local_base, register_bytes;
-	char pad[8];
+	uint32_t grown; /* alloca was used: top says where each lane's memory of this call ends */
+	uint32_t top[SG_LANES];
 	char registers[] __attribute__((aligned(64)));
 };
 

@@ -328,3 +328,17 @@ def _zeros(encoder: FunctionEncoder, instruction: Instruction) -> None:
         raise Unsupported("a value that is not 0")
     to = generic(encoder, address, space_of(encoder, instruction.modifiers))
     encoder.emit("bulk_zero", 0, to, _wide(encoder, size))
+
+
+@rule("tensormap")
+def _tensormap(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    """cp_fenceproxy copies a map from shared to global memory; replace is for `a` targets."""
+    words = ("cp_fenceproxy", "global", "shared::cta", "tensormap::generic", "release")
+    if instruction.modifiers[:5] != words:
+        raise Unsupported("a tensor map's field")
+    only(instruction.modifiers[5:], *SCOPES, "sync", "aligned")
+    target, source, size = instruction.operands
+    if not isinstance(size, Imm) or size.value != 128:
+        raise Unsupported("another size")
+    ends = [generic(encoder, target, GLOBAL), generic(encoder, source, SHARED)]
+    _emit(encoder, "bulk_copy", [*ends, encoder.constant(128, 4), 2], [])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import List, Tuple
 
-from ..ptx.ir import Component, Instruction, Operand
+from ..ptx.ir import Component, Instruction, Minus, Operand
 from .function import FunctionEncoder, Unsupported
 from .lower import rule
 
@@ -26,6 +26,13 @@ def _part(operand: Operand) -> Tuple[Operand, str]:
     if isinstance(operand, Component):
         return operand.item, operand.component
     return operand, ""
+
+
+def _signs(operands: Tuple[Operand, ...]) -> Tuple[List[Operand], List[bool]]:
+    """Take the minus signs off; there are four flags, one an operand."""
+    found = [isinstance(item, Minus) for item in operands]
+    plain = [item.item if isinstance(item, Minus) else item for item in operands]
+    return plain, [*found, False, False, False, False][: max(4, len(found))]
 
 
 def _control(operation: str, words: List[str]) -> int:
@@ -58,7 +65,11 @@ def _scalar(encoder: FunctionEncoder, instruction: Instruction) -> None:
     x = _control(operation, words) | plus_one << 29
     if operation == "mad" and words and words[0] in _SCALES:
         x |= _SCALES[words.pop(0)] << 25
-    (to, to_part), (a, a_part), (b, b_part), *rest = map(_part, instruction.operands)
+    operands, signs = _signs(instruction.operands)
+    if any(signs) and (operation != "mad" or (plus_one and signs != [False] * 4)):
+        raise Unsupported("a negated source")
+    x |= (signs[1] != signs[2]) << 30 | signs[3] << 31
+    (to, to_part), (a, a_part), (b, b_part), *rest = map(_part, operands)
     if words or any(part not in _PARTS for part in (to_part, a_part, b_part)):
         raise Unsupported("an unknown form of a video instruction")
     if (to_part or x >> 9 & 3 or operation == "mad") and len(rest) != 1:

@@ -101,6 +101,10 @@ def _control() -> None:
     hand("unknown", "")
     hand("nop", "")
     hand("nanosleep", "- from32", ["nanosleep.u32"])
+    for bits in ("32", "64"):
+        hand(f"alloca_{bits}", f"to{bits} - from{bits}", check="power")
+        hand(f"stacksave_{bits}", f"to{bits}")
+        hand(f"stackrestore_{bits}", f"- from{bits}")
     hand("bar", "- from32 from32")
     hand("bar_arrive", "- from32 from32")
     hand("bar_red_popc", "to32 from32 from32 from_pred")

@@ -99,16 +99,27 @@ static void copy_results(struct sg_warp *w, const struct sg_op *i, uint32_t m, u
 		copy_local(w, m, caller + copy[k].to, callee + copy[k].from, copy[k].size);
 }
 
-static uint32_t next_base(const struct sg_warp *w)
+/* Where the memory of a call ends, alloca's for this lane included. */
+static uint32_t top_of(const struct sg_frame *frame, uint32_t lane)
 {
-	return w->frame->local_base + (w->frame->function->local_bytes + 15) / 16 * 16 + 16;
+	return frame->grown ? frame->top[lane] : frame->local_base + (frame->function->local_bytes + 15) / 16 * 16;
+}
+
+/* Lanes that call together have a frame at one place. */
+static uint32_t next_base(const struct sg_warp *w, uint32_t m)
+{
+	uint32_t base = top_of(w->frame, sg_lowest(m));
+
+	if (w->frame->grown)
+		SG_EACH(l, m) base = w->frame->top[l] > base ? w->frame->top[l] : base;
+	return (base + 15) / 16 * 16 + 16;
 }
 
 static bool enter(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t index)
 {
 	const struct sg_function *function = &w->block->run->image->functions[index];
 	const struct sg_call *call = call_of(w, i);
-	const uint32_t base = next_base(w);
+	const uint32_t base = next_base(w, m);
 	const uint32_t need = function->local_bytes > call->bytes ? function->local_bytes : call->bytes;
 	struct sg_frame *frame;
 
@@ -125,6 +136,7 @@ static bool enter(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t
 	frame->call = i;
 	frame->depth = w->frame->depth + 1;
 	frame->local_base = base;
+	frame->grown = 0;
 	frame->mask = m;
 	copy_arguments(w, i, m, base);
 	const struct sg_op *first = w->block->run->image->ops + function->first;
@@ -173,7 +185,7 @@ SG_HANDLER(call_register)
 /* d: enum sg_system; arguments lie where a callee would find them. */
 SG_HANDLER(call_system)
 {
-	const uint32_t base = next_base(w);
+	const uint32_t base = next_base(w, m);
 
 	if ((u64)base + call_of(w, i)->bytes > w->local_size)
 		return sg_fault(w, i, m, SG_HARDWARE_STACK_ERROR, "the stack of %u bytes a thread is used up",
@@ -277,6 +289,54 @@ SG_HANDLER(bar_warp)
 {
 	return sg_warp_gather(w, i, m, sg_at(w, i->a)) ? i + 1 : NULL;
 }
+
+/* d: address of b more bytes of local memory, a multiple of x; they are the call's until it returns. */
+#define STACK(bits) \
+	SG_HANDLER(alloca_##bits) \
+	{ \
+		u##bits *d = sg_at(w, i->d); \
+		const u##bits *b = sg_at(w, i->b); \
+		struct sg_frame *frame = w->frame; \
+\
+		for (uint32_t l = 0; l < SG_LANES && !frame->grown; l++) \
+			frame->top[l] = top_of(frame, l); \
+		frame->grown = 1; \
+		SG_EACH(l, m) \
+		{ \
+			const uint32_t at = (frame->top[l] + i->x - 1) & ~(i->x - 1); \
+\
+			if (at > w->local_size || b[l] > w->local_size - at) \
+				return sg_fault(w, i, 1u << l, SG_HARDWARE_STACK_ERROR, \
+						"the stack of %u bytes a thread is used up", w->local_size); \
+			frame->top[l] = at + (uint32_t)b[l]; \
+			d[l] = at; \
+		} \
+		return i + 1; \
+	} \
+	SG_HANDLER(stacksave_##bits) \
+	{ \
+		u##bits *d = sg_at(w, i->d); \
+\
+		SG_EACH(l, m) d[l] = top_of(w->frame, l); \
+		return i + 1; \
+	} \
+	SG_HANDLER(stackrestore_##bits) \
+	{ \
+		const u##bits *a = sg_at(w, i->a); \
+		const uint32_t first = w->frame->local_base + (w->frame->function->local_bytes + 15) / 16 * 16; \
+\
+		SG_EACH(l, m) \
+		{ \
+			if (a[l] < first || a[l] > top_of(w->frame, l)) \
+				return sg_fault(w, i, 1u << l, SG_HARDWARE_STACK_ERROR, \
+						"stackrestore to a place that stacksave did not give"); \
+			if (w->frame->grown) \
+				w->frame->top[l] = (uint32_t)a[l]; \
+		} \
+		return i + 1; \
+	}
+STACK(32)
+STACK(64)
 
 /* Address, in the local window, of something in the function's own frame. */
 #define FRAME_ADDRESS(bits) \

@@ -22,6 +22,8 @@ enum { SECOND_NONE, SECOND_ADD, SECOND_MIN, SECOND_MAX };
 #define D_PART(x) ((x) >> 22 & 7)
 #define SCALE(x) ((x) >> 25 & 15)
 #define PLUS_ONE(x) ((x) >> 29 & 1)
+#define NEGATED(x) ((x) >> 30 & 1) /* the product */
+#define SUBTRACT(x) ((x) >> 31 & 1)
 #define LANE_MASK(x) ((x) >> 16 & 15)
 #define BYTES(x) ((x) >> 20 & 1)
 
@@ -103,17 +105,19 @@ static inline u32 second(s64 value, u32 c, u32 x)
 	}
 }
 
+/* The product is signed where a factor is, or where it is negated; so is what is added. */
 static inline u32 multiply_add(s64 a, s64 b, u32 c, u32 x)
 {
-	const bool is_signed = A_SIGNED(x) || B_SIGNED(x);
-	const __int128 sum = (__int128)a * b + (is_signed ? (s32)c : (s64)c) + PLUS_ONE(x);
-	const s64 result = (s64)(sum >> SCALE(x));
+	const bool is_signed = A_SIGNED(x) || B_SIGNED(x) || NEGATED(x);
+	const s64 third = is_signed ? (s32)c : (s64)c;
+	const __int128 product = NEGATED(x) ? -((__int128)a * b) : (__int128)a * b;
+	const __int128 result = (product + (SUBTRACT(x) ? -third : third) + PLUS_ONE(x)) >> SCALE(x);
+	const bool to_signed = is_signed || SUBTRACT(x);
+	const __int128 least = to_signed ? INT32_MIN : 0, most = to_signed ? INT32_MAX : UINT32_MAX;
 
 	if (!SATURATE(x))
 		return (u32)result;
-	if (!is_signed && (u64)result > UINT32_MAX) /* the product of two words may have all 64 bits */
-		return UINT32_MAX;
-	return (u32)clamp(result, 32, is_signed);
+	return (u32)(result < least ? least : result > most ? most : result);
 }
 
 static inline u32 video(u32 a, u32 b, u32 c, u32 x)

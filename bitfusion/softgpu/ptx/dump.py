@@ -32,6 +32,8 @@ def show_operand(operand: ir.Operand) -> str:
         return f"{show_operand(operand.first)}|{show_operand(operand.second)}"
     if isinstance(operand, ir.Negated):
         return f"!{operand.item.name}"
+    if isinstance(operand, ir.Minus):
+        return f"-{show_operand(operand.item)}"
     if isinstance(operand, ir.Component):
         return f"{show_operand(operand.item)}.{operand.component}"
     return "_"

@@ -91,6 +91,13 @@ class Negated:
 
 
 @dataclass(frozen=True)
+class Minus:
+    """``-r`` as a source operand, of vmad."""
+
+    item: Operand
+
+
+@dataclass(frozen=True)
 class Sink:
     """``_``: a result nobody wants."""
 
@@ -111,7 +118,7 @@ class Group:
 
 
 Operand = Union[
-    Reg, Special, Imm, Sym, Label, Address, Vector, Pair, Negated, Sink, Component, Group
+    Reg, Special, Imm, Sym, Label, Address, Vector, Pair, Negated, Minus, Sink, Component, Group
 ]
 
 

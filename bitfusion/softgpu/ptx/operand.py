@@ -14,6 +14,7 @@ _NAME = re.compile(r"(?:[A-Za-z][\w$]*|[_$%][\w$]+)$", re.A)
 _DOTTED = re.compile(r"([A-Za-z_$%][\w$]*)\.([xyzwrgba])$", re.A)
 _PART = re.compile(r"([A-Za-z_$%][\w$]*)\.(b[0-7]{1,4}|h[0-3]{1,2})$", re.A)
 _ADDRESS = re.compile(r"\[\s*([A-Za-z_$%][\w$]*)\s*(?:([-+])\s*(-?\s*\w+)\s*)?\]$", re.A)
+_SIGNED = re.compile(r"-\s*(?!WARP_SZ)[A-Za-z_$%][\w$]*(\.\w+)?$", re.A)
 _SUFFIX = re.compile(r"\]\s*\.\w+\s*$", re.A)
 _MAX_NESTING = 8
 # Not a regular expression: compiling one this large would be felt in each start of the helper.
@@ -230,6 +231,8 @@ class Names:
             return ir.Negated(self.register(text[1:].strip()))
         if first == "-" and text[1:].isdigit() and text[1] != "0" and len(text) < 20:
             return ir.Imm(-int(text[1:]))
+        if first == "-" and _SIGNED.match(text):
+            return ir.Minus(self.operand(text[1:]))
         if "|" in text and first not in "0123456789-~":
             return self._pair(text)
         return self._dotted(text)
