@@ -181,10 +181,12 @@ $(OUT)/programs/%: tests/programs/%.c $(wildcard tests/programs/*.h) | $(NEEDS_Z
 CU       = $(patsubst tests/programs/%.cu,$(BUILD)/programs/%,$(wildcard tests/programs/*.cu)) $(BUILD)/programs/vector_add_shared
 NVCC_DIR = $(firstword $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13 $(VENV)/site/nvidia/cu13))
 NVCC    ?= $(NVCC_DIR)/bin/nvcc
-NVFLAGS  = -O2 -std=c++17 -gencode arch=compute_75,code=compute_75 -Itests/programs -Wno-deprecated-gpu-targets \
+PTX      = 75
+NVFLAGS  = -O2 -std=c++17 -gencode arch=compute_$(PTX),code=compute_$(PTX) -Itests/programs -Wno-deprecated-gpu-targets \
            $(if $(NVCC_DIR),-L$(NVCC_DIR)/lib)
 cuda-programs: $(if $(shell command -v g++),$(CU))
 $(CU): tests/programs/check.cuh $(VENV)/.programs
+$(BUILD)/programs/clusters: PTX = 90
 $(BUILD)/programs/%: tests/programs/%.cu
 	@mkdir -p $(@D)
 	@echo "  NVCC  $<"

@@ -17,7 +17,7 @@ WAIT = "AGAIN: mbarrier.try_wait.parity.shared::cta.b64 p, [bar], 0; @!p bra AGA
 
 
 def entry(body: str) -> str:
-    """One thread of each block works; data lies in ``s`` (1024 bytes), ``i`` and ``o`` are global."""
+    """Thread 0 copies; 1024 bytes of data lie in ``s``, ``i`` and ``o`` are in global memory."""
     return f"""{HEAD}.visible .entry k(.param .u64 out, .param .u64 in) {{
     .reg .b64 o, i, x, y, pol; .reg .b32 t, b, n, r, a, w; .reg .b16 h; .reg .pred p, c;
     .shared .align 128 .b8 s[1024]; .shared .align 8 .b64 bar;
@@ -71,7 +71,8 @@ def test_from_shared_to_global(hint: str, mask: int) -> None:
         st.shared.v2.b64 [a], {{q0, q1}}; st.shared.v2.b64 [a+16], {{q2, q3}};
         fence.proxy.async.shared::cta; bar.sync 0; mov.b16 h, {mask or 0};
         @c cp.async.bulk.global.shared::cta.bulk_group{hint}{dot} [o], [s], 512{policy}{given};
-        cp.async.bulk.commit_group; cp.async.bulk.wait_group.read 0; cp.async.bulk.wait_group 0;""",
+        cp.async.bulk.commit_group; cp.async.bulk.wait_group.read 0;
+        cp.async.bulk.wait_group 0;""",
         array(DATA, "u1"),
         zeros(1024, "u1"),
     )
@@ -179,9 +180,8 @@ def reduce(verb: str, kind: str, pairs: List[Tuple[int, int]], size: int, to: st
         body = f"""{load} @c mbarrier.arrive.expect_tx.shared.b64 _, [bar], 512;
         @c cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes
             .{verb}.{kind} [s], [s+512], 512, [bar];
-        MORE: mbarrier.try_wait.parity.shared::cta.b64 p, [bar], 1; @!p bra MORE; {STORE}""".replace(
-            "bytes\n            .", "bytes."
-        )
+        MORE: mbarrier.try_wait.parity.shared::cta.b64 p, [bar], 1; @!p bra MORE;
+        {STORE}""".replace("bytes\n            .", "bytes.")
     out = run(body, data, zeros(1024, "u1"))
     return [int(v) for v in out.view(dtype)[: len(pairs)]]
 

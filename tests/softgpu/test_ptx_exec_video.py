@@ -242,3 +242,38 @@ def test_sum_of_absolute_differences() -> None:
     text = "mov.b32 {d}, 0; vabsdiff4.u32.u32.u32.add {d}, {a}, {b}, {c}"
     values = [[0x01020304], [0x04030201], [100]]
     check([Form(text, "b32", ("b32",) * 3, lambda a, b, c: 108, values)])
+
+
+def test_vmad_with_negated_sources() -> None:
+    """The product is negated where one factor is; c is subtracted; each makes the result signed."""
+    made = []
+    for types, minus, saturate, scale in itertools.product(
+        itertools.product(("u32", "s32"), repeat=2),
+        itertools.product((False, True), repeat=3),
+        (False, True),
+        (0, 7),
+    ):
+
+        def reference(
+            x: int,
+            y: int,
+            z: int,
+            types: Sequence[str] = types,
+            minus: Sequence[bool] = minus,
+            saturate: bool = saturate,
+            scale: int = scale,
+        ) -> int:
+            product = part(x, "b2", types[0]) * part(y, "", types[1])
+            signed_ = "s32" in types or minus[0] != minus[1]
+            product = -product if minus[0] != minus[1] else product
+            third = part(z, "", "s32" if signed_ else "u32")
+            total = (product + (-third if minus[2] else third)) >> scale
+            final = "s32" if signed_ or minus[2] else "u32"
+            return clamp(total, 32, final) if saturate else total
+
+        signs = ["-" if one else "" for one in minus]
+        words = f"vmad.s32.{types[0]}.{types[1]}{'.sat' if saturate else ''}"
+        words += f".shr{scale}" if scale else ""
+        text = f"{words} {{d}}, {signs[0]}{{a}}.b2, {signs[1]}{{b}}, {signs[2]}{{c}}"
+        made.append(Form(text, "b32", ("b32",) * 3, reference, [VALUES] * 3, limit=150))
+    check(made)

@@ -14,8 +14,8 @@ from typing import Iterator, List, Tuple
 import pytest
 
 from bitfusion.softgpu.engine.encode import ModuleEncoder
-from bitfusion.softgpu.engine.lower import lower
 from bitfusion.softgpu.engine.function import FunctionEncoder
+from bitfusion.softgpu.engine.lower import lower
 from bitfusion.softgpu.engine.table import NUMBERS
 from bitfusion.softgpu.ptx.frontend import read_image
 

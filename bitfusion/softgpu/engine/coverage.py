@@ -32,7 +32,7 @@ _MISSING = {
     "sured": _TEXTURE,
     "suq": _TEXTURE,
     "multimem": "multicast objects are not modelled",
-    "clusterlaunchcontrol": "a running cluster cannot yet take the place of one that has not begun",
+    "clusterlaunchcontrol": "a running cluster cannot take another one's place",
 }
 
 # Forms of instructions that are otherwise there.
