@@ -245,7 +245,7 @@ def test_sum_of_absolute_differences() -> None:
 
 
 def test_vmad_with_negated_sources() -> None:
-    """The product is negated where one factor is; c is subtracted; each makes the result signed."""
+    """The product is negated where one factor is; either minus makes the result signed."""
     made = []
     for types, minus, saturate, scale in itertools.product(
         itertools.product(("u32", "s32"), repeat=2),
