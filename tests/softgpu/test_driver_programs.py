@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
@@ -110,6 +111,33 @@ def test_damaged_files_in_the_cache_are_not_used(tmp_path: Path) -> None:
                 data[at] ^= 1 << turn
             file.write_bytes(data if turn else data[:at])
         assert run(program, env).stdout.splitlines() == expected("driver_modules")
+
+
+def test_the_helper_starts_with_the_context_if_it_was_needed_last_time(tmp_path: Path) -> None:
+    """A script in Python's place leaves a line each time that it is started."""
+    cache, starts = tmp_path / "cache", tmp_path / "starts"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho >> "{starts}"\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    env = environment(BITFUSION_CACHE=str(cache))
+    env["BITFUSION_PYTHON"] = str(python)
+    vector_add, contexts = build("driver_vector_add", tmp_path), build("driver_contexts", tmp_path)
+
+    def starts_helper(program: str, expected: bool) -> bool:
+        starts.write_text("")
+        assert run(program, env).returncode == 0
+        deadline = time.monotonic() + (20 if expected else 0.5)
+        while not starts.read_text() and time.monotonic() < deadline:
+            time.sleep(0.02)  # the program may be quicker than the helper that it started
+        return bool(starts.read_text())
+
+    for _ in range(2):
+        assert starts_helper(vector_add, True)  # compiles
+        assert starts_helper(vector_add, True)  # in vain: everything is in the cache
+        assert not starts_helper(vector_add, False)
+        for file in cache.glob("*.sgi"):
+            file.unlink()
+    assert starts_helper(contexts, True)  # another program
 
 
 def test_a_long_module_with_an_error_does_not_load_eagerly(tmp_path: Path) -> None:

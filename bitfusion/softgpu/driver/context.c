@@ -143,6 +143,8 @@ CUresult context_activate(struct context *context)
 	pthread_mutex_lock(&contexts_lock);
 	CUresult result = context->alive ? CUDA_SUCCESS : bring_up(context);
 	pthread_mutex_unlock(&contexts_lock);
+	if (result == CUDA_SUCCESS)
+		helper_expect();
 	return result;
 }
 
@@ -174,6 +176,8 @@ CUresult context_create(struct context **result, struct device *device, unsigned
 		status = bring_up(context);
 	pthread_mutex_unlock(&contexts_lock);
 	*result = context;
+	if (status == CUDA_SUCCESS)
+		helper_expect();
 	return status;
 }
 

@@ -279,7 +279,7 @@ struct helper_item {
 /* Compiles one item (link 0) or links several. On success *image is malloc'ed; text gets the log either way. */
 CUresult helper_compile(const struct helper_item *items, unsigned count, int link, void **image, size_t *size,
 			char *text, size_t text_size);
-void helper_forget(void); /* in a fork child */
+void helper_expect(void); /* code is going to be loaded: starts the helper if it is likely to be needed */
 
 /* ------------------------------------------------------------------ occupancy, launches (launch.c) */
 

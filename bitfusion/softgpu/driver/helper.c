@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The PTX front end is a Python program: one helper process per process that needs it, started at the first
- * image that the cache on disk does not have.
+ * The PTX front end is a Python program: one helper process per process that needs it, started with the
+ * first context, or at the first image that the cache on disk does not have.
  */
 #include "driver.h"
 #include "blake2b.h"
@@ -164,12 +164,6 @@ static void stop(void)
 	helper.requests = helper.replies = 0;
 }
 
-void helper_forget(void)
-{
-	stop();
-	pthread_mutex_init(&helper.lock, NULL);
-}
-
 /* ------------------------------------------------------------------ talking to it */
 
 static int send_all(const void *bytes, size_t size)
@@ -268,13 +262,13 @@ static CUresult ask(const struct helper_item *items, unsigned count, int link, c
 
 /* ------------------------------------------------------------------ the cache */
 
-static int cache_path(char path[PATH_MAX], const struct sg_cache_key *key)
+static int cache_file(char path[PATH_MAX], const uint8_t *digest, const char *suffix)
 {
 	const char *folder = getenv("BITFUSION_CACHE"), *home = getenv("HOME"), *xdg = getenv("XDG_CACHE_HOME");
-	char name[2 * SG_CACHE_NAME_BYTES + sizeof SG_CACHE_SUFFIX];
+	char name[2 * SG_CACHE_NAME_BYTES + 8];
 	for (int i = 0; i < SG_CACHE_NAME_BYTES; i++)
-		snprintf(name + 2 * i, 3, "%02x", key->digest[i]);
-	memcpy(name + 2 * SG_CACHE_NAME_BYTES, SG_CACHE_SUFFIX, sizeof SG_CACHE_SUFFIX);
+		snprintf(name + 2 * i, 3, "%02x", digest[i]);
+	snprintf(name + 2 * SG_CACHE_NAME_BYTES, 8, "%s", suffix);
 	if (folder)
 		return *folder && strcmp(folder, "off") && snprintf(path, PATH_MAX, "%s/%s", folder, name) < PATH_MAX;
 	if (xdg && *xdg == '/')
@@ -324,7 +318,10 @@ static int cache_find(const struct sg_cache_key *key, void **image, size_t *size
 	char path[PATH_MAX];
 	struct sg_cache_header header;
 	struct stat status;
-	int fd = cache_path(path, key) ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1, found = 0;
+	int fd = cache_file(path, key->digest, SG_CACHE_SUFFIX)
+			 ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+			 : -1,
+	    found = 0;
 	if (fd < 0)
 		return 0;
 	if (fstat(fd, &status) || !is_ours(&status) || !read_file(fd, &header, sizeof header))
@@ -362,12 +359,61 @@ static struct sg_cache_key make_key(const struct helper_item *items, unsigned co
 	return key;
 }
 
+/* ------------------------------------------------------------------ starting it early */
+
+/* Says that the last run of a program of this name found its first code in the cache. */
+static int marker_file(char path[PATH_MAX])
+{
+	const uint64_t version = sg_image_version();
+	uint8_t digest[BLAKE2B_DIGEST];
+	struct blake2b hash;
+	blake2b_start(&hash);
+	blake2b_add(&hash, &version, sizeof version);
+	blake2b_add(&hash, program_invocation_short_name, strlen(program_invocation_short_name));
+	blake2b_finish(&hash, digest);
+	return cache_file(path, digest, SG_CACHE_MARKER);
+}
+
+/* The first code of a process decides. */
+static void mark(int found)
+{
+	static atomic_flag marked = ATOMIC_FLAG_INIT;
+	char path[PATH_MAX];
+	if (atomic_flag_test_and_set(&marked) || !marker_file(path))
+		return;
+	if (!found) {
+		unlink(path);
+		return;
+	}
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	if (fd < 0)
+		return;
+	futimens(fd, NULL);
+	close(fd);
+}
+
+void helper_expect(void)
+{
+	static atomic_int done;
+	char path[PATH_MAX], text[256];
+	if (atomic_load_explicit(&done, memory_order_relaxed) || atomic_exchange(&done, 1))
+		return;
+	if (marker_file(path) && !access(path, F_OK))
+		return;
+	pthread_mutex_lock(&helper.lock);
+	if (!start(text, sizeof text))
+		driver_debug("%s", text); /* whoever loads code is told */
+	pthread_mutex_unlock(&helper.lock);
+}
+
 CUresult helper_compile(const struct helper_item *items, unsigned count, int link, void **image, size_t *size,
 			char *text, size_t text_size)
 {
 	struct sg_cache_key key = make_key(items, count, link);
 	*image = NULL;
-	if (cache_find(&key, image, size))
+	const int found = cache_find(&key, image, size);
+	mark(found);
+	if (found)
 		return CUDA_SUCCESS;
 	pthread_mutex_lock(&helper.lock);
 	CUresult result = ask(items, count, link, &key, image, size, text, text_size);

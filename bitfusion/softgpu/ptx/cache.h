@@ -17,6 +17,7 @@
 
 #define SG_CACHE_MAGIC "SGCACHE2" /* 8 bytes, no NUL */
 #define SG_CACHE_SUFFIX ".sgi"
+#define SG_CACHE_MARKER ".hit" /* the driver's own: an empty file by a program's name */
 enum { SG_CACHE_NAME_BYTES = 16 };
 
 /* In a helper request with SG_HELPER_FLAG_KEY it follows the request's 16-byte head. */

@@ -18,7 +18,8 @@ MAGIC = b"SGCACHE2"
 SUFFIX = ".sgi"
 MAX_BYTES = 512 << 20
 MAX_IMAGE = 128 << 20
-STALE_TEMPORARY_S = 3600.0
+MARKER = ".hit"
+STALE_S = {".tmp": 3600.0, MARKER: 30 * 86400.0}
 STORES_BETWEEN_EVICTIONS = 256
 DIGEST_BYTES, NAME_BYTES = 32, 16
 _KEY = struct.Struct(f"<Q{DIGEST_BYTES}s")
@@ -159,7 +160,7 @@ class Cache:
                 if entry.name.endswith(SUFFIX):
                     files.append((status.st_mtime, status.st_size, entry.path))
                     total += status.st_size
-                elif entry.name.endswith(".tmp") and now - status.st_mtime > STALE_TEMPORARY_S:
+                elif now - status.st_mtime > STALE_S.get(entry.name[-4:], now):
                     _remove(entry.path)
         return files, total
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process that the driver starts to compile images: requests on fd 3, replies on fd 4.
 
-The driver waits for it in a program's first load, so it imports its parts when a request needs
-them. It belongs to that program: it writes nothing to its standard output and ends when the other
-end of the pipe is closed.
+The driver starts it with the first context if the program is likely to need it, else with the
+first code that the cache does not have. It belongs to that program: it writes nothing to its
+standard output and ends when the other end of the pipe is closed.
 """
 
 from __future__ import annotations
@@ -128,8 +128,10 @@ def _debug_traceback() -> None:
 
 def serve(request_fd: int, reply_fd: int) -> None:
     """Answer requests until the driver closes the pipe."""
+    from ..engine import encode  # before there is a request: it takes a while
     from .cache import Cache, find_folder
 
+    del encode
     cache = Cache(find_folder(os.environ))
     try:
         _serve(request_fd, reply_fd, cache)
