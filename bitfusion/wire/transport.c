@@ -147,29 +147,28 @@ static ssize_t poll_for(struct bf_transport *transport, void *data, size_t size)
 	return -1;
 }
 
-ssize_t bf_transport_receive(struct bf_transport *transport, void *data, size_t size)
+/* One call that sleeps costs much less than a try, a sleep and another try. */
+static ssize_t sleep_for(struct bf_transport *transport, void *data, size_t size, int flags)
 {
-	ssize_t received = bf_transport_receive_some(transport, data, size);
+	for (;;) {
+		ssize_t received = recv(transport->fd, data, size, flags);
 
-	if (received < 0 && errno == EAGAIN && worth_polling(transport))
-		received = poll_for(transport, data, size);
-	while (received < 0 && errno == EAGAIN) {
-		if (wait_for(transport->fd, POLLIN))
+		if (received >= 0)
+			return received;
+		/* somebody may have made the descriptor non-blocking */
+		if (errno == EAGAIN ? wait_for(transport->fd, POLLIN) : errno != EINTR)
 			return -1;
-		received = bf_transport_receive_some(transport, data, size);
 	}
-	return received;
 }
 
-/* Much data: one call, in which the kernel copies as it arrives. */
-static ssize_t receive_bulk(struct bf_transport *transport, void *data, size_t size)
+ssize_t bf_transport_receive(struct bf_transport *transport, void *data, size_t size)
 {
 	ssize_t received;
 
-	do
-		received = recv(transport->fd, data, size, MSG_WAITALL);
-	while (received < 0 && errno == EINTR);
-	return received;
+	if (!worth_polling(transport))
+		return sleep_for(transport, data, size, 0);
+	received = poll_for(transport, data, size);
+	return received < 0 && errno == EAGAIN ? sleep_for(transport, data, size, 0) : received;
 }
 
 int bf_transport_receive_all(struct bf_transport *transport, void *data, size_t size)
@@ -177,7 +176,7 @@ int bf_transport_receive_all(struct bf_transport *transport, void *data, size_t 
 	for (size_t done = 0; done < size;) {
 		size_t left = size - done;
 		ssize_t received = left < BULK_BYTES ? bf_transport_receive(transport, (char *)data + done, left)
-						     : receive_bulk(transport, (char *)data + done, left);
+						     : sleep_for(transport, (char *)data + done, left, MSG_WAITALL);
 
 		if (received < 0)
 			return -1;
