@@ -314,6 +314,32 @@ def test_a_cooperative_grid_waits_for_all_blocks() -> None:
     assert out.tolist() == [48] * 48
 
 
+@pytest.mark.parametrize(("cooperative", "status"), [(True, 0), (False, 1)])
+def test_the_grids_barrier_by_name(cooperative: bool, status: int) -> None:
+    """Each round, a block reads what its neighbour wrote before the barrier."""
+    program = compiled(
+        """.extern .func (.param .b64 r) cudaCGGetIntrinsicHandle(.param .b32 a);
+        .extern .func (.param .b32 r) cudaCGSynchronize(.param .b64 a, .param .b32 b);
+        .visible .entry k(.param .u64 s, .param .u64 out) { .reg .b32 t, v, n, i, own, bad;
+        .reg .b64 x, y, z, h; .reg .pred p; .param .b64 h64; .param .b32 n32, o32;
+        ld.param.u64 x, [s]; ld.param.u64 y, [out]; mov.u32 own, %ctaid.x; mov.u32 n, %nctaid.x;
+        mov.u32 t, %tid.x; mov.u32 i, 0; mov.u32 bad, 0;
+        st.param.b32 [n32], 1; call (h64), cudaCGGetIntrinsicHandle, (n32); ld.param.b64 h, [h64];
+        AGAIN: add.u32 i, i, 1; mul.wide.u32 z, own, 4; add.u64 z, x, z; st.global.u32 [z], i;
+        st.param.b64 [h64], h; st.param.b32 [n32], 0;
+        call (o32), cudaCGSynchronize, (h64, n32); ld.param.b32 v, [o32];
+        setp.ne.u32 p, v, 0; @p mov.u32 bad, v; @p bra END;
+        add.u32 v, own, 1; rem.u32 v, v, n; mul.wide.u32 z, v, 4; add.u64 z, x, z;
+        ld.global.u32 v, [z]; setp.ne.u32 p, v, i; @p add.u32 bad, bad, 100;
+        st.param.b64 [h64], h; st.param.b32 [n32], 0; call (o32), cudaCGSynchronize, (h64, n32);
+        setp.lt.u32 p, i, 3; @p bra AGAIN;
+        END: mul.wide.u32 z, own, 4; add.u64 z, y, z; atom.global.max.u32 v, [z], bad; ret; }"""
+    )
+    state, out = zeros(17, "u4"), zeros(17, "u4")
+    program.launch("k", 17, 40, state, out, cooperative=cooperative)
+    assert out.tolist() == [status] * 17
+
+
 # ---------------------------------------------------------------- the device's runtime
 
 

@@ -361,3 +361,34 @@ def test_braces_around_one_register_are_no_vector() -> None:
     )
     word = int.from_bytes(DATA[:4], "little")
     assert int(got[0]) == (word + 1) | word << 32
+
+
+# ---------------------------------------------------------------- cp.async
+
+
+def copied(copy: str) -> bytes:
+    """What is in the first 8 of 16 bytes of shared memory that were all ones."""
+    got = run(
+        f"""mov.u64 y, -1; st.shared.u64 [s], y; st.shared.u64 [s+8], y; mov.u32 r1, s;
+        {copy}
+        cp.async.wait_all; ld.shared.u64 y, [s]; st.global.u64 [o], y;""",
+        head=".shared .align 16 .b8 s[16];",
+    )
+    return int(got[0]).to_bytes(8, "little")
+
+
+def test_cp_async_reads_no_more_than_it_is_told() -> None:
+    """With fewer bytes than it writes the rest is zero, and what is not read need not be there."""
+    assert copied("cp.async.ca.shared.global [r1], [i], 8;") == DATA[:8]
+    assert copied("cp.async.ca.shared.global [r1], [i], 8, 3;") == DATA[:3] + bytes(5)
+    assert copied("mov.u64 x, 64; cp.async.ca.shared.global [r1], [x], 8, 0;") == bytes(8)
+    last = f"add.u64 x, i, {len(DATA) - 4}; mov.u32 r2, 4;"
+    last += "sub.u64 y, x, i; and.b64 z, x, 7; sub.u64 x, x, z;"  # aligned, with the end in reach
+    assert copied(last + "cp.async.ca.shared.global [r1], [x], 8, r2;")[4:] == bytes(4)
+
+
+def test_a_fault_of_cp_async_is_told() -> None:
+    """It resolves two addresses by turns: the message names the instruction in the text."""
+    copy = "mov.u64 x, 64; cp.async.ca.shared.global [s], [x], 4;"
+    got = fault(copy, ".shared .align 16 .b8 s[16];")
+    assert str(got).startswith("700") and "cp.async.ca.shared.global" in str(got)

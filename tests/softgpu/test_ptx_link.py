@@ -157,3 +157,25 @@ def test_compiled_modules() -> None:
         assert module.variables["shared_state"].init == b"\x64\0\0\0"
     with pytest.raises(PtxError, match="_Z6helperiPKi"):
         link(modules[:1])
+
+
+GRID = (
+    ".extern .func (.param .b64 r) cudaCGGetIntrinsicHandle(.param .b32 a);"
+    ".extern .func (.param .b32 r) cudaCGSynchronize(.param .b64 a, .param .b32 b);"
+    ".visible .entry k() { .param .b64 x; .param .b32 y; call (x), cudaCGGetIntrinsicHandle, (y);"
+    " call (y), cudaCGSynchronize, (x, y); }"
+)
+
+
+def test_the_grids_barrier_is_ours_and_before_a_librarys() -> None:
+    theirs = "".join(
+        f".visible .func (.param .b{result} r) {name}(.param .b{size} a{more}) {{ trap; }}"
+        for result, name, size, more in (
+            (64, "cudaCGGetIntrinsicHandle", 32, ""),
+            (32, "cudaCGSynchronize", 64, ", .param .b32 b"),
+        )
+    )
+    inputs = [Input(parse(HEAD + GRID)), Input(parse(HEAD + theirs), "lib", on_demand=True)]
+    for module in (link(inputs[:1]), link(inputs)):
+        assert "barrier.sync 0" in shown(module, "cudaCGSynchronize")
+        assert not any("trap" in line for line in shown(module, "cudaCGGetIntrinsicHandle"))

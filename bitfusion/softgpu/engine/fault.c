@@ -23,13 +23,15 @@ const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t 
 	const struct sg_image *image = run->image;
 	const uint32_t lane = lanes ? sg_lowest(lanes) : 0;
 	const uint32_t *tid = (const uint32_t *)w->base[SG_AREA_WARP];
-	const size_t record = (size_t)(i - image->ops);
 	va_list arguments;
 	char what[200];
 
 	va_start(arguments, format);
 	vsnprintf(what, sizeof(what), format, arguments);
 	va_end(arguments);
+	if (i < image->ops || i >= image->ops + image->op_count)
+		i = w->groups[0].pc; /* a part that a handler made of its record, which it left there */
+	const size_t record = (size_t)(i - image->ops);
 	w->groups[0].pc = i;
 	pthread_mutex_lock(&run->lock);
 	if (!run->fault.error) {

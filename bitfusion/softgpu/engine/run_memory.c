@@ -371,6 +371,36 @@ SG_HANDLER(isspacep)
 	return i + 1;
 }
 
+/* Where the lanes read from: nothing beyond the bytes to read, nothing at all when these are none. */
+static bool resolve_source(struct sg_warp *w, const struct sg_op *part, uint32_t m, uint32_t size, const u32 *read,
+			   u64 *from)
+{
+	uint32_t whole = 0;
+
+	SG_EACH(l, m)
+	{
+		char *at = NULL;
+
+		if (read[l] >= size)
+			whole |= 1u << l;
+		else if (read[l] && !(at = sg_resolve_line(w, part, l, 0, read[l], size)))
+			return false;
+		from[l] = (u64)(uintptr_t)at;
+	}
+	if (!whole)
+		return true;
+
+	u64 places[SG_LANES];
+
+	if (!resolve(w, part, whole, size, places))
+		return false;
+	SG_EACH(l, whole)
+	{
+		from[l] = places[l];
+	}
+	return true;
+}
+
 /* cp.async: d the destination's address in shared memory, a the global one's, b the bytes to read, c all bytes. */
 SG_HANDLER(copy_async)
 {
@@ -379,8 +409,9 @@ SG_HANDLER(copy_async)
 	u64 from[SG_LANES], to[SG_LANES];
 	struct sg_op part = *i;
 
+	w->groups[0].pc = i; /* faults of a part are the record's */
 	part.flags = (uint16_t)((i->flags & SG_NOT) | SG_WIDE | SG_GLOBAL << 2);
-	if (!resolve(w, &part, m, size, from))
+	if (!resolve_source(w, &part, m, size, read, from))
 		return NULL;
 	part.a = i->d;
 	part.x = 0;
@@ -391,7 +422,8 @@ SG_HANDLER(copy_async)
 	{
 		const uint32_t n = read[l] < size ? read[l] : size;
 
-		memcpy((void *)(uintptr_t)to[l], (const void *)(uintptr_t)from[l], n);
+		if (n)
+			memcpy((void *)(uintptr_t)to[l], (const void *)(uintptr_t)from[l], n);
 		memset((char *)(uintptr_t)to[l] + n, 0, size - n);
 	}
 	return i + 1;

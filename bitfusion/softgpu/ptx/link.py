@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
-from . import ir
+from . import device_runtime, ir
 from .ir import Function, Module, PtxError, Variable
 from .record import dataclass, replace
 
 # Functions that the engine provides. They stay as declarations without a body.
 BUILTINS = frozenset({"vprintf", "malloc", "free", "__assertfail"})
 # Functions of CUDA's device runtime. They stay too, and fail when they are called.
-_DEVICE_RUNTIME = ("cuda", "__cuda", "__nv_")
+_DEVICE_RUNTIME = ("cuda", "__cuda", "__nv_", "cnp")
 
 INVALID_PTX = 218
 Symbol = Union[Function, Variable]
@@ -31,6 +31,7 @@ def link(inputs: Sequence[Input]) -> Module:
     """Join modules; raises :class:`PtxError` that names the symbol at fault."""
     wanted = [one for one in inputs if not one.on_demand]
     spare = [one for one in inputs if one.on_demand]
+    wanted += _device_runtime(wanted)
     wanted += _demanded(wanted, spare)
     if not wanted:
         raise PtxError("there is nothing to link", INVALID_PTX)
@@ -64,6 +65,17 @@ def _defined(module: Module) -> Iterable[str]:
         if variable.linkage in ("visible", "weak", "common"):
             yield variable.name
     yield from module.aliases
+
+
+def _device_runtime(wanted: Sequence[Input]) -> List[Input]:
+    """Our own functions of the device runtime, before any library's, if one is missing."""
+    missing = {name for one in wanted for name in _undefined(one.module)}
+    if not missing & device_runtime.NAMES:
+        return []
+    defined = {name for one in wanted for name in _defined(one.module)}
+    if not (missing - defined) & device_runtime.NAMES:
+        return []
+    return [Input(device_runtime.module(), "the device runtime")]
 
 
 def _demanded(wanted: Sequence[Input], spare: Sequence[Input]) -> List[Input]:
