@@ -61,14 +61,13 @@ static void free_handle(struct bf_session *session, u64 number)
 	bf_handle_drop(&session->handles, number);
 }
 
-void bf_free_handles(struct bf_session *session, struct bf_frame *frame)
+void bf_free_handles(struct bf_session *session, const struct bf_frame *frame)
 {
 	const struct bf_row *row = frame->route->row;
 	for (unsigned i = 0; i < row->argument_count; i++) {
 		if (row->arguments[i].kind == BF_ARG_FREE_HANDLE)
 			free_handle(session, frame->given[i]);
 	}
-	frame->freed = true;
 }
 
 static CUresult bind_result(struct bf_session *session, struct bf_frame *frame, unsigned i, uint8_t **at)
@@ -97,7 +96,7 @@ static void finish_argument(struct bf_session *session, struct bf_frame *frame, 
 	CUresult bound = CUDA_SUCCESS;
 	switch (what->kind) {
 	case BF_ARG_FREE_HANDLE:
-		if (*status == CUDA_SUCCESS && !frame->freed)
+		if (*status == CUDA_SUCCESS)
 			free_handle(session, frame->given[i]);
 		break;
 	case BF_ARG_NEW_HANDLE:

@@ -59,6 +59,10 @@ static void run_row(struct bf_session *session, struct bf_job *job)
 		status = bf_context_ensure(session, job->context);
 	if (status == CUDA_SUCCESS) {
 		status = carry_out(session, &row->frame);
+		if (status == CUDA_ERROR_OUT_OF_MEMORY && bf_reap_pending(session)) {
+			bf_reap_wait(session, BF_ANY_CONTEXT, 0);
+			status = carry_out(session, &row->frame);
+		}
 		bf_settle(session);
 		bf_finish(session, &row->frame, status, row->memory + 2 * BF_SCRATCH);
 	} else {
@@ -83,9 +87,6 @@ static bool submit_row(struct bf_session *session, struct bf_route *route, const
 		row->frame.command = (const struct bf_command *)row->memory;
 		row->frame.scratch = row->memory + BF_SCRATCH;
 		CUresult status = bf_decode(session, &row->frame);
-		/* nobody waits, so the program may use the number again before the call is made */
-		if (status == CUDA_SUCCESS && !(command->flags & BF_WANTS_REPLY))
-			bf_free_handles(session, &row->frame);
 		if (status == CUDA_SUCCESS && bf_submit(session, &row->job))
 			return true;
 		if (status != CUDA_SUCCESS && status != BF_VIOLATION)
@@ -127,9 +128,10 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 		status = bf_context_ensure(session, command->context);
 	if (route->row->flags & BF_ROW_NO_CONTEXT)
 		status = CUDA_SUCCESS;
-	/* what is sent one-way keeps its place in the order, unless that place is behind a host function */
-	bool elsewhere = (route->row->flags & BF_ROW_BLOCKS) && !route->waits &&
-			 ((command->flags & BF_WANTS_REPLY) || bf_host_function_pending(session));
+	bool blocks = (route->row->flags & BF_ROW_BLOCKS) && !route->waits;
+	/* memory that it needs may be about to be free */
+	blocks |= route->allocates && bf_reap_pending(session);
+	bool elsewhere = blocks && (command->flags & BF_WANTS_REPLY);
 	if (elsewhere && status == CUDA_SUCCESS && submit_row(session, route, command))
 		return;
 	struct bf_frame frame;
@@ -137,7 +139,6 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 	frame.command = command;
 	frame.scratch = session->scratch;
 	frame.scratch_size = 0;
-	frame.freed = false;
 	if (status == CUDA_SUCCESS)
 		status = bf_decode(session, &frame);
 	if (unlikely(status != CUDA_SUCCESS)) {
@@ -153,6 +154,8 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 		bf_wait_row(session, &frame);
 		return;
 	}
+	if (blocks && (route->row->flags & BF_ROW_ONEWAY) && bf_reap_row(session, &frame))
+		return;
 	if (likely(status == CUDA_SUCCESS))
 		status = carry_out(session, &frame);
 	if (route->row->flags & BF_ROW_BLOCKS)
@@ -183,6 +186,7 @@ bool bf_routes_init(struct bf_session *session)
 		route->row = &bf_rows[i];
 		route->waits = is_wait(route->row->name);
 		route->around = bf_row_around(route->row->name);
+		route->allocates = bf_row_allocates(route->around);
 		for (unsigned n = 0; n < route->row->argument_count; n++) {
 			route->has_arrays |= bf_is_array(route->row->arguments[n].kind);
 			route->has_locations |= route->row->arguments[n].location != 0;

@@ -5,7 +5,7 @@
  *   ahead    while the issue thread is stuck in the driver, finds the answers that it may be stuck for (ahead.c)
  *   sender   empties the outbox when the socket is full (outbox.c)
  *   copier   delivers device-to-host copies as they complete (download.c)
- *   waiters  one per call that has to wait (wait.c)
+ *   waiters  one per call that has to wait (wait.c), one per context that has something to give back (reaper.c)
  *   watcher  notices that the client is gone, forwards what the driver prints (output.c)
  */
 #ifndef BITFUSION_EXECUTOR_CORE_H
@@ -242,6 +242,15 @@ bool bf_submit(struct bf_session *session, struct bf_job *job);
 
 /* ------------------------------------------------------------------ the session */
 
+/* ------------------------------------------------------------------ reaper.c */
+
+struct bf_reaper {
+	pthread_mutex_t lock;
+	pthread_cond_t done; /* one more of them */
+	struct bf_reap_queue *queues;
+	_Atomic unsigned pending;
+};
+
 struct bf_frame;
 typedef CUresult (*bf_around)(struct bf_session *session, struct bf_frame *frame);
 
@@ -250,7 +259,7 @@ struct bf_route {
 	void *function; /* the driver's, looked up at first use */
 	const struct bf_row *row;
 	bf_around around; /* does more than the call, or NULL */
-	bool resolved, has_arrays, has_locations, waits;
+	bool resolved, has_arrays, has_locations, waits, allocates;
 };
 
 struct bf_input {
@@ -287,6 +296,7 @@ struct bf_session {
 	struct bf_outbox outbox;
 	struct bf_staging staging;
 	struct bf_waiters waiters;
+	struct bf_reaper reaper;
 
 	/* one-way failure to report: call << 32 | status */
 	_Atomic uint64_t deferred;
@@ -421,7 +431,6 @@ struct bf_frame {
 	uint64_t given[BF_MAX_ARGUMENTS]; /* as they came: handle numbers, capacities */
 	uint8_t *scratch;
 	size_t scratch_size;
-	bool freed; /* the handles that the call ends are out of the table already */
 };
 enum { BF_SCRATCH = BF_MAX_COMMAND + 4096 };
 bool bf_routes_init(struct bf_session *session);
@@ -431,6 +440,7 @@ CUresult bf_invoke(struct bf_frame *frame);
 void bf_finish(struct bf_session *session, struct bf_frame *frame, CUresult status, uint8_t *answer);
 /* rows that need more than the call (rows.c) */
 bf_around bf_row_around(const char *name);
+bool bf_row_allocates(bf_around around);
 /* Ends a command that had no row: defers or replies. */
 void bf_done(struct bf_session *session, const struct bf_command *command, CUresult status, const void *body,
 	     size_t size);
@@ -455,6 +465,22 @@ bool bf_host_function_pending(struct bf_session *);
 void bf_op_callback_done(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_late(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_memory_info(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+
+/* ------------------------------------------------------------------ reaper.c */
+
+void bf_reaper_init(struct bf_session *session);
+/* Frees memory, or makes a one-way call whose arguments are all values, once the driver gets round to it. */
+void bf_reap_free(struct bf_session *session, const struct bf_command *command, uint64_t address);
+bool bf_reap_row(struct bf_session *session, const struct bf_frame *frame);
+static inline bool bf_reap_pending(struct bf_session *session)
+{
+	return atomic_load_explicit(&session->reaper.pending, memory_order_acquire) != 0;
+}
+enum { BF_ANY_CONTEXT = UINT32_MAX };
+/* Waits for those of a context, and for the one that ends this handle (0: all). Not on the issue thread. */
+void bf_reap_wait(struct bf_session *session, uint32_t context, uint64_t handle);
+/* Gives them a moment; returns the bytes that are yet to be freed. */
+uint64_t bf_reap_memory(struct bf_session *session, uint32_t device, int wait_ms);
 
 /* ------------------------------------------------------------------ launch.c */
 
@@ -490,6 +516,9 @@ static inline uint32_t bf_context_index(void)
 	return bf_context_current ? bf_context_current - 1 : 0;
 }
 bool bf_memory_remove(struct bf_session *session, uint64_t address, struct bf_allocation *allocation);
+/* Frees, and gives back what that counted for. */
+CUresult bf_memory_release(struct bf_session *session, uint64_t address);
+bool bf_memory_find(struct bf_session *session, uint64_t address, struct bf_allocation *allocation);
 CUresult bf_memory_info(struct bf_session *session, uint64_t info[2]);
 uint64_t bf_memory_total(struct bf_session *session, uint32_t device, uint64_t total);
 

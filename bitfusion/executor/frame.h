@@ -13,7 +13,7 @@ CUresult bf_decode(struct bf_session *session, struct bf_frame *frame);
 uint64_t bf_counted(const struct bf_frame *frame, const struct bf_argument *what);
 bool bf_is_array(uint8_t kind);
 /* From now on nobody finds what this call, which is made later, will end. */
-void bf_free_handles(struct bf_session *session, struct bf_frame *frame);
+void bf_free_handles(struct bf_session *session, const struct bf_frame *frame);
 /* The driver's device number in a CUmemLocation becomes the session's again. */
 void bf_map_location_back(struct bf_session *session, void *location);
 

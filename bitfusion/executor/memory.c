@@ -46,19 +46,50 @@ CUresult bf_memory_info(struct bf_session *session, uint64_t info[2])
 	info[0] = free;
 	info[1] = total;
 	int device = status == CUDA_SUCCESS ? bf_context_device(session) : -1;
+	uint64_t freed = device >= 0 && bf_reap_pending(session) ? bf_reap_memory(session, (uint32_t)device, 0) : 0;
+	info[0] = freed < info[1] - info[0] ? info[0] + freed : info[1];
 	uint64_t limit = device >= 0 ? limit_of(session, (uint32_t)device) : 0;
 	if (!limit)
 		return status;
 	uint64_t used[BF_MAX_DEVICES] = { 0 };
 	bf_ledger_used(session->ledger, -1, used, BF_MAX_DEVICES);
+	used[device] -= freed < used[device] ? freed : used[device];
 	uint64_t left = used[device] < limit ? limit - used[device] : 0;
 	info[0] = left < info[0] ? left : info[0];
 	info[1] = limit < info[1] ? limit : info[1];
 	return status;
 }
 
+struct info_job {
+	struct bf_job job;
+	struct bf_command command;
+};
+
+enum { SETTLE_MS = 200 };
+
+static void run_info(struct bf_session *session, struct bf_job *job)
+{
+	struct info_job *work = (struct info_job *)job;
+	uint64_t info[2] = { 0, 0 };
+	CUresult status = bf_context_ensure(session, job->context);
+	if (status == CUDA_SUCCESS) {
+		bf_reap_memory(session, 0, SETTLE_MS);
+		status = bf_memory_info(session, info);
+	}
+	bf_done(session, &work->command, status, info, sizeof(info));
+	free(work);
+}
+
+/* While frees are under way neither the driver's numbers nor a guess is exact, and mostly they end soon. */
 void bf_op_memory_info(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
 {
+	struct info_job *work = bf_reap_pending(session) ? calloc(1, sizeof(*work)) : NULL;
+	if (work) {
+		*work = (struct info_job){ { .run = run_info, .context = command->context }, *command };
+		if (bf_submit(session, &work->job))
+			return;
+		free(work);
+	}
 	uint64_t info[2] = { 0, 0 };
 	CUresult status = bf_memory_info(session, info);
 	bf_done(session, command, status, info, sizeof(info));
@@ -122,19 +153,26 @@ static void close_gap(struct bf_session *session, size_t gap)
 	session->allocation_used--;
 }
 
+/* allocation_size when it is not there. With the lock held. */
+static size_t find(const struct bf_session *session, uint64_t address)
+{
+	size_t size = session->allocation_size;
+	for (size_t i = size ? home(address, size) : 0; address && size && session->allocation[i].address;
+	     i = (i + 1) & (size - 1)) {
+		if (session->allocation[i].address == address)
+			return i;
+	}
+	return size;
+}
+
 bool bf_memory_remove(struct bf_session *session, uint64_t address, struct bf_allocation *allocation)
 {
-	bool found = false;
 	pthread_mutex_lock(&session->memory_lock);
-	size_t mask = session->allocation_size - 1;
-	for (size_t i = session->allocation_size ? home(address, session->allocation_size) : 0;
-	     address && session->allocation_size && session->allocation[i].address; i = (i + 1) & mask) {
-		if (session->allocation[i].address != address)
-			continue;
+	size_t i = find(session, address);
+	bool found = i < session->allocation_size;
+	if (found) {
 		*allocation = session->allocation[i];
 		close_gap(session, i);
-		found = true;
-		break;
 	}
 	pthread_mutex_unlock(&session->memory_lock);
 	return found;
@@ -153,6 +191,17 @@ void bf_memory_end_context(struct bf_session *session, uint32_t context)
 		close_gap(session, i); /* another one may lie here now */
 	}
 	pthread_mutex_unlock(&session->memory_lock);
+}
+
+bool bf_memory_find(struct bf_session *session, uint64_t address, struct bf_allocation *allocation)
+{
+	pthread_mutex_lock(&session->memory_lock);
+	size_t i = find(session, address);
+	bool found = i < session->allocation_size;
+	if (found)
+		*allocation = session->allocation[i];
+	pthread_mutex_unlock(&session->memory_lock);
+	return found;
 }
 
 /* ------------------------------------------------------------------ the operations */
@@ -206,6 +255,37 @@ static bool take_rejected(struct bf_session *session, const uint64_t *rejected, 
 	return true;
 }
 
+struct alloc_job {
+	struct bf_job job;
+	struct bf_command command;
+	struct bf_alloc alloc;
+};
+
+static void run_alloc(struct bf_session *session, struct bf_job *job)
+{
+	struct alloc_job *work = (struct alloc_job *)job;
+	uint64_t answer[2] = { 0, 0 };
+	CUresult status = bf_context_ensure(session, job->context);
+	bf_reap_wait(session, BF_ANY_CONTEXT, 0);
+	if (status == CUDA_SUCCESS)
+		status = allocate(session, &work->alloc, answer);
+	bf_done(session, &work->command, status, answer, sizeof(answer));
+	free(work);
+}
+
+/* There may be room once what the program has freed is free. */
+static bool try_later(struct bf_session *session, const struct bf_command *command, const struct bf_alloc *alloc)
+{
+	struct alloc_job *work = calloc(1, sizeof(*work));
+	if (!work)
+		return false;
+	*work = (struct alloc_job){ { .run = run_alloc, .context = command->context }, *command, *alloc };
+	if (bf_submit(session, &work->job))
+		return true;
+	free(work);
+	return false;
+}
+
 void bf_op_alloc(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
 {
 	const struct bf_alloc *alloc = (const struct bf_alloc *)body;
@@ -218,11 +298,14 @@ void bf_op_alloc(struct bf_session *session, const struct bf_command *command, c
 	uint64_t answer[2] = { 0, 0 };
 	CUresult status = allocate(session, alloc, answer);
 	for (uint32_t i = 0; i < alloc->rejected_count; i++)
-		session->driver->cuMemFree_v2(rejected[i]);
+		bf_reap_free(session, &(struct bf_command){ .call = BF_OP_FREE, .context = command->context },
+			     rejected[i]);
+	if (status == CUDA_ERROR_OUT_OF_MEMORY && bf_reap_pending(session) && try_later(session, command, alloc))
+		return;
 	bf_done(session, command, status, answer, sizeof(answer));
 }
 
-static CUresult release(struct bf_session *session, uint64_t address)
+CUresult bf_memory_release(struct bf_session *session, uint64_t address)
 {
 	struct bf_allocation allocation;
 	bool known = bf_memory_remove(session, address, &allocation);
@@ -236,37 +319,7 @@ static CUresult release(struct bf_session *session, uint64_t address)
 	return status;
 }
 
-struct free_job {
-	struct bf_job job;
-	struct bf_command command;
-	uint64_t address;
-};
-
-static void run_free(struct bf_session *session, struct bf_job *job)
-{
-	struct free_job *work = (struct free_job *)job;
-	CUresult status = bf_context_ensure(session, job->context);
-	if (status == CUDA_SUCCESS)
-		status = release(session, work->address);
-	bf_done(session, &work->command, status, NULL, 0);
-	free(work);
-}
-
 void bf_op_free(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
 {
-	uint64_t address = ((const struct bf_free *)body)->address;
-	/* a driver may wait for the device here, and so for a host function whose return has yet to arrive */
-	if (bf_host_function_pending(session)) {
-		struct free_job *work = calloc(1, sizeof(*work));
-		if (work) {
-			work->job.run = run_free;
-			work->job.context = command->context;
-			work->command = *command;
-			work->address = address;
-			if (bf_submit(session, &work->job))
-				return;
-			free(work);
-		}
-	}
-	bf_done(session, command, release(session, address), NULL, 0);
+	bf_reap_free(session, command, ((const struct bf_free *)body)->address);
 }

@@ -217,7 +217,12 @@ static void load(struct bf_session *session, struct load_job *work)
 	uint64_t value = 0;
 	unsigned kind = work->load.kind == BF_LOAD_MODULE ? BF_MODULE : BF_LIBRARY;
 	uint32_t owner = kind == BF_MODULE ? bf_handle_pack(BF_HANDLE(BF_CONTEXT, work->command.context)) : 0;
+	bf_reap_wait(session, BF_ANY_CONTEXT, work->load.handle); /* the number's last owner */
 	CUresult status = load_code(session, work, &value);
+	if (status == CUDA_ERROR_OUT_OF_MEMORY && bf_reap_pending(session)) {
+		bf_reap_wait(session, BF_ANY_CONTEXT, 0);
+		status = load_code(session, work, &value);
+	}
 	if (status == CUDA_SUCCESS && !bf_handle_bind(&session->handles, kind, work->load.handle, value, owner))
 		status = CUDA_ERROR_OUT_OF_MEMORY;
 	bool keep = status == CUDA_SUCCESS && (image->preserved || !session->driver->cuFuncGetParamInfo);

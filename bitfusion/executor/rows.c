@@ -36,6 +36,7 @@ static CUresult context_create(struct bf_session *session, struct bf_frame *fram
 
 static CUresult context_destroy(struct bf_session *session, struct bf_frame *frame)
 {
+	bf_reap_wait(session, BF_HANDLE_INDEX(frame->given[0]), 0);
 	CUresult status = bf_invoke(frame);
 	if (status == CUDA_SUCCESS)
 		bf_memory_end_context(session, BF_HANDLE_INDEX(frame->given[0]));
@@ -60,6 +61,7 @@ static CUresult primary_release(struct bf_session *session, struct bf_frame *fra
 		return CUDA_ERROR_INVALID_DEVICE;
 	if (!bf_handle_resolve(&session->handles, BF_CONTEXT, number, &context))
 		return CUDA_SUCCESS; /* it never came to life */
+	bf_reap_wait(session, (uint32_t)device + 1, 0);
 	CUresult status = bf_invoke(frame);
 	if (status == CUDA_SUCCESS)
 		end_primary(session, (uint32_t)device + 1);
@@ -71,6 +73,8 @@ static CUresult primary_release(struct bf_session *session, struct bf_frame *fra
 static CUresult primary_reset(struct bf_session *session, struct bf_frame *frame)
 {
 	int device = device_of(session, frame->argument[0]);
+	if (device >= 0)
+		bf_reap_wait(session, (uint32_t)device + 1, 0);
 	CUresult status = bf_invoke(frame);
 	if (device >= 0 && status == CUDA_SUCCESS)
 		end_primary(session, (uint32_t)device + 1);
@@ -289,4 +293,9 @@ bf_around bf_row_around(const char *name)
 			return rows[i].around;
 	}
 	return NULL;
+}
+
+bool bf_row_allocates(bf_around around)
+{
+	return around == alloc_row || around == create_row || around == array_row || around == array3d_row;
 }

@@ -58,8 +58,7 @@ struct bf_argument {
 
 enum bf_row_flags {
 	BF_ROW_ONEWAY = 1, /* sent, not waited for */
-	BF_ROW_BLOCKS = 2, /* may wait for the device: the executor must not make it on its issue thread; a one-way
-			    * one while a host function has yet to return */
+	BF_ROW_BLOCKS = 2, /* may wait for the device: the executor must not make it on its issue thread */
 	BF_ROW_NO_CONTEXT = 4,
 	BF_ROW_CUSTOM_EXECUTOR = 8, /* the executor has a function of its own for it */
 };

@@ -250,6 +250,13 @@ static CUresult add(CUstream to, struct work work)
 	return CUDA_SUCCESS;
 }
 
+/* Like a real driver before it gives something back: whatever runs may still use it. */
+static void wait_idle(void)
+{
+	while (busy)
+		pthread_cond_wait(&changed, &lock);
+}
+
 static CUresult wait_for(struct stream *stream)
 {
 	pthread_mutex_lock(&lock);
@@ -423,8 +430,7 @@ CUresult cuMemFree_v2(CUdeviceptr address)
 	if (!address)
 		return CUDA_SUCCESS;
 	pthread_mutex_lock(&lock);
-	while (busy) /* like a real one, it waits for whatever may still use the memory */
-		pthread_cond_wait(&changed, &lock);
+	wait_idle();
 	struct memory **link = find(address, 0), *gone = link ? *link : NULL;
 	if (gone && (CUdeviceptr)(uintptr_t)gone->at == address) {
 		*link = gone->next;
@@ -705,7 +711,11 @@ CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned count,
 CUresult cuModuleUnload(CUmodule module)
 {
 	ENTER();
-	((struct object *)CHECK(module, MAGIC_MODULE, "module to unload"))->magic = 0;
+	struct object *object = CHECK(module, MAGIC_MODULE, "module to unload");
+	pthread_mutex_lock(&lock);
+	wait_idle();
+	pthread_mutex_unlock(&lock);
+	object->magic = 0;
 	return CUDA_SUCCESS;
 }
 

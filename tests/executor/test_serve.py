@@ -128,6 +128,54 @@ def test_functions_end_with_their_module(serve: Serve) -> None:
     end_well(worker)
 
 
+def spin_until(client: Client, flag: int) -> int:
+    """A kernel runs until the byte at `flag` is set; returns another stream."""
+    client.upload(flag, bytes(8))
+    client.launch(SPIN, struct.pack("<Q", flag), client.stream(1, 1))
+    return client.stream(2, 1)
+
+
+def release(client: Client, flag: int, other: int) -> None:
+    client.launch(STORE, struct.pack("<QI", flag, 1), other)
+
+
+def test_what_is_given_back_waits_for_kernels_alone(serve: Serve) -> None:
+    worker = serve()
+    client = worker.client
+    flag, large = prepare(client), client.alloc(40 << 20)[1]
+    assert client.load_module(2, b"code").status == 0
+    other = spin_until(client, flag)
+    client.free(large)
+    client.row("cuModuleUnload", struct.pack("<Q", handle(MODULE, 2)))
+    assert client.synchronize(other).status == 0
+    free, _ = struct.unpack("<QQ", client.operation(OP_MEMORY_INFO).body)
+    assert free > 60 << 20  # as the program sees it, the large one is free already
+    wanted = client.command(OP_ALLOC, struct.pack("<QQII", 50 << 20, 0, 0, 0), WANTS_REPLY)
+    load = struct.pack("<QQIIIIII", 4, handle(MODULE, 2), 0, 0, 0, 0, 0, 0)
+    again = client.command(OP_LOAD, load, WANTS_REPLY, b"code")  # the number is still being freed
+    assert client.synchronize(other).status == 0
+    assert wanted not in client.replies and again not in client.replies
+    release(client, flag, other)
+    assert client.wait(wanted).status == 0 and client.wait(again).status == 0
+    reply = client.get_function(2, 9, "store")
+    assert reply.status == 0 and reply.deferred == 0
+    end_well(worker)
+
+
+def test_a_context_waits_for_what_it_gives_back(serve: Serve) -> None:
+    worker = serve()
+    client = worker.client
+    flag, large = prepare(client), client.alloc(1 << 20)[1]
+    other = spin_until(client, flag)
+    client.free(large)
+    reset = client.row("cuDevicePrimaryCtxReset_v2", struct.pack("<Q", 0), WANTS_REPLY)
+    release(client, flag, other)
+    reply = client.wait(reset)
+    assert reply.status == 0 and reply.deferred == 0
+    assert client.alloc(60 << 20)[0] == 0
+    end_well(worker)
+
+
 def test_load_brings_logs(serve: Serve) -> None:
     worker = serve()
     options = struct.pack("<II", 5, 6) + struct.pack("<QQ", 64, 64)
