@@ -187,6 +187,7 @@ NVFLAGS  = -O2 -std=c++17 -gencode arch=compute_$(PTX),code=compute_$(PTX) -Ites
 cuda-programs: $(if $(shell command -v g++),$(CU))
 $(CU): tests/programs/check.cuh $(VENV)/.programs
 $(BUILD)/programs/clusters: PTX = 90
+$(BUILD)/programs/matrix: PTX = 89
 $(BUILD)/programs/%: tests/programs/%.cu
 	@mkdir -p $(@D)
 	@echo "  NVCC  $<"
