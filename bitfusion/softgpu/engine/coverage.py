@@ -116,6 +116,31 @@ def _summary(opcode: str) -> str:
     return text[0] if text else ""
 
 
+def _composed() -> List[str]:
+    """What rules take apart, in tables of its own."""
+    lines = ["", "## Conversions", ""]
+    lines += _rows(("cvt to", "from", "Modifiers, where the ISA has them"), _conversion_rows())
+    lines += ["", "## Matrix multiplications", ""]
+    lines += [
+        "`mma.sp` is `mma.sp::ordered_metadata` as well. wmma loads and stores every matrix of its"
+        " rows, by row or column (4-bit and 1-bit factors as they are multiplied), from generic,"
+        " global and shared addresses.",
+        "",
+    ]
+    lines += _rows(("Instruction", "Shapes", "a/b", "d/c", "Options"), _matrix_rows())
+    return lines
+
+
+def _absent() -> List[str]:
+    lines = ["", "## Not carried out", ""]
+    lines += _rows(
+        ("Instruction", "Why"), [(f"`{opcode}`", why) for opcode, why in sorted(_MISSING.items())]
+    )
+    lines += ["", "Of instructions that are carried out:", ""]
+    lines += _rows(("Forms", "Why"), [(f"`{f}`", why) for f, why in _MISSING_FORMS.items()])
+    return lines
+
+
 def document() -> str:
     known = {form.split(".")[0] for form in FORMS} | set(RULES)
     wrong = sorted(known & set(_MISSING))
@@ -142,20 +167,5 @@ def document() -> str:
             for opcode, rule in sorted(RULES.items())
         ],
     )
-    lines += ["", "## Conversions", ""]
-    lines += _rows(("cvt to", "from", "Modifiers, where the ISA has them"), _conversion_rows())
-    lines += ["", "## Matrix multiplications", ""]
-    lines += [
-        "`mma.sp` is `mma.sp::ordered_metadata` as well. wmma loads and stores every matrix of its"
-        " rows, by row or column (4-bit and 1-bit factors as they are multiplied), from generic,"
-        " global and shared addresses.",
-        "",
-    ]
-    lines += _rows(("Instruction", "Shapes", "a/b", "d/c", "Options"), _matrix_rows())
-    lines += ["", "## Not carried out", ""]
-    lines += _rows(
-        ("Instruction", "Why"), [(f"`{opcode}`", why) for opcode, why in sorted(_MISSING.items())]
-    )
-    lines += ["", "Of instructions that are carried out:", ""]
-    lines += _rows(("Forms", "Why"), [(f"`{f}`", why) for f, why in _MISSING_FORMS.items()])
+    lines += _composed() + _absent()
     return "\n".join(lines) + "\n"

@@ -28,6 +28,15 @@ def _arithmetic() -> None:
                 f"C + (A < B ? ({u})B - ({u})A : ({u})A - ({u})B)",
                 [f"sad.{t}"],
             )
+        lane(f"cnot_{n}", f"{u} {u}", "A == 0", [f"cnot.b{n}"])
+    pair("add_16x2", 2, "A + B", ["add.u16x2", "add.s16x2"])
+    lane("add_sat_s32", "s32 s32 s32", "SG_SAT32((int64_t)A + B)", ["add.sat.s32"])
+    lane("sub_sat_s32", "s32 s32 s32", "SG_SAT32((int64_t)A - B)", ["sub.sat.s32"])
+
+
+def _division() -> None:
+    for n in WIDTHS:
+        u, s = f"u{n}", f"s{n}"
         zero = "~0ull" if n == 64 else f"({u})~0u"
         each(f"div_{u}", f"{u} {u} {u}", f"B ? A / B : {zero}", [f"div.{u}"])
         each(f"rem_{u}", f"{u} {u} {u}", "B ? A % B : A", [f"rem.{u}"])
@@ -43,7 +52,10 @@ def _arithmetic() -> None:
             f"B == 0 ? ({u})A : B == -1 ? 0 : ({u})(A % B)",
             [f"rem.{s}"],
         )
-        lane(f"cnot_{n}", f"{u} {u}", "A == 0", [f"cnot.b{n}"])
+
+
+def _extremes() -> None:
+    """min and max with .relu, and of pairs."""
     for name in ("min", "max"):
         sign = "<" if name == "min" else ">"
         relu = f"(A {sign} B ? A : B) > 0 ? (A {sign} B ? A : B) : 0"
@@ -51,9 +63,6 @@ def _arithmetic() -> None:
         for t in ("u16", "s16"):
             pair(f"{name}_{t}x2", 2, f"A {sign} B ? A : B", [f"{name}.{t}x2"], t)
         pair(f"{name}_relu_s16x2", 2, relu, [f"{name}.relu.s16x2"], "s16")
-    pair("add_16x2", 2, "A + B", ["add.u16x2", "add.s16x2"])
-    lane("add_sat_s32", "s32 s32 s32", "SG_SAT32((int64_t)A + B)", ["add.sat.s32"])
-    lane("sub_sat_s32", "s32 s32 s32", "SG_SAT32((int64_t)A - B)", ["sub.sat.s32"])
 
 
 def _products() -> None:
@@ -80,6 +89,9 @@ def _products() -> None:
         "SG_SAT32(((int64_t)A * B >> 32) + C)",
         ["mad.hi.sat.s32"],
     )
+
+
+def _products_of_24_bits() -> None:
     for t, cut in (
         ("u32", "(u64)(A & 0xffffff) * (B & 0xffffff)"),
         ("s32", "((int64_t)((s32)((u32)A << 8) >> 8) * ((s32)((u32)B << 8) >> 8))"),
@@ -95,6 +107,9 @@ def _products() -> None:
                 f"SG_SAT32(({cut} >> 16) + C)",
                 ["mad24.hi.sat.s32"],
             )
+
+
+def _dot_products() -> None:
     for a in ("u32", "s32"):
         for b in ("u32", "s32"):
             kinds = "u32 u32 u32 u32"
@@ -167,6 +182,9 @@ def _bits() -> None:
             )
             each(f"bfe_{t}", f"{u} {u} u32 u32", f"sg_bfe_{t}(A, B, C)", [f"bfe.{t}"])
         hand(f"bfi_{n}", f"to{n} from{n} from{n} from32", check="length")
+
+
+def _masks_and_shifts() -> None:
     for mode in ("clamp", "wrap"):
         each(f"bmsk_{mode}", "u32 u32 u32", f"sg_bmsk_{mode}(A, B)", [f"bmsk.{mode}.b32"])
         for t in ("u32", "s32"):
@@ -217,6 +235,12 @@ def _carries() -> None:
         ):
             body = sub.format(u=u, cin=f"({u}){cin}", out=plain if flag else "")
             carry(f"{name.replace('.', '_')}_{n}", u, body, [f"{name}.{t}" for t in both], 2)
+
+
+def _carried_products() -> None:
+    for n in (32, 64):
+        u = f"u{n}"
+        both = (f"u{n}", f"s{n}")
         for part in ("lo", "hi"):
             for t in both:
                 if part == "lo":
@@ -248,8 +272,14 @@ def _video() -> None:
 
 def fill() -> None:
     _arithmetic()
+    _division()
+    _extremes()
     _products()
+    _products_of_24_bits()
+    _dot_products()
     _logic()
     _bits()
+    _masks_and_shifts()
     _carries()
+    _carried_products()
     _video()

@@ -57,6 +57,13 @@ def _memory() -> None:
             hand(f"st_{space}_{kind}", f"from{kind[-2:]} raw", check="memory")
     hand("ld_128", "to128 raw", check="memory")
     hand("st_128", "from128 raw", check="memory")
+    hand("fence", "", ())
+    hand("isspacep", "to_pred from64 raw", check="window")
+    hand("prefetch", "")
+    hand("copy_async", "raw raw raw raw", check="copy")
+
+
+def _atomics() -> None:
     for bits in ("32", "64"):
         for op in ATOMICS_32:
             if op in ("inc", "dec") and bits == "64":
@@ -82,10 +89,6 @@ def _memory() -> None:
     hand("atom_cas_16", "to16 raw from16 from16", check="atomic")
     hand("atom_exch_128", "to128 raw from128", check="atomic")
     hand("atom_cas_128", "to128 raw from128 from128", check="atomic")
-    hand("fence", "", ())
-    hand("isspacep", "to_pred from64 raw", check="window")
-    hand("prefetch", "")
-    hand("copy_async", "raw raw raw raw", check="copy")
 
 
 def _control() -> None:
@@ -152,6 +155,7 @@ def _predicates() -> None:
 
 def fill() -> None:
     _memory()
+    _atomics()
     _control()
     _lanes()
     _predicates()

@@ -33,45 +33,55 @@ static void collect(const struct sg_warp *w, const struct sg_op *i, uint32_t fir
 	}
 }
 
-/* Accumulators of 32 and 64 bits: register 2q holds a lane's even column, 2q + 1 the odd one. */
-#define SPREAD(T) \
+/* Row and column of a pair of accumulators' first elements: register 2q has a lane's even column, 2q + 1 the odd one. */
+static size_t place_of_pair(const struct sg_matrix *s, uint32_t q)
+{
+	const uint32_t half = s->m > 8 ? 2 : 1, blocks = s->n / 8;
+
+	return (size_t)(q / half / blocks * half + q % half) * 8 * s->n + q / half % blocks * 8;
+}
+
+/* Sizes are copied first: registers may alias everything. */
+#define ACCUMULATORS(T) \
 	static void collect_sums_##T(const struct sg_warp *w, const struct sg_op *i, uint32_t first, \
 				     const struct sg_matrix *s, T *sums) \
 	{ \
-		const uint32_t half = s->m > 8 ? 2 : 1, blocks = s->n / 8; \
+		const size_t n = s->n, pairs = s->m * n / 64; \
 \
-		for (uint32_t q = 0; q < s->m * s->n / 64; q++) { \
+		for (uint32_t q = 0; q < pairs; q++) { \
 			const T *even = sg_at(w, sg_extra(i, first + 2 * q)); \
 			const T *odd = sg_at(w, sg_extra(i, first + 2 * q + 1)); \
-			const uint32_t row = (q / half / blocks * half + q % half) * 8; \
-			T *to = sums + row * s->n + q / half % blocks * 8; \
+			T *to = sums + place_of_pair(s, q); \
 \
-			for (uint32_t g = 0; g < 8; g++) \
-				for (uint32_t t = 0; t < 4; t++) { \
-					to[g * s->n + 2 * t] = even[4 * g + t]; \
-					to[g * s->n + 2 * t + 1] = odd[4 * g + t]; \
-				} \
+			for (int g = 0; g < 8; g++, to += n, even += 4, odd += 4) { \
+				const T row[8] = { \
+					even[0], odd[0], even[1], odd[1], even[2], odd[2], even[3], odd[3] \
+				}; \
+\
+				memcpy(to, row, sizeof(row)); \
+			} \
 		} \
 	} \
 	static void spread_sums_##T(struct sg_warp *w, const struct sg_op *i, const struct sg_matrix *s, \
 				    const T *sums) \
 	{ \
-		const uint32_t half = s->m > 8 ? 2 : 1, blocks = s->n / 8; \
+		const size_t n = s->n, pairs = s->m * n / 64; \
 \
-		for (uint32_t q = 0; q < s->m * s->n / 64; q++) { \
+		for (uint32_t q = 0; q < pairs; q++) { \
 			T *even = sg_at(w, sg_extra(i, 2 * q)), *odd = sg_at(w, sg_extra(i, 2 * q + 1)); \
-			const uint32_t row = (q / half / blocks * half + q % half) * 8; \
-			const T *from = sums + row * s->n + q / half % blocks * 8; \
+			const T *from = sums + place_of_pair(s, q); \
 \
-			for (uint32_t g = 0; g < 8; g++) \
-				for (uint32_t t = 0; t < 4; t++) { \
-					even[4 * g + t] = from[g * s->n + 2 * t]; \
-					odd[4 * g + t] = from[g * s->n + 2 * t + 1]; \
-				} \
+			for (int g = 0; g < 8; g++, from += n, even += 4, odd += 4) { \
+				const T left[4] = { from[0], from[2], from[4], from[6] }; \
+				const T right[4] = { from[1], from[3], from[5], from[7] }; \
+\
+				memcpy(even, left, sizeof(left)); \
+				memcpy(odd, right, sizeof(right)); \
+			} \
 		} \
 	}
-SPREAD(u32)
-SPREAD(u64)
+ACCUMULATORS(u32)
+ACCUMULATORS(u64)
 
 static void spread_halves(struct sg_warp *w, const struct sg_op *i, const struct sg_matrix *s, const char *packed)
 {
@@ -176,26 +186,30 @@ static void to_integers(uint32_t type, const char *packed, uint32_t count, s32 *
 }
 
 /* B's columns, one after the other, to blocks of 8 columns: [n / 8][k][8]. */
-static void interleave(const u32 *columns, uint32_t n, uint32_t k, u32 *blocks)
+static void interleave(const u32 *columns, size_t n, size_t k, u32 *blocks)
 {
-	for (uint32_t j = 0; j < n; j++)
-		for (uint32_t l = 0; l < k; l++)
-			blocks[(j / 8 * k + l) * 8 + j % 8] = columns[j * k + l];
+	for (; n; n -= 8, columns += 8 * k)
+		for (size_t l = 0; l < k; l++, blocks += 8) {
+			const u32 *x = columns + l;
+			const u32 row[8] = { x[0], x[k], x[2 * k], x[3 * k], x[4 * k], x[5 * k], x[6 * k], x[7 * k] };
+
+			memcpy(blocks, row, sizeof(row));
+		}
 }
 
 /* Four rows at a time, so that a row of B is loaded once for four products. */
 #define MULTIPLY(name, V, T) \
 	static void name(const struct sg_matrix *s, const T *a, const T *b, T *sums) \
 	{ \
-		const uint32_t k = s->k; \
+		const size_t m = s->m, n = s->n, k = s->k; \
 \
-		for (uint32_t j = 0; j < s->n; j += 8) \
-			for (uint32_t row = 0; row < s->m; row += 4) { \
+		for (size_t j = 0; j < n; j += 8) \
+			for (size_t row = 0; row < m; row += 4) { \
 				const V *from = (const V *)(b + j * k); \
 				const T *x = a + row * k; \
 				V s0 = { 0 }, s1 = { 0 }, s2 = { 0 }, s3 = { 0 }; \
 \
-				for (uint32_t l = 0; l < k; l++) { \
+				for (size_t l = 0; l < k; l++) { \
 					const V y = from[l]; \
 \
 					s0 += x[l] * y; \
@@ -203,10 +217,10 @@ static void interleave(const u32 *columns, uint32_t n, uint32_t k, u32 *blocks)
 					s2 += x[2 * k + l] * y; \
 					s3 += x[3 * k + l] * y; \
 				} \
-				*(V *)(sums + row * s->n + j) = s0; \
-				*(V *)(sums + (row + 1) * s->n + j) = s1; \
-				*(V *)(sums + (row + 2) * s->n + j) = s2; \
-				*(V *)(sums + (row + 3) * s->n + j) = s3; \
+				*(V *)(sums + row * n + j) = s0; \
+				*(V *)(sums + (row + 1) * n + j) = s1; \
+				*(V *)(sums + (row + 2) * n + j) = s2; \
+				*(V *)(sums + (row + 3) * n + j) = s3; \
 			} \
 	}
 MULTIPLY(multiply_f32, f32x8, f32)

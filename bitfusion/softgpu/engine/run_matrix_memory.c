@@ -110,6 +110,23 @@ SG_HANDLER(movmatrix)
 
 /* ---- wmma: a matrix in memory <-> packed rows <-> registers. */
 
+static inline void move(char *a, char *b, size_t size, bool store)
+{
+	memcpy(store ? a : b, store ? b : a, size);
+}
+
+/* A line in memory and a column of the packed rows. */
+static void move_across(char *memory, char *to, uint32_t rows, uint32_t size, uint32_t row_bytes, bool store)
+{
+	for (uint32_t row = 0; row < rows; row++, to += row_bytes, memory += size)
+		switch (size) { /* constants, for the compiler */
+		case 1: move(memory, to, 1, store); break;
+		case 2: move(memory, to, 2, store); break;
+		case 4: move(memory, to, 4, store); break;
+		default: move(memory, to, 8, store);
+		}
+}
+
 static bool move_line(struct sg_warp *w, const struct sg_op *i, const struct sg_fragment *f, uint32_t line, bool store,
 		      char *packed)
 {
@@ -126,8 +143,7 @@ static bool move_line(struct sg_warp *w, const struct sg_op *i, const struct sg_
 		memcpy(store ? memory : to, store ? to : memory, row_bytes);
 		return true;
 	}
-	for (uint32_t row = 0; row < f->rows; row++, to += row_bytes, memory += size)
-		memcpy(store ? memory : to, store ? to : memory, size);
+	move_across(memory, to, f->rows, size, row_bytes, store);
 	return true;
 }
 
@@ -140,12 +156,17 @@ static void move_register(const struct sg_fragment *f, uint32_t r, char *registe
 	char *rows = packed + (size_t)(block / half / along * half + block % half) * 8 * row_bytes +
 		     (size_t)(block / half % along) * unit * (f->paired ? 2 : 1);
 
-	for (uint32_t l = 0; l < SG_LANES; l++) {
-		const uint32_t column = f->paired ? 2 * (l % 4) + r % 2 : l % 4;
-		char *at = rows + (size_t)(l / 4) * row_bytes + (size_t)column * f->width;
-		char *lane = registers + (size_t)l * f->width;
-
-		memcpy(store ? at : lane, store ? lane : at, f->width);
+	for (uint32_t g = 0; g < 8; g++, rows += row_bytes, registers += unit) {
+		if (!f->paired && unit == 16)
+			move(rows, registers, 16, store);
+		else if (!f->paired)
+			move(rows, registers, 32, store);
+		else if (f->width == 4)
+			for (uint32_t t = 0; t < 4; t++)
+				move(rows + 8 * t + r % 2 * 4, registers + 4 * t, 4, store);
+		else
+			for (uint32_t t = 0; t < 4; t++)
+				move(rows + 16 * t + r % 2 * 8, registers + 8 * t, 8, store);
 	}
 }
 

@@ -58,7 +58,7 @@ class Body:
     def parse(self, position: int, line: int) -> int:
         """Parse from behind the opening brace to behind the closing one."""
         self.counted, self.line = position, line
-        match, depth = _STATEMENT.match, 0
+        match = _STATEMENT.match
         source, append, opcodes = self.source, self.instructions.append, self.opcodes
         names, count = self.names, self.source.count
         while True:
@@ -90,24 +90,29 @@ class Body:
                 continue
             self.line += count("\n", self.counted, start)
             self.counted = start
-            if label:
-                self._label(label)
-            elif brace == "{":
-                depth += 1
-                if depth > MAX_SCOPES:
-                    raise PtxError("scopes nested too deeply")
-                names.enter()
-                self.pending.append([])
-                self.tables.append([])
-            elif brace == "}":
-                self._close(names.scope, depth)
-                if depth == 0:
-                    break
-                depth -= 1
-                names.leave()
-            elif directive:
-                position = self._directive(directive[1:], position)
-        return self._finish(position)
+            position = self._between(label, brace, directive, position)
+            if not self.pending:
+                return self._finish(position)
+
+    def _between(
+        self, label: Optional[str], brace: Optional[str], directive: Optional[str], position: int
+    ) -> int:
+        """Take what stands between instructions; no scope is left at the body's end."""
+        if label:
+            self._label(label)
+        elif directive:
+            return self._directive(directive[1:], position)
+        elif brace == "{":
+            if len(self.pending) > MAX_SCOPES:
+                raise PtxError("scopes nested too deeply")
+            self.names.enter()
+            self.pending.append([])
+            self.tables.append([])
+        elif brace == "}":
+            self._close(self.names.scope, len(self.pending) - 1)
+            if self.pending:
+                self.names.leave()
+        return position
 
     def _locate(self, position: int) -> None:
         space = _SPACE.match(self.source, position)
