@@ -37,6 +37,12 @@ CUresult abi_get_proc_address_v1(const char *name, void **function, int version,
 CUresult abi_error_name(CUresult error, const char **name);
 CUresult abi_error_string(CUresult error, const char **text);
 
+/* ------------------------------------------------------------------ CUDA_VISIBLE_DEVICES (visible.c) */
+
+typedef void (*abi_uuid_function)(uint8_t uuid[16], int device);
+/* Those of `count` devices that the program is to see, in its order; returns how many. */
+unsigned abi_visible_devices(unsigned count, abi_uuid_function uuid, uint32_t *chosen);
+
 /* ------------------------------------------------------------------ hidden tables (tables.c, integrity.c) */
 
 /* What the tables need of the library that serves them. */

@@ -151,7 +151,8 @@ static size_t put_log(uint8_t *body, const struct bf_image *image, int which)
 {
 	uint64_t size = 0;
 	if (image->log[which]) {
-		size = strnlen(image->log[which], MAX_LOG) + 1;
+		size = strnlen(image->log[which], MAX_LOG);
+		size += size > 0;
 		size = size < image->capacity[which] ? size : image->capacity[which];
 	}
 	memcpy(body, &size, 8);

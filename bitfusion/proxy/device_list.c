@@ -5,7 +5,6 @@
 #define _GNU_SOURCE
 #include "proxy.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,91 +61,9 @@ static void hide_unavailable(struct bf_device *device)
 			device->attribute[unavailable[i]].value = 0;
 }
 
-static int hex_digit(char c)
+static void uuid_of(uint8_t uuid[16], int device)
 {
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c = (char)tolower((unsigned char)c);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Does "GPU-8932f937-d72c-…", or any beginning of it, name this device? */
-static bool uuid_matches(const char *name, size_t size, const uint8_t uuid[16])
-{
-	size_t nibble = 0;
-
-	if (size < 5 || strncasecmp(name, "GPU-", 4) != 0)
-		return false;
-	for (size_t i = 4; i < size; i++) {
-		int digit = hex_digit(name[i]);
-
-		if (name[i] == '-')
-			continue;
-		if (digit < 0 || nibble >= 32 || digit != (uuid[nibble / 2] >> (nibble % 2 ? 0 : 4) & 15))
-			return false;
-		nibble++;
-	}
-	return true;
-}
-
-/* The server's number of the device that an entry of CUDA_VISIBLE_DEVICES names, or -1. */
-static int find_visible(const char *name, size_t size)
-{
-	int found = -1;
-
-	if (size && isdigit((unsigned char)*name)) {
-		char *end;
-		unsigned long number = strtoul(name, &end, 10);
-
-		return end == name + size && number < devices.all_count ? (int)number : -1;
-	}
-	for (unsigned i = 0; i < devices.all_count; i++) {
-		if (!uuid_matches(name, size, devices.all[i].uuid))
-			continue;
-		if (found >= 0)
-			return -1; /* ambiguous */
-		found = (int)i;
-	}
-	return found;
-}
-
-static bool is_visible(uint32_t index)
-{
-	for (unsigned i = 0; i < devices.count; i++)
-		if (devices.visible[i] == index)
-			return true;
-	return false;
-}
-
-/* The list ends at the first entry that names no device, as it does with the real driver. */
-static void filter_devices(const char *list)
-{
-	devices.count = 0;
-	while (*list == ' ')
-		list++;
-	for (;;) {
-		size_t size = strcspn(list, ", ");
-		int index = find_visible(list, size);
-
-		if (index < 0 || is_visible((uint32_t)index))
-			return;
-		devices.visible[devices.count++] = (uint32_t)index;
-		list += size;
-		list += strspn(list, " ");
-		if (*list != ',')
-			return;
-		list += 1 + strspn(list + 1, " ");
-	}
-}
-
-static void choose_devices(void)
-{
-	const char *list = getenv("CUDA_VISIBLE_DEVICES");
-
-	for (devices.count = 0; devices.count < devices.all_count; devices.count++)
-		devices.visible[devices.count] = devices.count;
-	if (list)
-		filter_devices(list);
+	memcpy(uuid, devices.all[device].uuid, 16);
 }
 
 static CUresult take_devices(const struct bf_wait *wait)
@@ -172,7 +89,7 @@ static CUresult take_devices(const struct bf_wait *wait)
 		all[i].pci_bus_id[sizeof all[i].pci_bus_id - 1] = 0;
 		hide_unavailable(&all[i]);
 	}
-	choose_devices();
+	devices.count = abi_visible_devices(devices.all_count, uuid_of, devices.visible);
 	return devices.count ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
 }
 

@@ -32,6 +32,21 @@ struct broker_reply {
 	uint32_t text_size;
 };
 
+/* Away from the numbers that a program gives a meaning: with 0, 1 or 2 closed, ours would be its standard output. */
+static int move_up(int fd)
+{
+	static const int least[] = { 256, 64, 3 };
+	int moved = -1;
+
+	if (fd < 0)
+		return fd;
+	for (size_t i = 0; moved < 0 && i < sizeof least / sizeof *least; i++)
+		moved = fcntl(fd, F_DUPFD_CLOEXEC, least[i]);
+	if (moved >= 0)
+		close(fd);
+	return moved >= 0 ? moved : fd;
+}
+
 static int dial_broker(const char *path)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -42,7 +57,7 @@ static int dial_broker(const char *path)
 		return -1;
 	}
 	memcpy(address.sun_path, path, strlen(path));
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fd = move_up(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
 	if (fd < 0)
 		return -1;
 	do
@@ -144,6 +159,7 @@ static CUresult get_descriptor(int *passed)
 		return CUDA_ERROR_SYSTEM_NOT_READY;
 	}
 	status = ask_broker(broker, passed);
+	*passed = move_up(*passed);
 	close(broker);
 	if (status && *passed >= 0)
 		close(*passed);

@@ -42,6 +42,13 @@ BF_EXPORT CUresult cuEventDestroy(CUevent hEvent)
 	return cuEventDestroy_v2(hEvent);
 }
 
+static uint32_t context_of(CUstream stream)
+{
+	const struct bf_stream *entry = bf_handle_find(BF_STREAM, BF_ARG(stream));
+
+	return entry ? entry->entry.context : bf_self.current;
+}
+
 static CUresult record(unsigned call, CUevent hEvent, CUstream stream, uint64_t flags, bool per_thread)
 {
 	CUresult status = bf_check();
@@ -49,12 +56,12 @@ static CUresult record(unsigned call, CUevent hEvent, CUstream stream, uint64_t 
 	uint64_t sequence = 0;
 
 	if (!status)
-		status = bf_context_check();
-	if (!status)
-		status = bf_stream_resolve(&stream, per_thread);
+		status = bf_stream_enter(&stream, per_thread);
 	if (status)
 		return status;
 	if (!event)
+		return CUDA_ERROR_INVALID_HANDLE;
+	if (bf_context_at(event->entry.context)->device != bf_context_at(context_of(stream))->device)
 		return CUDA_ERROR_INVALID_HANDLE;
 	if (flags & CU_EVENT_RECORD_EXTERNAL)
 		atomic_store(&event->external, true);

@@ -51,6 +51,8 @@ static CUresult fill_entry(struct bf_function *function, const struct bf_wait *w
 	atomic_store(&function->attribute_valid, info->attribute_valid);
 	function->device = bf_self.current ? bf_context_at(bf_self.current)->device : 0;
 	function->parent = parent;
+	if (BF_HANDLE_KIND(parent) == BF_MODULE && bf_handle_find(BF_MODULE, parent))
+		function->entry.context = ((const struct bf_entry *)bf_handle_find(BF_MODULE, parent))->context;
 	function->function = 0;
 	function->name = strdup(name);
 	return CUDA_SUCCESS;
@@ -164,6 +166,7 @@ BF_EXPORT CUresult cuFuncGetAttribute(int *pi, CUfunction_attribute attrib, CUfu
 {
 	struct bf_function *function;
 	CUresult status = find(BF_ARG(hfunc), &function);
+	int value = 0;
 
 	if (status)
 		return status;
@@ -173,7 +176,10 @@ BF_EXPORT CUresult cuFuncGetAttribute(int *pi, CUfunction_attribute attrib, CUfu
 		return CUDA_SUCCESS;
 	if ((unsigned)attrib >= CU_FUNC_ATTRIBUTE_MAX)
 		return CUDA_ERROR_INVALID_VALUE;
-	return BF_CALL(cuFuncGetAttribute, BF_ARG(pi), attrib, BF_ARG(hfunc));
+	status = BF_CALL(cuFuncGetAttribute, BF_ARG(&value), attrib, BF_ARG(hfunc));
+	if (!status)
+		*pi = value;
+	return status;
 }
 
 BF_EXPORT CUresult cuKernelGetAttribute(int *pi, CUfunction_attribute attrib, CUkernel kernel, CUdevice dev)

@@ -12,7 +12,7 @@ static pthread_mutex_t init_lock = PTHREAD_MUTEX_INITIALIZER;
 CUresult bf_state_error(void)
 {
 	switch (atomic_load(&bf_state)) {
-	case BF_READY: /* became ready in between */ return CUDA_SUCCESS;
+	case BF_READY: return bf_self.in_callback ? CUDA_ERROR_NOT_PERMITTED : CUDA_SUCCESS;
 	case BF_LOST: return CUDA_ERROR_DEVICE_UNAVAILABLE;
 	case BF_ENDED: return CUDA_ERROR_DEINITIALIZED;
 	default: return CUDA_ERROR_NOT_INITIALIZED;

@@ -126,6 +126,17 @@ static CUresult send_launch(const struct launch *launch)
 	return BF_UNLIKELY(launches_block()) ? bf_stream_wait(launch->stream) : CUDA_SUCCESS;
 }
 
+/* A kernel of a library is of any context. */
+static CUresult check_context(const struct launch *launch, CUfunction function)
+{
+	const struct bf_stream *stream = bf_handle_find(BF_STREAM, BF_ARG(launch->stream));
+	uint32_t context = stream ? stream->entry.context : bf_self.current;
+
+	if (BF_HANDLE_KIND(BF_ARG(function)) == BF_FUNCTION && launch->function->entry.context != context)
+		return CUDA_ERROR_INVALID_HANDLE;
+	return CUDA_SUCCESS;
+}
+
 static CUresult start(struct launch *launch, CUfunction function, void **extra, bool per_thread)
 {
 	const struct bf_context *context = bf_context_at(bf_self.current);
@@ -144,15 +155,17 @@ static CUresult start(struct launch *launch, CUfunction function, void **extra, 
 	if (!status)
 		status = bf_stream_check(launch->stream);
 	if (!status)
+		status = check_context(launch, function);
+	if (!status)
 		status = check_shape(launch, context->device);
 	if (BF_UNLIKELY(status))
 		return status;
 	launch->wire.function = BF_ARG(function);
 	launch->wire.stream = BF_ARG(launch->stream);
 	launch->wire.parameters_size = launch->function->parameters_size;
-	if (BF_UNLIKELY(extra && *extra != CU_LAUNCH_PARAM_END && !launch->parameters))
+	if (BF_UNLIKELY(extra && !launch->parameters))
 		status = read_extra(launch, extra);
-	else if (BF_UNLIKELY(!launch->parameters && launch->function->parameter_count))
+	else if (BF_UNLIKELY(launch->function->parameter_count && (extra || !launch->parameters)))
 		status = CUDA_ERROR_INVALID_VALUE;
 	return BF_UNLIKELY(status) ? status : send_launch(launch);
 }

@@ -26,6 +26,18 @@ struct bf_transport;
 #define BF_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define BF_PAD8(size) (((size) + 7) & ~(size_t)7)
 
+/* ------------------------------------------------------------------ the calling thread (thread.c) */
+
+struct bf_thread {
+	uint32_t current; /* index of the current context, 0 for none */
+	uint32_t depth, capacity;
+	uint32_t *stack; /* the contexts under the current one */
+	struct bf_thread_stream *streams;
+	int capture_mode;
+	bool in_callback; /* runs the program's host functions, which may make no calls */
+};
+extern __thread struct bf_thread bf_self;
+
 /* ------------------------------------------------------------------ state (init.c) */
 
 enum bf_state {
@@ -41,7 +53,7 @@ CUresult bf_state_error(void); /* what a call returns in any state but BF_READY 
 
 static inline CUresult bf_check(void)
 {
-	if (BF_LIKELY(atomic_load_explicit(&bf_state, memory_order_acquire) == BF_READY))
+	if (BF_LIKELY(atomic_load_explicit(&bf_state, memory_order_acquire) == BF_READY && !bf_self.in_callback))
 		return CUDA_SUCCESS;
 	return bf_state_error();
 }
@@ -158,16 +170,6 @@ void *bf_handle_entry(enum bf_handle_kind kind, uint32_t index);
 uint32_t bf_handle_count(enum bf_handle_kind kind); /* indices below were handed out */
 
 /* ------------------------------------------------------------------ threads (thread.c) */
-
-struct bf_thread {
-	uint32_t current; /* index of the current context, 0 for none */
-	uint32_t depth, capacity;
-	uint32_t *stack; /* the contexts under the current one */
-	struct bf_thread_stream *streams;
-	int capture_mode;
-	bool in_callback;
-};
-extern __thread struct bf_thread bf_self;
 
 int bf_thread_start(void *(*start)(void *argument)); /* a thread of ours, detached; 0 or an error number */
 void bf_thread_watch(void); /* frees what bf_self holds when the thread ends */

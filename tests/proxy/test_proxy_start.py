@@ -22,6 +22,28 @@ def test_nothing_happens_before_init(broker, run):
     assert broker.peers == []
 
 
+def test_closed_standard_streams_stay_closed(broker, run):
+    out = run(
+        broker,
+        """
+        import os
+        kept = os.dup(1)
+        for fd in range(3):
+            os.close(fd)
+        start()
+        alloc(64)
+        closed = []
+        for fd in range(3):
+            try:
+                os.fstat(fd)
+            except OSError:
+                closed.append(fd)
+        os.write(kept, repr(closed).encode())
+    """,
+    )
+    assert out == "[0, 1, 2]"
+
+
 def test_no_launcher_means_no_device(run):
     assert run(None, "print(cuda.cuInit(0))").strip() == "100"
 
@@ -93,7 +115,9 @@ def test_devices_come_in_one_message_and_are_answered_here(broker, run):
         ("0,7,1", [1]),
         ("GPU-02020202-0202", [2]),
         ("GPU-01,GPU-03", [1, 3]),
-        ("1,1", [2]),
+        ("1,1", []),
+        ("0x1", []),
+        ("GPU-0", []),
         (" 0 , 2", [1, 3]),
         ("", []),
         ("-1", []),

@@ -6,79 +6,22 @@
 #include "hardware.h"
 #include "memory.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-
-static void uuid_text(const uint8_t uuid[16], char text[48])
-{
-	char *at = text + sprintf(text, "GPU-");
-	for (int i = 0; i < 16; i++)
-		at += sprintf(at, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", uuid[i]);
-}
-
-/* The hardware number that one word of CUDA_VISIBLE_DEVICES means, or -1: it and the rest are ignored. */
-static int parse_visible(const char *word, size_t length, int present)
-{
-	char text[64], own[48];
-	while (length && isspace((unsigned char)*word))
-		word++, length--;
-	if (!length || length >= sizeof text)
-		return -1;
-	memcpy(text, word, length);
-	text[length] = 0;
-	if (!strncasecmp(text, "GPU-", 4)) {
-		for (int i = 0; i < present; i++) {
-			uint8_t uuid[16];
-			hardware_uuid(uuid, i);
-			uuid_text(uuid, own);
-			if (length > 4 && !strncasecmp(text, own, length))
-				return i;
-		}
-		return -1;
-	}
-	char *end;
-	long number = strtol(text, &end, 10);
-	return end == text || number < 0 || number >= present ? -1 : (int)number;
-}
-
-static int list_visible(int present, int hardware[MAX_DEVICES])
-{
-	const char *list = getenv("CUDA_VISIBLE_DEVICES");
-	int count = 0;
-	if (!list) {
-		for (; count < present; count++)
-			hardware[count] = count;
-		return count;
-	}
-	while (*list && count < present) {
-		size_t length = strcspn(list, ",");
-		int found = parse_visible(list, length, present);
-		if (found < 0)
-			break;
-		for (int i = 0; i < count; i++)
-			if (hardware[i] == found)
-				return 0; /* one device twice is an error: none is visible */
-		hardware[count++] = found;
-		list += length + (list[length] == ',');
-	}
-	return count;
-}
 
 CUresult devices_create(void)
 {
-	int hardware[MAX_DEVICES];
+	uint32_t hardware[MAX_DEVICES];
 	uint64_t memory = hardware_memory();
-	int count = list_visible(hardware_count(), hardware);
+	int count = (int)abi_visible_devices((unsigned)hardware_count(), hardware_uuid, hardware);
 	driver.devices = calloc((size_t)count + 1, sizeof *driver.devices);
 	if (!driver.devices)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	for (int i = 0; i < count; i++) {
 		struct device *device = &driver.devices[i];
-		*device = (struct device){ .index = i, .hardware = hardware[i], .memory = memory };
-		hardware_uuid(device->uuid, hardware[i]);
+		*device = (struct device){ .index = i, .hardware = (int)hardware[i], .memory = memory };
+		hardware_uuid(device->uuid, (int)hardware[i]);
 		TRY(arena_create(&device->arena, device));
 		device->primary = object_new(OBJECT_CONTEXT, sizeof *device->primary);
 		if (!device->primary)

@@ -292,7 +292,7 @@ static CUresult load(struct image **result, const void *code, char *text, size_t
 	uint64_t size = image_size(code, &start, &is_text);
 	if (!size) {
 		snprintf(text, text_size, "the code is neither PTX nor a fatbin nor an ELF file");
-		return is_text ? CUDA_ERROR_INVALID_IMAGE : CUDA_ERROR_INVALID_SOURCE;
+		return CUDA_ERROR_INVALID_IMAGE;
 	}
 	const void *own = unwrap(start, size, &inner);
 	if (own)

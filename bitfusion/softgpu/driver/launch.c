@@ -33,10 +33,10 @@ static CUresult pack(const struct sg_kernel *code, void **parameters, void **ext
 			else
 				return CUDA_ERROR_INVALID_VALUE;
 		}
-		if (size && !buffer)
+		if (size < code->parameters_size || (size && !buffer))
 			return CUDA_ERROR_INVALID_VALUE;
 		if (size)
-			memcpy(block, buffer, size < code->parameters_size ? size : code->parameters_size);
+			memcpy(block, buffer, code->parameters_size);
 		return CUDA_SUCCESS;
 	}
 	if (code->parameter_count && (!parameters || extra))
