@@ -206,6 +206,39 @@ static void *const table_context[64] = {
 	UNKNOWN_12, /* 51-63 */
 };
 
+/* ------------------------------------------------------------------ the table of functions that cuFFT asks for
+ * It loads modules of one kernel and takes what it is shown last; 1 tells it that this went well. */
+
+static int each_function(CUcontext context, CUmodule module, void (*show)(void *user, CUfunction function), void *user)
+{
+	unsigned count = 0;
+	CUresult result = cuModuleGetFunctionCount(&count, module);
+	CUfunction *functions = result ? NULL : calloc(count + 1, sizeof *functions);
+
+	if (!result)
+		result = functions ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+	if (!result && count)
+		result = cuModuleEnumerateFunctions(functions, count, module);
+	for (unsigned i = 0; !result && i < count; i++)
+		show(user, functions[i]);
+	free(functions);
+	return result == CUDA_SUCCESS;
+}
+
+static void *const table_functions[64] = {
+	(void *)sizeof table_functions,
+	UNKNOWN_4,
+	UNKNOWN,
+	UNKNOWN, /* 0-6 */
+	SLOT(each_function),
+	UNKNOWN_12,
+	UNKNOWN_12,
+	UNKNOWN_12,
+	UNKNOWN_12,
+	UNKNOWN_4,
+	UNKNOWN_4, /* 7-63 */
+};
+
 /* ------------------------------------------------------------------ */
 
 static const struct {
@@ -219,6 +252,7 @@ static const struct {
 	{ "\x26\x3e\x88\x60\x7c\xd2\x61\x43\x92\xf6\xbb\xd5\x00\x6d\xfa\x7e", table_checks },
 	{ "\xd4\x08\x20\x55\xbd\xe6\x70\x4b\x8d\x34\xba\x12\x3c\x66\xe1\xf2", abi_table_integrity },
 	{ "\x21\x31\x8c\x60\x97\x14\x32\x48\x8c\xa6\x41\xff\x73\x24\xc8\xf2", table_context },
+	{ "\x6e\x16\x3f\xbe\xb9\x58\x44\x4d\x83\x5c\xe1\x82\xaf\xf1\x99\x1e", table_functions },
 };
 
 CUresult abi_get_export_table(const void **table, const CUuuid *id)

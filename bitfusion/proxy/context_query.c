@@ -55,6 +55,14 @@ BF_EXPORT CUresult cuCtxGetDevice_v2(CUdevice *device, CUcontext ctx)
 	return CUDA_SUCCESS;
 }
 
+BF_EXPORT CUresult cuCtxGetDevResource(CUcontext hCtx, CUdevResource *resource, CUdevResourceType type)
+{
+	struct bf_context *context;
+	CUresult status = named(hCtx, &context);
+
+	return status ? status : bf_device_resource(context->device, resource, type);
+}
+
 BF_EXPORT CUresult cuCtxGetFlags(unsigned int *flags)
 {
 	struct bf_context *context;

@@ -105,6 +105,28 @@ BF_EXPORT CUresult cuDeviceGetAttribute(int *pi, CUdevice_attribute attrib, CUde
 	return (CUresult)found->attribute[attrib].status;
 }
 
+/* The whole device is what a context has: green contexts, which have parts, are absent. */
+CUresult bf_device_resource(CUdevice device, CUdevResource *resource, CUdevResourceType type)
+{
+	if (!resource)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (type != CU_DEV_RESOURCE_TYPE_SM)
+		return CUDA_ERROR_INVALID_RESOURCE_TYPE;
+	memset(resource, 0, sizeof *resource);
+	resource->type = type;
+	resource->sm.smCount = (unsigned)bf_device_attribute(device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+	resource->sm.minSmPartitionSize = resource->sm.smCount;
+	resource->sm.smCoscheduledAlignment = resource->sm.smCount;
+	return CUDA_SUCCESS;
+}
+
+BF_EXPORT CUresult cuDeviceGetDevResource(CUdevice device, CUdevResource *resource, CUdevResourceType type)
+{
+	if (bf_check())
+		return bf_check();
+	return bf_device_valid(device) ? bf_device_resource(device, resource, type) : CUDA_ERROR_INVALID_DEVICE;
+}
+
 BF_EXPORT CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice dev)
 {
 	if (!major || !minor)

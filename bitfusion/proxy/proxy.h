@@ -190,6 +190,7 @@ unsigned bf_device_count(void);
 bool bf_device_valid(CUdevice device);
 uint32_t bf_device_index(CUdevice device);             /* the server's number */
 int bf_device_attribute(CUdevice device, int attribute); /* 0 when unknown */
+CUresult bf_device_resource(CUdevice device, CUdevResource *resource, CUdevResourceType type);
 const struct bf_device *bf_device(CUdevice device);
 int bf_driver_version(void);
 

@@ -56,8 +56,10 @@ def sorting() -> None:
         same(cp.argsort(cp.asarray(a), kind="stable"), np.argsort(a, kind="stable"))
     a = (numbers(500) * 20).astype("int32")
     same(cp.unique(cp.asarray(a)), np.unique(a))
-    same(cp.searchsorted(cp.asarray(np.sort(a)), cp.arange(-20, 20)),
-         np.searchsorted(np.sort(a), np.arange(-20, 20)))
+    same(
+        cp.searchsorted(cp.asarray(np.sort(a)), cp.arange(-20, 20)),
+        np.searchsorted(np.sort(a), np.arange(-20, 20)),
+    )
 
 
 @check
@@ -199,8 +201,11 @@ def blas_vectors() -> None:
 def batched_gemm() -> None:
     a, b = numbers(5, 20, 30), numbers(5, 30, 10, seed=2)
     same(cp.asarray(a) @ cp.asarray(b), a @ b, 1e-4)
-    same(cp.einsum("bij,bjk->ik", cp.asarray(a), cp.asarray(b)),
-         np.einsum("bij,bjk->ik", a, b), 1e-4)
+    same(
+        cp.einsum("bij,bjk->ik", cp.asarray(a), cp.asarray(b)),
+        np.einsum("bij,bjk->ik", a, b),
+        1e-4,
+    )
 
 
 @check

@@ -12,6 +12,7 @@ from .link import Input, link
 from .parser import parse
 from .record import dataclass
 
+TILE_IR_MAGIC = b"\x7fTileIR"
 # CUjitInputType
 INPUT_CUBIN, INPUT_PTX, INPUT_FATBIN, INPUT_OBJECT, INPUT_LIBRARY = range(5)
 _DEVICE_RUNTIME = b"__CNPRT_VERSION"  # a variable of libcudadevrt
@@ -62,6 +63,8 @@ def _sniff(item: Item, alone: bool) -> List[Input]:
             "(compile with -gencode arch=compute_XX,code=compute_XX)",
             NO_BINARY_FOR_GPU,
         )
+    if data[:7] == TILE_IR_MAGIC:
+        raise PtxError("the image is CUDA Tile IR; the software GPU needs PTX", NO_BINARY_FOR_GPU)
     if _is_text(data):
         return [_parsed(data, name)]
     raise PtxError("the image is neither PTX, nor a fat binary, nor ELF", INVALID_IMAGE)

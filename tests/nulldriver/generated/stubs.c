@@ -168,6 +168,8 @@ CUresult cuCtxGetCacheConfig(CUfunc_cache *pconfig)
 CUresult cuCtxGetDevResource(CUcontext hCtx, CUdevResource *resource, CUdevResourceType type)
 {
 	NULL_ENTER();
+	if (resource)
+		memset(resource, 0, sizeof *resource);
 	return CUDA_SUCCESS;
 }
 
@@ -334,6 +336,8 @@ CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool_out, CUdevice dev)
 CUresult cuDeviceGetDevResource(CUdevice device, CUdevResource *resource, CUdevResourceType type)
 {
 	NULL_ENTER();
+	if (resource)
+		memset(resource, 0, sizeof *resource);
 	return CUDA_SUCCESS;
 }
 
