@@ -233,3 +233,17 @@ def test_runtime(default_stream: str, tmp_path: Path) -> None:
     done = run(program, environment())
     assert done.stdout.splitlines() == expected("runtime")
     assert done.returncode == 0
+
+
+@pytest.mark.skipif(NVCC is None, reason="no CUDA compiler here")
+def test_textures(tmp_path: Path) -> None:
+    assert NVCC is not None
+    program = str(tmp_path / "textures")
+    source = str(HERE / "programs" / "textures.cu")
+    options = ["-arch=compute_75", "-std=c++17", "-I", str(FOLDERS[0])]
+    options += ["-L", str(TOOLKIT / "lib")] if TOOLKIT else []
+    subprocess.run([NVCC, *options, source, "-o", program], check=True)
+    done = run(program, environment())
+    lines = done.stdout.splitlines()
+    assert len(lines) == 24 and lines[-1] == "all ok"
+    assert "kernel '_Z7trappedy'" in done.stderr and "outside of the surface" in done.stderr

@@ -190,7 +190,7 @@ static void free_memory(struct context *context)
 		pthread_mutex_lock(&memory_lock);
 		struct range *range = tree_after(&context->device->arena->tree, 0);
 		for (; range; range = tree_after(&context->device->arena->tree, range->base))
-			if (range->kind == RANGE_DEVICE && range->context == context) {
+			if ((range->kind == RANGE_DEVICE || range->kind == RANGE_ARRAY) && range->context == context) {
 				address = range->base;
 				kind = range->kind;
 				break;

@@ -2,6 +2,7 @@
  *
  * Copies of boxes.
  */
+#include "array.h"
 #include "queue.h"
 #include "memory.h"
 
@@ -16,6 +17,24 @@ struct end {
 	uint64_t x, y, z, pitch, height;
 };
 
+static CUresult place_in_array(const struct end *end, const CUDA_MEMCPY3D *box, uint64_t *base, uint64_t *pitch,
+			       uint64_t *slice)
+{
+	const struct array *array = array_get(end->array);
+	if (!array)
+		return CUDA_ERROR_INVALID_HANDLE;
+	const struct sg_level *level = &array->level;
+	const uint64_t size[3] = { (uint64_t)level->width * texel_bytes(array->shape.Format, array->shape.NumChannels),
+				   level->height, array->slices };
+	if (end->x > size[0] || box->WidthInBytes > size[0] - end->x || end->y > size[1] ||
+	    box->Height > size[1] - end->y || end->z > size[2] || box->Depth > size[2] - end->z)
+		return CUDA_ERROR_INVALID_VALUE;
+	*pitch = level->pitch;
+	*slice = level->slice;
+	*base = array->address + level->offset + end->z * *slice + end->y * *pitch + end->x;
+	return memory_check_device(*base, (box->Depth - 1) * *slice + (box->Height - 1) * *pitch + box->WidthInBytes);
+}
+
 static CUresult place_end(const struct end *end, const CUDA_MEMCPY3D *box, uint64_t *base, uint64_t *pitch,
 			  uint64_t *slice)
 {
@@ -24,7 +43,8 @@ static CUresult place_end(const struct end *end, const CUDA_MEMCPY3D *box, uint6
 	case CU_MEMORYTYPE_HOST: start = (uint64_t)(uintptr_t)end->host; break;
 	case CU_MEMORYTYPE_DEVICE:
 	case CU_MEMORYTYPE_UNIFIED: start = end->device; break;
-	default: return end->type == CU_MEMORYTYPE_ARRAY ? CUDA_ERROR_NOT_SUPPORTED : CUDA_ERROR_INVALID_VALUE;
+	case CU_MEMORYTYPE_ARRAY: return place_in_array(end, box, base, pitch, slice);
+	default: return CUDA_ERROR_INVALID_VALUE;
 	}
 	*pitch = end->pitch ? end->pitch : box->WidthInBytes + end->x;
 	uint64_t height = end->height ? end->height : box->Height + end->y;
@@ -53,7 +73,7 @@ CUresult copy_from_3d(const CUDA_MEMCPY3D *box, struct copy_work *copy)
 	return place_end(&target, box, &copy->target, &copy->target_pitch, &copy->target_slice);
 }
 
-static CUresult copy_box(CUstream handle, const CUDA_MEMCPY3D *box, int synchronous)
+CUresult copy_box(CUstream handle, const CUDA_MEMCPY3D *box, int synchronous)
 {
 	struct context *context;
 	struct stream *stream;

@@ -51,6 +51,7 @@ enum object_kind {
 	OBJECT_EXEC,
 	OBJECT_USER,
 	OBJECT_ARRAY,
+	OBJECT_MIPMAP,
 };
 
 /* First member of everything a handle points to. */

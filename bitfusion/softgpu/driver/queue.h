@@ -197,6 +197,7 @@ struct box {
 /* Checks both ends, stages pageable memory, waits where CUDA waits. */
 CUresult copy_submit(struct stream *stream, const struct copy_work *copy, int synchronous);
 CUresult copy_from_3d(const CUDA_MEMCPY3D *request, struct copy_work *copy);
+CUresult copy_box(CUstream handle, const CUDA_MEMCPY3D *box, int synchronous);
 
 /* ------------------------------------------------------------------ launches (launch.c) */
 

@@ -19,18 +19,9 @@ _TYPE = re.compile(r"(b|u|s|f|bf)\d+(x\d)?$|pred$")
 
 # What has neither a handler nor a rule, and why.
 _TENSOR = "a feature of single architectures: sm_90a, sm_100a"
-_TEXTURE = "textures and surfaces are not modelled"
 _MISSING = {
     "wgmma": _TENSOR,
     "tcgen05": _TENSOR,
-    "tex": _TEXTURE,
-    "tld4": _TEXTURE,
-    "txq": _TEXTURE,
-    "istypep": _TEXTURE,
-    "suld": _TEXTURE,
-    "sust": _TEXTURE,
-    "sured": _TEXTURE,
-    "suq": _TEXTURE,
     "multimem": "multicast objects are not modelled",
     "clusterlaunchcontrol": "a running cluster cannot take another one's place",
 }
@@ -46,6 +37,10 @@ _MISSING_FORMS = {
     "mma.block_scale": _SINGLE,
     "ldmatrix.m16n16, .m8n16; stmatrix.m16n8": _SINGLE,
     "cvt.rs": _SINGLE,
+    "tex, tld4 of depth textures": "the driver does not make them",
+    "tex.2dms, .a2dms, tex.cube with offsets": "no such textures; the ISA has no such offsets",
+    "tex, suld, … by .texref, .samplerref, .surfref variables": "removed from CUDA 12 on",
+    "suld.p, sured.p, txq.tlquery": "old forms that nothing makes any more",
     "fma.oob": "the NaN that marks what is out of bounds is not documented",
 }
 

@@ -42,6 +42,7 @@ from . import (  # noqa: F401 - they register rules
     lower_matrix,
     lower_memory,
     lower_stack,
+    lower_texture,
     lower_video,
 )
 from .function import CODE_WINDOW, LANES, NOWHERE, RECORD, FunctionEncoder, Unsupported, abi_layout

@@ -208,6 +208,20 @@ static bool good_operands(const struct checker *c, const struct sg_op *op)
 	return true;
 }
 
+/* 24 words, of which some are not there; the first four are results. */
+static bool good_texture(const struct checker *c, const struct sg_op *op)
+{
+	if (SG_EXTRA(op->flags) != 6)
+		return false;
+	for (uint32_t k = 0; k < 24; k++) {
+		const uint32_t operand = (&op[1 + k / 4].d)[k % 4];
+
+		if (operand != SG_NOWHERE && !in_area(c, operand, 4, k < 4))
+			return false;
+	}
+	return true;
+}
+
 static bool good_rest(const struct checker *c, const struct sg_op *op, unsigned check)
 {
 	switch (check) {
@@ -241,6 +255,7 @@ static bool good_rest(const struct checker *c, const struct sg_op *op, unsigned 
 	case SG_CHECK_LDMATRIX:
 	case SG_CHECK_STMATRIX: return good_8x8(c, op, check == SG_CHECK_LDMATRIX);
 	case SG_CHECK_OPERANDS: return good_operands(c, op);
+	case SG_CHECK_TEXTURE: return good_texture(c, op);
 	case SG_CHECK_POWER: return op->x && !(op->x & (op->x - 1)) && op->x <= 1u << 15;
 	}
 	return true;
@@ -252,6 +267,7 @@ static bool has_extra(unsigned check)
 	switch (check) {
 	case SG_CHECK_SHUFFLE:
 	case SG_CHECK_OPERANDS:
+	case SG_CHECK_TEXTURE:
 	case SG_CHECK_MATRIX:
 	case SG_CHECK_FRAGMENT:
 	case SG_CHECK_LDMATRIX:

@@ -13,6 +13,7 @@ from . import (
     ops_integer,
     ops_matrix,
     ops_system,
+    ops_texture,
 )
 from .semantics import FORMS, OPS, Form, Op
 
@@ -27,6 +28,7 @@ def _fill() -> None:
     for name, module in (
         ("system", ops_system),
         ("async", ops_async),
+        ("texture", ops_texture),
         ("integer", ops_integer),
         ("float", ops_float),
         ("half", ops_half),
