@@ -62,6 +62,8 @@ unsigned sg_image_kernel_count(const struct sg_image *image);
 /* The same index in every module of it. */
 const struct sg_kernel *sg_image_kernel(const struct sg_image *image, unsigned index);
 uint64_t sg_image_version(void); /* SG_IMAGE_VERSION: what sg_image_parse accepts */
+/* "v3" (AVX2 and FMA) or "baseline": the handlers that an image gets which is parsed now. */
+const char *sg_handler_set(void);
 
 /* An image placed in device memory: globals have addresses and their initial bytes, code is relocated. */
 struct sg_module;

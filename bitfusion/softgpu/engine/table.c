@@ -5,6 +5,9 @@
 #include "generated/opcodes.h"
 #include "internal.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #define SIGNATURE(name, d, a, b, c, check) { #name, { d, a, b, c }, check },
 const struct sg_signature sg_signatures[] = { SG_OPCODES(SIGNATURE) };
 
@@ -21,10 +24,16 @@ static const sg_handler baseline[] = { SG_OPCODES(ENTRY) };
 SG_OPCODES(DECLARE_V3)
 static const sg_handler v3[] = { SG_OPCODES(ENTRY_V3) };
 
+/* "baseline" in it chooses the handlers of old CPUs on any. */
+#define CHOICE "BITFUSION_SOFTGPU_CPU"
+
 static bool has_v3(void)
 {
+	const char *choice = getenv(CHOICE);
 	unsigned a, b, c, d, low, high;
 
+	if (choice && !strcmp(choice, "baseline"))
+		return false;
 	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_FMA) || !(c & bit_OSXSAVE) || !(c & bit_MOVBE) ||
 	    !(c & bit_F16C))
 		return false;
@@ -44,4 +53,9 @@ const sg_handler *sg_handlers(void)
 #else
 	return baseline;
 #endif
+}
+
+const char *sg_handler_set(void)
+{
+	return sg_handlers() == baseline ? "baseline" : "v3";
 }
