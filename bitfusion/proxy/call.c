@@ -334,14 +334,12 @@ static CUresult send_and_wait(struct call *call, uint64_t *sequence)
 	struct bf_wait wait = { 0 };
 	uint8_t *command;
 
-	bf_wait_add(&wait, call->number);
 	command = bf_queue_begin(call->number, sizeof(struct bf_command) + call->size, BF_WANTS_REPLY, bf_self.current);
 	if (!command) {
-		bf_wait_cancel(&wait);
 		give_back(call);
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
 	}
-	((struct bf_command *)command)->request = wait.request;
+	((struct bf_command *)command)->request = bf_wait_add(&wait, call->number);
 	encode(call, command + sizeof(struct bf_command));
 	*sequence = bf_queue_end(BF_NOW);
 	return receive(call, &wait);

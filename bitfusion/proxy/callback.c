@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Host functions: the server's stream stops at one, tells us, and goes on when we say that it has returned. They
- * run on one thread of ours, in the order the server reports them.
+ * run on one thread of ours, in the order the server reports them. The server never learns a function's address, and
+ * cannot name one that the program did not give: it gets a ticket.
  */
 #define _GNU_SOURCE
 #include "graph.h"
@@ -9,9 +10,21 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 
+struct ticket {
+	uint64_t number; /* place in the table, and above it how often that was used; 0: free */
+	uint64_t function;
+	void *data;
+	CUstream stream;
+	uint32_t kind;
+	bool lasting; /* of a graph, which may be launched again */
+	size_t next_free;
+};
+#define TICKET_PLACE(number) ((number) & UINT32_MAX)
+
 struct pending {
 	struct pending *next;
 	struct bf_callback callback;
+	struct ticket ticket;
 };
 
 static struct {
@@ -20,20 +33,77 @@ static struct {
 	struct pending *first, **last;
 	_Atomic uint64_t issued, done;
 	bool started;
+	struct ticket *tickets; /* place 0 is never given: it ends the list of free ones */
+	size_t ticket_count, ticket_room, free_ticket;
+	uint64_t ticket_uses;
 } callbacks = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .last = &callbacks.first };
 
 enum { HOST_FUNCTION, STREAM_CALLBACK };
 
-static void run(const struct bf_callback *callback)
+/* With the lock held. */
+static bool grow_tickets(void)
+{
+	size_t room = callbacks.ticket_room ? callbacks.ticket_room * 2 : 16;
+	struct ticket *moved = room < UINT32_MAX ? realloc(callbacks.tickets, room * sizeof *moved) : NULL;
+
+	if (!moved)
+		return false;
+	callbacks.tickets = moved;
+	callbacks.ticket_room = room;
+	if (!callbacks.ticket_count)
+		moved[callbacks.ticket_count++] = (struct ticket){ 0 };
+	return true;
+}
+
+static uint64_t give_ticket(const struct ticket *wanted)
+{
+	uint64_t number = 0;
+	size_t place;
+
+	pthread_mutex_lock(&callbacks.lock);
+	place = callbacks.free_ticket;
+	if (place)
+		callbacks.free_ticket = callbacks.tickets[place].next_free;
+	else if (callbacks.ticket_count < callbacks.ticket_room || grow_tickets())
+		place = callbacks.ticket_count++;
+	if (place) {
+		number = ++callbacks.ticket_uses << 32 | place;
+		callbacks.tickets[place] = *wanted;
+		callbacks.tickets[place].number = number;
+	}
+	pthread_mutex_unlock(&callbacks.lock);
+	return number;
+}
+
+/* What the server says may run; one that is not lasting only once. */
+static bool take_ticket(uint64_t number, struct ticket *taken)
+{
+	size_t place = TICKET_PLACE(number);
+	bool found;
+
+	pthread_mutex_lock(&callbacks.lock);
+	found = number && place < callbacks.ticket_count && callbacks.tickets[place].number == number;
+	if (found) {
+		*taken = callbacks.tickets[place];
+		if (!taken->lasting) {
+			callbacks.tickets[place].number = 0;
+			callbacks.tickets[place].next_free = callbacks.free_ticket;
+			callbacks.free_ticket = place;
+		}
+	}
+	pthread_mutex_unlock(&callbacks.lock);
+	return found;
+}
+
+static void run(const struct bf_callback *callback, const struct ticket *ticket)
 {
 	struct bf_callback_done done = { callback->token };
-	void *data = (void *)(uintptr_t)callback->data;
 
-	if (callback->kind == STREAM_CALLBACK)
-		((CUstreamCallback)(uintptr_t)callback->function)((CUstream)(uintptr_t)callback->stream,
-								  (CUresult)callback->status, data);
+	if (ticket->kind == STREAM_CALLBACK)
+		((CUstreamCallback)(uintptr_t)ticket->function)(ticket->stream, (CUresult)callback->status,
+								ticket->data);
 	else
-		((CUhostFn)(uintptr_t)callback->function)(data);
+		((CUhostFn)(uintptr_t)ticket->function)(ticket->data);
 	bf_post(BF_OP_CALLBACK_DONE, &done, sizeof done);
 	bf_queue_flush();
 }
@@ -54,7 +124,7 @@ static void *callback_main(void *unused)
 		if (!callbacks.first)
 			callbacks.last = &callbacks.first;
 		pthread_mutex_unlock(&callbacks.lock);
-		run(&pending->callback);
+		run(&pending->callback, &pending->ticket);
 		free(pending);
 		pthread_mutex_lock(&callbacks.lock);
 		atomic_fetch_add(&callbacks.done, 1);
@@ -62,14 +132,15 @@ static void *callback_main(void *unused)
 	return unused;
 }
 
-/* Called by whoever reads the socket. */
-void bf_callback_queue(const struct bf_callback *callback)
+/* Called by whoever reads the socket; -1 when it may not go on. */
+int bf_callback_queue(const struct bf_callback *callback)
 {
 	struct pending *pending = malloc(sizeof *pending);
 
-	if (!pending) {
-		bf_connection_lost("no memory for a host function");
-		return;
+	if (!pending || !take_ticket(callback->function, &pending->ticket)) {
+		bf_debug(pending ? "the server calls a function that nobody gave it" : "no memory for a host function");
+		free(pending);
+		return -1;
 	}
 	pending->next = NULL;
 	pending->callback = *callback;
@@ -78,6 +149,7 @@ void bf_callback_queue(const struct bf_callback *callback)
 	callbacks.last = &pending->next;
 	pthread_cond_broadcast(&callbacks.changed);
 	pthread_mutex_unlock(&callbacks.lock);
+	return 0;
 }
 
 bool bf_callback_pending(void)
@@ -109,7 +181,7 @@ static CUresult start_thread(void)
 
 static CUresult launch(CUstream stream, uint64_t function, void *data, unsigned kind, bool per_thread)
 {
-	struct bf_host_function body = { .function = function, .data = BF_ARG(data), .kind = kind };
+	struct bf_host_function body = { .kind = kind };
 	CUresult status = bf_check();
 	uint64_t capture = 0;
 
@@ -130,6 +202,10 @@ static CUresult launch(CUstream stream, uint64_t function, void *data, unsigned 
 	if (status)
 		return status;
 	body.stream = BF_ARG(stream);
+	body.function = give_ticket(&(struct ticket){
+		.function = function, .data = data, .stream = stream, .kind = kind, .lasting = capture != 0 });
+	if (!body.function)
+		return CUDA_ERROR_OUT_OF_MEMORY;
 	if (!capture) /* else each launch of the graph will issue it */
 		bf_callback_expect(1);
 	return bf_post(BF_OP_HOST_FUNCTION, &body, sizeof body);

@@ -67,13 +67,10 @@ static CUresult send_to_host(struct bf_wait *wait, CUdeviceptr from, size_t size
 	struct bf_copy copy = { 0, from, size, BF_ARG(stream), async, 0 };
 	uint8_t *command;
 
-	bf_wait_add(wait, BF_OP_DTOH);
 	command = bf_queue_begin(BF_OP_DTOH, sizeof(struct bf_command) + sizeof copy, BF_WANTS_REPLY, bf_self.current);
-	if (!command) {
-		bf_wait_cancel(wait);
+	if (!command)
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
-	}
-	((struct bf_command *)command)->request = wait->request;
+	((struct bf_command *)command)->request = bf_wait_add(wait, BF_OP_DTOH);
 	memcpy(command + sizeof(struct bf_command), &copy, sizeof copy);
 	bf_queue_end(urgency);
 	return CUDA_SUCCESS;

@@ -210,14 +210,12 @@ static CUresult ask_for_box(struct incoming *incoming, CUstream stream, bool asy
 	const struct bf_copy3d copy = { .stream = BF_ARG(stream), .async = async };
 	uint8_t *command;
 
-	bf_wait_add(&incoming->wait, BF_OP_COPY3D);
 	command = begin(&incoming->box, &copy, BF_WANTS_REPLY);
 	if (!command) {
-		bf_wait_cancel(&incoming->wait);
 		free(incoming->packed);
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
 	}
-	((struct bf_command *)command)->request = incoming->wait.request;
+	((struct bf_command *)command)->request = bf_wait_add(&incoming->wait, BF_OP_COPY3D);
 	bf_queue_end(urgency);
 	return CUDA_SUCCESS;
 }

@@ -99,13 +99,10 @@ CUresult bf_devices_load(void)
 	struct bf_command *command;
 	CUresult status;
 
-	bf_wait_add(&wait, BF_OP_DEVICES);
 	command = bf_queue_begin(BF_OP_DEVICES, sizeof *command, BF_WANTS_REPLY, 0);
-	if (!command) {
-		bf_wait_cancel(&wait);
+	if (!command)
 		return CUDA_ERROR_SYSTEM_NOT_READY;
-	}
-	command->request = wait.request;
+	command->request = bf_wait_add(&wait, BF_OP_DEVICES);
 	bf_queue_end(BF_NOW);
 	status = bf_wait_for(&wait);
 	if (!status)

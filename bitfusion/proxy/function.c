@@ -89,13 +89,10 @@ static CUresult ask(struct bf_wait *wait, uint64_t parent, uint64_t proposed, co
 
 	if (size > BF_MAX_COMMAND)
 		return CUDA_ERROR_INVALID_VALUE;
-	bf_wait_add(wait, BF_OP_GET_FUNCTION);
 	command = bf_queue_begin(BF_OP_GET_FUNCTION, size, BF_WANTS_REPLY, bf_self.current);
-	if (!command) {
-		bf_wait_cancel(wait);
+	if (!command)
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
-	}
-	((struct bf_command *)command)->request = wait->request;
+	((struct bf_command *)command)->request = bf_wait_add(wait, BF_OP_GET_FUNCTION);
 	command += sizeof(struct bf_command);
 	memcpy(command, &body, sizeof body);
 	memset(command + sizeof body, 0, BF_PAD8(name_size));

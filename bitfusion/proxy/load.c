@@ -127,13 +127,10 @@ CUresult bf_load(const struct bf_load *load, const char *text, const struct bf_o
 		status = CUDA_ERROR_INVALID_VALUE;
 	if (status)
 		return status;
-	bf_wait_add(wait, BF_OP_LOAD);
 	command = bf_queue_begin(BF_OP_LOAD, size, BF_WANTS_REPLY | BF_HAS_BULK, bf_self.current);
-	if (!command) {
-		bf_wait_cancel(wait);
+	if (!command)
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
-	}
-	((struct bf_command *)command)->request = wait->request;
+	((struct bf_command *)command)->request = bf_wait_add(wait, BF_OP_LOAD);
 	at = command + sizeof(struct bf_command);
 	memcpy(at, load, sizeof *load);
 	((struct bf_load *)at)->bulk_size = image->size;

@@ -116,14 +116,14 @@ struct bf_wait {
 };
 
 void bf_reply_open(void);
-uint32_t bf_wait_add(struct bf_wait *wait,
-		     unsigned call); /* clears all but data, finish, host; returns the request id */
+/* Clears all but data, finish, host; returns the request id. Between the begin and the end of the wait's command: so
+ * one that is never sent waits for nothing. With `finish`, the wait may be gone when this returns. */
+uint32_t bf_wait_add(struct bf_wait *wait, unsigned call);
 CUresult bf_wait_for(struct bf_wait *wait); /* status with deferred failures folded in */
 /* The same for a call that gives something to the program: it must not be lost because of an earlier failure,
  * which the next call that only waits reports instead. */
 CUresult bf_wait_for_result(struct bf_wait *wait);
 void bf_wait_drop(struct bf_wait *wait);    /* frees the body */
-void bf_wait_cancel(struct bf_wait *wait); /* its command was not sent */
 void bf_reply_break(void);                 /* fails all waits: the connection is gone */
 /* Stream of a copy in flight that writes into [data, data + size), if there is one. */
 bool bf_reply_writes(const void *data, size_t size, uint64_t *stream);
@@ -347,7 +347,7 @@ const uint8_t *bf_load_logs(const struct bf_wait *wait, const struct bf_options 
 
 /* ------------------------------------------------------------------ host functions (callback.c) */
 
-void bf_callback_queue(const struct bf_callback *callback);
+int bf_callback_queue(const struct bf_callback *callback);
 bool bf_callback_pending(void);
 
 #endif

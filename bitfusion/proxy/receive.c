@@ -15,6 +15,12 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/* Under AddressSanitizer each body gets memory of its own, so that reading past its end is seen. */
+#ifdef __SANITIZE_ADDRESS__
+enum { INLINE_BODY = 0 };
+#else
+enum { INLINE_BODY = sizeof((struct bf_wait *)NULL)->inline_body };
+#endif
 enum { RECEIVE_AT_ONCE = 64 << 10, BUFFER_SIZE = BF_MAX_COMMAND + RECEIVE_AT_ONCE };
 
 static struct {
@@ -123,7 +129,7 @@ static int take_reply(const struct bf_reply *reply, const uint8_t *body, size_t 
 	wait->status = reply->status;
 	wait->deferred = reply->deferred;
 	wait->deferred_call = reply->deferred_call;
-	wait->body = size <= sizeof wait->inline_body ? (uint8_t *)wait->inline_body : malloc(size);
+	wait->body = size <= INLINE_BODY ? (uint8_t *)wait->inline_body : malloc(size);
 	if (!wait->body)
 		wait->status = CUDA_ERROR_OUT_OF_MEMORY;
 	else {
@@ -141,8 +147,7 @@ static int take_callback(const uint8_t *body, size_t size)
 	if (size < sizeof callback)
 		return -1;
 	memcpy(&callback, body, sizeof callback);
-	bf_callback_queue(&callback);
-	return 0;
+	return bf_callback_queue(&callback);
 }
 
 static int take_fetch(const uint8_t *body, size_t size)

@@ -38,6 +38,8 @@ void bf_reply_open(void)
 
 uint32_t bf_wait_add(struct bf_wait *wait, unsigned call)
 {
+	uint32_t request;
+
 	wait->call = call;
 	wait->status = 0;
 	wait->deferred = 0;
@@ -48,13 +50,13 @@ uint32_t bf_wait_add(struct bf_wait *wait, unsigned call)
 	pthread_mutex_lock(&replies.lock);
 	if (++replies.next_request == 0)
 		replies.next_request = 1;
-	wait->request = replies.next_request;
+	request = wait->request = replies.next_request;
 	wait->next = replies.bucket[wait->request % BUCKETS];
 	replies.bucket[wait->request % BUCKETS] = wait;
 	if (wait->finish)
 		atomic_fetch_add(&replies.copies, 1);
 	pthread_mutex_unlock(&replies.lock);
-	return wait->request;
+	return request;
 }
 
 static struct bf_wait **find(uint32_t request)
@@ -241,20 +243,6 @@ void bf_reply_break(void)
 	pthread_mutex_unlock(&replies.lock);
 }
 
-void bf_wait_cancel(struct bf_wait *wait)
-{
-	struct bf_wait **link;
-
-	pthread_mutex_lock(&replies.lock);
-	link = find(wait->request);
-	if (*link) {
-		*link = wait->next;
-		if (wait->finish)
-			atomic_fetch_sub(&replies.copies, 1);
-	}
-	pthread_mutex_unlock(&replies.lock);
-}
-
 static void follow(struct bf_wait *wait)
 {
 	uint32_t state;
@@ -370,7 +358,7 @@ static void *reader_main(void *unused)
 {
 	for (;;) {
 		uint32_t word = atomic_load(&replies.lead_word);
-		bool mine;
+		bool mine, broken;
 
 		if (bf_receive_poll())
 			return unused;
@@ -383,14 +371,16 @@ static void *reader_main(void *unused)
 			bf_futex_wait(&replies.lead_word, word, NULL);
 			continue;
 		}
-		if (bf_receive_ready() && bf_receive_frames()) {
+		broken = bf_receive_ready() && bf_receive_frames();
+		if (broken) {
 			bf_connection_lost("cannot receive");
 			fail_all();
-			return unused;
 		}
 		pthread_mutex_lock(&replies.lock);
-		release_lead();
+		release_lead(); /* also then: a thread may have begun to wait just now */
 		pthread_mutex_unlock(&replies.lock);
+		if (broken)
+			return unused;
 	}
 }
 
@@ -413,13 +403,10 @@ CUresult bf_ask(unsigned call, const void *body, size_t size, void *answer, size
 	uint8_t *command;
 	CUresult status;
 
-	bf_wait_add(&wait, call);
 	command = bf_queue_begin(call, sizeof(struct bf_command) + size, BF_WANTS_REPLY, bf_self.current);
-	if (!command) {
-		bf_wait_cancel(&wait);
+	if (!command)
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
-	}
-	((struct bf_command *)command)->request = wait.request;
+	((struct bf_command *)command)->request = bf_wait_add(&wait, call);
 	if (size)
 		memcpy(command + sizeof(struct bf_command), body, size);
 	bf_queue_end(BF_NOW);

@@ -214,8 +214,8 @@ struct bf_function_info {
 
 struct bf_host_function {
 	uint64_t stream;
-	uint64_t function; /* client addresses, opaque to the server */
-	uint64_t data;
+	uint64_t function; /* a number of the client's, which the callback brings back; never an address */
+	uint64_t data;     /* the same, not used today */
 	uint32_t kind; /* 0 cuLaunchHostFunc, 1 cuStreamAddCallback */
 	uint32_t zero;
 };
