@@ -118,7 +118,37 @@ static const void *const *table(const char *id)
 #define STORAGE "\xc6\x93\x33\x6e\x11\x21\xdf\x11\xa8\xc3\x68\xf3\x55\xd8\x95\x93"
 #define INTEGRITY "\xd4\x08\x20\x55\xbd\xe6\x70\x4b\x8d\x34\xba\x12\x3c\x66\xe1\xf2"
 #define CONTEXT "\x21\x31\x8c\x60\x97\x14\x32\x48\x8c\xa6\x41\xff\x73\x24\xc8\xf2"
+#define FUNCTIONS "\x6e\x16\x3f\xbe\xb9\x58\x44\x4d\x83\x5c\xe1\x82\xaf\xf1\x99\x1e"
 #define REFUSED "\xda\x91\x51\xd3\x3a\xe6\xcc\x41\xa5\xc0\x4f\x26\xd5\x33\xe3\x28"
+
+/* A driver whose modules have three functions, but for one that is no module. */
+CUresult cuModuleGetFunctionCount(unsigned int *count, CUmodule mod)
+{
+	*count = 3;
+	return mod ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+}
+
+CUresult cuModuleEnumerateFunctions(CUfunction *functions, unsigned int numFunctions, CUmodule mod)
+{
+	for (unsigned i = 0; i < numFunctions; i++)
+		functions[i] = (CUfunction)((char *)mod + i);
+	return CUDA_SUCCESS;
+}
+
+static void add_up(void *sum, CUfunction function)
+{
+	*(uintptr_t *)sum = *(uintptr_t *)sum * 10 + (uintptr_t)function;
+}
+
+static void test_functions(void)
+{
+	int (*each)(CUcontext, CUmodule, void (*)(void *, CUfunction), void *) =
+		(int (*)(CUcontext, CUmodule, void (*)(void *, CUfunction), void *))table(FUNCTIONS)[7];
+	uintptr_t sum = 0;
+
+	CHECK(each(NULL, (CUmodule)4, add_up, &sum) == 1 && sum == 456);
+	CHECK(each(NULL, NULL, add_up, &sum) == 0 && sum == 456);
+}
 
 static void test_tables(void)
 {
@@ -213,6 +243,7 @@ int main(void)
 {
 	test_md2();
 	test_tables();
+	test_functions();
 	test_integrity();
 	test_storage();
 	test_threads();

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of CUDA's device runtime, in PTX of our own.
 
-NVIDIA's libcudadevrt.a has them on top of entries into its driver. The grid's barrier is enough for
-cooperative launches by other compilers than NVIDIA's (numba calls it by these names); the rest, which
-launches kernels from kernels, is not there and fails when it is called.
+NVIDIA's libcudadevrt.a has them on top of entries into its driver. The grid's barrier is enough
+for cooperative launches by other compilers than NVIDIA's (numba calls it by these names); the
+rest, which launches kernels from kernels, is not there and fails when it is called.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from .ir import Module
 NAMES = frozenset({"cudaCGGetIntrinsicHandle", "cudaCGSynchronize"})
 
 # The handle of the grid is the address of its workspace, whose second word counts arrivals: the
-# first block adds so much that the top bit turns when all others have added one. 0 where the launch
-# is not cooperative; waiting for that is cudaErrorInvalidValue.
+# first block adds so much that the top bit turns when all others have added one. It is 0 where the
+# launch is not cooperative; waiting for that is cudaErrorInvalidValue.
 _TEXT = """
 .version 7.0
 .target sm_70
