@@ -129,14 +129,18 @@ def streams_and_memory() -> None:
         event = stream.record()
     event.synchronize()
     assert int(y[999]) == 1998
-    with cp.cuda.using_allocator(cp.cuda.malloc_managed):
-        assert int(cp.arange(100).sum()) == 4950
     with cp.cuda.using_allocator(cp.cuda.MemoryAsyncPool().malloc):
         assert int(cp.arange(100).sum()) == 4950
     pinned = cp.cuda.alloc_pinned_memory(80)
     host = np.frombuffer(pinned, np.float64, 10)
     host[...] = 7
     assert float(cp.asarray(host).sum()) == 70
+
+
+@check
+def managed_memory() -> None:
+    with cp.cuda.using_allocator(cp.cuda.malloc_managed):
+        assert int(cp.arange(100).sum()) == 4950
 
 
 @check

@@ -11,16 +11,15 @@ import argparse
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import List, NamedTuple, Tuple
 
-ROOT = Path(__file__).resolve().parents[2]
-BITFUSION = str(ROOT / "bin" / "bitfusion")
-HOW: Dict[str, List[str]] = {
-    "direct": [BITFUSION, "softgpu", "--"],
-    "tcp": [BITFUSION, "run", "-n", "1", "--transport", "tcp", "--"],
-}
+from how import HERE, HOW
+
+ROOT = HERE.parents[1]
+WAYS = ("direct", "tcp")
 SCRIPTS = {"tensorflow": "tensorflow_train.py", "jax": "jax_train.py"}
+# These count by themselves what is right, and know what is not; numba-cuda's takes half an hour.
+SUITES = {"cupy": ("run_cupy.py", WAYS), "numba": ("run_numba_cuda.py", ("direct",))}
 
 
 class Outcome(NamedTuple):
@@ -30,9 +29,12 @@ class Outcome(NamedTuple):
     seconds: float
 
 
+def python_of(framework: str) -> str:
+    return str(ROOT / "build" / "frameworks" / framework / "bin" / "python")
+
+
 def run(how: str, framework: str, limit: float) -> Outcome:
-    python = str(ROOT / "build" / "frameworks" / framework / "bin" / "python")
-    command = [*HOW[how], python, str(ROOT / "tests" / "frameworks" / SCRIPTS[framework])]
+    command = [*HOW[how], python_of(framework), str(HERE / SCRIPTS[framework])]
     began = time.monotonic()
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
@@ -49,15 +51,33 @@ def judge(outcome: Outcome, direct: Outcome) -> str:
     return "agrees with the CPU"
 
 
+def run_suite(framework: str) -> Tuple[List[str], bool]:
+    script, ways = SUITES[framework]
+    lines, failed = [], False
+    for how in ways:
+        began = time.monotonic()
+        command = [python_of(framework), str(HERE / script), "--how", how]
+        status = subprocess.run(command, check=False).returncode
+        verdict = "as expected" if status == 0 else "not as expected"
+        lines.append(f"{framework:12} {how:8} {time.monotonic() - began:6.1f} s  {verdict}")
+        failed = failed or status != 0
+    return lines, failed
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("frameworks", nargs="*", default=list(SCRIPTS), metavar="FRAMEWORK")
+    parser.add_argument("frameworks", nargs="*", default=[*SCRIPTS, *SUITES], metavar="FRAMEWORK")
     parser.add_argument("--limit", type=float, default=600, help="seconds for each run")
     options = parser.parse_args()
     lines, failed = [], False
     for framework in options.frameworks:
+        if framework in SUITES:
+            told, wrong = run_suite(framework)
+            lines += told
+            failed = failed or wrong
+            continue
         direct = run("direct", framework, options.limit)
-        for how in HOW:
+        for how in WAYS:
             outcome = direct if how == "direct" else run(how, framework, options.limit)
             verdict = judge(outcome, direct)
             lines.append(f"{framework:12} {how:8} {outcome.seconds:6.1f} s  {verdict}")

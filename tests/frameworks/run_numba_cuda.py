@@ -20,14 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List
 
-HERE = Path(__file__).resolve().parent
-BITFUSION = str(HERE.parents[1] / "bin" / "bitfusion")
+from how import HERE, HOW
+
 EXPLAINED = HERE / "numba_cuda_failures.txt"
-HOW = {
-    "direct": [BITFUSION, "softgpu", "--"],
-    "tcp": [BITFUSION, "run", "-n", "1", "--transport", "tcp", "--"],
-    "unix": [BITFUSION, "run", "-n", "1", "--transport", "unix", "--"],
-}
 # Timings of kernel launches, and tests of numba's own simulator.
 NO_TESTS_OF_GPUS = ("benchmarks", "cudasim")
 

@@ -53,6 +53,9 @@ class Report(unittest.TestResult):
         self.note("failed", self.failures[-1][1])
 
     def addError(self, test: unittest.TestCase, err: Any) -> None:
+        if err[0].__name__ == "Skipped":  # pytest's, which unittest takes for an error
+            self.addSkip(test, str(err[1]))
+            return
         super().addError(test, err)
         if isinstance(test, unittest.TestCase):
             self.note("failed", self.errors[-1][1])
