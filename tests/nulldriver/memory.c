@@ -13,8 +13,13 @@
 #include <sys/mman.h>
 
 enum { CLASSES = 41, LEAST_CLASS = 9, MAX_BLOCKS = 1 << 20 };
+#ifdef __SANITIZE_THREAD__ /* which leaves a program few addresses */
+#define ARENA_BASE 0x550000000000ull
+#define ARENA_SIZE ((uint64_t)1 << 32)
+#else
 #define ARENA_BASE 0x200000000000ull
 #define ARENA_SIZE ((uint64_t)1 << 40)
+#endif
 
 struct block {
 	uint64_t base, size; /* size 0: free */

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 import pytest
+from instrumented import compiler
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -40,7 +41,7 @@ def build(
     program = str(folder / name)
     includes = ["-I" + str(ROOT / "bitfusion" / "wire" / "generated"), "-I" + str(FOLDERS[0])]
     command = [
-        os.environ.get("CC", "cc"),
+        *compiler(),
         "-O1",
         "-g",
         *flags,
