@@ -151,7 +151,7 @@ $(VENV)/.dev: tests/requirements/runtime.txt
 
 # ---- tests
 PYTEST = $(PY) -m pytest
-test: all programs cuda-programs $(VENV)/.dev ## Run every test (no GPU, no root, no network beyond loopback)
+test: all programs cuda-programs $(VENV)/.dev $(VENV)/.zig ## Run every test (no GPU, no root, no network beyond loopback)
 	$(Q)$(PYTEST) tests -m 'not sanitizers' $(PYTEST_FLAGS)
 test-sanitizers: all programs $(VENV)/.dev ## The software GPU rebuilt under ASan, UBSan and TSan: takes minutes more
 	$(Q)$(PYTEST) tests -m sanitizers $(PYTEST_FLAGS)
@@ -231,10 +231,12 @@ gpu-test: ## For a machine with a real GPU: programs directly and through us
 	+$(Q)bash tests/gpu/run
 
 # ---- releases: glibc 2.17 and newer
+MACHINES ?= x86_64 aarch64
+RELEASED ?= libs
 release: $(VENV)/.zig ## Libraries for x86-64 and aarch64 in build/release
-	$(Q)for machine in x86_64 aarch64; do \
+	$(Q)for machine in $(MACHINES); do \
 		$(MAKE) OUT=$(BUILD)/release/$$machine MACHINE=$$machine CFLAGS='-O2 -g' \
-			CC='$(ZIG) cc -target '$$machine-linux-gnu.2.17 libs || exit 1; done
+			CC='$(ZIG) cc -target '$$machine-linux-gnu.2.17 $(RELEASED) || exit 1; done
 
 PREFIX     ?= /usr
 SYSCONFDIR ?= /etc
