@@ -251,6 +251,15 @@ struct bf_reaper {
 	_Atomic unsigned pending;
 };
 
+/* ------------------------------------------------------------------ virtual.c */
+
+struct bf_virtual {
+	pthread_mutex_t lock;
+	struct bf_physical *physical;
+	struct bf_mapping *mappings;
+};
+void bf_virtual_init(struct bf_session *session);
+
 struct bf_frame;
 typedef CUresult (*bf_around)(struct bf_session *session, struct bf_frame *frame);
 
@@ -297,6 +306,7 @@ struct bf_session {
 	struct bf_staging staging;
 	struct bf_waiters waiters;
 	struct bf_reaper reaper;
+	struct bf_virtual virtual;
 
 	/* one-way failure to report: call << 32 | status */
 	_Atomic uint64_t deferred;

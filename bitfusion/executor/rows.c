@@ -3,14 +3,14 @@
  * Rows that mean more to the executor than their call: contexts, streams' flags, captures, and memory that
  * counts against the session's slice.
  */
-#include "core.h"
+#include "virtual.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 /* ------------------------------------------------------------------ contexts */
 
-static int device_of(struct bf_session *session, uint64_t ordinal)
+int bf_device_of(struct bf_session *session, uint64_t ordinal)
 {
 	for (uint32_t i = 0; i < session->options.device_count; i++) {
 		if (session->ordinal[i] == (CUdevice)ordinal)
@@ -55,7 +55,7 @@ static void end_primary(struct bf_session *session, uint32_t context)
 /* The client says so when its program releases for the last time; the one retain to give back is ours. */
 static CUresult primary_release(struct bf_session *session, struct bf_frame *frame)
 {
-	int device = device_of(session, frame->argument[0]);
+	int device = bf_device_of(session, frame->argument[0]);
 	uint64_t number = BF_HANDLE(BF_CONTEXT, device + 1), context;
 	if (device < 0)
 		return CUDA_ERROR_INVALID_DEVICE;
@@ -72,7 +72,7 @@ static CUresult primary_release(struct bf_session *session, struct bf_frame *fra
 /* A reset takes the retains away with the state, so the next use retains anew. */
 static CUresult primary_reset(struct bf_session *session, struct bf_frame *frame)
 {
-	int device = device_of(session, frame->argument[0]);
+	int device = bf_device_of(session, frame->argument[0]);
 	if (device >= 0)
 		bf_reap_wait(session, (uint32_t)device + 1, 0);
 	CUresult status = bf_invoke(frame);
@@ -159,27 +159,7 @@ static CUresult free_row(struct bf_session *session, struct bf_frame *frame)
 	return refunded_call(session, frame, frame->argument[0]);
 }
 
-/* cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size, const CUmemAllocationProp *prop, …): by the
- * client's number, which is not an address */
-static CUresult create_row(struct bf_session *session, struct bf_frame *frame)
-{
-	const CUmemAllocationProp *prop = (const CUmemAllocationProp *)(uintptr_t)frame->argument[2];
-	bool counts = prop && prop->location.type == CU_MEM_LOCATION_TYPE_DEVICE && session->ledger;
-	int on = counts ? device_of(session, (uint64_t)prop->location.id) : -1;
-	if (on < 0 || !frame->argument[0])
-		return bf_invoke(frame);
-	uint32_t device = (uint32_t)on;
-	uint64_t size = frame->argument[1];
-	if (bf_ledger_reserve(session->ledger, session->options.slot, device, size) != 0)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	CUresult status = bf_invoke(frame);
-	if (status == CUDA_SUCCESS)
-		bf_memory_add(session, &(struct bf_allocation){ frame->given[0], size, device, BF_OUTLIVES });
-	else
-		bf_memory_refund(session, (int)device, size);
-	return status;
-}
-
+/* (CUarray array) */
 static CUresult release_row(struct bf_session *session, struct bf_frame *frame)
 {
 	return refunded_call(session, frame, frame->given[0]);
@@ -189,7 +169,7 @@ static CUresult total_memory(struct bf_session *session, struct bf_frame *frame)
 {
 	CUresult status = bf_invoke(frame);
 	uint64_t *total = (uint64_t *)(uintptr_t)frame->argument[0];
-	int device = device_of(session, frame->argument[1]);
+	int device = bf_device_of(session, frame->argument[1]);
 	if (status == CUDA_SUCCESS && total && device >= 0)
 		*total = bf_memory_total(session, (uint32_t)device, *total);
 	return status;
@@ -274,12 +254,15 @@ static const struct {
 	{ "cuMemAllocFromPoolAsync", alloc_row },
 	{ "cuMemAllocFromPoolAsync_ptsz", alloc_row },
 	{ "cuMemAllocManaged", alloc_row },
-	{ "cuMemCreate", create_row },
+	{ "cuMemCreate", bf_virtual_create },
 	{ "cuMemFreeAsync", free_row },
 	{ "cuMemFreeAsync_ptsz", free_row },
 	{ "cuMemFree_v2", free_row },
 	{ "cuMemGetInfo_v2", memory_info },
-	{ "cuMemRelease", release_row },
+	{ "cuMemMap", bf_virtual_map },
+	{ "cuMemRelease", bf_virtual_release },
+	{ "cuMemRetainAllocationHandle", bf_virtual_retain },
+	{ "cuMemUnmap", bf_virtual_unmap },
 	{ "cuModuleUnload", unload_row },
 	{ "cuStreamBeginCaptureToGraph", begin_capture },
 	{ "cuStreamBeginCapture_v2", begin_capture },
@@ -297,5 +280,5 @@ bf_around bf_row_around(const char *name)
 
 bool bf_row_allocates(bf_around around)
 {
-	return around == alloc_row || around == create_row || around == array_row || around == array3d_row;
+	return around == alloc_row || around == bf_virtual_create || around == array_row || around == array3d_row;
 }

@@ -319,6 +319,7 @@ static struct bf_session *open_session(const struct bf_serve_options *options)
 	bf_staging_init(session);
 	bf_waiters_init(session);
 	bf_reaper_init(session);
+	bf_virtual_init(session);
 	bf_copy_init(session);
 	pthread_mutex_init(&session->context_lock, NULL);
 	pthread_mutex_init(&session->memory_lock, NULL);

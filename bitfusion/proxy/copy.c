@@ -157,16 +157,9 @@ static CUresult copy_on_host(void *to, const void *from, size_t size, CUstream s
 	return status;
 }
 
-static bool is_device(uint64_t address)
-{
-	struct bf_range range;
-
-	return bf_map_find(address, &range) && !bf_range_is_host(&range);
-}
-
 CUresult bf_copy_any(uint64_t to, uint64_t from, size_t size, CUstream stream, bool async)
 {
-	bool to_device = is_device(to), from_device = is_device(from);
+	bool to_device = bf_is_device_memory(to), from_device = bf_is_device_memory(from);
 
 	if (to_device && from_device)
 		return bf_copy_between(to, from, size, stream, async);

@@ -23,11 +23,9 @@ struct box {
 
 static CUmemorytype settle_type(CUmemorytype type, CUdeviceptr address)
 {
-	struct bf_range range;
-
 	if (type != CU_MEMORYTYPE_UNIFIED)
 		return type;
-	return bf_map_find(address, &range) && !bf_range_is_host(&range) ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST;
+	return bf_is_device_memory(address) ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST;
 }
 
 static struct side make_side(CUmemorytype type, const void *host, CUdeviceptr device, size_t pitch, size_t height,

@@ -12,11 +12,9 @@
 
 static bool is_on_host(CUmemorytype type, const void *host, CUdeviceptr device)
 {
-	struct bf_range range;
-
 	if (type == CU_MEMORYTYPE_HOST)
 		return true;
-	return type == CU_MEMORYTYPE_UNIFIED && (!bf_map_find(device, &range) || bf_range_is_host(&range));
+	return type == CU_MEMORYTYPE_UNIFIED && !bf_is_device_memory(device);
 }
 
 static CUresult check_copy(const CUDA_MEMCPY3D *copy)

@@ -28,6 +28,7 @@ static struct table tables[BF_HANDLE_KINDS] = {
 	[BF_KERNEL] = { .entry_size = sizeof(struct bf_function) },
 	[BF_STREAM] = { .entry_size = sizeof(struct bf_stream) },
 	[BF_EVENT] = { .entry_size = sizeof(struct bf_event) },
+	[BF_ALLOCATION] = { .entry_size = sizeof(struct bf_physical) },
 	[BF_GRAPH] = { .entry_size = sizeof(struct bf_graph) },
 	[BF_GRAPHEXEC] = { .entry_size = sizeof(struct bf_graph) },
 };

@@ -195,6 +195,26 @@ bool bf_map_remove(uint64_t base, unsigned kinds, struct bf_range *range)
 	return found;
 }
 
+void bf_map_change_parent(uint64_t from, uint64_t to)
+{
+	pthread_rwlock_wrlock(&lock);
+	for (size_t i = 0; i < count; i++)
+		if (ranges[i]->parent == from && ranges[i]->kind == BF_RANGE_MAPPED)
+			ranges[i]->parent = to;
+	pthread_rwlock_unlock(&lock);
+}
+
+bool bf_map_reserve(uint64_t base, uint64_t size)
+{
+	return !MAY_RESERVE || map_nothing(base, base + size);
+}
+
+void bf_map_unreserve(uint64_t base, uint64_t size)
+{
+	if (MAY_RESERVE)
+		munmap((void *)(uintptr_t)base, size);
+}
+
 void bf_map_remove_parent(uint64_t parent)
 {
 	pthread_rwlock_wrlock(&lock);

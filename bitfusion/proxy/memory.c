@@ -158,12 +158,28 @@ BF_EXPORT CUresult cuMemGetAddressRange_v2(CUdeviceptr *pbase, size_t *psize, CU
 	return CUDA_SUCCESS;
 }
 
+bool bf_is_device_memory(uint64_t address)
+{
+	struct bf_range range;
+
+	return bf_map_find(address, &range) ? !bf_range_is_host(&range) : bf_is_reserved(address);
+}
+
 CUresult bf_device_range_check(uint64_t address, uint64_t size)
 {
 	struct bf_range range;
 
-	if (!bf_map_find(address, &range) || bf_range_is_host(&range) || size > range.base + range.size - address)
+	if (!bf_map_find(address, &range) || bf_range_is_host(&range))
 		return CUDA_ERROR_INVALID_VALUE;
+	/* mappings that follow each other are one memory */
+	while (size > range.base + range.size - address) {
+		if (range.kind != BF_RANGE_MAPPED)
+			return CUDA_ERROR_INVALID_VALUE;
+		size -= range.base + range.size - address;
+		address = range.base + range.size;
+		if (!bf_map_find(address, &range))
+			return CUDA_ERROR_INVALID_VALUE;
+	}
 	return CUDA_SUCCESS;
 }
 

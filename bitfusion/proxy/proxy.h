@@ -280,7 +280,14 @@ void bf_function_free_parent(uint64_t parent);
 
 /* ------------------------------------------------------------------ memory (map.c, memory.c, host.c, copy.c) */
 
-enum bf_range_kind { BF_RANGE_DEVICE, BF_RANGE_GLOBAL, BF_RANGE_POOL, BF_RANGE_PINNED, BF_RANGE_REGISTERED };
+enum bf_range_kind {
+	BF_RANGE_DEVICE,
+	BF_RANGE_GLOBAL,
+	BF_RANGE_POOL,
+	BF_RANGE_MAPPED,
+	BF_RANGE_PINNED,
+	BF_RANGE_REGISTERED
+};
 
 struct bf_range {
 	uint64_t base, size;
@@ -289,7 +296,7 @@ struct bf_range {
 	CUdevice device;
 	unsigned flags;
 	uint64_t id;
-	uint64_t parent; /* the module or library of a global, the pool of an allocation */
+	uint64_t parent; /* the module or library of a global, the pool of an allocation, what is mapped */
 	bool reserved;   /* the same numbers are taken in this process too */
 };
 
@@ -298,12 +305,24 @@ CUresult bf_map_add(const struct bf_range *range);
 bool bf_map_find(uint64_t address, struct bf_range *range); /* the one that holds the address */
 bool bf_map_remove(uint64_t base, unsigned kinds, struct bf_range *range); /* a mask of 1 << kind */
 void bf_map_remove_parent(uint64_t parent);
+void bf_map_change_parent(uint64_t from, uint64_t to); /* of what is mapped */
+/* Addresses alone; false: the program has something there. */
+bool bf_map_reserve(uint64_t base, uint64_t size);
+void bf_map_unreserve(uint64_t base, uint64_t size);
+bool bf_is_reserved(uint64_t address); /* by cuMemAddressReserve */
+bool bf_is_device_memory(uint64_t address); /* or an address where such memory could be mapped */
 void bf_map_remove_context(uint32_t context);
 
 static inline bool bf_range_is_host(const struct bf_range *range)
 {
 	return range->kind >= BF_RANGE_PINNED;
 }
+
+struct bf_physical { /* by cuMemCreate */
+	struct bf_entry entry;
+	CUdevice device;
+	_Atomic unsigned handles;
+};
 
 CUresult bf_global_found(uint64_t parent, CUdeviceptr address, size_t size);
 CUresult bf_device_range_check(uint64_t address, uint64_t size); /* inside one allocation? */

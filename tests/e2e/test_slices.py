@@ -87,3 +87,10 @@ def test_one_of_two_devices(gpu: Any, programs: Path) -> None:
     gpu.devices = 2
     done = gpu.run("tcp", str(programs / "memory_limits"), "10", options=["-n", "1"])
     assert figures(done.stdout)[0] == 1, done.stdout + done.stderr
+
+
+def test_physical_memory_counts_until_nothing_has_it(gpu: Any, programs: Path) -> None:
+    program = str(programs / "driver_virtual_memory")
+    done = gpu.run("tcp", program, options=["-n", "1", "-m", "64"])
+    assert done.stdout == gpu.run("direct", program).stdout
+    assert "mapped, it still counts: yes" in done.stdout and "all back: yes" in done.stdout

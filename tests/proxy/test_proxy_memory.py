@@ -399,3 +399,30 @@ def test_memory_of_a_pool_has_its_addresses_reserved(broker, run):
     assert out.split() == ["True", "65536", "131072", "False", "True", "False"]
     freed = [command.words()[0] - ARENA for command in broker.peer().named("cuMemFreeAsync")]
     assert freed == [0, 0x10000]
+
+
+def test_addresses_that_the_program_uses_are_not_reserved(broker, run):
+    """The server reserves what it is asked for; the program's own memory is there already."""
+    broker.answers["cuMemAddressReserve"] = lambda peer, command: (
+        0,
+        struct.pack("<Q", command.words()[3]),
+    )
+    out = run(
+        broker,
+        """
+        import mmap
+        start()
+        own = mmap.mmap(-1, 8 << 20)
+        taken = ctypes.addressof(ctypes.c_char.from_buffer(own)) + 4095 & ~4095
+        got = made(cuda.cuMemAddressReserve, 2 << 20, 0, taken, 0)
+        print(taken != got, got % (2 << 20))
+        print([line.split()[1] for line in open("/proc/self/maps")
+               if int(line.split("-")[0], 16) <= got < int(line.split()[0].split("-")[1], 16)])
+        print(cuda.cuMemcpy(taken, got, 64), cuda.cuMemcpy(got, taken, 64))
+        check(cuda.cuMemAddressFree(got, 2 << 20))
+    """,
+    )
+    assert out.splitlines() == ["True 0", "['---p']", "1 1"]
+    asked = [command.words()[3] for command in broker.peer().named("cuMemAddressReserve")]
+    freed = [command.words()[0] for command in broker.peer().named("cuMemAddressFree")]
+    assert len(asked) == 2 and freed == asked

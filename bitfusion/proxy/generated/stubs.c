@@ -338,18 +338,6 @@ CUresult cuLinkCreate(unsigned int numOptions, CUjit_option *options, void **opt
 	return cuLinkCreate_v2(numOptions, options, optionValues, stateOut);
 }
 
-CUresult cuMemAddressFree(CUdeviceptr ptr, size_t size)
-{
-	uint64_t arguments[] = {(uint64_t)ptr, (uint64_t)size};
-	return bf_call(BF_cuMemAddressFree, arguments);
-}
-
-CUresult cuMemAddressReserve(CUdeviceptr *ptr, size_t size, size_t alignment, CUdeviceptr addr, unsigned long long flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)ptr, (uint64_t)size, (uint64_t)alignment, (uint64_t)addr, (uint64_t)flags};
-	return bf_call(BF_cuMemAddressReserve, arguments);
-}
-
 CUresult cuMemAdvise(CUdeviceptr devPtr, size_t count, CUmem_advise advice, CUdevice device)
 {
 	uint64_t arguments[] = {(uint64_t)devPtr, (uint64_t)count, (uint64_t)advice, (uint64_t)device};
@@ -360,12 +348,6 @@ CUresult cuMemAdvise_v2(CUdeviceptr devPtr, size_t count, CUmem_advise advice, C
 {
 	uint64_t arguments[] = {(uint64_t)devPtr, (uint64_t)count, (uint64_t)advice, location_word(location)};
 	return bf_call(BF_cuMemAdvise_v2, arguments);
-}
-
-CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size, const CUmemAllocationProp *prop, unsigned long long flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)handle, (uint64_t)size, (uint64_t)(uintptr_t)prop, (uint64_t)flags};
-	return bf_call(BF_cuMemCreate, arguments);
 }
 
 CUresult cuMemGetAccess(unsigned long long *flags, const CUmemLocation *location, CUdeviceptr ptr)
@@ -396,12 +378,6 @@ CUresult cuMemGetMemPool(CUmemoryPool *pool, CUmemLocation *location, CUmemAlloc
 {
 	uint64_t arguments[] = {(uint64_t)(uintptr_t)pool, (uint64_t)(uintptr_t)location, (uint64_t)type};
 	return bf_call(BF_cuMemGetMemPool, arguments);
-}
-
-CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle, unsigned long long flags)
-{
-	uint64_t arguments[] = {(uint64_t)ptr, (uint64_t)size, (uint64_t)offset, (uint64_t)handle, (uint64_t)flags};
-	return bf_call(BF_cuMemMap, arguments);
 }
 
 CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *poolProps)
@@ -458,18 +434,6 @@ CUresult cuMemPrefetchAsync_v2_ptsz(CUdeviceptr devPtr, size_t count, CUmemLocat
 	return bf_call_per_thread(BF_cuMemPrefetchAsync_v2, arguments);
 }
 
-CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
-{
-	uint64_t arguments[] = {(uint64_t)handle};
-	return bf_call(BF_cuMemRelease, arguments);
-}
-
-CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *handle, void *addr)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)handle, (uint64_t)(uintptr_t)addr};
-	return bf_call(BF_cuMemRetainAllocationHandle, arguments);
-}
-
 CUresult cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAccessDesc *desc, size_t count)
 {
 	uint64_t arguments[] = {(uint64_t)ptr, (uint64_t)size, (uint64_t)(uintptr_t)desc, (uint64_t)count};
@@ -480,12 +444,6 @@ CUresult cuMemSetMemPool(CUmemLocation *location, CUmemAllocationType type, CUme
 {
 	uint64_t arguments[] = {(uint64_t)(uintptr_t)location, (uint64_t)type, (uint64_t)(uintptr_t)pool};
 	return bf_call(BF_cuMemSetMemPool, arguments);
-}
-
-CUresult cuMemUnmap(CUdeviceptr ptr, size_t size)
-{
-	uint64_t arguments[] = {(uint64_t)ptr, (uint64_t)size};
-	return bf_call(BF_cuMemUnmap, arguments);
 }
 
 CUresult cuModuleGetFunctionCount(unsigned int *count, CUmodule mod)
