@@ -81,6 +81,8 @@ static inline size_t bf_pad(size_t size)
 	X(cuMemcpyDtoHAsync_v2) \
 	X(cuMemcpy3DAsync_v2) \
 	X(cuModuleLoadDataEx) \
+	X(cuModuleUnload) \
+	X(cuLibraryUnload) \
 	X(cuModuleGetFunction) \
 	X(cuLibraryLoadData) \
 	X(cuLibraryGetKernel) \
@@ -531,6 +533,18 @@ CUresult bf_memory_release(struct bf_session *session, uint64_t address);
 bool bf_memory_find(struct bf_session *session, uint64_t address, struct bf_allocation *allocation);
 CUresult bf_memory_info(struct bf_session *session, uint64_t info[2]);
 uint64_t bf_memory_total(struct bf_session *session, uint32_t device, uint64_t total);
+
+/* Code's variables (code_memory.c): measure before a call that may load some, charge after it. handle: the client's
+ * number of the module or library; context: what it dies with, or BF_OUTLIVES. */
+struct bf_code_memory {
+	int device; /* -1: nothing to count against */
+	uint64_t used;
+	size_t free;
+};
+void bf_code_measure(struct bf_session *session, struct bf_code_memory *before);
+CUresult bf_code_charge(struct bf_session *session, const struct bf_code_memory *before, uint64_t handle,
+			uint32_t context);
+void bf_code_refund(struct bf_session *session, uint64_t handle);
 
 void bf_image_drop(struct bf_session *session, uint64_t handle);
 

@@ -70,6 +70,22 @@ struct wanted {
 	uint64_t value;
 };
 
+/* With it the context gets its own copy of the library's variables. */
+static CUresult kernel_function(struct bf_session *session, struct wanted *wanted, CUkernel kernel)
+{
+	const struct bf_entry *entry =
+		bf_handle_entry(&session->handles, BF_KERNEL, BF_HANDLE_INDEX(wanted->get.parent));
+	uint32_t library = entry ? entry->owner & 0xffffff : 0;
+	struct bf_code_memory before;
+	if (!session->driver->cuKernelGetFunction)
+		return CUDA_ERROR_NOT_SUPPORTED;
+	bf_code_measure(session, &before);
+	CUresult status = session->driver->cuKernelGetFunction((CUfunction *)&wanted->value, kernel);
+	if (status != CUDA_SUCCESS || !library)
+		return status;
+	return bf_code_charge(session, &before, BF_HANDLE(BF_LIBRARY, library), BF_OUTLIVES);
+}
+
 static CUresult look_up(struct bf_session *session, struct wanted *wanted)
 {
 	struct bf_driver *driver = session->driver;
@@ -85,10 +101,7 @@ static CUresult look_up(struct bf_session *session, struct wanted *wanted)
 			return CUDA_ERROR_NOT_SUPPORTED;
 		return driver->cuLibraryGetKernel((CUkernel *)&wanted->value, (CUlibrary)(uintptr_t)parent,
 						  wanted->name);
-	default:
-		if (!driver->cuKernelGetFunction)
-			return CUDA_ERROR_NOT_SUPPORTED;
-		return driver->cuKernelGetFunction((CUfunction *)&wanted->value, (CUkernel)(uintptr_t)parent);
+	default: return kernel_function(session, wanted, (CUkernel)(uintptr_t)parent);
 	}
 }
 

@@ -212,17 +212,40 @@ static CUresult load_code(struct bf_session *session, struct load_job *work, uin
 					 image->library_option_count);
 }
 
+static void unload(struct bf_session *session, unsigned kind, uint64_t value)
+{
+	if (kind == BF_MODULE && session->driver->cuModuleUnload)
+		session->driver->cuModuleUnload((CUmodule)(uintptr_t)value);
+	else if (kind == BF_LIBRARY && session->driver->cuLibraryUnload)
+		session->driver->cuLibraryUnload((CUlibrary)(uintptr_t)value);
+}
+
+/* Loads, and counts what the code takes; nothing stays loaded that does not fit into the slice. */
+static CUresult load_counted(struct bf_session *session, struct load_job *work, unsigned kind, uint64_t *value)
+{
+	struct bf_code_memory before;
+	bf_code_measure(session, &before);
+	CUresult status = load_code(session, work, value);
+	if (status != CUDA_SUCCESS)
+		return status;
+	status = bf_code_charge(session, &before, work->load.handle,
+				kind == BF_MODULE ? bf_context_index() : BF_OUTLIVES);
+	if (status != CUDA_SUCCESS)
+		unload(session, kind, *value);
+	return status;
+}
+
 static void load(struct bf_session *session, struct load_job *work)
 {
 	struct bf_image *image = work->image;
 	uint64_t value = 0;
 	unsigned kind = work->load.kind == BF_LOAD_MODULE ? BF_MODULE : BF_LIBRARY;
 	uint32_t owner = kind == BF_MODULE ? bf_handle_pack(BF_HANDLE(BF_CONTEXT, work->command.context)) : 0;
-	bf_reap_wait(session, BF_ANY_CONTEXT, work->load.handle); /* the number's last owner */
-	CUresult status = load_code(session, work, &value);
+	bf_reap_wait(session, BF_ANY_CONTEXT, 0); /* the number's last owner, and all that would blur the measure */
+	CUresult status = load_counted(session, work, kind, &value);
 	if (status == CUDA_ERROR_OUT_OF_MEMORY && bf_reap_pending(session)) {
 		bf_reap_wait(session, BF_ANY_CONTEXT, 0);
-		status = load_code(session, work, &value);
+		status = load_counted(session, work, kind, &value);
 	}
 	if (status == CUDA_SUCCESS && !bf_handle_bind(&session->handles, kind, work->load.handle, value, owner))
 		status = CUDA_ERROR_OUT_OF_MEMORY;

@@ -12,7 +12,7 @@
 struct bf_reap {
 	struct bf_reap *next;
 	struct bf_command command;
-	struct bf_allocation memory; /* to free */
+	struct bf_allocation memory; /* to free, or given back by the row */
 	uint64_t handle; /* the client's number that the row ends, or 0 */
 	struct bf_frame frame; /* or of a row all of whose arguments are values */
 };
@@ -161,6 +161,8 @@ bool bf_reap_row(struct bf_session *session, const struct bf_frame *frame)
 		if (row->arguments[i].kind == BF_ARG_FREE_HANDLE)
 			reap->handle = frame->given[i];
 	}
+	if (reap->handle)
+		bf_memory_find(session, reap->handle, &reap->memory); /* what an unloaded module's variables took */
 	bf_free_handles(session, frame);
 	add(session, reap);
 	return true;

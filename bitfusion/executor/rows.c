@@ -228,9 +228,30 @@ static CUresult array3d_row(struct bf_session *session, struct bf_frame *frame)
 static CUresult unload_row(struct bf_session *session, struct bf_frame *frame)
 {
 	CUresult status = bf_invoke(frame);
-	if (status == CUDA_SUCCESS)
+	if (status == CUDA_SUCCESS) {
 		bf_image_drop(session, frame->given[0]);
+		bf_code_refund(session, frame->given[0]);
+	}
 	return status;
+}
+
+/* Calls that make a context's copy of a library, whose variables take memory then. */
+static CUresult instance_row(struct bf_session *session, struct bf_frame *frame, unsigned library)
+{
+	struct bf_code_memory before;
+	bf_code_measure(session, &before);
+	CUresult status = bf_invoke(frame);
+	return status ? status : bf_code_charge(session, &before, frame->given[library], BF_OUTLIVES);
+}
+
+static CUresult library_module(struct bf_session *session, struct bf_frame *frame)
+{
+	return instance_row(session, frame, 1);
+}
+
+static CUresult library_global(struct bf_session *session, struct bf_frame *frame)
+{
+	return instance_row(session, frame, 2);
 }
 
 static const struct {
@@ -247,6 +268,8 @@ static const struct {
 	{ "cuDevicePrimaryCtxRelease_v2", primary_release },
 	{ "cuDevicePrimaryCtxReset_v2", primary_reset },
 	{ "cuDeviceTotalMem_v2", total_memory },
+	{ "cuLibraryGetGlobal", library_global },
+	{ "cuLibraryGetModule", library_module },
 	{ "cuLibraryUnload", unload_row },
 	{ "cuLinkDestroy", unload_row },
 	{ "cuMemAllocAsync", alloc_row },
