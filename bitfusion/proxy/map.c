@@ -92,25 +92,25 @@ static bool map_nothing(uint64_t start, uint64_t end)
 	return errno != EEXIST;
 }
 
-/* The pages of [base, base + size) that no neighbour holds. With the lock held. */
+/* The pages of [base, base + size) that no other range holds. Ranges that reserve nothing may lie between two in
+ * one page: a module's variable is found, not allocated. With the lock held. */
 static void own_pages(uint64_t base, uint64_t size, const struct bf_range *self, uint64_t *start, uint64_t *end)
 {
-	size_t i = lower(base);
-	uint64_t edge;
+	size_t at = lower(base);
 
 	*start = base & ~(PAGE - 1);
 	*end = (base + size + PAGE - 1) & ~(PAGE - 1);
-	if (i > 0 && ranges[i - 1]->reserved) {
-		edge = (ranges[i - 1]->base + ranges[i - 1]->size + PAGE - 1) & ~(PAGE - 1);
-		if (edge > *start)
-			*start = edge;
+	for (size_t i = at; i > 0 && ranges[i - 1]->base + ranges[i - 1]->size > *start; i--) {
+		if (!ranges[i - 1]->reserved)
+			continue;
+		*start = (ranges[i - 1]->base + ranges[i - 1]->size + PAGE - 1) & ~(PAGE - 1);
+		break;
 	}
-	if (i < count && ranges[i] == self)
-		i++;
-	if (i < count && ranges[i]->reserved) {
-		edge = ranges[i]->base & ~(PAGE - 1);
-		if (edge < *end)
-			*end = edge;
+	for (size_t i = at; i < count && ranges[i]->base < *end; i++) {
+		if (!ranges[i]->reserved || ranges[i] == self)
+			continue;
+		*end = ranges[i]->base & ~(PAGE - 1);
+		break;
 	}
 }
 
