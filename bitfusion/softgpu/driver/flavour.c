@@ -30,6 +30,25 @@ OWN_STREAM(cuMemAllocAsync, (CUdeviceptr * dptr, size_t bytesize, CUstream hStre
 OWN_STREAM(cuMemAllocFromPoolAsync, (CUdeviceptr * dptr, size_t bytesize, CUmemoryPool pool, CUstream hStream), dptr,
 	   bytesize, pool, PER_THREAD(hStream))
 OWN_STREAM(cuMemFreeAsync, (CUdeviceptr dptr, CUstream hStream), dptr, PER_THREAD(hStream))
+OWN_STREAM(cuMemDiscardAndPrefetchBatchAsync,
+	   (CUdeviceptr * dptrs, size_t *sizes, size_t count, CUmemLocation *prefetchLocs, size_t *prefetchLocIdxs,
+	    size_t numPrefetchLocs, unsigned long long flags, CUstream hStream),
+	   dptrs, sizes, count, prefetchLocs, prefetchLocIdxs, numPrefetchLocs, flags, PER_THREAD(hStream))
+OWN_STREAM(cuMemDiscardBatchAsync,
+	   (CUdeviceptr * dptrs, size_t *sizes, size_t count, unsigned long long flags, CUstream hStream), dptrs, sizes,
+	   count, flags, PER_THREAD(hStream))
+OWN_STREAM(cuMemPrefetchBatchAsync,
+	   (CUdeviceptr * dptrs, size_t *sizes, size_t count, CUmemLocation *prefetchLocs, size_t *prefetchLocIdxs,
+	    size_t numPrefetchLocs, unsigned long long flags, CUstream hStream),
+	   dptrs, sizes, count, prefetchLocs, prefetchLocIdxs, numPrefetchLocs, flags, PER_THREAD(hStream))
+OWN_STREAM(cuMemcpyBatchAsync,
+	   (CUdeviceptr * dsts, CUdeviceptr *srcs, size_t *sizes, size_t count, CUmemcpyAttributes *attrs,
+	    size_t *attrsIdxs, size_t numAttrs, size_t *failIdx, CUstream hStream),
+	   dsts, srcs, sizes, count, attrs, attrsIdxs, numAttrs, failIdx, PER_THREAD(hStream))
+OWN_STREAM(cuMemcpyBatchAsync_v2,
+	   (CUdeviceptr * dsts, CUdeviceptr *srcs, size_t *sizes, size_t count, CUmemcpyAttributes *attrs,
+	    size_t *attrsIdxs, size_t numAttrs, CUstream hStream),
+	   dsts, srcs, sizes, count, attrs, attrsIdxs, numAttrs, PER_THREAD(hStream))
 OWN_STREAM(cuMemPrefetchAsync, (CUdeviceptr devPtr, size_t count, CUdevice dstDevice, CUstream hStream), devPtr, count,
 	   dstDevice, PER_THREAD(hStream))
 OWN_STREAM(cuMemPrefetchAsync_v2,

@@ -221,6 +221,13 @@ EXPORT CUresult cuCtxDisablePeerAccess(CUcontext peerContext)
 	return CUDA_SUCCESS;
 }
 
+EXPORT CUresult cuProfilerInitialize(const char *configFile, const char *outputFile, CUoutput_mode outputMode)
+{
+	ENTER();
+	(void)configFile, (void)outputFile, (void)outputMode;
+	return CUDA_SUCCESS;
+}
+
 EXPORT CUresult cuProfilerStart(void)
 {
 	ENTER_CONTEXT(context);

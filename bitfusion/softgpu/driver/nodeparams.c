@@ -257,3 +257,36 @@ EXPORT CUresult cuGraphExecEventWaitNodeSetEvent(CUgraphExec hGraphExec, CUgraph
 		return CUDA_ERROR_INVALID_VALUE;
 	CHANGE(hGraphExec, make_event(WORK_EVENT_WAIT, event, &work));
 }
+
+/* ------------------------------------------------------------------ of any kind: in a graph, or (exec) in an instance */
+
+static CUresult make_any(const CUgraphNodeParams *params, struct work **work)
+{
+	switch ((int)params->type) {
+	case CU_GRAPH_NODE_TYPE_KERNEL: return make_kernel((const CUDA_KERNEL_NODE_PARAMS *)&params->kernel, work);
+	case CU_GRAPH_NODE_TYPE_MEMCPY: return make_copy(&params->memcpy.copyParams, work);
+	case CU_GRAPH_NODE_TYPE_MEMSET: return make_set((const CUDA_MEMSET_NODE_PARAMS *)&params->memset, work);
+	case CU_GRAPH_NODE_TYPE_HOST: return make_host((const CUDA_HOST_NODE_PARAMS *)&params->host, work);
+	case CU_GRAPH_NODE_TYPE_WAIT_EVENT: return make_event(WORK_EVENT_WAIT, params->eventWait.event, work);
+	case CU_GRAPH_NODE_TYPE_EVENT_RECORD: return make_event(WORK_RECORD, params->eventRecord.event, work);
+	default: return CUDA_ERROR_NOT_SUPPORTED;
+	}
+}
+
+EXPORT CUresult cuGraphNodeSetParams(CUgraphNode hNode, CUgraphNodeParams *nodeParams)
+{
+	ENTER();
+	if (!nodeParams)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (nodeParams->type == CU_GRAPH_NODE_TYPE_MEMCPY) /* which remembers what it was given */
+		return cuGraphMemcpyNodeSetParams(hNode, &nodeParams->memcpy.copyParams);
+	CHANGE(NULL, make_any(nodeParams, &work));
+}
+
+EXPORT CUresult cuGraphExecNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode, CUgraphNodeParams *nodeParams)
+{
+	ENTER();
+	if (!hGraphExec || !nodeParams)
+		return CUDA_ERROR_INVALID_VALUE;
+	CHANGE(hGraphExec, make_any(nodeParams, &work));
+}

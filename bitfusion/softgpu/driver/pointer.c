@@ -197,3 +197,13 @@ EXPORT CUresult cuMemRangeGetAttribute(void *data, size_t dataSize, CUmem_range_
 	default: return CUDA_ERROR_INVALID_VALUE;
 	}
 }
+
+EXPORT CUresult cuMemRangeGetAttributes(void **data, size_t *dataSizes, CUmem_range_attribute *attributes,
+					size_t numAttributes, CUdeviceptr devPtr, size_t count)
+{
+	if (!data || !dataSizes || !attributes || !numAttributes)
+		return CUDA_ERROR_INVALID_VALUE;
+	for (size_t i = 0; i < numAttributes; i++)
+		TRY(cuMemRangeGetAttribute(data[i], dataSizes[i], attributes[i], devPtr, count));
+	return CUDA_SUCCESS;
+}

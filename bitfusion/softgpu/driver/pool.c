@@ -71,6 +71,33 @@ EXPORT CUresult cuDeviceSetMemPool(CUdevice dev, CUmemoryPool handle)
 	return CUDA_SUCCESS;
 }
 
+/* The same by place: pools are of device memory alone. */
+static CUresult pool_location(const CUmemLocation *location, CUmemAllocationType type)
+{
+	if (!location)
+		return CUDA_ERROR_INVALID_VALUE;
+	int device = location->type == CU_MEM_LOCATION_TYPE_DEVICE && type == CU_MEM_ALLOCATION_TYPE_PINNED;
+	return device ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED;
+}
+
+EXPORT CUresult cuMemGetDefaultMemPool(CUmemoryPool *pool_out, CUmemLocation *location, CUmemAllocationType type)
+{
+	TRY(pool_location(location, type));
+	return cuDeviceGetDefaultMemPool(pool_out, location->id);
+}
+
+EXPORT CUresult cuMemGetMemPool(CUmemoryPool *pool, CUmemLocation *location, CUmemAllocationType type)
+{
+	TRY(pool_location(location, type));
+	return cuDeviceGetMemPool(pool, location->id);
+}
+
+EXPORT CUresult cuMemSetMemPool(CUmemLocation *location, CUmemAllocationType type, CUmemoryPool pool)
+{
+	TRY(pool_location(location, type));
+	return cuDeviceSetMemPool(location->id, pool);
+}
+
 EXPORT CUresult cuMemPoolCreate(CUmemoryPool *result, const CUmemPoolProps *poolProps)
 {
 	ENTER();
