@@ -21,7 +21,7 @@ def numbers(*shape: int, dtype: str = "float32", seed: int = 1) -> np.ndarray:
     return np.random.RandomState(seed).uniform(-1, 1, shape).astype(dtype)
 
 
-def same(got: "cp.ndarray", wanted: np.ndarray, tolerance: float = 1e-5) -> None:
+def same(got: cp.ndarray, wanted: np.ndarray, tolerance: float = 1e-5) -> None:
     np.testing.assert_allclose(cp.asnumpy(got), wanted, rtol=tolerance, atol=tolerance)
 
 
@@ -98,7 +98,7 @@ def raw_module() -> None:
 
 
 @cp.fuse
-def fused(x: "cp.ndarray", y: "cp.ndarray") -> "cp.ndarray":
+def fused(x: cp.ndarray, y: cp.ndarray) -> cp.ndarray:
     return cp.exp(x) * y + 1
 
 

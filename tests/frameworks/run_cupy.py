@@ -12,11 +12,27 @@ import sys
 
 from how import HERE, HOW
 
-CHECKS = (
-    "arithmetic reductions sorting raw_kernel raw_module own_kernels random_numbers"
-    " streams_and_memory managed_memory graphs sgemm dgemm hgemm cgemm blas_vectors"
-    " batched_gemm fft solver sparse"
-).split()
+CHECKS = [
+    "arithmetic",
+    "reductions",
+    "sorting",
+    "raw_kernel",
+    "raw_module",
+    "own_kernels",
+    "random_numbers",
+    "streams_and_memory",
+    "managed_memory",
+    "graphs",
+    "sgemm",
+    "dgemm",
+    "hgemm",
+    "cgemm",
+    "blas_vectors",
+    "batched_gemm",
+    "fft",
+    "solver",
+    "sparse",
+]
 THROUGH_US = {
     "managed_memory": "memory that both sides see does not exist between two machines",
     "fft": "cuFFT has the driver enumerate a module's functions, which is not carried yet",
