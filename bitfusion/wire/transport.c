@@ -14,6 +14,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* The peer orders what one thread sends before what another receives, which ThreadSanitizer cannot see. */
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#define SENDS(transport) __tsan_release(transport)
+#define RECEIVED(transport) __tsan_acquire(transport)
+#else
+#define SENDS(transport) ((void)0)
+#define RECEIVED(transport) ((void)0)
+#endif
+
 enum { SPIN_US = 50, FEW_MISSES = 4, BULK_BYTES = 64 << 10, PARTS_PER_SEND = 64, BUFFER_BYTES = 4 << 20 };
 
 /* Polling only helps when the peer can run at the same time. */
@@ -69,6 +79,7 @@ ssize_t bf_transport_send_some(struct bf_transport *transport, const struct iove
 	ssize_t sent;
 
 	message.msg_iovlen = count < PARTS_PER_SEND ? count : PARTS_PER_SEND;
+	SENDS(transport);
 	do
 		sent = sendmsg(transport->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 	while (sent < 0 && errno == EINTR);
@@ -108,6 +119,7 @@ ssize_t bf_transport_receive_some(struct bf_transport *transport, void *data, si
 	do
 		received = recv(transport->fd, data, size, MSG_DONTWAIT);
 	while (received < 0 && errno == EINTR);
+	RECEIVED(transport);
 	return received;
 }
 
@@ -153,6 +165,7 @@ static ssize_t sleep_for(struct bf_transport *transport, void *data, size_t size
 	for (;;) {
 		ssize_t received = recv(transport->fd, data, size, flags);
 
+		RECEIVED(transport);
 		if (received >= 0)
 			return received;
 		/* somebody may have made the descriptor non-blocking */

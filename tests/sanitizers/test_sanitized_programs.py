@@ -34,6 +34,7 @@ ALWAYS = {
         ("driver_streams", "unix"),
         ("driver_threads", "tcp"),
         ("graph_functions", "tcp"),
+        ("late_copies", "tcp"),
     },
 }
 
