@@ -475,6 +475,7 @@ void bf_op_host_function(struct bf_session *, const struct bf_command *, const u
  * thread must not wait for anything that may be queued behind it, and takes as many buffers as it needs instead. */
 bool bf_host_function_pending(struct bf_session *);
 void bf_op_callback_done(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_progress(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_late(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_memory_info(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 

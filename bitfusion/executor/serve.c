@@ -191,6 +191,7 @@ static const struct {
 	[BF_OP_HOST_FUNCTION] = { bf_op_host_function, sizeof(struct bf_host_function), true, false },
 	[BF_OP_CALLBACK_DONE] = { bf_op_callback_done, sizeof(struct bf_callback_done), false, false },
 	[BF_OP_LATE] = { bf_op_late, sizeof(struct bf_late), false, true },
+	[BF_OP_PROGRESS] = { bf_op_progress, sizeof(struct bf_progress), false, false },
 	[BF_OP_MEMORY_INFO] = { bf_op_memory_info, 0, true, false },
 };
 

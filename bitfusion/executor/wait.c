@@ -153,6 +153,72 @@ static void run_wait(struct bf_session *session, struct bf_job *job)
 	free(wait);
 }
 
+/* An event can be recorded only in a stream of its own context. */
+static uint32_t context_of(struct bf_session *session, const struct bf_command *command, uint64_t number)
+{
+	struct bf_entry *entry =
+		number > 2 ? bf_handle_entry(&session->handles, BF_STREAM, BF_HANDLE_INDEX(number)) : NULL;
+	return entry && entry->owner >> 24 == BF_CONTEXT ? entry->owner & 0xffffff : command->context;
+}
+
+/* ------------------------------------------------------------------ progress of a stream */
+
+static void tell_progress(struct bf_session *session, uint32_t request)
+{
+	struct bf_reply reply = { .size = sizeof(reply), .kind = BF_PROGRESS, .request = request };
+	bf_send(session, &reply, NULL, 0, NULL, 0, NULL);
+}
+
+static void run_progress(struct bf_session *session, struct bf_job *job)
+{
+	struct wait_job *wait = (struct wait_job *)job;
+	if (bf_context_ensure(session, job->context) == CUDA_SUCCESS)
+		session->driver->cuEventSynchronize(wait->marker->event);
+	bf_marker_give(session, wait->marker);
+	tell_progress(session, job->request);
+	free(wait);
+}
+
+/* False: there is nothing to wait for, or no way to. */
+static bool await_progress(struct bf_session *session, const struct bf_command *command, uint64_t number,
+			   uint64_t value)
+{
+	CUstream stream = (CUstream)(uintptr_t)value;
+	CUstreamCaptureStatus capturing = CU_STREAM_CAPTURE_STATUS_NONE;
+	CUresult status = bf_context_ensure(session, context_of(session, command, number));
+	if (status == CUDA_SUCCESS && session->captures)
+		status = session->driver->cuStreamIsCapturing(stream, &capturing);
+	struct wait_job *wait = calloc(1, sizeof(*wait));
+	if (!wait || status != CUDA_SUCCESS || capturing != CU_STREAM_CAPTURE_STATUS_NONE) {
+		free(wait);
+		return false;
+	}
+	wait->job.run = run_progress;
+	wait->job.request = command->request;
+	wait->job.context = bf_context_current - 1;
+	wait->marker = bf_marker_take(session, &status);
+	if (wait->marker)
+		status = session->driver->cuEventRecord(wait->marker->event, stream);
+	if (wait->marker && status == CUDA_SUCCESS && bf_submit(session, &wait->job))
+		return true;
+	if (wait->marker)
+		bf_marker_give(session, wait->marker);
+	free(wait);
+	return false;
+}
+
+void bf_op_progress(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
+{
+	uint64_t number = ((const struct bf_progress *)body)->stream, value;
+	if (!(command->flags & BF_WANTS_REPLY)) {
+		bf_violation(session, "a question about a stream's progress without a number");
+		return;
+	}
+	if (!bf_handle_resolve(&session->handles, BF_STREAM, number, &value) ||
+	    !await_progress(session, command, number, value))
+		tell_progress(session, command->request);
+}
+
 static enum bf_wait_kind wait_kind(const struct bf_frame *frame)
 {
 	const struct bf_row *row = frame->route->row;
@@ -161,21 +227,12 @@ static enum bf_wait_kind wait_kind(const struct bf_frame *frame)
 	return row->arguments[0].handle == BF_STREAM ? BF_WAIT_STREAM : BF_WAIT_EVENT;
 }
 
-/* An event can be recorded only in a stream of its own context. */
-static uint32_t context_of(struct bf_session *session, const struct bf_frame *frame, enum bf_wait_kind kind)
-{
-	uint64_t number = kind == BF_WAIT_STREAM ? frame->given[0] : 0;
-	struct bf_entry *entry =
-		number > 2 ? bf_handle_entry(&session->handles, BF_STREAM, BF_HANDLE_INDEX(number)) : NULL;
-	return entry && entry->owner >> 24 == BF_CONTEXT ? entry->owner & 0xffffff : frame->command->context;
-}
-
 /* Hands the wait over; a stream's is pinned to what had been enqueued by now. */
 static void wait_elsewhere(struct bf_session *session, struct bf_frame *frame, enum bf_wait_kind kind)
 {
 	struct wait_job *wait = calloc(1, sizeof(*wait));
 	CUresult status = wait ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
-	uint32_t context = context_of(session, frame, kind);
+	uint32_t context = context_of(session, frame->command, kind == BF_WAIT_STREAM ? frame->given[0] : 0);
 	if (status == CUDA_SUCCESS && kind == BF_WAIT_STREAM)
 		status = bf_context_ensure(session, context);
 	if (status == CUDA_SUCCESS && kind == BF_WAIT_STREAM) {

@@ -201,6 +201,7 @@ static CUresult launch(CUstream stream, uint64_t function, void *data, unsigned 
 		status = start_thread();
 	if (status)
 		return status;
+	bf_stream_admit(stream, 0);
 	body.stream = BF_ARG(stream);
 	body.function = give_ticket(&(struct ticket){
 		.function = function, .data = data, .stream = stream, .kind = kind, .lasting = capture != 0 });

@@ -16,9 +16,11 @@ static CUresult send_to_device(CUdeviceptr to, const void *from, size_t size, CU
 {
 	struct bf_copy copy = { late ? 0 : size, to, size, BF_ARG(stream), async, 0 };
 	struct bf_late_box box = { from, size, 1, 1, size, size };
-	CUresult status = late ? bf_late_add(&box, stream, &copy.late) : CUDA_SUCCESS;
+	CUresult status;
 	uint8_t *command;
 
+	bf_stream_admit(stream, copy.bulk_size);
+	status = late ? bf_late_add(&box, stream, &copy.late) : CUDA_SUCCESS;
 	if (status)
 		return status;
 	command = bf_queue_begin(BF_OP_HTOD, sizeof(struct bf_command) + sizeof copy, late ? 0 : BF_HAS_BULK,
@@ -94,6 +96,7 @@ static CUresult start_to_host(void *to, CUdeviceptr from, size_t size, CUstream 
 	wait->stream = BF_ARG(stream);
 	wait->host = to;
 	wait->host_end = wait->host + size;
+	bf_stream_admit(stream, size);
 	status = send_to_host(wait, from, size, stream, true, BF_LATER);
 	if (status)
 		free(wait);
@@ -132,6 +135,7 @@ CUresult bf_copy_between(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream
 	/* the synchronous form is asynchronous too as far as the host can see, so a stream of its own is no harm */
 	if (async || stream)
 		return BF_CALL(cuMemcpyDtoDAsync_v2, to, from, size, BF_ARG(stream));
+	bf_stream_admit(stream, 0);
 	return BF_CALL(cuMemcpyDtoD_v2, to, from, size);
 }
 
@@ -226,9 +230,10 @@ static CUresult copy_peer(const uint64_t args[6], bool async, bool per_thread)
 		return status;
 	if (bf_device_range_check(args[0], args[4]) || bf_device_range_check(args[2], args[4]))
 		return CUDA_ERROR_INVALID_VALUE;
-	if (!async && !stream)
-		return bf_call(BF_cuMemcpyPeer, args);
-	return BF_CALL(cuMemcpyPeerAsync, args[0], args[1], args[2], args[3], args[4], BF_ARG(stream));
+	if (async || stream)
+		return BF_CALL(cuMemcpyPeerAsync, args[0], args[1], args[2], args[3], args[4], BF_ARG(stream));
+	bf_stream_admit(stream, 0);
+	return bf_call(BF_cuMemcpyPeer, args);
 }
 
 #define PEER_ARGS(stream) \

@@ -286,6 +286,7 @@ static CUresult copy_box(const struct box *box, CUstream stream, bool async)
 	status = async && (from_host || to_host) ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
 	if (status || capture)
 		return status ? status : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+	bf_stream_admit(stream, from_host || to_host ? box->width * box->height * box->depth : 0);
 	if (from_host)
 		return to_host ? copy_on_host(box, stream, async) : send_box(box, stream, async);
 	if (to_host)

@@ -127,9 +127,8 @@ static CUresult send_launch(const struct launch *launch)
 }
 
 /* A kernel of a library is of any context. */
-static CUresult check_context(const struct launch *launch, CUfunction function)
+static CUresult check_context(const struct launch *launch, const struct bf_stream *stream, CUfunction function)
 {
-	const struct bf_stream *stream = bf_handle_find(BF_STREAM, BF_ARG(launch->stream));
 	uint32_t context = stream ? stream->entry.context : bf_self.current;
 
 	if (BF_HANDLE_KIND(BF_ARG(function)) == BF_FUNCTION && launch->function->entry.context != context)
@@ -139,7 +138,8 @@ static CUresult check_context(const struct launch *launch, CUfunction function)
 
 static CUresult start(struct launch *launch, CUfunction function, void **extra, bool per_thread)
 {
-	const struct bf_context *context = bf_context_at(bf_self.current);
+	struct bf_context *context = bf_context_at(bf_self.current);
+	struct bf_stream *stream = NULL;
 	CUresult status = bf_check();
 
 	if (BF_UNLIKELY(status))
@@ -153,9 +153,11 @@ static CUresult start(struct launch *launch, CUfunction function, void **extra, 
 		return CUDA_ERROR_INVALID_HANDLE;
 	status = bf_stream_resolve(&launch->stream, per_thread);
 	if (!status)
-		status = bf_stream_check(launch->stream);
+		stream = bf_handle_find(BF_STREAM, BF_ARG(launch->stream));
+	if (!status && !stream && (uintptr_t)launch->stream > 2)
+		status = CUDA_ERROR_INVALID_HANDLE;
 	if (!status)
-		status = check_context(launch, function);
+		status = check_context(launch, stream, function);
 	if (!status)
 		status = check_shape(launch, context->device);
 	if (BF_UNLIKELY(status))
@@ -167,7 +169,10 @@ static CUresult start(struct launch *launch, CUfunction function, void **extra, 
 		status = read_extra(launch, extra);
 	else if (BF_UNLIKELY(launch->function->parameter_count && (extra || !launch->parameters)))
 		status = CUDA_ERROR_INVALID_VALUE;
-	return BF_UNLIKELY(status) ? status : send_launch(launch);
+	if (BF_UNLIKELY(status))
+		return status;
+	bf_credit_take(stream ? &stream->credit : &context->credit, launch->stream, 0);
+	return send_launch(launch);
 }
 
 #define SHAPE .grid = { gridDimX, gridDimY, gridDimZ }, .block = { blockDimX, blockDimY, blockDimZ }

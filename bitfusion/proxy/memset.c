@@ -28,6 +28,8 @@ static CUresult fill(const struct fill *fill, CUstream stream, bool async, bool 
 		return CUDA_ERROR_INVALID_VALUE;
 	if (bf_device_range_check(fill->at, (fill->height - 1) * fill->pitch + bytes))
 		return CUDA_ERROR_INVALID_VALUE;
+	if (!async && !stream) /* the rows without a stream are not counted as they are sent */
+		bf_stream_admit(stream, 0);
 	if (fill->pitch)
 		return bf_call(async || stream ? fill->async_call : fill->call,
 			       (const uint64_t[]){ fill->at, fill->pitch, fill->value, fill->width, fill->height,

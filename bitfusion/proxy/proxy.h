@@ -194,6 +194,38 @@ CUresult bf_device_resource(CUdevice device, CUdevResource *resource, CUdevResou
 const struct bf_device *bf_device(CUdevice device);
 int bf_driver_version(void);
 
+/* ------------------------------------------------------------------ work that is not over (credit.c) */
+
+struct bf_credit {
+	_Atomic uint64_t added, done; /* pieces of work since the start; a large one counts for several */
+	pthread_mutex_t lock;         /* all zeros is one that is not locked */
+	struct bf_mark *mark;
+};
+
+enum { BF_CREDIT_CHECK = 64, BF_CREDIT_BYTES = 16 << 10, BF_CREDIT_MOST = 64 };
+
+void bf_credit_wait(struct bf_credit *credit, CUstream stream, uint64_t added);
+struct bf_credit *bf_credit_of(CUstream stream);
+void bf_credit_done(struct bf_credit *credit, uint64_t position); /* all that was added up to there is over */
+
+/* Before work with this many bytes of the program's memory goes to a stream: waits while that has too much. */
+static inline void bf_credit_take(struct bf_credit *credit, CUstream stream, size_t bytes)
+{
+	uint64_t cost = 1 + bytes / BF_CREDIT_BYTES, added;
+
+	if (BF_UNLIKELY(!credit))
+		return;
+	cost = cost < BF_CREDIT_MOST ? cost : BF_CREDIT_MOST;
+	added = atomic_fetch_add_explicit(&credit->added, cost, memory_order_relaxed) + cost;
+	if (BF_UNLIKELY(added % BF_CREDIT_CHECK < cost))
+		bf_credit_wait(credit, stream, added);
+}
+
+static inline void bf_stream_admit(CUstream stream, size_t bytes)
+{
+	bf_credit_take(bf_credit_of(stream), stream, bytes);
+}
+
 /* ------------------------------------------------------------------ contexts (context.c) */
 
 struct bf_context {
@@ -206,6 +238,7 @@ struct bf_context {
 	uint64_t id;
 	_Atomic uint64_t synced; /* number of the last command known to be complete */
 	_Atomic int fault;       /* a CUresult that stays until the context ends (fault.c) */
+	struct bf_credit credit; /* of the legacy stream */
 };
 
 bool bf_is_fault(CUresult status);
@@ -225,6 +258,7 @@ struct bf_stream {
 	int priority;
 	uint64_t id;
 	_Atomic uint64_t synced;
+	struct bf_credit credit;
 };
 
 struct bf_event {

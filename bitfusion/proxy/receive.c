@@ -178,6 +178,16 @@ static int take_output(const uint8_t *body, size_t size)
 	return 0;
 }
 
+static int take_progress(const struct bf_reply *reply)
+{
+	struct bf_wait *wait = bf_wait_find(reply->request);
+
+	if (!wait || wait->call != BF_OP_PROGRESS)
+		return -1;
+	bf_wait_complete(wait);
+	return 0;
+}
+
 static int take_frame(const struct bf_reply *reply)
 {
 	const uint8_t *body = input.buffer + input.start + sizeof *reply;
@@ -190,6 +200,7 @@ static int take_frame(const struct bf_reply *reply)
 	case BF_CALLBACK: return take_callback(body, size);
 	case BF_OUTPUT: return take_output(body, size);
 	case BF_FETCH: return take_fetch(body, size);
+	case BF_PROGRESS: return take_progress(reply);
 	default: return -1;
 	}
 }

@@ -243,6 +243,11 @@ void bf_reply_break(void)
 	pthread_mutex_unlock(&replies.lock);
 }
 
+bool bf_wait_is_done(const struct bf_wait *wait)
+{
+	return atomic_load_explicit(&wait->state, memory_order_acquire) == DONE;
+}
+
 static void follow(struct bf_wait *wait)
 {
 	uint32_t state;
@@ -252,7 +257,7 @@ static void follow(struct bf_wait *wait)
 }
 
 /* Until done: lead if nobody does, else sleep until the leader has the answer or hands on the lead. */
-static void wait_until_done(struct bf_wait *wait)
+void bf_wait_until_done(struct bf_wait *wait)
 {
 	pthread_mutex_lock(&replies.lock);
 	while (atomic_load_explicit(&wait->state, memory_order_acquire) != DONE) {
@@ -284,7 +289,7 @@ static void wait_until_done(struct bf_wait *wait)
 
 static void wait_for_answer(struct bf_wait *wait)
 {
-	wait_until_done(wait);
+	bf_wait_until_done(wait);
 	if (wait->deferred)
 		bf_debug("%s failed earlier with error %d, reported by %s", bf_call_name(wait->deferred_call),
 			 wait->deferred, bf_call_name(wait->call));

@@ -8,6 +8,8 @@
 #include "proxy.h"
 
 struct bf_wait *bf_wait_find(uint32_t request);
+bool bf_wait_is_done(const struct bf_wait *wait);
+void bf_wait_until_done(struct bf_wait *wait); /* without a look at what it says */
 void bf_wait_complete(struct bf_wait *wait); /* takes it off the list and wakes, or frees, its owner */
 
 /* Until the socket takes more: receives what comes meanwhile, if nobody else does. The lock of the queue is held,

@@ -125,14 +125,20 @@ static bool is_idle(CUstream stream)
 static CUresult wait_or_ask(unsigned call, CUstream stream, bool per_thread)
 {
 	CUresult status = bf_stream_enter(&stream, per_thread);
-	uint64_t sequence = 0;
+	struct bf_credit *credit;
+	uint64_t sequence = 0, added;
 
 	if (status || is_idle(stream))
 		return status;
+	credit = bf_credit_of(stream);
+	added = credit ? atomic_load(&credit->added) : 0;
 	status = bf_call_numbered(call, (const uint64_t[]){ BF_ARG(stream) }, false, &sequence);
-	if (!status)
-		note_synced(stream, sequence);
-	return status;
+	if (status)
+		return status;
+	note_synced(stream, sequence);
+	if (credit)
+		bf_credit_done(credit, added);
+	return CUDA_SUCCESS;
 }
 
 CUresult bf_stream_query(CUstream stream)

@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-enum { BF_PROTOCOL = 2 };
+enum { BF_PROTOCOL = 3 };
 
 /* ------------------------------------------------------------------ limits: checked before anything is allocated */
 
@@ -124,6 +124,7 @@ enum bf_operation {
 	BF_OP_MEMORY_INFO,    /* sync: body empty; reply uint64_t free, total of the context's device (the slice) */
 	BF_OP_GOODBYE,        /* the program ends in good order; nothing follows */
 	BF_OP_LATE,           /* struct bf_late with bulk: answers a BF_FETCH */
+	BF_OP_PROGRESS,       /* struct bf_progress: BF_PROGRESS comes when the stream has got there */
 	BF_FIRST_ROW = 64
 };
 
@@ -230,6 +231,10 @@ struct bf_late {
 	uint64_t token;
 };
 
+struct bf_progress {
+	uint64_t stream;
+};
+
 /* ------------------------------------------------------------------ server to client */
 
 enum bf_reply_kind {
@@ -238,6 +243,7 @@ enum bf_reply_kind {
 	BF_CALLBACK, /* struct bf_callback: run the program's function */
 	BF_OUTPUT,   /* struct bf_output, then text padded to 8: device printf (fd 1) or driver messages (fd 2) */
 	BF_FETCH,    /* struct bf_fetch: a stream has got to a copy whose source is to be read late; send the bytes */
+	BF_PROGRESS, /* no body: answers a BF_OP_PROGRESS, also where the stream failed; brings no deferred failure */
 };
 
 struct bf_reply {

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "tests" / "wire"))
 from wire_layout import CALLS, COMMAND, HAS_BULK, PROTOCOL, SPEC_HASH, WANTS_REPLY  # noqa: E402
 from wire_layout import REPLY_HEAD as HEAD  # noqa: E402
 
-REPLY, DATA, CALLBACK, OUTPUT, FETCH = range(5)
+REPLY, DATA, CALLBACK, OUTPUT, FETCH, PROGRESS = range(6)
 NULL = 2**64 - 1
 
 (
@@ -36,7 +36,8 @@ NULL = 2**64 - 1
     OP_MEMORY_INFO,
     OP_GOODBYE,
     OP_LATE,
-) = range(15)
+    OP_PROGRESS,
+) = range(16)
 
 (_, CONTEXT, MODULE, FUNCTION, LIBRARY, KERNEL, STREAM, EVENT, MEMPOOL, GRAPH) = range(10)
 

@@ -8,12 +8,6 @@
 #include <pthread.h>
 #include <unistd.h>
 
-/* until(x): runs until *x is not 0 */
-#define PTX_UNTIL \
-	".visible .entry until(.param .u64 x)\n{\n" PTX_REGISTERS "    ld.param.u64 %d1, [x];\n" \
-	"    cvta.to.global.u64 %d1, %d1;\nagain:\n    ld.volatile.global.u32 %r1, [%d1];\n" \
-	"    setp.eq.u32 %p1, %r1, 0;\n    @%p1 bra again;\n    ret;\n}\n"
-
 static CUcontext context;
 static CUstream held, free_stream, third;
 static CUdeviceptr memory, flag;

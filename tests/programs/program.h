@@ -89,4 +89,10 @@ static inline CUfunction get_function(CUmodule module, const char *name)
 	"    bra again;\ndone:\n    cvta.to.global.u64 %d1, %d1;\n    ld.global.u32 %r3, [%d1];\n" \
 	"    add.u32 %r3, %r3, 1;\n    st.global.u32 [%d1], %r3;\n    ret;\n}\n"
 
+/* until(x): runs until *x is not 0 */
+#define PTX_UNTIL \
+	".visible .entry until(.param .u64 x)\n{\n" PTX_REGISTERS "    ld.param.u64 %d1, [x];\n" \
+	"    cvta.to.global.u64 %d1, %d1;\nagain:\n    ld.volatile.global.u32 %r1, [%d1];\n" \
+	"    setp.eq.u32 %p1, %r1, 0;\n    @%p1 bra again;\n    ret;\n}\n"
+
 #endif

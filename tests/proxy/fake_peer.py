@@ -27,6 +27,7 @@ from wire_layout import (
     COMMAND,
     DATA_KIND,
     FETCH_KIND,
+    PROGRESS_KIND,
     HAS_BULK,
     HELLO,
     MAGIC,
@@ -223,6 +224,10 @@ class Peer:
         attributes[0], attributes[8] = 512, 49152
         info += struct.pack("<16iII", *attributes, 1 | 1 << 8, 0)
         return 0, info + b"".join(struct.pack("<II", *item) for item in layout)
+
+    def on_PROGRESS(self, command: Command) -> Answer:
+        self.send(REPLY.pack(REPLY.size, PROGRESS_KIND, command.request, 0, 0, 0))
+        return LATER
 
     def on_MEMORY_INFO(self, command: Command) -> Answer:
         return 0, struct.pack("<QQ", 1 << 29, 1 << 30)

@@ -14,7 +14,7 @@ from typing import Dict, Tuple
 ROOT = Path(__file__).resolve().parents[2]
 
 MAGIC = b"BFWIRE\r\n"
-PROTOCOL = 2
+PROTOCOL = 3
 HELLO = struct.Struct("<8sIIQII")
 WELCOME = struct.Struct("<8sIiQII")
 COMMAND = struct.Struct("<IHHII")
@@ -35,7 +35,7 @@ STRUCTS = {
     "bf_fetch": FETCH,
 }
 WANTS_REPLY, HAS_BULK = 1, 2
-REPLY_KIND, DATA_KIND, CALLBACK_KIND, OUTPUT_KIND, FETCH_KIND = range(5)
+REPLY_KIND, DATA_KIND, CALLBACK_KIND, OUTPUT_KIND, FETCH_KIND, PROGRESS_KIND = range(6)
 OPERATIONS = (
     "NONE",
     "DEVICES",
@@ -52,6 +52,7 @@ OPERATIONS = (
     "MEMORY_INFO",
     "GOODBYE",
     "LATE",
+    "PROGRESS",
 )
 
 

@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Pageable memory up to this size is captured when the call is made; for more, the call waits. */
-enum { STAGE_LIMIT = 1 << 20 };
+/* Pageable memory up to this size is captured when the call is made; for more, and while there is much that was
+ * captured and not yet copied, the call waits. */
+enum { STAGE_LIMIT = 1 << 20, CAPTURED_LIMIT = 256 << 20 };
+static _Atomic uint64_t captured;
 
 static uint64_t extent(uint64_t width, uint64_t height, uint64_t depth, uint64_t pitch, uint64_t slice)
 {
@@ -25,10 +27,12 @@ static uint64_t source_extent(const struct copy_work *copy)
 static int stage(struct copy_work *copy)
 {
 	uint64_t row = copy->width, total = row * copy->height * copy->depth;
-	char *to = malloc(total);
+	char *to = total > STAGE_LIMIT || captured + total > CAPTURED_LIMIT ? NULL : malloc(total);
 	if (!to)
 		return 0;
+	captured += total;
 	copy->staged = to;
+	copy->staged_size = total;
 	for (uint64_t z = 0; z < copy->depth; z++)
 		for (uint64_t y = 0; y < copy->height; y++, to += row)
 			memcpy(to,
@@ -37,6 +41,12 @@ static int stage(struct copy_work *copy)
 	copy->source_pitch = row;
 	copy->source_slice = row * copy->height;
 	return 1;
+}
+
+void copy_unstage(struct copy_work *copy)
+{
+	captured -= copy->staged_size;
+	free(copy->staged);
 }
 
 CUresult copy_submit(struct stream *stream, const struct copy_work *request, int synchronous)
@@ -59,7 +69,7 @@ CUresult copy_submit(struct stream *stream, const struct copy_work *request, int
 	if (to == PLACE_PAGEABLE)
 		wait = 1;
 	else if (!wait && from == PLACE_PAGEABLE)
-		wait = request->width * request->height * request->depth > STAGE_LIMIT || !stage(&work->copy);
+		wait = !stage(&work->copy);
 	return submit(stream, work, wait ? SUBMIT_WAIT : 0);
 }
 

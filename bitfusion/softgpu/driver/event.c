@@ -84,16 +84,15 @@ EXPORT CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsigne
 {
 	struct context *context;
 	struct stream *stream;
-	struct event *event = get(hEvent);
 	TRY(stream_enter(hStream, &context, &stream));
-	if (!event)
-		return CUDA_ERROR_INVALID_HANDLE;
 	if (flags & ~(unsigned)CU_EVENT_RECORD_EXTERNAL)
-		return CUDA_ERROR_INVALID_VALUE;
-	if (event->device != context->device)
-		return CUDA_ERROR_INVALID_HANDLE;
+		return get(hEvent) ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_INVALID_HANDLE;
 	pthread_mutex_lock(&queue_lock);
-	CUresult result = record(stream, event, flags);
+	queue_make_room(stream);
+	struct event *event = get(hEvent);
+	CUresult result = CUDA_ERROR_INVALID_HANDLE;
+	if (event && event->device == context->device)
+		result = record(stream, event, flags);
 	pthread_mutex_unlock(&queue_lock);
 	return result;
 }
@@ -131,14 +130,13 @@ EXPORT CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int
 {
 	struct context *context;
 	struct stream *stream;
-	struct event *event = get(hEvent);
 	TRY(stream_enter(hStream, &context, &stream));
-	if (!event)
-		return CUDA_ERROR_INVALID_HANDLE;
 	if (Flags & ~(unsigned)CU_EVENT_WAIT_EXTERNAL)
-		return CUDA_ERROR_INVALID_VALUE;
+		return get(hEvent) ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_INVALID_HANDLE;
 	pthread_mutex_lock(&queue_lock);
-	CUresult result = wait_for(stream, event, Flags);
+	queue_make_room(stream);
+	struct event *event = get(hEvent);
+	CUresult result = event ? wait_for(stream, event, Flags) : CUDA_ERROR_INVALID_HANDLE;
 	pthread_mutex_unlock(&queue_lock);
 	return result;
 }

@@ -158,12 +158,11 @@ EXPORT CUresult cuGraphLaunch(CUgraphExec hGraphExec, CUstream hStream)
 {
 	struct context *context;
 	struct stream *stream;
-	struct exec *exec = get(hGraphExec);
 	TRY(stream_enter(hStream, &context, &stream));
-	if (!exec)
-		return CUDA_ERROR_INVALID_VALUE;
 	pthread_mutex_lock(&queue_lock);
-	CUresult result = launch(stream, exec);
+	queue_make_room(stream);
+	struct exec *exec = get(hGraphExec);
+	CUresult result = exec ? launch(stream, exec) : CUDA_ERROR_INVALID_VALUE;
 	pthread_mutex_unlock(&queue_lock);
 	return result;
 }

@@ -170,7 +170,7 @@ void work_free(struct work *work)
 	if (work->dependencies != work->few)
 		free(work->dependencies);
 	if (work->kind == WORK_COPY)
-		free(work->copy.staged);
+		copy_unstage(&work->copy);
 	else if (work->kind == WORK_RECORD || work->kind == WORK_EVENT_WAIT)
 		event_unref(work->record.event);
 	else if (work->kind == WORK_GRAPH)

@@ -12,7 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_EXECUTORS = 128, SPIN_NS = 20000 };
+/* A stream takes as much work as NVIDIA's driver lets queue up; then who adds more waits. */
+enum { MAX_EXECUTORS = 128, SPIN_NS = 20000, MAX_QUEUED = 1024, ROOM = 64 };
 
 pthread_mutex_t queue_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -291,10 +292,17 @@ void queue_wait_locked(struct stream *stream, uint64_t position)
 	stream_unref(stream);
 }
 
+void queue_make_room(struct stream *stream)
+{
+	while (stream->submitted - stream->completed >= MAX_QUEUED && !stream->capture && !is_executor)
+		queue_wait_locked(stream, stream->submitted - MAX_QUEUED + ROOM);
+}
+
 CUresult submit(struct stream *stream, struct work *work, int flags)
 {
 	CUresult result;
 	pthread_mutex_lock(&queue_lock);
+	queue_make_room(stream);
 	if (stream->capture && !(flags & SUBMIT_NO_CAPTURE)) {
 		result = capture_add(stream, work, NULL);
 		pthread_mutex_unlock(&queue_lock);

@@ -42,6 +42,7 @@ struct copy_work {
 	uint64_t width, height, depth;
 	uint64_t source_pitch, source_slice, target_pitch, target_slice;
 	void *staged; /* the source's bytes, freed with the work */
+	uint64_t staged_size;
 };
 
 struct set_work {
@@ -152,6 +153,7 @@ enum submit_flags { SUBMIT_WAIT = 1, SUBMIT_NO_CAPTURE = 2 };
 CUresult submit(struct stream *stream, struct work *work, int flags);
 /* With queue_lock held: */
 void queue_append(struct stream *stream, struct work *work, int wake);
+void queue_make_room(struct stream *stream); /* waits while its queue is full */
 CUresult work_depend(struct work *work, struct stream *stream, uint64_t position);
 void queue_wait_locked(struct stream *stream, uint64_t position);
 uint64_t queue_now_ns(void);
@@ -196,6 +198,7 @@ struct box {
 };
 /* Checks both ends, stages pageable memory, waits where CUDA waits. */
 CUresult copy_submit(struct stream *stream, const struct copy_work *copy, int synchronous);
+void copy_unstage(struct copy_work *copy);
 CUresult copy_from_3d(const CUDA_MEMCPY3D *request, struct copy_work *copy);
 CUresult copy_box(CUstream handle, const CUDA_MEMCPY3D *box, int synchronous);
 
