@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LINE_BYTES = 512, ABSENT_SLOTS = 1024 };
+enum { LINE_BYTES = 512, NAME_SLOTS = 1024 };
 
 bool bf_debugging(void)
 {
@@ -59,15 +59,28 @@ void bf_tell(const char *format, ...)
 	va_end(arguments);
 }
 
-/* Names are literals of the stubs: the address tells them apart. */
+/* Two names that share a slot may be told more often than once, never not at all. */
+static bool first_time(const char *name)
+{
+	static _Atomic uint64_t named[NAME_SLOTS];
+	uint64_t hash = 0xcbf29ce484222325u;
+
+	for (const char *c = name; *c; c++)
+		hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
+	return atomic_exchange(&named[hash % NAME_SLOTS], hash) != hash;
+}
+
 CUresult bf_absent(const char *name)
 {
-	static _Atomic(const char *) named[ABSENT_SLOTS];
-	unsigned slot = (unsigned)((uintptr_t)name * 2654435761u) % ABSENT_SLOTS;
-
-	if (bf_debugging() && atomic_exchange(&named[slot], name) != name)
+	if (bf_debugging() && first_time(name))
 		bf_debug("%s is not implemented", name);
 	return CUDA_ERROR_NOT_SUPPORTED;
+}
+
+void bf_not_found(const char *name, int version)
+{
+	if (bf_debugging() && first_time(name))
+		bf_debug("%s at version %d is not there", name, version);
 }
 
 const char *bf_call_name(unsigned call)

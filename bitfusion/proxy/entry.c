@@ -13,13 +13,17 @@ BF_EXPORT CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int cudaV
 	CUresult status = abi_get_proc_address(symbol, pfn, cudaVersion, flags, symbolStatus, bf_driver_version());
 
 	if (!status && pfn && !*pfn && symbol && *symbol)
-		bf_debug("%s at version %d is not there", symbol, cudaVersion);
+		bf_not_found(symbol, cudaVersion);
 	return status;
 }
 
 BF_EXPORT CUresult cuGetProcAddress(const char *symbol, void **pfn, int cudaVersion, cuuint64_t flags)
 {
-	return abi_get_proc_address_v1(symbol, pfn, cudaVersion, flags, bf_driver_version());
+	CUresult status = abi_get_proc_address_v1(symbol, pfn, cudaVersion, flags, bf_driver_version());
+
+	if (status == CUDA_ERROR_NOT_FOUND && symbol && *symbol)
+		bf_not_found(symbol, cudaVersion);
+	return status;
 }
 
 /* What a program built for per-thread default streams calls. */

@@ -64,6 +64,7 @@ bool bf_debugging(void);
 void bf_debug(const char *format, ...) __attribute__((format(printf, 1, 2))); /* only with BITFUSION_DEBUG */
 void bf_tell(const char *format, ...) __attribute__((format(printf, 1, 2)));  /* one line on stderr, always */
 CUresult bf_absent(const char *name); /* names the function once in the debug log; NOT_SUPPORTED */
+void bf_not_found(const char *name, int version); /* names what was looked up in vain, once */
 const char *bf_call_name(unsigned call);
 
 /* ------------------------------------------------------------------ connection (connection.c) */

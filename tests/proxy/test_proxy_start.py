@@ -241,3 +241,15 @@ def test_a_server_that_breaks_the_rules_loses_the_connection(broker, start):
     process.stdout.readline()
     out, err = process.communicate("go\n", timeout=30)
     assert out == "46\n" and "was lost" in err
+
+
+def test_what_is_not_there_is_named_once(start):
+    program = """
+        pfn = ctypes.c_void_p()
+        for _ in range(5):
+            for name in (b"cuNoSuchThing", b"cuMemAllocManaged"):
+                cuda.cuGetProcAddress_v2(name, byref(pfn), 12000, 0, None)
+                cuda.cuGetProcAddress(name, byref(pfn), 12000, 0)
+    """
+    _, err = start(None, program, BITFUSION_DEBUG="1").communicate(timeout=30)
+    assert [err.count(name) for name in ("cuNoSuchThing", "cuMemAllocManaged")] == [1, 1]
