@@ -53,13 +53,11 @@ static CUresult check_block(const struct function *function, const uint32_t bloc
 {
 	const struct sg_kernel *code = function->code;
 	uint32_t threads = block[0] * block[1] * block[2];
-	if (dynamic_shared > (uint32_t)function->max_dynamic_shared)
+	if (dynamic_shared > (uint32_t)function->max_dynamic_shared || threads > code->max_threads)
 		return CUDA_ERROR_INVALID_VALUE;
-	if (threads > code->max_threads)
-		return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
 	for (int i = 0; i < 3; i++)
 		if (code->required_block[i] && code->required_block[i] != block[i])
-			return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
+			return CUDA_ERROR_INVALID_VALUE;
 	return CUDA_SUCCESS;
 }
 
