@@ -150,7 +150,8 @@ $(VENV)/.%: tests/requirements/%.txt tests/venv.sh
 $(VENV)/.dev: tests/requirements/runtime.txt
 
 # ---- tests
-PYTEST = $(PY) -m pytest
+# One process for each of the first few CPUs; the tests of one file stay together.
+PYTEST = $(PY) -m pytest -n $(shell n=$$(nproc); echo $$((n < 4 ? n : 4))) --dist loadfile
 test: all programs cuda-programs $(VENV)/.dev $(VENV)/.zig ## Run every test (no GPU, no root, no network beyond loopback)
 	$(Q)$(PYTEST) tests -m 'not sanitizers' $(PYTEST_FLAGS)
 test-sanitizers: all programs $(VENV)/.dev ## The software GPU rebuilt under ASan, UBSan and TSan: takes minutes more

@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Libraries and programs built under sanitizers, and the reports that they leave.
 
-`asan` is AddressSanitizer with UBSan, `tsan` ThreadSanitizer: build/asan and build/tsan.
+`asan` is AddressSanitizer with UBSan, `tsan` ThreadSanitizer: build/asan and build/tsan. Several
+processes run tests at once: who builds something that others use holds a lock.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Dict, List, Sequence, Union
+from typing import Dict, Iterator, List, Sequence, Union
 
 import pytest
 
@@ -33,7 +37,20 @@ OPTIONS = {
 
 
 def compiler() -> List[str]:
-    return shlex.split(os.environ.get("CC", "cc"))
+    """The C compiler that CC names, or cc; skips the test where there is none."""
+    words = shlex.split(os.environ.get("CC", "cc"))
+    if shutil.which(words[0]) is None:
+        pytest.skip("no C compiler: %s" % words[0])
+    return words
+
+
+@contextlib.contextmanager
+def building() -> Iterator[None]:
+    """What is built inside is built by one process at a time."""
+    BUILD.mkdir(exist_ok=True)
+    with open(BUILD / ".tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @functools.cache
@@ -53,13 +70,14 @@ def built(kind: str, *targets: str) -> Path:
     if not _works(kind):
         pytest.skip("%s makes no programs with %s" % (" ".join(compiler()), " ".join(FLAGS[kind])))
     folder = BUILD / kind
-    done = subprocess.run(
-        ["make", "KIND=" + kind, *targets],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
-    )
+    with building():
+        done = subprocess.run(
+            ["make", "KIND=" + kind, *targets],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

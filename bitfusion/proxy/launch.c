@@ -20,6 +20,17 @@ struct launch {
 
 _Static_assert(sizeof(CUlaunchAttribute) == 72, "the wire says 72");
 
+/* As drivers tell a kernel's bounds from a lack of registers, which they hand out to a warp in units of 256. */
+static CUresult too_many_threads(const struct bf_device *limits, const struct bf_function *function, uint64_t threads)
+{
+	const int *most = &limits->attribute[CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK].value;
+	uint64_t warp = ((uint64_t)function->attribute[CU_FUNC_ATTRIBUTE_NUM_REGS] * 32 + 255) / 256 * 256;
+
+	if (function->attribute_valid & 1u << CU_FUNC_ATTRIBUTE_NUM_REGS && (threads + 31) / 32 * warp > (uint64_t)*most)
+		return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
+	return CUDA_ERROR_INVALID_VALUE;
+}
+
 /* The device's limits, which do not change: looked up once per context switch would be enough, but this is cheap. */
 static CUresult check_shape(const struct launch *launch, CUdevice device)
 {
@@ -39,8 +50,8 @@ static CUresult check_shape(const struct launch *launch, CUdevice device)
 	if (BF_UNLIKELY(threads > (uint32_t)limits->attribute[CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK].value))
 		return CUDA_ERROR_INVALID_VALUE;
 	if (function->attribute_valid & 1u << CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK &&
-	    threads > (uint32_t)function->attribute[CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK])
-		return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
+	    BF_UNLIKELY(threads > (uint32_t)function->attribute[CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK]))
+		return too_many_threads(limits, function, threads);
 	if (function->attribute_valid & 1u << CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES &&
 	    wire->shared_bytes > (uint32_t)function->attribute[CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES])
 		return CUDA_ERROR_INVALID_VALUE;

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from instrumented import compiler
 
 ROOT = Path(__file__).resolve().parents[2]
 ABI = ROOT / "bitfusion" / "abi"
@@ -16,14 +15,11 @@ ABI = ROOT / "bitfusion" / "abi"
 
 @pytest.mark.parametrize("sanitizer", ["", "address,undefined", "thread"])
 def test_tables(sanitizer: str, tmp_path: Path) -> None:
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        pytest.skip("needs a C compiler with sanitizers")
     program = tmp_path / "abi_test"
     flags = [f"-fsanitize={sanitizer}"] if sanitizer else []
     includes = [f"-I{ROOT / 'bitfusion' / 'wire' / 'generated'}", f"-I{ABI}"]
     sources = [Path(__file__).with_name("abi_test.c"), ABI / "storage.c", ABI / "tables.c"]
-    build = [compiler, "-std=gnu11", "-g", "-O1", "-pthread", *flags, *includes]
+    build = [*compiler(), "-std=gnu11", "-g", "-O1", "-pthread", *flags, *includes]
     subprocess.run([*build, *map(str, sources), "-o", str(program)], check=True)
     done = subprocess.run([str(program)], stdout=subprocess.PIPE, timeout=60, check=False)
     assert (done.returncode, done.stdout.decode()) == (0, "")

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import functools
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Dict, List, Sequence
 
 import pytest
+from instrumented import compiler
 
 from bitfusion.api import __main__ as program
 from bitfusion.api import declarations, emit_c, emit_docs, spec
@@ -57,10 +56,7 @@ def small_files() -> Dict[str, str]:
 
 def compile_c(target: Path, sources: Sequence[Path], flags: Sequence[str] = ()) -> Path:
     """A shared library, or a program where flags say so."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    command: List[str] = [*compiler.split(), "-std=gnu11", "-Wall", "-Wextra", "-Werror"]
+    command: List[str] = [*compiler(), "-std=gnu11", "-Wall", "-Wextra", "-Werror"]
     command += [*flags, *(f"-I{ROOT / folder}" for folder in INCLUDES)]
     command += ["-o", str(target), *map(str, sources)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Dict, List
 
-from instrumented import FLAGS, ROOT, built, compiler
+from instrumented import FLAGS, ROOT, building, built, compiler
 
 HERE = Path(__file__).resolve().parent
 OUT = ROOT / "build/tests/executor"
@@ -21,13 +21,12 @@ HEADERS = [path for folder in INCLUDES for path in folder.glob("*.h")]
 def build(target: Path, sources: List[Path], *flags: str) -> Path:
     """Compile unless the result is newer than everything it is made from."""
     newest = max(path.stat().st_mtime for path in [*sources, *HEADERS])
-    if not target.exists() or target.stat().st_mtime < newest:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        names = [str(path) for path in sources]
-        fresh = "%s.%d" % (target, os.getpid())
-        command = [*compiler(), *COMPILE, *names, *flags, "-o", fresh, "-ldl", "-lpthread"]
-        subprocess.run(command, check=True)
-        os.replace(fresh, target)
+    with building():
+        if not target.exists() or target.stat().st_mtime < newest:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            names = [str(path) for path in sources]
+            command = [*compiler(), *COMPILE, *names, *flags, "-o", str(target)]
+            subprocess.run([*command, "-ldl", "-lpthread"], check=True)
     return target
 
 
@@ -39,7 +38,7 @@ def program(kind: str, name: str) -> Path:
 
 
 # Reports go to files: a worker's standard error belongs to its client.
-REPORT = OUT / "report"
+REPORT = OUT / ("report-%d" % os.getpid())
 SANE: Dict[str, str] = {
     "ASAN_OPTIONS": "detect_leaks=0:exitcode=99:log_path=%s" % REPORT,
     "UBSAN_OPTIONS": "print_stacktrace=1:log_path=%s" % REPORT,
@@ -49,10 +48,10 @@ SANE: Dict[str, str] = {
 
 
 def forget_reports() -> None:
-    for old in OUT.glob("report.*"):
+    for old in OUT.glob(REPORT.name + ".*"):
         old.unlink()
 
 
 def check_reports() -> None:
-    reports = [path.read_text(errors="replace") for path in OUT.glob("report.*")]
+    reports = [path.read_text(errors="replace") for path in OUT.glob(REPORT.name + ".*")]
     assert not reports, reports[0]

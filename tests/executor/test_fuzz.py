@@ -17,6 +17,7 @@ from typing import Dict, List
 
 import pytest
 from executor_builds import HERE, OUT, ROOT, SANE, build, check_reports, forget_reports, program
+from instrumented import building
 from test_worker_failures import program as worker_program
 from wire_client import CALLS, COMMAND, PROTOCOL, SPEC_HASH, Client, Reply, handle
 
@@ -68,7 +69,8 @@ def any_driver() -> Path:
     folder = OUT / "any"
     folder.mkdir(parents=True, exist_ok=True)
     text = "#define ANY_ROWS(X) " + " ".join(f"X({name})" for name in rows if name not in have)
-    (folder / "any_rows.inc").write_text(text + "\n")
+    with building():
+        (folder / "any_rows.inc").write_text(text + "\n")
     sources = [
         HERE / "any_driver.c",
         HERE / "fake_driver.c",

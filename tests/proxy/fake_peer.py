@@ -27,12 +27,12 @@ from wire_layout import (
     COMMAND,
     DATA_KIND,
     FETCH_KIND,
-    PROGRESS_KIND,
     HAS_BULK,
     HELLO,
     MAGIC,
     OPERATIONS,
     OUTPUT_KIND,
+    PROGRESS_KIND,
     PROTOCOL,
     REPLY_KIND,
     SPEC_HASH,
@@ -46,6 +46,7 @@ NUMBERS.update({name: number for number, name in enumerate(OPERATIONS)})
 NAMES = {number: name for name, number in NUMBERS.items()}
 ARENA = 0x2000_0000_0000
 ATTRIBUTES = {
+    12: 65536,  # registers of a block
     1: 1024,
     2: 1024,
     3: 1024,
@@ -221,8 +222,8 @@ class Peer:
         layout = [(0, 8), (8, 4), (12, 1)]
         info = struct.pack("<QII", command.words()[1], len(layout), 13)
         attributes = [0] * 16
-        attributes[0], attributes[8] = 512, 49152
-        info += struct.pack("<16iII", *attributes, 1 | 1 << 8, 0)
+        attributes[0], attributes[4], attributes[8] = 512, 120, 49152
+        info += struct.pack("<16iII", *attributes, 1 | 1 << 4 | 1 << 8, 0)
         return 0, info + b"".join(struct.pack("<II", *item) for item in layout)
 
     def on_PROGRESS(self, command: Command) -> Answer:

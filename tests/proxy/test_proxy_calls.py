@@ -77,13 +77,14 @@ def test_bad_launches_fail_at_once(broker, run):
         def launch(function=f, grid=1, block=1, shared=0, stream=0, v=values):
             return cuda.cuLaunchKernel(function, grid, 1, 1, block, 1, 1, shared, stream, v, None)
         print(launch(), launch(grid=0), launch(block=0), launch(block=1025), launch(block=513),
-              launch(shared=49153), launch(function=0), launch(function=f + 16),
+              launch(block=600), launch(shared=49153), launch(function=0),
+              launch(function=f + 16),
               launch(stream=0x1234), launch(v=None))
         check(cuda.cuCtxSetCurrent(None))
         print(launch())
     """,
     )
-    assert out.split() == ["0", "1", "1", "1", "701", "1", "400", "400", "400", "1", "201"]
+    assert out.split() == ["0", "1", "1", "1", "1", "701", "1", "400", "400", "400", "1", "201"]
     assert len(broker.peer().named("LAUNCH")) == 1
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from instrumented import compiler
 
 HERE = Path(__file__).resolve().parent
 OURS = HERE.parents[1] / "build" / "lib" / "softgpu" / "libnvJitLink.so.13"
@@ -44,34 +45,33 @@ print(*(%s), sep="\\n")
 
 
 @pytest.fixture(scope="session")
-def compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nvrtc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("compiler") / "libnvrtc.so.13"
-    words = os.environ.get("CC", "cc").split()
     source = str(HERE / "fake_compiler.c")
-    subprocess.run([*words, "-shared", "-fPIC", "-o", str(library), source], check=True)
+    subprocess.run([*compiler(), "-shared", "-fPIC", "-o", str(library), source], check=True)
     return library
 
 
-def ask(compiler: Path, questions: str, preload: Any = OURS) -> list[str]:
+def ask(nvrtc: Path, questions: str, preload: Any = OURS) -> list[str]:
     environment = dict(os.environ)
     if preload:
         environment["LD_PRELOAD"] = str(preload)
-    command = [sys.executable, "-c", SCRIPT % questions, str(compiler)]
+    command = [sys.executable, "-c", SCRIPT % questions, str(nvrtc)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
-def test_the_cubin_is_ptx(compiler: Path) -> None:
+def test_the_cubin_is_ptx(nvrtc: Path) -> None:
     questions = "cubin(), compiler.make_ptx(0) and 0, cubin()"
-    assert ask(compiler, questions)[0] == "b'.version 9.0'"
-    assert ask(compiler, questions)[2] == "b'\\x7fELF of a real GPU'", "without PTX, what it made"
-    assert ask(compiler, questions, None)[0] == "b'\\x7fELF of a real GPU'"
+    assert ask(nvrtc, questions)[0] == "b'.version 9.0'"
+    assert ask(nvrtc, questions)[2] == "b'\\x7fELF of a real GPU'", "without PTX, what it made"
+    assert ask(nvrtc, questions, None)[0] == "b'\\x7fELF of a real GPU'"
 
 
-def test_it_says_that_it_knows_the_software_gpu(compiler: Path) -> None:
-    assert ask(compiler, "archs(),") == ["[90, 121, 130]"]
-    assert ask(compiler, "archs(),", None) == ["[90, 121]"]
+def test_it_says_that_it_knows_the_software_gpu(nvrtc: Path) -> None:
+    assert ask(nvrtc, "archs(),") == ["[90, 121, 130]"]
+    assert ask(nvrtc, "archs(),", None) == ["[90, 121]"]
 
 
 @pytest.mark.parametrize(
@@ -87,26 +87,26 @@ def test_it_says_that_it_knows_the_software_gpu(compiler: Path) -> None:
     ],
 )
 def test_an_arch_that_nvrtc_does_not_know(
-    compiler: Path, given: list[str], passed: list[str]
+    nvrtc: Path, given: list[str], passed: list[str]
 ) -> None:
     questions = f"options(compiler.nvrtcCompileProgram, *{given})[1],"
-    assert ask(compiler, questions) == [str(passed)]
+    assert ask(nvrtc, questions) == [str(passed)]
 
 
-def test_nvvm_is_asked_until_it_knows_a_newer_arch(compiler: Path) -> None:
+def test_nvvm_is_asked_until_it_knows_a_newer_arch(nvrtc: Path) -> None:
     questions = (
         "options(compiler.nvvmCompileProgram, '-opt=3', '-arch=compute_130a'),"
         "options(compiler.nvvmCompileProgram, '-arch=compute_120'),"
     )
-    assert ask(compiler, questions) == [
+    assert ask(nvrtc, questions) == [
         "(0, ['-opt=3', '-arch=compute_90'])",
         "(7, ['-arch=compute_120'])",
     ]
 
 
-def test_other_names_are_found_as_ever(compiler: Path) -> None:
+def test_other_names_are_found_as_ever(nvrtc: Path) -> None:
     questions = (
         "hasattr(compiler, 'nvrtcNothing'), hasattr(compiler, 'nvvmVerifyProgram'),"
         "ctypes.CDLL(None).dlsym is not None, ctypes.CDLL(None).getpid() > 0"
     )
-    assert ask(compiler, questions) == ["False", "False", "True", "True"]
+    assert ask(nvrtc, questions) == ["False", "False", "True", "True"]

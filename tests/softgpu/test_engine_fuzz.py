@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from engine import ROOT
+from instrumented import compiler
 
 from bitfusion.softgpu.engine.encode import encode_module
 from bitfusion.softgpu.ptx.frontend import read_image
@@ -22,12 +22,9 @@ FLAGS += ["-fno-sanitize-recover=undefined", "-ffp-contract=off", "-DSG_BASELINE
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("no compiler with sanitizers")
     out = tmp_path_factory.mktemp("fuzz") / "fuzz_image"
     sources = [*SOURCES.glob("*.c"), *SOURCES.glob("generated/*.c")]
-    command = [compiler, *FLAGS, str(Path(__file__).with_name("fuzz_image.c")), "-o", str(out)]
+    command = [*compiler(), *FLAGS, str(Path(__file__).with_name("fuzz_image.c")), "-o", str(out)]
     subprocess.run([*command, *map(str, sources), "-lm"], check=True)
     return out
 

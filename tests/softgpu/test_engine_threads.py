@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import List
 
 import pytest
 from engine import LIBRARY, ROOT
+from instrumented import compiler
 from test_engine_fuzz import SOURCES
 
 from bitfusion.softgpu.engine.encode import encode_module
@@ -27,13 +27,6 @@ TSAN += ["-ffp-contract=off", "-DSG_BASELINE_ONLY", "-pthread"]
 # Two blocks at one address of the device's memory: that is between the kernel and itself, and the
 # kernels here do it as PTX allows, by volatile loads and atomics.
 SUPPRESSIONS = "race_top:sg_run_ld_\nrace_top:sg_run_atom_\n"
-
-
-def compiler() -> str:
-    found = shutil.which("gcc") or shutil.which("clang")
-    if found is None:
-        pytest.skip("no C compiler")
-    return found
 
 
 @pytest.fixture
@@ -64,7 +57,7 @@ def test_threads_share_a_pool(image: Path, tmp_path: Path) -> None:
     program = tmp_path / "stress"
     library = Path(LIBRARY)
     flags = ["-std=gnu11", "-O1", "-g", "-pthread", f"-Wl,-rpath,{library.parent}"]
-    command = [compiler(), *flags, str(STRESS), "-o", str(program), str(library)]
+    command = [*compiler(), *flags, str(STRESS), "-o", str(program), str(library)]
     subprocess.run(command, check=True)
     run(program, image, 6, 100)
 
@@ -74,7 +67,7 @@ def test_threads_share_a_pool(image: Path, tmp_path: Path) -> None:
 def test_threads_share_a_pool_without_races(image: Path, tmp_path: Path) -> None:
     program = tmp_path / "stress"
     sources = [*SOURCES.glob("*.c"), *SOURCES.glob("generated/*.c")]
-    command = [compiler(), *TSAN, str(STRESS), "-o", str(program), *map(str, sources), "-lm"]
+    command = [*compiler(), *TSAN, str(STRESS), "-o", str(program), *map(str, sources), "-lm"]
     subprocess.run(command, check=True, cwd=ROOT)
     suppressions = tmp_path / "suppressions"
     suppressions.write_text(SUPPRESSIONS)

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from instrumented import compiler
 from ptx_fatbins import container, entry, lz4_literals, ptx
 
 HERE = Path(__file__).resolve().parent
@@ -19,13 +19,10 @@ FLAGS += ["-fno-sanitize-recover=undefined", "-Wall", "-Wextra", "-Werror"]
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("no compiler with sanitizers")
     out = tmp_path_factory.mktemp("fuzz") / "fuzz_loader"
     sources = [HERE / "fuzz_loader.c"]
     sources += [DRIVER / name for name in ("fatbin.c", "ptxscan.c", "ptxslice.c")]
-    subprocess.run([compiler, *FLAGS, "-o", out, *sources, "-ldl"], check=True)
+    subprocess.run([*compiler(), *FLAGS, "-o", out, *sources, "-ldl"], check=True)
     return out
 
 
