@@ -26,7 +26,8 @@ static CUresult too_many_threads(const struct bf_device *limits, const struct bf
 	const int *most = &limits->attribute[CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK].value;
 	uint64_t warp = ((uint64_t)function->attribute[CU_FUNC_ATTRIBUTE_NUM_REGS] * 32 + 255) / 256 * 256;
 
-	if (function->attribute_valid & 1u << CU_FUNC_ATTRIBUTE_NUM_REGS && (threads + 31) / 32 * warp > (uint64_t)*most)
+	if (function->attribute_valid & 1u << CU_FUNC_ATTRIBUTE_NUM_REGS &&
+	    (threads + 31) / 32 * warp > (uint64_t)*most)
 		return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
 	return CUDA_ERROR_INVALID_VALUE;
 }
