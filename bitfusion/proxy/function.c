@@ -49,6 +49,7 @@ static CUresult fill_entry(struct bf_function *function, const struct bf_wait *w
 	for (int i = 0; i < BF_FUNCTION_ATTRIBUTES; i++)
 		atomic_store_explicit(&function->attribute[i], info->attribute[i], memory_order_relaxed);
 	atomic_store(&function->attribute_valid, info->attribute_valid);
+	atomic_store(&function->launched, false);
 	function->device = bf_self.current ? bf_context_at(bf_self.current)->device : 0;
 	function->parent = parent;
 	if (BF_HANDLE_KIND(parent) == BF_MODULE && bf_handle_find(BF_MODULE, parent))

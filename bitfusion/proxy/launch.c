@@ -11,7 +11,7 @@
 
 struct launch {
 	struct bf_launch wire;
-	const struct bf_function *function;
+	struct bf_function *function;
 	CUstream stream;
 	void **parameters;
 	const void *blob; /* instead of parameters */
@@ -119,23 +119,48 @@ static bool launches_block(void)
 	return answer == 2;
 }
 
+/* The server's driver could not, or was not asked to, describe the kernel: it may be one that it cannot load, and
+ * the launch is where a program looks for that. */
+static bool is_unproven(struct bf_function *function)
+{
+	return !atomic_load_explicit(&function->attribute_valid, memory_order_relaxed) &&
+	       !atomic_load_explicit(&function->launched, memory_order_relaxed);
+}
+
+static CUresult wait_for_proof(struct bf_function *function, struct bf_wait *wait)
+{
+	CUresult status = bf_wait_for_result(wait);
+
+	bf_wait_drop(wait);
+	if (!status)
+		atomic_store(&function->launched, true);
+	return status;
+}
+
 static CUresult send_launch(const struct launch *launch)
 {
+	const bool unproven = is_unproven(launch->function);
+	struct bf_wait wait = { 0 };
+	CUresult status = CUDA_SUCCESS;
 	size_t attributes = launch->wire.attribute_count * sizeof(CUlaunchAttribute);
 	size_t size = sizeof(struct bf_command) + sizeof(struct bf_launch) + attributes +
 		      BF_PAD8(launch->wire.parameters_size);
-	uint8_t *command = bf_queue_begin(BF_OP_LAUNCH, size, 0, bf_self.current);
+	uint8_t *command = bf_queue_begin(BF_OP_LAUNCH, size, unproven ? BF_WANTS_REPLY : 0, bf_self.current);
 
 	if (BF_UNLIKELY(!command))
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
+	if (BF_UNLIKELY(unproven))
+		((struct bf_command *)command)->request = bf_wait_add(&wait, BF_OP_LAUNCH);
 	command += sizeof(struct bf_command);
 	memcpy(command, &launch->wire, sizeof launch->wire);
 	command += sizeof(struct bf_launch);
 	if (attributes)
 		memcpy(command, launch->attributes, attributes);
 	put_parameters(command + attributes, launch);
-	bf_queue_end(BF_LATER);
-	return BF_UNLIKELY(launches_block()) ? bf_stream_wait(launch->stream) : CUDA_SUCCESS;
+	bf_queue_end(unproven ? BF_NOW : BF_LATER);
+	if (BF_UNLIKELY(unproven))
+		status = wait_for_proof(launch->function, &wait);
+	return BF_UNLIKELY(launches_block() && !status) ? bf_stream_wait(launch->stream) : status;
 }
 
 /* A kernel of a library is of any context. */

@@ -290,6 +290,7 @@ struct bf_function {
 	const struct bf_parameter *parameters;
 	_Atomic int32_t attribute[BF_FUNCTION_ATTRIBUTES];
 	_Atomic uint32_t attribute_valid;
+	_Atomic bool launched; /* once at least, and the server said that this went well */
 	CUdevice device; /* that the attributes are of */
 	uint64_t parent; /* module or library */
 	uint64_t function; /* of a kernel: its CUfunction, once asked for */

@@ -66,7 +66,8 @@ def _become_server(
         from bitfusion.server.service import Service, serve_private
         from bitfusion.server.worker import ExecutorWorker
 
-        environment = {"BITFUSION_PYTHON": sys.executable, "BITFUSION_HOME": paths.ROOT}
+        chosen = os.environ.get("BITFUSION_PYTHON")  # as `bitfusion softgpu` takes it
+        environment = {"BITFUSION_PYTHON": chosen or sys.executable, "BITFUSION_HOME": paths.ROOT}
         service = Service(inventory, worker or ExecutorWorker(), "", environment, ledgers)
         serve_private(service, control, transport)
         status = 0

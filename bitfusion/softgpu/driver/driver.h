@@ -267,6 +267,7 @@ CUresult image_parameter(struct image *image, unsigned kernel, size_t index, siz
 /* An image that has this variable, or without a name all managed ones (*part is NULL where there are none). */
 CUresult image_variable(struct image *image, const char *name, const struct sg_image **part);
 int image_is_loaded(struct image *image, unsigned kernel);
+int image_is_broken(struct image *image, unsigned kernel); /* it was compiled in vain */
 
 /* ------------------------------------------------------------------ the PTX front end (helper.c, cache.c) */
 

@@ -239,19 +239,34 @@ static int receive_reply(struct reply *reply, void **image, char *text, size_t t
 	return 0;
 }
 
+static int exchange(const struct request *request, const struct helper_item *items, struct reply *reply, void **image,
+		    char *text, size_t text_size)
+{
+	const size_t unused = request->flags & SG_HELPER_FLAG_KEY ? 0 : sizeof request->key;
+	if (send_all(request, sizeof *request - unused) && send_items(items, request->count, request->kind == LINK) &&
+	    receive_reply(reply, image, text, text_size))
+		return 1;
+	stop();
+	return 0;
+}
+
+/* One that was killed while it had nothing to do, or that the system took away, is no reason to fail: the work is
+ * given to another one. Two that end over it are. */
 static CUresult ask(const struct helper_item *items, unsigned count, int link, const struct sg_cache_key *key,
 		    void **image, size_t *size, char *text, size_t text_size)
 {
 	struct request request = { MAGIC, link ? LINK : COMPILE, count, key ? SG_HELPER_FLAG_KEY : 0, { 0 } };
 	struct reply reply;
+	int answered = 0;
 	if (key)
 		request.key = *key;
-	if (!start(text, text_size))
-		return CUDA_ERROR_JIT_COMPILER_NOT_FOUND;
-	if (!send_all(&request, key ? sizeof request : sizeof request - sizeof request.key) ||
-	    !send_items(items, count, link) || !receive_reply(&reply, image, text, text_size)) {
-		stop();
-		snprintf(text, text_size, "the PTX front end ended unexpectedly");
+	for (int turn = 0; turn < 2 && !answered; turn++) {
+		if (!start(text, text_size))
+			return CUDA_ERROR_JIT_COMPILER_NOT_FOUND;
+		answered = exchange(&request, items, &reply, image, text, text_size);
+	}
+	if (!answered) {
+		snprintf(text, text_size, "the PTX front end ended unexpectedly, twice");
 		return CUDA_ERROR_JIT_COMPILER_NOT_FOUND;
 	}
 	*size = reply.image_size;
@@ -418,8 +433,6 @@ CUresult helper_compile(const struct helper_item *items, unsigned count, int lin
 	pthread_mutex_lock(&helper.lock);
 	CUresult result = ask(items, count, link, &key, image, size, text, text_size);
 	pthread_mutex_unlock(&helper.lock);
-	if (result == CUDA_ERROR_JIT_COMPILER_NOT_FOUND)
-		driver_say(text); /* the installation is broken: few programs print a load's log */
 	if (result != CUDA_SUCCESS) {
 		free(*image);
 		*image = NULL;

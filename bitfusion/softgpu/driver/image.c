@@ -317,8 +317,9 @@ static void tell(const struct jit_options *options, CUresult result, const char 
 	const int is_new = strcmp(line, last) != 0;
 	memcpy(last, line, sizeof last);
 	pthread_mutex_unlock(&lock);
-	/* of a missing front end helper.c has told */
-	if (driver.debug || (is_new && result != CUDA_ERROR_JIT_COMPILER_NOT_FOUND && (!options || !options->error)))
+	/* without a front end the installation is broken, and few programs print a log */
+	const int must_say = result == CUDA_ERROR_JIT_COMPILER_NOT_FOUND || !options || !options->error;
+	if (driver.debug || (is_new && must_say))
 		driver_say(line);
 }
 

@@ -128,6 +128,17 @@ static CUresult apply_attribute(struct kernel_work *kernel, const CUlaunchAttrib
 	}
 }
 
+/* Some libraries do not look at what a launch answers. Whatever is computed without this kernel is wrong, so the
+ * context goes with it; the reason was told when the kernel was compiled in vain. */
+static CUresult refuse(struct context *context, CUfunction handle, CUresult status)
+{
+	struct function *function;
+	if (function_find(handle, context, &function) == CUDA_SUCCESS &&
+	    image_is_broken(function->module->image, function->index))
+		context_fail(context, CUDA_ERROR_LAUNCH_FAILED, NULL);
+	return status;
+}
+
 static CUresult launch(CUfunction handle, const CUlaunchConfig *config, void **parameters, void **extra)
 {
 	struct context *context;
@@ -138,8 +149,10 @@ static CUresult launch(CUfunction handle, const CUlaunchConfig *config, void **p
 	struct work *work;
 	if (config->numAttrs && !config->attrs)
 		return CUDA_ERROR_INVALID_VALUE;
-	TRY(launch_prepare(context, handle, grid, block, config->sharedMemBytes, parameters, extra, &work));
-	CUresult result = CUDA_SUCCESS;
+	CUresult result =
+		launch_prepare(context, handle, grid, block, config->sharedMemBytes, parameters, extra, &work);
+	if (result != CUDA_SUCCESS)
+		return refuse(context, handle, result);
 	for (unsigned i = 0; i < config->numAttrs && result == CUDA_SUCCESS; i++)
 		result = apply_attribute(&work->kernel, &config->attrs[i]);
 	if (result == CUDA_SUCCESS)

@@ -6,6 +6,7 @@
 #include "image.h"
 #include "module.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,8 +97,10 @@ EXPORT CUresult cuLinkComplete(CUlinkState state, void **cubinOut, size_t *sizeO
 			link->result = image_wrap(image, size, &link->size);
 			free(image);
 			result = link->result ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
-		} else {
-			driver_debug("cannot link: %s", text);
+		} else if (driver.debug || result == CUDA_ERROR_JIT_COMPILER_NOT_FOUND) {
+			char line[1024];
+			snprintf(line, sizeof line, "cannot link: %s", text);
+			driver_say(line);
 		}
 		jit_options_report(&link->options, result, text);
 		TRY(result);

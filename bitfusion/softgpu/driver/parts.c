@@ -70,8 +70,8 @@ static void compile(struct image *image, struct part *part, const uint32_t *root
 		part->status = part->parsed ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
 	}
 	free(compiled);
-	if (part->status == CUDA_SUCCESS || part->status == CUDA_ERROR_JIT_COMPILER_NOT_FOUND)
-		return; /* of the latter helper.c has told */
+	if (part->status == CUDA_SUCCESS)
+		return;
 	char line[1024]; /* the load, whose log would have told it, is over */
 	snprintf(line, sizeof line, "cannot load %s: %s", what, text);
 	driver_say(line);
@@ -137,6 +137,16 @@ int image_is_loaded(struct image *image, unsigned kernel)
 	const int loaded = image->kernels[kernel].parsed != NULL;
 	pthread_mutex_unlock(&image->lock);
 	return loaded;
+}
+
+int image_is_broken(struct image *image, unsigned kernel)
+{
+	if (image->whole)
+		return 0;
+	pthread_mutex_lock(&image->lock);
+	const int broken = image->kernels[kernel].status != CUDA_SUCCESS;
+	pthread_mutex_unlock(&image->lock);
+	return broken;
 }
 
 CUresult image_parameter(struct image *image, unsigned kernel, size_t index, size_t *offset, size_t *size)

@@ -124,7 +124,6 @@ static void in_a_library(const char *text)
 	printf("managed: %u\n", *(unsigned *)(uintptr_t)managed);
 	CHECK(cuLibraryGetKernel(&broken, library, "broken"));
 	SHOW(cuKernelGetAttribute(&value, CU_FUNC_ATTRIBUTE_NUM_REGS, broken, 0));
-	SHOW(cuLaunchKernel((CUfunction)broken, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL));
 	CHECK(cuLibraryUnload(library));
 }
 
