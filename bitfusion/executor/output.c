@@ -38,12 +38,10 @@ static void forward(struct bf_session *session, unsigned which)
  * second descriptor tell of failures, so a success need not look there. */
 void bf_output_drain(struct bf_session *session, bool all)
 {
-	if (session->output[0] < 0)
-		return;
 	pthread_mutex_lock(&session->output_lock);
-	forward(session, 0);
-	if (all)
-		forward(session, 1);
+	for (unsigned which = 0; which < (all ? 2 : 1); which++)
+		if (session->output[which] >= 0)
+			forward(session, which);
 	pthread_mutex_unlock(&session->output_lock);
 }
 
@@ -94,7 +92,6 @@ static void *watch(void *argument)
 
 bool bf_output_start(struct bf_session *session)
 {
-	pthread_mutex_init(&session->output_lock, NULL);
 	session->output[0] = session->output[1] = session->saved[0] = session->saved[1] = -1;
 	if (pipe2(session->stop, O_CLOEXEC) != 0)
 		return false;
@@ -121,8 +118,10 @@ void bf_output_stop(struct bf_session *session)
 	bf_output_drain(session, true);
 	(void)!write(session->stop[1], "", 1);
 	pthread_join(session->watcher, NULL);
+	pthread_mutex_lock(&session->output_lock); /* threads that wait for the driver still look for output */
 	restore(1, &session->saved[0], &session->output[0]);
 	restore(2, &session->saved[1], &session->output[1]);
+	pthread_mutex_unlock(&session->output_lock);
 	close(session->stop[0]);
 	close(session->stop[1]);
 }

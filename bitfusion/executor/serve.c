@@ -327,6 +327,7 @@ static struct bf_session *open_session(const struct bf_serve_options *options)
 	pthread_mutex_init(&session->questions.lock, NULL);
 	pthread_cond_init(&session->questions.asked, NULL);
 	pthread_mutex_init(&session->image_lock, NULL);
+	pthread_mutex_init(&session->output_lock, NULL);
 	session->output[0] = session->output[1] = -1;
 	if (options->ledger_fd >= 0)
 		session->ledger = bf_ledger_open(options->ledger_fd);

@@ -88,3 +88,16 @@ def test_everything_at_once(
     assert client.synchronize().deferred == 0
     assert CALLS["cuMemAllocAsync"]
     end_well(worker)
+
+
+def test_the_session_ends_under_a_wait(
+    serve: Serve, tsan_program: Path, tsan_driver: Path
+) -> None:
+    """The thread that waits looks for output when the output is no longer ours."""
+    worker = serve(program=tsan_program, driver=tsan_driver)
+    client = worker.client
+    address = prepare(client)
+    stream = client.stream(1, 1)
+    client.launch(NAP, struct.pack("<Q", 300), stream)
+    client.start_download(address, 8, stream)
+    end_well(worker)
