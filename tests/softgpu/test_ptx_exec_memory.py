@@ -392,3 +392,76 @@ def test_a_fault_of_cp_async_is_told() -> None:
     copy = "mov.u64 x, 64; cp.async.ca.shared.global [s], [x], 4;"
     got = fault(copy, ".shared .align 16 .b8 s[16];")
     assert str(got).startswith("700") and "cp.async.ca.shared.global" in str(got)
+
+
+# ---------------------------------------------------------------- one address, several times
+
+SQUARES = [3 * n + n * n for n in range(64)]
+SHARE = """
+    mad.lo.u32 r1, t, t, 0; mad.lo.u32 r1, t, 3, r1; shl.b32 r0, t, 2; mov.u32 r2, s;
+    add.u32 r0, r0, r2; st.shared.u32 [r0], r1; bar.sync 0;
+"""
+# Each leaves s[element of the thread] in r1, by an address register that was looked at before.
+CHANGES = {
+    "written between": (
+        "ld.shared.u32 r1, [r0]; add.u32 r0, r0, 8; ld.shared.u32 r1, [r0];"
+        "mov.u32 r3, 28; min.u32 r3, r3, t; shl.b32 r3, r3, 2; mov.u32 r0, s; add.u32 r0, r0, r3;"
+        "ld.shared.u32 r1, [r0];",
+        lambda t: min(t, 28),
+    ),
+    "the same again": ("ld.shared.u32 r1, [r0]; ld.shared.u32 r1, [r0];", lambda t: t),
+    "with an offset": ("ld.shared.u32 r1, [r0]; ld.shared.u32 r1, [r0+4];", lambda t: t + 1),
+    "into itself": (
+        "sub.u32 r3, 252, r0; add.u32 r3, r3, r2; add.u32 r3, r3, r2; bar.sync 0;"
+        "st.shared.u32 [r0+256], r3; ld.shared.u32 r0, [r0+256]; ld.shared.u32 r1, [r0];",
+        lambda t: 63 - t,
+    ),
+    "equal, then not": (
+        "mov.u32 r0, s; ld.shared.u32 r1, [r0]; shl.b32 r3, t, 2; add.u32 r0, r0, r3;"
+        "ld.shared.u32 r1, [r0];",
+        lambda t: t,
+    ),
+    "by one side of a branch": (
+        "ld.shared.u32 r1, [r0]; setp.lt.u32 p0, t, 9; @p0 bra L; mov.u32 r0, s;\n"
+        "L: ld.shared.u32 r1, [r0]; ld.shared.u32 r1, [r0];",
+        lambda t: t if t < 9 else 0,
+    ),
+    "in a loop": (
+        "mov.u32 r4, 0;\nL: ld.shared.u32 r1, [r0]; ld.shared.u32 r1, [r0];"
+        "mov.u32 r0, s; shl.b32 r3, t, 3; and.b32 r3, r3, 120; add.u32 r0, r0, r3;"
+        "add.u32 r4, r4, 1; setp.lt.u32 p0, r4, 3; @p0 bra L;",
+        lambda t: 2 * t % 32,
+    ),
+    "first under a guard": (
+        "mov.u32 r3, s; ld.shared.u32 r1, [r3];" * 7
+        + "setp.gt.u32 p0, t, 99; @p0 ld.shared.u32 r1, [r0]; ld.shared.u32 r1, [r0];",
+        lambda t: t,
+    ),
+    "guard of some": (
+        "ld.shared.u32 r1, [r0]; setp.lt.u32 p0, t, 5; mov.u32 r1, 0; @p0 ld.shared.u32 r1, [r0];",
+        lambda t: t if t < 5 else 0,
+    ),
+    "of many": (
+        "".join(
+            f"add.u32 r{k}, r0, {4 * k}; ld.shared.u32 r1, [r{k}];" for k in (2, 3, 4, 5, 6, 7)
+        )
+        + "mov.u32 r3, s; ld.shared.u32 r1, [r3]; mov.u32 r2, r3; ld.shared.u32 r1, [r2];"
+        + "ld.shared.u32 r1, [r0]; ld.shared.u32 r1, [r4];",
+        lambda t: t + 4,
+    ),
+    "across a call": (
+        "ld.shared.u32 r1, [r0]; call f, (r0); ld.shared.u32 r1, [r0];",
+        lambda t: t,
+    ),
+}
+CALLEE = """.shared .align 4 .b8 s[512];
+.func f(.reg .b32 a) { .reg .b32 b, c; mov.u32 b, s; ld.shared.u32 c, [b]; ret; }
+"""
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_an_address_is_looked_at_anew_where_it_may_have_changed(how: str) -> None:
+    body, element = CHANGES[how]
+    got = run(SHARE + body + "cvt.u64.u32 x, r1; st.global.u64 [o], x;", CALLEE, block=64)
+    values = [*SQUARES, *[0] * 64]
+    assert got.tolist() == [values[element(t)] for t in range(64)]

@@ -271,9 +271,14 @@ class ModuleEncoder:
         one = FunctionEncoder(self, function)
         load_register_parameters(one)
         starts: List[int] = []
-        for instruction in function.body or []:
+        joins = set(function.labels.values())
+        for index, instruction in enumerate(function.body or []):
             starts.append(len(one.records))
+            if index in joins:
+                one.forget_patterns()
             lower(one, instruction)
+            if instruction.opcode == "call":
+                one.forget_patterns()
         starts.append(len(one.records))
         one.guard = one.flags = 0
         if not function.entry:

@@ -7,7 +7,7 @@ The meaning of instructions is in the ``lower`` modules; they call :meth:`Functi
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Set, Tuple
 
 from ..ptx.dump import show_instruction
 from ..ptx.ir import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 NOWHERE = 0xFFFFFFFF
 RECORD = struct.Struct("<QIIIIIHH")
 LANES = 32
+PATTERNS = 8  # of a warp: SG_PATTERNS
 NOT, WIDE = 1, 2  # flags of a record
 GENERIC, GLOBAL, SHARED, LOCAL, PARAM, FRAME = range(6)
 SHARED_WINDOW, LOCAL_WINDOW, PARAM_WINDOW, CODE_WINDOW = (n << 56 for n in (1, 2, 3, 4))
@@ -60,6 +61,9 @@ class FunctionEncoder:
         self._temporaries: Dict[int, List[int]] = {2: [], 4: [], 8: [], 16: []}
         self._in_use: Dict[int, int] = {2: 0, 4: 0, 8: 0, 16: 0}
         self._predicates_in_use = 0
+        self._patterns: Dict[Tuple[int, int], int] = {}  # (operand, bytes) -> slot
+        self._pattern_count = 0
+        self._written: Set[int] = set()
         self._place_registers()
         self._place_locals()
 
@@ -117,10 +121,36 @@ class FunctionEncoder:
         self._predicates_in_use += 1
         return (self._scratch + self._predicates_in_use - 1) * 4
 
+    # ------------------------------------------------------------------ patterns of addresses
+
+    def forget_patterns(self) -> None:
+        """Other code may have run: at a label, after a call."""
+        self._patterns.clear()
+
+    def pattern(self, a: int, size: int) -> Tuple[bool, int]:
+        """Whether the warp knows by now how the lanes' addresses follow each other, and the slot.
+
+        Only a record that runs whenever the code behind it does may find it out for that code.
+        """
+        known = self._patterns.get((a, size))
+        if known is not None:
+            return True, known
+        if self.guard:
+            return False, PATTERNS - 1
+        slot = self._pattern_count % (PATTERNS - 1)
+        self._pattern_count += 1
+        self._patterns = {key: at for key, at in self._patterns.items() if at != slot}
+        self._patterns[a, size] = slot
+        return False, slot
+
     # ------------------------------------------------------------------ records
 
     def start(self, instruction: Instruction) -> None:
         """Begin an instruction: its guard, its line, no temporaries."""
+        if self._written:
+            kept = {k: at for k, at in self._patterns.items() if k[0] not in self._written}
+            self._patterns = kept
+            self._written.clear()
         self._in_use = {2: 0, 4: 0, 8: 0, 16: 0}
         self._predicates_in_use = 0
         self.line = instruction.line
@@ -191,6 +221,7 @@ class FunctionEncoder:
             return self.temporary(width)
         if self.width(operand) != width or not isinstance(operand, Reg):
             raise Unsupported("a destination of another width")
+        self._written.add(self.slots[operand.name])
         return self.slots[operand.name]
 
     def source(self, operand: Operand, width: int) -> int:

@@ -177,6 +177,8 @@ struct sg_group {
 
 struct sg_block;
 
+#define SG_PATTERNS 8
+
 struct sg_warp {
 	char *base[4]; /* registers of the frame, constants, this warp's and this block's special values */
 	uint32_t idle; /* lanes whose registers in this frame nobody will read again */
@@ -199,6 +201,7 @@ struct sg_warp {
 	uint32_t arrived; /* lanes that are at the cluster's barrier, whose phase is not over */
 	bool sticky; /* keep the running group although another has a lower place */
 	bool finished;
+	uint8_t patterns[SG_PATTERNS]; /* of addresses: what FAST_LOAD and FAST_STORE found out */
 	struct sg_group groups[SG_LANES + 2];
 };
 

@@ -96,17 +96,23 @@ def _ld_one(
     if width == 16:
         op = "ld_128"
     else:
-        op = _fast("ld", name, flags) if name in ("u32_32", "u64_64") else f"ld_{name}"
-    encoder.emit(op, d, a, x=x, flags=flags)
+        op = f"ld_{name}"
+    _emit_one(encoder, op, d, (a, x, flags))
 
 
-def _fast(verb: str, name: str, flags: int) -> str:
-    """The handler for whole warps on global or shared memory, where there is one."""
-    if flags == (WIDE | GLOBAL << 2):
-        return f"{verb}_global_{name}"
-    if flags == SHARED << 2:
-        return f"{verb}_shared_{name}"
-    return f"{verb}_{name}"
+def _emit_one(
+    encoder: FunctionEncoder, op: str, value: int, where: Tuple[int, int, int]
+) -> None:
+    """By the handler for whole warps on global or shared memory, where there is one."""
+    a, x, flags = where
+    verb, kind = op.split("_", 1)
+    space = {WIDE | GLOBAL << 2: "global", SHARED << 2: "shared"}.get(flags)
+    if space is None or kind not in ("u32_32", "u64_64", "32_32", "64_64"):
+        encoder.emit(op, value, a, x=x, flags=flags)
+        return
+    known, slot = encoder.pattern(a, int(kind[-2:]) // 8)
+    space = f"{space}_known" if known else space
+    encoder.emit(f"{verb}_{space}_{kind}", value, a, slot, x=x, flags=flags)
 
 
 def _kernel_parameter(encoder: FunctionEncoder, address: Operand) -> Optional[int]:
@@ -170,8 +176,8 @@ def store(encoder: FunctionEncoder, instruction: Instruction) -> None:
     if width == 16:
         op = "st_128"
     else:
-        op = _fast("st", name, flags) if name in ("32_32", "64_64") else f"st_{name}"
-    encoder.emit(op, source, a, x=x, flags=flags)
+        op = f"st_{name}"
+    _emit_one(encoder, op, source, (a, x, flags))
 
 
 # ------------------------------------------------------------------ atomics

@@ -212,12 +212,17 @@ static inline char *whole_shared(const struct sg_warp *w, const struct sg_op *i,
 	return size >= bytes && x <= size - bytes && !(x & (align - 1)) ? w->block->shared + x : NULL;
 }
 
-#define FAST_LOAD(space, T, TA, name, whole) \
+/* Finds out what the addresses look like, for itself and for the records behind it that have the same. */
+#define FIND(T, TA) \
+	(w->patterns[i->b % SG_PATTERNS] = (uint8_t)(m == SG_ALL ? pattern_##TA(a, sizeof(T)) : SCATTERED))
+#define KNOWN(T, TA) (m == SG_ALL ? w->patterns[i->b % SG_PATTERNS] : SCATTERED)
+
+#define FAST_LOAD(space, T, TA, name, whole, look) \
 	SG_HANDLER(ld_##space##_##name) \
 	{ \
 		const TA *a = sg_at(w, i->a); \
 		T *d = sg_at(w, i->d); \
-		const int pattern = m == SG_ALL ? pattern_##TA(a, sizeof(T)) : SCATTERED; \
+		const int pattern = look(T, TA); \
 		const T *from; \
 \
 		if (pattern == SCATTERED) \
@@ -235,13 +240,13 @@ static inline char *whole_shared(const struct sg_warp *w, const struct sg_op *i,
 		return i + 1; \
 	}
 
-#define FAST_STORE(space, T, TA, name, whole) \
+#define FAST_STORE(space, T, TA, name, whole, look) \
 	SG_HANDLER(st_##space##_##name) \
 	{ \
 		const TA *a = sg_at(w, i->a); \
 		T *to; \
 \
-		if (m != SG_ALL || pattern_##TA(a, sizeof(T)) != CONSECUTIVE) \
+		if (look(T, TA) != CONSECUTIVE) \
 			return SG_NAME(st_##name)(w, i, m); \
 		to = (T *)(uintptr_t)whole(w, i, a[0], SG_LANES * sizeof(T), sizeof(T)); \
 		if (!to) \
@@ -250,14 +255,16 @@ static inline char *whole_shared(const struct sg_warp *w, const struct sg_op *i,
 		return i + 1; \
 	}
 
-FAST_LOAD(global, u32, u64, u32_32, whole_global)
-FAST_LOAD(global, u64, u64, u64_64, whole_global)
-FAST_LOAD(shared, u32, u32, u32_32, whole_shared)
-FAST_LOAD(shared, u64, u32, u64_64, whole_shared)
-FAST_STORE(global, u32, u64, 32_32, whole_global)
-FAST_STORE(global, u64, u64, 64_64, whole_global)
-FAST_STORE(shared, u32, u32, 32_32, whole_shared)
-FAST_STORE(shared, u64, u32, 64_64, whole_shared)
+#define FAST(space, TA, whole, look) \
+	FAST_LOAD(space, u32, TA, u32_32, whole, look) \
+	FAST_LOAD(space, u64, TA, u64_64, whole, look) \
+	FAST_STORE(space, u32, TA, 32_32, whole, look) \
+	FAST_STORE(space, u64, TA, 64_64, whole, look)
+
+FAST(global, u64, whole_global, FIND)
+FAST(shared, u32, whole_shared, FIND)
+FAST(global_known, u64, whole_global, KNOWN)
+FAST(shared_known, u32, whole_shared, KNOWN)
 
 typedef struct {
 	u64 low, high;
