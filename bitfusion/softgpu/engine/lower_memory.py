@@ -100,9 +100,7 @@ def _ld_one(
     _emit_one(encoder, op, d, (a, x, flags))
 
 
-def _emit_one(
-    encoder: FunctionEncoder, op: str, value: int, where: Tuple[int, int, int]
-) -> None:
+def _emit_one(encoder: FunctionEncoder, op: str, value: int, where: Tuple[int, int, int]) -> None:
     """By the handler for whole warps on global or shared memory, where there is one."""
     a, x, flags = where
     verb, kind = op.split("_", 1)

@@ -213,8 +213,7 @@ static inline char *whole_shared(const struct sg_warp *w, const struct sg_op *i,
 }
 
 /* Finds out what the addresses look like, for itself and for the records behind it that have the same. */
-#define FIND(T, TA) \
-	(w->patterns[i->b % SG_PATTERNS] = (uint8_t)(m == SG_ALL ? pattern_##TA(a, sizeof(T)) : SCATTERED))
+#define FIND(T, TA) (w->patterns[i->b % SG_PATTERNS] = (uint8_t)(m == SG_ALL ? pattern_##TA(a, sizeof(T)) : SCATTERED))
 #define KNOWN(T, TA) (m == SG_ALL ? w->patterns[i->b % SG_PATTERNS] : SCATTERED)
 
 #define FAST_LOAD(space, T, TA, name, whole, look) \
