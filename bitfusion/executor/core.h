@@ -83,14 +83,20 @@ static inline size_t bf_pad(size_t size)
 	X(cuModuleLoadDataEx) \
 	X(cuModuleUnload) \
 	X(cuLibraryUnload) \
+	X(cuModuleEnumerateFunctions) \
 	X(cuModuleGetFunction) \
+	X(cuModuleGetFunctionCount) \
 	X(cuLibraryLoadData) \
+	X(cuLibraryEnumerateKernels) \
 	X(cuLibraryGetKernel) \
+	X(cuLibraryGetKernelCount) \
 	X(cuKernelGetFunction) \
 	X(cuLinkCreate_v2) \
 	X(cuLinkAddData_v2) \
 	X(cuLinkComplete) \
+	X(cuFuncGetName) \
 	X(cuFuncGetParamInfo) \
+	X(cuKernelGetName) \
 	X(cuKernelGetParamInfo) \
 	X(cuFuncGetAttribute) \
 	X(cuKernelGetAttribute)

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PARAMETERS = 4096 };
+enum { MAX_PARAMETERS = 4096, MAX_NAME = 256 << 10, MAX_LIST = 1 << 20 };
 
 struct answer {
 	struct bf_function_info info;
@@ -86,12 +86,61 @@ static CUresult kernel_function(struct bf_session *session, struct wanted *wante
 	return bf_code_charge(session, &before, BF_HANDLE(BF_LIBRARY, library), BF_OUTLIVES);
 }
 
+static CUresult enumerate(struct bf_driver *driver, bool library, uint64_t parent, uint64_t *list, unsigned count)
+{
+	if (library)
+		return driver->cuLibraryEnumerateKernels
+			       ? driver->cuLibraryEnumerateKernels((CUkernel *)list, count,
+								   (CUlibrary)(uintptr_t)parent)
+			       : CUDA_ERROR_NOT_SUPPORTED;
+	return driver->cuModuleEnumerateFunctions
+		       ? driver->cuModuleEnumerateFunctions((CUfunction *)list, count, (CUmodule)(uintptr_t)parent)
+		       : CUDA_ERROR_NOT_SUPPORTED;
+}
+
+static CUresult count_of(struct bf_driver *driver, bool library, uint64_t parent, unsigned *count)
+{
+	if (library)
+		return driver->cuLibraryGetKernelCount
+			       ? driver->cuLibraryGetKernelCount(count, (CUlibrary)(uintptr_t)parent)
+			       : CUDA_ERROR_NOT_SUPPORTED;
+	return driver->cuModuleGetFunctionCount ? driver->cuModuleGetFunctionCount(count, (CUmodule)(uintptr_t)parent)
+						: CUDA_ERROR_NOT_SUPPORTED;
+}
+
+/* Drivers list from the start, so all before it are listed too. */
+static CUresult look_up_place(struct bf_session *session, struct wanted *wanted, uint64_t parent)
+{
+	struct bf_driver *driver = session->driver;
+	bool library = wanted->parent == BF_LIBRARY;
+	unsigned count = 0, place = wanted->get.place;
+	CUresult status = count_of(driver, library, parent, &count);
+	if (status != CUDA_SUCCESS)
+		return status;
+	if (place > count || place > MAX_LIST)
+		return CUDA_ERROR_INVALID_VALUE;
+	uint64_t *list = calloc(place, sizeof(*list));
+	if (!list)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	status = enumerate(driver, library, parent, list, place);
+	wanted->value = list[place - 1];
+	free(list);
+	if (status != CUDA_SUCCESS)
+		return status;
+	if (library ? !driver->cuKernelGetName : !driver->cuFuncGetName)
+		return CUDA_ERROR_NOT_SUPPORTED;
+	return library ? driver->cuKernelGetName(&wanted->name, (CUkernel)(uintptr_t)wanted->value)
+		       : driver->cuFuncGetName(&wanted->name, (CUfunction)(uintptr_t)wanted->value);
+}
+
 static CUresult look_up(struct bf_session *session, struct wanted *wanted)
 {
 	struct bf_driver *driver = session->driver;
 	uint64_t parent = 0;
 	if (!bf_handle_resolve(&session->handles, wanted->parent, wanted->get.parent, &parent) || !parent)
 		return CUDA_ERROR_INVALID_HANDLE;
+	if (wanted->get.place)
+		return look_up_place(session, wanted, parent);
 	switch (wanted->parent) {
 	case BF_MODULE:
 		return driver->cuModuleGetFunction((CUfunction *)&wanted->value, (CUmodule)(uintptr_t)parent,
@@ -116,8 +165,37 @@ static bool read_wanted(struct wanted *wanted, const uint8_t *body, size_t size)
 	    !bf_handle_is(wanted->get.proposed, wanted->kind))
 		return false;
 	if (wanted->parent == BF_KERNEL)
-		return text == 0;
-	return (wanted->parent == BF_MODULE || wanted->parent == BF_LIBRARY) && text && !wanted->name[text - 1];
+		return text == 0 && !wanted->get.place;
+	if (wanted->parent != BF_MODULE && wanted->parent != BF_LIBRARY)
+		return false;
+	return wanted->get.place ? text == 0 : text && !wanted->name[text - 1];
+}
+
+static void describe(struct bf_session *session, const struct wanted *wanted, struct answer *answer)
+{
+	bool kernel = wanted->kind == BF_KERNEL;
+	describe_parameters(session, kernel, wanted->value, answer);
+	if (!wanted->get.place)
+		describe_attributes(session, kernel, wanted->value, &answer->info);
+}
+
+static void respond(struct bf_session *session, const struct bf_command *command, const struct wanted *wanted,
+		    struct answer *answer)
+{
+	size_t name = wanted->get.place && wanted->name ? strlen(wanted->name) + 1 : 0;
+	size_t bytes = sizeof(answer->info) + answer->info.parameter_count * sizeof(*answer->parameter);
+	uint8_t *body = name <= MAX_NAME ? calloc(1, bytes + bf_pad(name)) : NULL;
+	if (!body || !answer->info.handle) {
+		bf_done(session, command, CUDA_ERROR_OUT_OF_MEMORY, NULL, 0);
+		free(body);
+		return;
+	}
+	answer->info.name_size = (uint32_t)bf_pad(name);
+	memcpy(body, answer, bytes);
+	if (name)
+		memcpy(body + bytes, wanted->name, name);
+	bf_done(session, command, CUDA_SUCCESS, body, bytes + bf_pad(name));
+	free(body);
 }
 
 void bf_op_get_function(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
@@ -137,11 +215,8 @@ void bf_op_get_function(struct bf_session *session, const struct bf_command *com
 	/* a kernel's function dies with the context it is for, all others with what they were found in */
 	uint32_t owner = wanted.parent == BF_KERNEL ? bf_handle_pack(BF_HANDLE(BF_CONTEXT, command->context))
 						    : bf_handle_pack(wanted.get.parent);
-	bool kernel = wanted.kind == BF_KERNEL;
 	answer->info.handle = bf_handle_find(&session->handles, wanted.kind, wanted.value, wanted.get.proposed, owner);
-	describe_parameters(session, kernel, wanted.value, answer);
-	describe_attributes(session, kernel, wanted.value, &answer->info);
-	size_t bytes = sizeof(answer->info) + answer->info.parameter_count * sizeof(*answer->parameter);
-	bf_done(session, command, answer->info.handle ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY, answer, bytes);
+	describe(session, &wanted, answer);
+	respond(session, command, &wanted, answer);
 	free(answer);
 }

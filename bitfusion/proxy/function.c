@@ -49,7 +49,7 @@ static CUresult fill_entry(struct bf_function *function, const struct bf_wait *w
 	for (int i = 0; i < BF_FUNCTION_ATTRIBUTES; i++)
 		atomic_store_explicit(&function->attribute[i], info->attribute[i], memory_order_relaxed);
 	atomic_store(&function->attribute_valid, info->attribute_valid);
-	atomic_store(&function->launched, false);
+	atomic_store(&function->loaded, false);
 	function->device = bf_self.current ? bf_context_at(bf_self.current)->device : 0;
 	function->parent = parent;
 	if (BF_HANDLE_KIND(parent) == BF_MODULE && bf_handle_find(BF_MODULE, parent))
@@ -57,6 +57,28 @@ static CUresult fill_entry(struct bf_function *function, const struct bf_wait *w
 	function->function = 0;
 	function->name = strdup(name);
 	return CUDA_SUCCESS;
+}
+
+/* Those that were found by their place have no attributes, until they are asked for by name. */
+static void describe(struct bf_function *function, const struct bf_function_info *info)
+{
+	if (atomic_load(&function->attribute_valid) || !info->attribute_valid)
+		return;
+	for (int i = 0; i < BF_FUNCTION_ATTRIBUTES; i++)
+		atomic_store_explicit(&function->attribute[i], info->attribute[i], memory_order_relaxed);
+	function->device = bf_self.current ? bf_context_at(bf_self.current)->device : 0;
+	atomic_store(&function->attribute_valid, info->attribute_valid);
+}
+
+/* What was asked for by its place comes with its name. */
+static const char *name_of(const struct bf_wait *wait, const struct bf_function_info *info)
+{
+	size_t before = sizeof *info + (size_t)info->parameter_count * sizeof(struct bf_parameter);
+
+	if (info->parameter_count > MAX_PARAMETERS || !info->name_size || wait->body_size < before + info->name_size ||
+	    wait->body[before + info->name_size - 1])
+		return NULL;
+	return (const char *)wait->body + before;
 }
 
 /* The driver may have given this function before: then the reply names the handle of that time. */
@@ -72,8 +94,15 @@ static CUresult accept_info(const struct bf_wait *wait, uint64_t proposed, uint6
 	memcpy(&info, wait->body, sizeof info);
 	if (info.handle != proposed) {
 		*handle = info.handle;
-		return bf_handle_find(kind, info.handle) ? CUDA_ERROR_ALREADY_MAPPED : CUDA_ERROR_UNKNOWN;
+		if (!bf_handle_find(kind, info.handle))
+			return CUDA_ERROR_UNKNOWN;
+		describe(bf_handle_find(kind, info.handle), &info);
+		return CUDA_ERROR_ALREADY_MAPPED;
 	}
+	if (!name)
+		name = name_of(wait, &info);
+	if (!name)
+		return CUDA_ERROR_UNKNOWN;
 	status = fill_entry(bf_handle_entry(kind, BF_HANDLE_INDEX(proposed)), wait, &info, parent, name);
 	if (status)
 		return status;
@@ -82,10 +111,11 @@ static CUresult accept_info(const struct bf_wait *wait, uint64_t proposed, uint6
 	return CUDA_SUCCESS;
 }
 
-static CUresult ask(struct bf_wait *wait, uint64_t parent, uint64_t proposed, const char *name, size_t name_size)
+static CUresult ask(struct bf_wait *wait, uint64_t parent, uint64_t proposed, const char *name, uint32_t place)
 {
+	size_t name_size = BF_HANDLE_KIND(parent) == BF_KERNEL || !name ? 0 : strlen(name) + 1;
 	size_t size = sizeof(struct bf_command) + sizeof(struct bf_get_function) + BF_PAD8(name_size);
-	struct bf_get_function body = { parent, proposed, (uint32_t)name_size, 0 };
+	struct bf_get_function body = { parent, proposed, (uint32_t)name_size, place };
 	uint8_t *command;
 
 	if (size > BF_MAX_COMMAND)
@@ -97,23 +127,23 @@ static CUresult ask(struct bf_wait *wait, uint64_t parent, uint64_t proposed, co
 	command += sizeof(struct bf_command);
 	memcpy(command, &body, sizeof body);
 	memset(command + sizeof body, 0, BF_PAD8(name_size));
-	memcpy(command + sizeof body, name, name_size);
+	if (name_size)
+		memcpy(command + sizeof body, name, name_size);
 	bf_queue_end(BF_NOW);
 	return bf_wait_for_result(wait);
 }
 
-CUresult bf_function_get(uint64_t parent, enum bf_handle_kind kind, const char *name, uint64_t *handle)
+static CUresult get(uint64_t parent, enum bf_handle_kind kind, const char *name, uint32_t place, uint64_t *handle)
 {
 	uint64_t proposed = bf_handle_new(kind, NULL);
 	struct bf_wait wait = { 0 };
-	size_t name_size = BF_HANDLE_KIND(parent) == BF_KERNEL ? 0 : strlen(name) + 1;
 	uint64_t found = 0;
 	CUresult status;
 
 	if (!proposed)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	pthread_mutex_lock(&lock); /* two threads may ask for the same one */
-	status = ask(&wait, parent, proposed, name, name_size);
+	status = ask(&wait, parent, proposed, name, place);
 	if (!status)
 		status = accept_info(&wait, proposed, parent, name, &found);
 	pthread_mutex_unlock(&lock);
@@ -124,6 +154,21 @@ CUresult bf_function_get(uint64_t parent, enum bf_handle_kind kind, const char *
 		return status;
 	*handle = found;
 	return CUDA_SUCCESS;
+}
+
+CUresult bf_function_get(uint64_t parent, enum bf_handle_kind kind, const char *name, uint64_t *handle)
+{
+	return get(parent, kind, name, 0, handle);
+}
+
+CUresult bf_function_list(uint64_t parent, enum bf_handle_kind kind, uint64_t *handles, unsigned capacity,
+			  unsigned count)
+{
+	CUresult status = CUDA_SUCCESS;
+
+	for (unsigned i = 0; !status && i < capacity && i < count; i++)
+		status = get(parent, kind, NULL, i + 1, &handles[i]);
+	return status;
 }
 
 void bf_function_free_parent(uint64_t parent)
@@ -355,7 +400,7 @@ BF_EXPORT CUresult cuKernelGetParamInfo(CUkernel kernel, size_t paramIndex, size
 	return get_parameter(BF_ARG(kernel), paramIndex, paramOffset, paramSize);
 }
 
-/* Where the server's driver loads code is its own affair. */
+/* Where the server's driver loads code is its own affair: it is loaded when the server knows that it can be. */
 BF_EXPORT CUresult cuFuncIsLoaded(CUfunctionLoadingState *state, CUfunction function)
 {
 	struct bf_function *found;
@@ -365,13 +410,20 @@ BF_EXPORT CUresult cuFuncIsLoaded(CUfunctionLoadingState *state, CUfunction func
 		return status;
 	if (!state)
 		return CUDA_ERROR_INVALID_VALUE;
-	*state = CU_FUNCTION_LOADING_STATE_LOADED;
+	*state = bf_function_is_loaded(found) ? CU_FUNCTION_LOADING_STATE_LOADED : CU_FUNCTION_LOADING_STATE_UNLOADED;
 	return CUDA_SUCCESS;
 }
 
 BF_EXPORT CUresult cuFuncLoad(CUfunction function)
 {
 	struct bf_function *found;
+	CUresult status = find(BF_ARG(function), &found);
+	int registers;
 
-	return find(BF_ARG(function), &found);
+	if (status || bf_function_is_loaded(found))
+		return status;
+	status = BF_CALL(cuFuncGetAttribute, BF_ARG(&registers), CU_FUNC_ATTRIBUTE_NUM_REGS, BF_ARG(function));
+	if (!status)
+		atomic_store(&found->loaded, true);
+	return status;
 }

@@ -119,27 +119,20 @@ static bool launches_block(void)
 	return answer == 2;
 }
 
-/* The server's driver could not, or was not asked to, describe the kernel: it may be one that it cannot load, and
- * the launch is where a program looks for that. */
-static bool is_unproven(struct bf_function *function)
-{
-	return !atomic_load_explicit(&function->attribute_valid, memory_order_relaxed) &&
-	       !atomic_load_explicit(&function->launched, memory_order_relaxed);
-}
-
+/* A launch is where a program looks for kernels that cannot be loaded. */
 static CUresult wait_for_proof(struct bf_function *function, struct bf_wait *wait)
 {
 	CUresult status = bf_wait_for_result(wait);
 
 	bf_wait_drop(wait);
 	if (!status)
-		atomic_store(&function->launched, true);
+		atomic_store(&function->loaded, true);
 	return status;
 }
 
 static CUresult send_launch(const struct launch *launch)
 {
-	const bool unproven = is_unproven(launch->function);
+	const bool unproven = !bf_function_is_loaded(launch->function);
 	struct bf_wait wait = { 0 };
 	CUresult status = CUDA_SUCCESS;
 	size_t attributes = launch->wire.attribute_count * sizeof(CUlaunchAttribute);

@@ -103,6 +103,19 @@ BF_EXPORT CUresult cuLibraryGetKernel(CUkernel *pKernel, CUlibrary library, cons
 	return bf_function_get(BF_ARG(library), BF_KERNEL, name, (uint64_t *)pKernel);
 }
 
+BF_EXPORT CUresult cuLibraryEnumerateKernels(CUkernel *kernels, unsigned int numKernels, CUlibrary lib)
+{
+	unsigned count = 0;
+	CUresult status = check_library(lib);
+
+	if (status)
+		return status;
+	if (!kernels || !numKernels)
+		return CUDA_ERROR_INVALID_VALUE;
+	status = cuLibraryGetKernelCount(&count, lib);
+	return status ? status : bf_function_list(BF_ARG(lib), BF_KERNEL, (uint64_t *)kernels, numKernels, count);
+}
+
 BF_EXPORT CUresult cuLibraryGetModule(CUmodule *pMod, CUlibrary library)
 {
 	CUresult status = check_library(library);

@@ -80,6 +80,21 @@ BF_EXPORT CUresult cuModuleGetFunction(CUfunction *hfunc, CUmodule hmod, const c
 	return bf_function_get(BF_ARG(hmod), BF_FUNCTION, name, (uint64_t *)hfunc);
 }
 
+BF_EXPORT CUresult cuModuleEnumerateFunctions(CUfunction *functions, unsigned int numFunctions, CUmodule mod)
+{
+	unsigned count = 0;
+	CUresult status = check();
+
+	if (status)
+		return status;
+	if (!functions || !numFunctions)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!bf_handle_find(BF_MODULE, BF_ARG(mod)))
+		return CUDA_ERROR_INVALID_HANDLE;
+	status = cuModuleGetFunctionCount(&count, mod);
+	return status ? status : bf_function_list(BF_ARG(mod), BF_FUNCTION, (uint64_t *)functions, numFunctions, count);
+}
+
 /* A variable of a module is memory like any other, so the map must know it. It may be asked for many times. */
 CUresult bf_global_found(uint64_t parent, CUdeviceptr address, size_t size)
 {

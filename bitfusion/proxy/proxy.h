@@ -290,7 +290,7 @@ struct bf_function {
 	const struct bf_parameter *parameters;
 	_Atomic int32_t attribute[BF_FUNCTION_ATTRIBUTES];
 	_Atomic uint32_t attribute_valid;
-	_Atomic bool launched; /* once at least, and the server said that this went well */
+	_Atomic bool loaded; /* was used once, and the server said that this went well */
 	CUdevice device; /* that the attributes are of */
 	uint64_t parent; /* module or library */
 	uint64_t function; /* of a kernel: its CUfunction, once asked for */
@@ -300,6 +300,13 @@ struct bf_function {
 struct bf_parameter {
 	uint32_t offset, size;
 };
+
+/* Else the server's driver could not, or was not asked to, load it: nobody knows yet whether it can. */
+static inline bool bf_function_is_loaded(struct bf_function *function)
+{
+	return atomic_load_explicit(&function->attribute_valid, memory_order_relaxed) ||
+	       atomic_load_explicit(&function->loaded, memory_order_relaxed);
+}
 
 /* A function, or a kernel where a function is declared: the runtime passes either. */
 static inline struct bf_function *bf_function_find(CUfunction function)
@@ -312,6 +319,9 @@ static inline struct bf_function *bf_function_find(CUfunction function)
 	return bf_handle_find((enum bf_handle_kind)kind, handle);
 }
 CUresult bf_function_get(uint64_t parent, enum bf_handle_kind kind, const char *name, uint64_t *handle);
+/* The first of all that a module or library has, at most `capacity`. */
+CUresult bf_function_list(uint64_t parent, enum bf_handle_kind kind, uint64_t *handles, unsigned capacity,
+			  unsigned count);
 void bf_function_free_parent(uint64_t parent);
 
 /* ------------------------------------------------------------------ memory (map.c, memory.c, host.c, copy.c) */

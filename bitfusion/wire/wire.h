@@ -194,23 +194,24 @@ struct bf_load {
 	uint32_t zero;
 };
 
-/* The name follows: text_size bytes with its NUL, zero padded to 8. Reply body: struct bf_function_info. */
+/* The name follows: text_size bytes with its NUL, zero padded to 8. Reply body: struct bf_function_info.
+ * Without a name the place counts: then nothing is loaded, no attribute is known, and the reply brings the name. */
 struct bf_get_function {
 	uint64_t parent;   /* BF_MODULE (cuModuleGetFunction), BF_LIBRARY (cuLibraryGetKernel), or BF_KERNEL with
 	                    * text_size 0 (cuKernelGetFunction) */
 	uint64_t proposed; /* handle minted by the client, used if the driver's handle is not known yet */
 	uint32_t text_size;
-	uint32_t zero;
+	uint32_t place;    /* 1 + its place among all of the module or library; 0: by name */
 };
 
-/* offsets and sizes follow: parameter_count × {uint32_t offset, uint32_t size} */
+/* offsets and sizes follow: parameter_count × {uint32_t offset, uint32_t size}; then the name */
 struct bf_function_info {
 	uint64_t handle;
 	uint32_t parameter_count;
 	uint32_t parameters_size; /* bytes of the whole packed buffer */
 	int32_t attribute[BF_FUNCTION_ATTRIBUTES];
 	uint32_t attribute_valid; /* bit i: attribute[i] is known */
-	uint32_t zero;
+	uint32_t name_size;       /* 0, or bytes of the name with its NUL, zero padded to 8 */
 };
 
 struct bf_host_function {

@@ -35,7 +35,6 @@ CHECKS = [
 ]
 THROUGH_US = {
     "managed_memory": "memory that both sides see does not exist between two machines",
-    "fft": "cuFFT has the driver enumerate a module's functions, which is not carried yet",
 }
 
 

@@ -1181,7 +1181,7 @@ const struct bf_row bf_rows[] = {
 	{"cuMemsetD32_v2", 3, BF_ROW_ONEWAY, BF_NO_ARGUMENT, 0, cuMemsetD32_v2_arguments},
 	{"cuMemsetD8Async", 4, BF_ROW_ONEWAY, 3, 0, cuMemsetD8Async_arguments},
 	{"cuMemsetD8_v2", 3, BF_ROW_ONEWAY, BF_NO_ARGUMENT, 0, cuMemsetD8_v2_arguments},
-	{"cuModuleGetFunctionCount", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuModuleGetFunctionCount_arguments},
+	{"cuModuleGetFunctionCount", 2, 0, BF_NO_ARGUMENT, 0, cuModuleGetFunctionCount_arguments},
 	{"cuModuleGetGlobal_v2", 4, 0, BF_NO_ARGUMENT, 0, cuModuleGetGlobal_v2_arguments},
 	{"cuModuleUnload", 1, BF_ROW_ONEWAY | BF_ROW_BLOCKS, BF_NO_ARGUMENT, 0, cuModuleUnload_arguments},
 	{"cuOccupancyAvailableDynamicSMemPerBlock", 4, 0, BF_NO_ARGUMENT, 0, cuOccupancyAvailableDynamicSMemPerBlock_arguments},

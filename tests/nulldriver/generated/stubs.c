@@ -1562,6 +1562,8 @@ CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f, void 
 CUresult cuLibraryEnumerateKernels(CUkernel *kernels, unsigned int numKernels, CUlibrary lib)
 {
 	NULL_ENTER();
+	if (kernels)
+		*kernels = (CUkernel)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
@@ -2373,6 +2375,8 @@ CUresult cuMipmappedArrayGetSparseProperties(CUDA_ARRAY_SPARSE_PROPERTIES *spars
 CUresult cuModuleEnumerateFunctions(CUfunction *functions, unsigned int numFunctions, CUmodule mod)
 {
 	NULL_ENTER();
+	if (functions)
+		*functions = (CUfunction)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
