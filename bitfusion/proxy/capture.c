@@ -3,6 +3,10 @@
  * Stream capture. Libraries ask before every operation whether a stream is capturing: while no capture is open the
  * answer is known here. Inside one, copies from and to the program's memory and its functions are noted, for the
  * launches of the graph to come.
+ *
+ * A stream gets into a capture where that begins, or when it waits for an event that was recorded in it. This side
+ * keeps track, and asks the server of no other stream: a wrong answer would have a launch use memory that the
+ * program has long freed.
  */
 #define _GNU_SOURCE
 #include "graph.h"
@@ -13,7 +17,7 @@ _Atomic unsigned bf_captures;
 
 struct capture {
 	struct capture *next;
-	uint64_t id;
+	uint64_t number; /* ours: streams and events know it by this, also when it is over */
 	uint64_t origin; /* the stream that it began in and must end in */
 	struct bf_graph_work *work;
 	CUgraphNode *nodes; /* what the latest cuStreamGetCaptureInfo told */
@@ -23,6 +27,7 @@ struct capture {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct capture *open_captures;
+static uint64_t next_number = 1;
 
 static struct capture **find_origin(uint64_t stream)
 {
@@ -33,24 +38,32 @@ static struct capture **find_origin(uint64_t stream)
 	return link;
 }
 
-static struct capture *find(uint64_t id)
+static struct capture *find(uint64_t number)
 {
 	struct capture *capture = open_captures;
 
-	while (capture && capture->id != id)
+	while (capture && capture->number != number)
 		capture = capture->next;
 	return capture;
 }
 
-static CUresult add(CUstream stream, uint64_t id)
+static struct bf_stream *stream_of(CUstream stream)
 {
+	return bf_handle_find(BF_STREAM, BF_ARG(stream));
+}
+
+static CUresult add(CUstream stream)
+{
+	struct bf_stream *entry = stream_of(stream);
 	struct capture *capture = calloc(1, sizeof *capture);
 
 	if (!capture)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	capture->id = id;
 	capture->origin = BF_ARG(stream);
 	pthread_mutex_lock(&lock);
+	capture->number = next_number++;
+	if (entry)
+		atomic_store(&entry->capture, capture->number);
 	capture->next = open_captures;
 	open_captures = capture;
 	atomic_fetch_add(&bf_captures, 1);
@@ -90,32 +103,73 @@ void bf_capture_stream_destroyed(CUstream stream)
 		drop(take(stream));
 }
 
-CUresult bf_capture_ask(CUstream stream, uint64_t *id)
+/* Of a capture that the stream has got into and that is open; 0: of none. */
+static uint64_t known(const struct bf_stream *stream)
+{
+	uint64_t number = stream ? atomic_load(&stream->capture) : 0;
+
+	if (!number)
+		return 0;
+	pthread_mutex_lock(&lock);
+	if (!find(number))
+		number = 0;
+	pthread_mutex_unlock(&lock);
+	return number;
+}
+
+CUresult bf_capture_ask(CUstream stream, uint64_t *number)
 {
 	CUstreamCaptureStatus state = CU_STREAM_CAPTURE_STATUS_NONE;
-	cuuint64_t number = 0;
-	CUresult status = BF_CALL(cuStreamGetCaptureInfo, BF_ARG(stream), BF_ARG(&state), BF_ARG(&number));
+	const struct bf_stream *entry = stream_of(stream);
+	uint64_t within = known(entry);
+	cuuint64_t id;
+	CUresult status;
 
-	*id = 0;
+	*number = 0;
+	if (entry && !within)
+		return CUDA_SUCCESS;
+	/* the legacy stream is in none, but is not to be used beside some */
+	status = BF_CALL(cuStreamGetCaptureInfo, BF_ARG(stream), BF_ARG(&state), BF_ARG(&id));
 	if (status)
 		return status;
 	if (state == CU_STREAM_CAPTURE_STATUS_INVALIDATED)
 		return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+	if (state == CU_STREAM_CAPTURE_STATUS_ACTIVE && !within)
+		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	if (state == CU_STREAM_CAPTURE_STATUS_ACTIVE)
-		*id = number;
+		*number = within;
 	return CUDA_SUCCESS;
+}
+
+void bf_capture_recorded(struct bf_event *event, CUstream stream)
+{
+	if (atomic_load(&bf_captures))
+		atomic_store(&event->capture, known(stream_of(stream)));
+}
+
+void bf_capture_awaited(const struct bf_event *event, CUstream stream)
+{
+	struct bf_stream *entry = stream_of(stream);
+	uint64_t number = atomic_load(&event->capture);
+
+	if (!entry || !number || !atomic_load(&bf_captures))
+		return;
+	pthread_mutex_lock(&lock);
+	if (find(number))
+		atomic_store(&entry->capture, number);
+	pthread_mutex_unlock(&lock);
 }
 
 /* ------------------------------------------------------------------ what is captured */
 
-CUresult bf_capture_copy(uint64_t id, bool to_host, CUdeviceptr device, void *host, size_t size, CUstream stream)
+CUresult bf_capture_copy(uint64_t number, bool to_host, CUdeviceptr device, void *host, size_t size, CUstream stream)
 {
 	CUdeviceptr buffer = 0;
 	CUresult status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	struct capture *capture;
 
 	pthread_mutex_lock(&lock);
-	capture = find(id);
+	capture = find(number);
 	if (capture)
 		status = bf_work_add_copy(&capture->work, to_host, host, size, &buffer);
 	pthread_mutex_unlock(&lock);
@@ -125,13 +179,13 @@ CUresult bf_capture_copy(uint64_t id, bool to_host, CUdeviceptr device, void *ho
 		       : BF_CALL(cuMemcpyDtoDAsync_v2, device, buffer, size, BF_ARG(stream));
 }
 
-CUresult bf_capture_function(uint64_t id)
+CUresult bf_capture_function(uint64_t number)
 {
 	CUresult status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	struct capture *capture;
 
 	pthread_mutex_lock(&lock);
-	capture = find(id);
+	capture = find(number);
 	if (capture)
 		status = bf_work_add_function(&capture->work);
 	pthread_mutex_unlock(&lock);
@@ -140,21 +194,13 @@ CUresult bf_capture_function(uint64_t id)
 
 /* ------------------------------------------------------------------ begin and end */
 
-static CUresult begun(CUstream stream)
-{
-	uint64_t id = 0;
-	CUresult status = bf_capture_ask(stream, &id);
-
-	return status ? status : add(stream, id);
-}
-
 static CUresult begin(CUstream stream, CUstreamCaptureMode mode, bool per_thread)
 {
 	CUresult status = bf_stream_enter(&stream, per_thread);
 
 	if (!status)
 		status = BF_CALL(cuStreamBeginCapture_v2, BF_ARG(stream), (uint64_t)mode);
-	return status ? status : begun(stream);
+	return status ? status : add(stream);
 }
 
 static CUresult begin_to_graph(CUstream stream, const uint64_t args[5], bool per_thread)
@@ -164,7 +210,7 @@ static CUresult begin_to_graph(CUstream stream, const uint64_t args[5], bool per
 	if (!status)
 		status = BF_CALL(cuStreamBeginCaptureToGraph, BF_ARG(stream), args[0], args[1], args[2], args[3],
 				 args[4]);
-	return status ? status : begun(stream);
+	return status ? status : add(stream);
 }
 
 /* In all but these two cases the capture is over, for good or bad. */
@@ -251,7 +297,7 @@ static CUresult ask_for_nodes(struct capture *capture, CUstream stream, const st
 static CUresult ask_all(CUstream stream, const struct question *question)
 {
 	CUresult status;
-	uint64_t id;
+	uint64_t id, number;
 	struct capture *capture;
 
 	if (!question->graph && !question->nodes && !question->edges && !question->count)
@@ -259,8 +305,9 @@ static CUresult ask_all(CUstream stream, const struct question *question)
 	status = BF_CALL(cuStreamGetCaptureInfo, BF_ARG(stream), BF_ARG(question->state), BF_ARG(&id));
 	if (status || *question->state != CU_STREAM_CAPTURE_STATUS_ACTIVE)
 		return status;
+	number = known(stream_of(stream));
 	pthread_mutex_lock(&lock);
-	capture = find(id);
+	capture = find(number);
 	status = capture ? ask_for_nodes(capture, stream, question) : CUDA_ERROR_UNKNOWN;
 	pthread_mutex_unlock(&lock);
 	return status;

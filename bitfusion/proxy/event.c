@@ -3,7 +3,7 @@
  * Events. One that is known to be complete, or that was never recorded, is answered here.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "graph.h"
 
 static struct bf_event *find(CUevent event)
 {
@@ -29,6 +29,7 @@ BF_EXPORT CUresult cuEventCreate(CUevent *phEvent, unsigned int Flags)
 	atomic_store(&event->recorded, 0);
 	atomic_store(&event->complete, 0);
 	atomic_store(&event->external, false);
+	atomic_store(&event->capture, 0);
 	return CUDA_SUCCESS;
 }
 
@@ -70,6 +71,7 @@ static CUresult record(unsigned call, CUevent hEvent, CUstream stream, uint64_t 
 		return status;
 	event->stream = BF_ARG(stream);
 	event->stream_id = bf_stream_number(stream);
+	bf_capture_recorded(event, stream);
 	atomic_store_explicit(&event->recorded, sequence, memory_order_release);
 	return CUDA_SUCCESS;
 }
@@ -92,6 +94,30 @@ BF_EXPORT CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsi
 BF_EXPORT CUresult cuEventRecordWithFlags_ptsz(CUevent hEvent, CUstream hStream, unsigned int flags)
 {
 	return record(BF_cuEventRecordWithFlags, hEvent, hStream, flags, true);
+}
+
+static CUresult wait_in_stream(CUstream stream, CUevent hEvent, unsigned flags, bool per_thread)
+{
+	const struct bf_event *event = find(hEvent);
+	CUresult status = bf_check();
+
+	if (!status)
+		status = bf_stream_resolve(&stream, per_thread);
+	if (!status)
+		status = BF_CALL(cuStreamWaitEvent, BF_ARG(stream), BF_ARG(hEvent), flags);
+	if (!status && event)
+		bf_capture_awaited(event, stream);
+	return status;
+}
+
+BF_EXPORT CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags)
+{
+	return wait_in_stream(hStream, hEvent, Flags, false);
+}
+
+BF_EXPORT CUresult cuStreamWaitEvent_ptsz(CUstream hStream, CUevent hEvent, unsigned int Flags)
+{
+	return wait_in_stream(hStream, hEvent, Flags, true);
 }
 
 static bool is_complete(const struct bf_event *event)

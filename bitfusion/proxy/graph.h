@@ -46,19 +46,22 @@ void bf_graph_set_work(uint64_t graph, struct bf_graph_work *work);
 
 extern _Atomic unsigned bf_captures; /* open ones that this process began */
 
-CUresult bf_capture_ask(CUstream stream, uint64_t *id); /* *id: of the capture that the stream is in, or 0 */
+CUresult bf_capture_ask(CUstream stream, uint64_t *number); /* of the capture that the stream is in, or 0 */
 
 /* Is the stream in a capture? Free of cost while none is open. */
-static inline CUresult bf_capture_find(CUstream stream, uint64_t *id)
+static inline CUresult bf_capture_find(CUstream stream, uint64_t *number)
 {
-	*id = 0;
+	*number = 0;
 	if (BF_LIKELY(!atomic_load_explicit(&bf_captures, memory_order_relaxed)))
 		return CUDA_SUCCESS;
-	return bf_capture_ask(stream, id);
+	return bf_capture_ask(stream, number);
 }
 
-CUresult bf_capture_copy(uint64_t id, bool to_host, CUdeviceptr device, void *host, size_t size, CUstream stream);
-CUresult bf_capture_function(uint64_t id);
+CUresult bf_capture_copy(uint64_t number, bool to_host, CUdeviceptr device, void *host, size_t size, CUstream stream);
+CUresult bf_capture_function(uint64_t number);
+/* What makes a stream join a capture. */
+void bf_capture_recorded(struct bf_event *event, CUstream stream);
+void bf_capture_awaited(const struct bf_event *event, CUstream stream);
 void bf_capture_stream_destroyed(CUstream stream);
 
 void bf_callback_expect(unsigned count); /* so many host functions are about to be asked for */

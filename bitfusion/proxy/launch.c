@@ -4,7 +4,7 @@
  * what came with the function's handle; then one command is written into the queue, and that is all.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "graph.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -254,6 +254,26 @@ BF_EXPORT CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigned int gri
 	return start(&launch, f, NULL, true);
 }
 
+/* What the launch records by itself. */
+static CUevent event_of(const CUlaunchAttribute *attribute)
+{
+	switch (attribute->id) {
+	case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT: return attribute->value.programmaticEvent.event;
+	case CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT: return attribute->value.launchCompletionEvent.event;
+	default: return NULL;
+	}
+}
+
+static void note_event(CUevent handle, CUstream stream)
+{
+	struct bf_event *event = bf_handle_find(BF_EVENT, BF_ARG(handle));
+
+	if (!event)
+		return;
+	atomic_store(&event->external, true);
+	bf_capture_recorded(event, stream);
+}
+
 /* One attribute has an output: the node by which the launch could be changed later. It belongs to graphs. */
 static CUresult check_attributes(const CUlaunchConfig *config)
 {
@@ -286,7 +306,10 @@ static CUresult launch_ex(const CUlaunchConfig *config, CUfunction f, void **par
 		.attribute_count = config->numAttrs,
 		.kind = config->numAttrs ? BF_LAUNCH_EX : BF_LAUNCH_PLAIN,
 	};
-	return start(&launch, f, extra, per_thread);
+	status = start(&launch, f, extra, per_thread);
+	for (unsigned i = 0; i < config->numAttrs && !status; i++)
+		note_event(event_of(&config->attrs[i]), launch.stream);
+	return status;
 }
 
 BF_EXPORT CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **kernelParams, void **extra)

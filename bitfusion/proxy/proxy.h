@@ -259,6 +259,7 @@ struct bf_stream {
 	int priority;
 	uint64_t id;
 	_Atomic uint64_t synced;
+	_Atomic uint64_t capture; /* number of the latest that it got into (capture.c) */
 	struct bf_credit credit;
 };
 
@@ -269,7 +270,8 @@ struct bf_event {
 	uint64_t stream_id;
 	_Atomic uint64_t recorded; /* number of the record command, 0 before the first */
 	_Atomic uint64_t complete; /* the record known to be complete */
-	_Atomic bool external;     /* graphs record it too, so that only the server knows */
+	_Atomic uint64_t capture;  /* number of the one that the latest record was in, 0 for none */
+	_Atomic bool external;     /* something else records it too, so that only the server knows */
 };
 
 CUresult bf_stream_check(CUstream stream); /* a special one, or alive */

@@ -37,6 +37,7 @@ static CUresult created(CUstream *stream, unsigned flags, int priority)
 	made->priority = priority;
 	made->id = atomic_fetch_add(&next_id, 1);
 	atomic_store(&made->synced, 0);
+	atomic_store(&made->capture, 0);
 	return CUDA_SUCCESS;
 }
 

@@ -19,7 +19,7 @@ class Sound:
     """What the small fake driver does not know: captures, graphs and host functions."""
 
     def __init__(self) -> None:
-        self.capturing = False
+        self.capturing = 0  # the stream
         self.captured: List[Command] = []
 
     def call(self, peer: Peer, command: Command) -> None:
@@ -27,19 +27,19 @@ class Sound:
         peer.send_callback(len(peer.commands), function, data, kind & 0xFFFFFFFF)
 
     def on_HOST_FUNCTION(self, peer: Peer, command: Command) -> None:
-        if self.capturing:
+        if self.capturing == command.words()[0]:
             self.captured.append(command)
         else:
             self.call(peer, command)
 
     def on_cuStreamBeginCapture_v2(self, peer: Peer, command: Command) -> None:
-        self.capturing = True
+        self.capturing = command.words()[0]
 
     def on_cuStreamGetCaptureInfo(self, peer: Peer, command: Command) -> Answer:
-        return 0, struct.pack("<QQ", self.capturing, 7)
+        return 0, struct.pack("<QQ", self.capturing == command.words()[0], 7)
 
     def on_cuStreamEndCapture(self, peer: Peer, command: Command) -> Answer:
-        self.capturing = False
+        self.capturing = 0
         return 0, struct.pack("<Q", command.words()[1])
 
     def on_cuGraphGetNodes(self, peer: Peer, command: Command) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 
+import pytest
 from fake_peer import NUMBERS
 
 LAUNCH = struct.Struct("<QQ3I3IIIII")
@@ -65,6 +66,30 @@ def test_attributes_of_a_launch_travel_by_value(broker, run):
     body = broker.peer().named("LAUNCH")[0].body
     assert LAUNCH.unpack_from(body)[10:] == (1, 1)
     assert body[LAUNCH.size : LAUNCH.size + 20] == struct.pack("<II3I", 4, 0, 2, 1, 1)
+
+
+@pytest.mark.parametrize("attribute", [7, 12])
+def test_the_server_is_asked_for_an_event_that_a_launch_records(broker, run, attribute):
+    run(
+        broker,
+        """
+        import struct
+        start()
+        f, event = kernel(), made(cuda.cuEventCreate, 0)
+        check(cuda.cuEventSynchronize(event))
+        held = ctypes.create_string_buffer(struct.pack("<IIQ", %d, 0, event).ljust(72, b"\\0"), 72)
+        config = struct.pack("<7I4xQQI4x", 4, 1, 1, 32, 1, 1, 0, 0, ctypes.addressof(held), 1)
+        values = parameters(u64(1), i32(2), ctypes.c_char(b"x"))
+        check(cuda.cuLaunchKernelEx(config, f, values, None))
+        check(cuda.cuEventSynchronize(event))
+    """
+        % attribute,
+    )
+    assert [c.name for c in broker.peer().commands[-3:]] == [
+        "LAUNCH",
+        "cuEventSynchronize",
+        "GOODBYE",
+    ]
 
 
 def test_bad_launches_fail_at_once(broker, run):

@@ -546,18 +546,6 @@ CUresult cuStreamUpdateCaptureDependencies_v2_ptsz(CUstream hStream, CUgraphNode
 	return bf_call_per_thread(BF_cuStreamUpdateCaptureDependencies_v2, arguments);
 }
 
-CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)hStream, (uint64_t)(uintptr_t)hEvent, (uint64_t)Flags};
-	return bf_call(BF_cuStreamWaitEvent, arguments);
-}
-
-CUresult cuStreamWaitEvent_ptsz(CUstream hStream, CUevent hEvent, unsigned int Flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)hStream, (uint64_t)(uintptr_t)hEvent, (uint64_t)Flags};
-	return bf_call_per_thread(BF_cuStreamWaitEvent, arguments);
-}
-
 CUresult cuStreamWaitValue32(CUstream stream, CUdeviceptr addr, cuuint32_t value, unsigned int flags)
 {
 	return cuStreamWaitValue32_v2(stream, addr, value, flags);
