@@ -1,41 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The memory that code takes for its variables counts against the slice as well. No call of the driver names it, so it is
- * the difference in free memory around the call that loads the code, less what the session itself allocated or
- * freed meanwhile. What other sessions do on the same GPU in that moment is the error of this measure. While something
- * is being given back (reaper.c) the two numbers do not belong together, and nothing is counted.
+ * the difference in what this process uses around the call that loads the code, less what it allocated or freed
+ * meanwhile. Where that cannot be known (process_memory.c), or while something is being given back (reaper.c), nothing
+ * is counted: better that than to charge a session for its neighbours.
  */
 #include "core.h"
 
 /* Drivers load kernels into arenas of their own, in steps; what is smaller is not the program's variables. */
 enum { LEAST = 1 << 20 };
 
-static uint64_t session_use(struct bf_session *session, int device)
+/* What this worker has allocated by the client's calls. */
+static uint64_t allocated(struct bf_session *session, int device)
 {
 	uint64_t used[BF_MAX_DEVICES] = { 0 };
-	bf_ledger_used(session->ledger, -1, used, BF_MAX_DEVICES);
+	bf_ledger_used(session->ledger, (int32_t)session->options.slot, used, BF_MAX_DEVICES);
 	return used[device];
 }
 
 void bf_code_measure(struct bf_session *session, struct bf_code_memory *before)
 {
-	size_t total;
 	before->device = session->ledger && !bf_reap_pending(session) ? bf_context_device(session) : -1;
 	if (before->device < 0)
 		return;
-	before->used = session_use(session, before->device);
-	if (session->driver->cuMemGetInfo_v2(&before->free, &total) != CUDA_SUCCESS)
+	before->allocated = allocated(session, before->device);
+	if (!bf_process_memory(session, before->device, &before->used))
 		before->device = -1;
 }
 
 static uint64_t taken(struct bf_session *session, const struct bf_code_memory *before)
 {
-	size_t free, total;
-	if (session->driver->cuMemGetInfo_v2(&free, &total) != CUDA_SUCCESS)
+	uint64_t used;
+	if (!bf_process_memory(session, before->device, &used))
 		return 0;
-	int64_t lost = (int64_t)(before->free - free);
-	int64_t ours = (int64_t)(session_use(session, before->device) - before->used);
-	return lost - ours >= LEAST ? (uint64_t)(lost - ours) : 0;
+	int64_t more = (int64_t)(used - before->used);
+	int64_t ours = (int64_t)(allocated(session, before->device) - before->allocated);
+	return more - ours >= LEAST ? (uint64_t)(more - ours) : 0;
 }
 
 CUresult bf_code_charge(struct bf_session *session, const struct bf_code_memory *before, uint64_t handle,

@@ -541,12 +541,14 @@ bool bf_memory_find(struct bf_session *session, uint64_t address, struct bf_allo
 CUresult bf_memory_info(struct bf_session *session, uint64_t info[2]);
 uint64_t bf_memory_total(struct bf_session *session, uint32_t device, uint64_t total);
 
+/* What this process takes of a device, whose context is current; false where nobody can say (process_memory.c). */
+bool bf_process_memory(struct bf_session *session, int device, uint64_t *used);
+
 /* Code's variables (code_memory.c): measure before a call that may load some, charge after it. handle: the client's
  * number of the module or library; context: what it dies with, or BF_OUTLIVES. */
 struct bf_code_memory {
 	int device; /* -1: nothing to count against */
-	uint64_t used;
-	size_t free;
+	uint64_t used, allocated;
 };
 void bf_code_measure(struct bf_session *session, struct bf_code_memory *before);
 CUresult bf_code_charge(struct bf_session *session, const struct bf_code_memory *before, uint64_t handle,

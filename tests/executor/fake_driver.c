@@ -458,7 +458,11 @@ CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
 {
 	ENTER();
 	NEED_CONTEXT();
-	*free = MEMORY - memory_used;
+	/* FAKE_NEIGHBOUR: somebody else takes a quarter of what is left, each time */
+	static _Atomic size_t others;
+	if (getenv("FAKE_NEIGHBOUR"))
+		others += (MEMORY - memory_used - others) / 4;
+	*free = MEMORY - memory_used - others;
 	*total = MEMORY;
 	return CUDA_SUCCESS;
 }
@@ -595,6 +599,12 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice
 {
 	*value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? 12 : (int)attribute;
 	return attribute > 150 ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetPCIBusId(char *id, int length, CUdevice device)
+{
+	snprintf(id, (size_t)length, "0000:4%d:00.0", 2 + device);
+	return CUDA_SUCCESS;
 }
 
 CUresult cuDeviceTotalMem_v2(size_t *total, CUdevice device)

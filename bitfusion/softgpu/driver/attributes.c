@@ -3,6 +3,7 @@
  * The attributes of a device: those of a small GPU, where they are limits; the
  * truth about this one, where they say what it can do.
  */
+#include "hostview.h"
 #include "driver.h"
 
 #define A(name) CU_DEVICE_ATTRIBUTE_##name
@@ -117,6 +118,8 @@ const struct sg_limits device_limits = {
 
 int device_attribute(const struct device *device, CUdevice_attribute attribute, int *value)
 {
+	if (attribute == BF_DEVICE_ATTRIBUTE_OWN_MEMORY)
+		return *value = 1;
 	if ((int)attribute <= 0 || attribute >= CU_DEVICE_ATTRIBUTE_MAX)
 		return 0;
 	*value = attributes[attribute];

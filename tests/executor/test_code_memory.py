@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory that loaded code takes: the session's own, whatever its neighbours do meanwhile."""
+
+from __future__ import annotations
+
+import struct
+import time
+from pathlib import Path
+from typing import Callable, Dict, Iterator, Tuple
+
+import pytest
+from executor_builds import HERE, OUT, build
+from wire_client import MODULE, Worker, handle
+
+from bitfusion.executor import core
+
+MB = 1 << 20
+
+
+@pytest.fixture
+def ledger() -> Iterator[core.Ledger]:
+    made = core.Ledger.create([1000 * MB], slots=2)
+    yield made
+    made.close()
+
+
+def used_by_a_module(
+    serve: Callable[..., Worker], ledger: core.Ledger, environment: Dict[str, str]
+) -> Tuple[int, int]:
+    """While it is loaded, and after that."""
+    environment["FAKE_NEIGHBOUR"] = "1"
+    client = serve(ledger=ledger.fileno(), slot=1, environment=environment).client
+    assert client.load_module(1, b"code").status == 0
+    loaded = ledger.used()[0]
+    client.row("cuModuleUnload", struct.pack("<Q", handle(MODULE, 1)))
+    deadline = time.monotonic() + 10  # code is unloaded beside the stream
+    while ledger.used()[0] and time.monotonic() < deadline:
+        client.synchronize()
+        time.sleep(0.01)
+    return loaded, ledger.used()[0]
+
+
+def test_a_neighbours_memory_is_not_charged(
+    serve: Callable[..., Worker], ledger: core.Ledger, tmp_path: Path
+) -> None:
+    (tmp_path / "libnvidia-ml.so.1").write_text("not a library")
+    environment = {"LD_LIBRARY_PATH": str(tmp_path)}
+    assert used_by_a_module(serve, ledger, environment) == (0, 0)
+
+
+@pytest.mark.parametrize(("how", "size"), [("own", 64 * MB), ("stranger", 0), ("unknown", 0)])
+def test_the_management_library_knows_the_process(
+    serve: Callable[..., Worker], ledger: core.Ledger, how: str, size: int
+) -> None:
+    library = build(OUT / "nvml/libnvidia-ml.so.1", [HERE / "fake_nvml.c"], "-shared")
+    environment = {"LD_LIBRARY_PATH": str(library.parent), "FAKE_NVML": how}
+    assert used_by_a_module(serve, ledger, environment) == (size, 0)
