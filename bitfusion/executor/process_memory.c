@@ -66,7 +66,8 @@ bool bf_process_memory(struct bf_session *session, int device, uint64_t *used)
 	CUdevice ordinal = session->ordinal[device];
 	size_t free_bytes, total;
 	int own = 0;
-	if (session->driver->cuDeviceGetAttribute(&own, BF_DEVICE_ATTRIBUTE_OWN_MEMORY, ordinal) != CUDA_SUCCESS || own != 1)
+	if (session->driver->cuDeviceGetAttribute(&own, BF_DEVICE_ATTRIBUTE_OWN_MEMORY, ordinal) != CUDA_SUCCESS ||
+	    own != 1)
 		return ask_nvml(session->driver, ordinal, used);
 	if (session->driver->cuMemGetInfo_v2(&free_bytes, &total) != CUDA_SUCCESS)
 		return false;
