@@ -67,23 +67,22 @@ struct wanted {
 	struct bf_get_function get;
 	const char *name;
 	unsigned parent, kind;
+	uint64_t within; /* the driver's handle of the parent */
+	uint32_t library; /* of a kernel: what brought it, an index */
 	uint64_t value;
 };
 
 /* With it the context gets its own copy of the library's variables. */
 static CUresult kernel_function(struct bf_session *session, struct wanted *wanted, CUkernel kernel)
 {
-	const struct bf_entry *entry =
-		bf_handle_entry(&session->handles, BF_KERNEL, BF_HANDLE_INDEX(wanted->get.parent));
-	uint32_t library = entry ? entry->owner & 0xffffff : 0;
 	struct bf_code_memory before;
 	if (!session->driver->cuKernelGetFunction)
 		return CUDA_ERROR_NOT_SUPPORTED;
 	bf_code_measure(session, &before);
 	CUresult status = session->driver->cuKernelGetFunction((CUfunction *)&wanted->value, kernel);
-	if (status != CUDA_SUCCESS || !library)
+	if (status != CUDA_SUCCESS || !wanted->library)
 		return status;
-	return bf_code_charge(session, &before, BF_HANDLE(BF_LIBRARY, library), BF_OUTLIVES);
+	return bf_code_charge(session, &before, BF_HANDLE(BF_LIBRARY, wanted->library), BF_OUTLIVES);
 }
 
 static CUresult enumerate(struct bf_driver *driver, bool library, uint64_t parent, uint64_t *list, unsigned count)
@@ -109,10 +108,11 @@ static CUresult count_of(struct bf_driver *driver, bool library, uint64_t parent
 }
 
 /* Drivers list from the start, so all before it are listed too. */
-static CUresult look_up_place(struct bf_session *session, struct wanted *wanted, uint64_t parent)
+static CUresult look_up_place(struct bf_session *session, struct wanted *wanted)
 {
 	struct bf_driver *driver = session->driver;
 	bool library = wanted->parent == BF_LIBRARY;
+	uint64_t parent = wanted->within;
 	unsigned count = 0, place = wanted->get.place;
 	CUresult status = count_of(driver, library, parent, &count);
 	if (status != CUDA_SUCCESS)
@@ -136,11 +136,9 @@ static CUresult look_up_place(struct bf_session *session, struct wanted *wanted,
 static CUresult look_up(struct bf_session *session, struct wanted *wanted)
 {
 	struct bf_driver *driver = session->driver;
-	uint64_t parent = 0;
-	if (!bf_handle_resolve(&session->handles, wanted->parent, wanted->get.parent, &parent) || !parent)
-		return CUDA_ERROR_INVALID_HANDLE;
+	uint64_t parent = wanted->within;
 	if (wanted->get.place)
-		return look_up_place(session, wanted, parent);
+		return look_up_place(session, wanted);
 	switch (wanted->parent) {
 	case BF_MODULE:
 		return driver->cuModuleGetFunction((CUfunction *)&wanted->value, (CUmodule)(uintptr_t)parent,
@@ -171,6 +169,18 @@ static bool read_wanted(struct wanted *wanted, const uint8_t *body, size_t size)
 	return wanted->get.place ? text == 0 : text && !wanted->name[text - 1];
 }
 
+/* On the issue thread, for commands behind this one may give the parent back. */
+static CUresult find_parent(struct bf_session *session, struct wanted *wanted)
+{
+	struct bf_handles *handles = &session->handles;
+	if (!bf_handle_resolve(handles, wanted->parent, wanted->get.parent, &wanted->within) || !wanted->within)
+		return CUDA_ERROR_INVALID_HANDLE;
+	if (wanted->parent == BF_KERNEL)
+		wanted->library =
+			bf_handle_entry(handles, BF_KERNEL, BF_HANDLE_INDEX(wanted->get.parent))->owner & 0xffffff;
+	return CUDA_SUCCESS;
+}
+
 static void describe(struct bf_session *session, const struct wanted *wanted, struct answer *answer)
 {
 	bool kernel = wanted->kind == BF_KERNEL;
@@ -198,6 +208,57 @@ static void respond(struct bf_session *session, const struct bf_command *command
 	free(body);
 }
 
+static void get_function(struct bf_session *session, const struct bf_command *command, struct wanted *wanted)
+{
+	struct answer *answer = calloc(1, sizeof(*answer));
+	CUresult status = answer ? look_up(session, wanted) : CUDA_ERROR_OUT_OF_MEMORY;
+	if (status != CUDA_SUCCESS) {
+		free(answer);
+		bf_done(session, command, status, NULL, 0);
+		return;
+	}
+	/* a kernel's function dies with the context it is for, all others with what they were found in */
+	uint32_t owner = wanted->parent == BF_KERNEL ? bf_handle_pack(BF_HANDLE(BF_CONTEXT, command->context))
+						     : bf_handle_pack(wanted->get.parent);
+	answer->info.handle =
+		bf_handle_find(&session->handles, wanted->kind, wanted->value, wanted->get.proposed, owner);
+	describe(session, wanted, answer);
+	respond(session, command, wanted, answer);
+	free(answer);
+}
+
+struct look_up_job {
+	struct bf_job job;
+	struct bf_command command;
+	struct wanted wanted;
+	char name[];
+};
+
+static void run_look_up(struct bf_session *session, struct bf_job *job)
+{
+	struct look_up_job *work = (struct look_up_job *)job;
+	CUresult status = bf_context_ensure(session, work->command.context);
+	if (status == CUDA_SUCCESS)
+		get_function(session, &work->command, &work->wanted);
+	else
+		bf_done(session, &work->command, status, NULL, 0);
+	free(work);
+}
+
+static struct look_up_job *make_job(const struct bf_command *command, const struct wanted *wanted)
+{
+	size_t text = wanted->get.text_size;
+	struct look_up_job *work = calloc(1, sizeof(*work) + text);
+	if (!work)
+		return NULL;
+	work->job.run = run_look_up;
+	work->command = *command;
+	work->wanted = *wanted;
+	work->wanted.name = memcpy(work->name, wanted->name, text);
+	return work;
+}
+
+/* Drivers compile and load code when it is first asked for. Only the thread that asks has to wait for that. */
 void bf_op_get_function(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
 {
 	struct wanted wanted = { .value = 0 };
@@ -205,18 +266,14 @@ void bf_op_get_function(struct bf_session *session, const struct bf_command *com
 		bf_violation(session, "bad look-up of a function");
 		return;
 	}
-	struct answer *answer = calloc(1, sizeof(*answer));
-	CUresult status = answer ? look_up(session, &wanted) : CUDA_ERROR_OUT_OF_MEMORY;
+	CUresult status = find_parent(session, &wanted);
 	if (status != CUDA_SUCCESS) {
-		free(answer);
 		bf_done(session, command, status, NULL, 0);
 		return;
 	}
-	/* a kernel's function dies with the context it is for, all others with what they were found in */
-	uint32_t owner = wanted.parent == BF_KERNEL ? bf_handle_pack(BF_HANDLE(BF_CONTEXT, command->context))
-						    : bf_handle_pack(wanted.get.parent);
-	answer->info.handle = bf_handle_find(&session->handles, wanted.kind, wanted.value, wanted.get.proposed, owner);
-	describe(session, &wanted, answer);
-	respond(session, command, &wanted, answer);
-	free(answer);
+	struct look_up_job *work = command->flags & BF_WANTS_REPLY ? make_job(command, &wanted) : NULL;
+	if (work && bf_submit(session, &work->job))
+		return;
+	free(work);
+	get_function(session, command, &wanted);
 }

@@ -5,7 +5,7 @@
  *
  * FAKE_QUEUE=N: a call that would be a stream's N+1st piece of work waits. FAKE_FAIL=N[:CODE] makes the N-th call (from 1, cuInit not counted) fail; FAKE_CALLS=FILE gets the number of
  * calls made and the name of the one that failed. Kernels: spin(address) waits until a byte is not 0; store(address, byte); fault() makes everything
- * fail with 700 from then on; print(); nap(ms).
+ * fail with 700 from then on; print(); nap(ms). What is called "held" is not found before a kernel has stored something.
  */
 #define _GNU_SOURCE
 #include "cuda.h"
@@ -63,6 +63,7 @@ static struct context primary[DEVICES];
 static __thread struct context *current;
 static _Atomic int sticky, calls;
 static unsigned busy; /* operations of all streams */
+static bool stored; /* a kernel has */
 static int fail_at, fail_with;
 static unsigned queue_size; /* of a stream, 0 for no limit */
 static const char *_Atomic failed = "nothing";
@@ -189,6 +190,7 @@ static void *stream_thread(void *argument)
 			pthread_mutex_unlock(&lock);
 			run(work);
 			pthread_mutex_lock(&lock);
+			stored |= work->what == STORE;
 		}
 		stream->first = work->next;
 		if (!stream->first)
@@ -699,7 +701,8 @@ struct kernel {
 	unsigned parameters;
 };
 static const struct kernel kernels[] = {
-	{ "store", STORE, 2 }, { "spin", SPIN, 1 }, { "fault", FAULT, 0 }, { "print", PRINT, 0 }, { "nap", NAP, 1 },
+	{ "store", STORE, 2 }, { "spin", SPIN, 1 }, { "fault", FAULT, 0 },
+	{ "print", PRINT, 0 }, { "nap", NAP, 1 },   { "held", NAP, 1 },
 };
 
 CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned count, CUjit_option *options, void **values)
@@ -729,10 +732,29 @@ CUresult cuModuleUnload(CUmodule module)
 	return CUDA_SUCCESS;
 }
 
+static void hold(const char *name)
+{
+	pthread_mutex_lock(&lock);
+	while (!strcmp(name, "held") && !stored)
+		pthread_cond_wait(&changed, &lock);
+	pthread_mutex_unlock(&lock);
+}
+
+CUresult cuModuleGetGlobal_v2(CUdeviceptr *address, size_t *size, CUmodule module, const char *name)
+{
+	ENTER();
+	CHECK(module, MAGIC_MODULE, "module of a variable");
+	hold(name);
+	*address = 0x1000;
+	*size = strlen(name);
+	return CUDA_SUCCESS;
+}
+
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name)
 {
 	ENTER();
 	CHECK(module, MAGIC_MODULE, "module of a function");
+	hold(name);
 	for (size_t i = 0; i < sizeof(kernels) / sizeof(*kernels); i++) {
 		if (strcmp(kernels[i].name, name))
 			continue;

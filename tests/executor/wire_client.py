@@ -171,10 +171,13 @@ class Client:
         body = struct.pack("<QQIIIIII", len(image), handle(MODULE, index), 0, 0, 0, 0, 0, 0)
         return self.operation(OP_LOAD, body, 0, image)
 
-    def get_function(self, module: int, index: int, name: str) -> Reply:
+    def start_look_up(self, module: int, index: int, name: str) -> int:
         text = padded(name.encode() + b"\0")
         body = struct.pack("<QQII", handle(MODULE, module), handle(FUNCTION, index), len(text), 0)
-        return self.operation(OP_GET_FUNCTION, body + text)
+        return self.command(OP_GET_FUNCTION, body + text, WANTS_REPLY)
+
+    def get_function(self, module: int, index: int, name: str) -> Reply:
+        return self.wait(self.start_look_up(module, index, name))
 
     def stream(self, index: int, flags: int = 0) -> int:
         self.row("cuStreamCreate", struct.pack("<QQ", handle(STREAM, index), flags))

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look-ups, in which a driver may compile or load code: only who asks waits for them."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Callable, Dict
+
+import pytest
+from test_serve import KERNELS, NAP, STORE, end_well, prepare
+from wire_client import FUNCTION, MODULE, WANTS_REPLY, Client, Worker, handle, padded
+
+Serve = Callable[..., Worker]
+HELD = handle(FUNCTION, 20)
+
+
+def start_global(client: Client, name: bytes) -> int:
+    body = struct.pack("<QQQQ", 1, 1, handle(MODULE, 1), len(name) + 1) + padded(name + b"\0")
+    return client.row("cuModuleGetGlobal_v2", body, WANTS_REPLY)
+
+
+@pytest.mark.parametrize("what", ["function", "variable"])
+def test_a_look_up_does_not_hold_up_the_stream(serve: Serve, what: str) -> None:
+    """The driver finds it only after a kernel that is launched behind the look-up."""
+    worker = serve()
+    client = worker.client
+    address = prepare(client)
+    if what == "function":
+        asked = client.start_look_up(1, 20, "held")
+    else:
+        asked = start_global(client, b"held")
+    client.launch(NAP, struct.pack("<Q", 50))
+    assert client.synchronize().status == 0
+    assert asked not in client.replies
+    client.launch(STORE, struct.pack("<QI", address, 5))
+    assert client.synchronize().status == 0
+    reply = client.wait(asked)
+    assert reply.status == 0
+    if what == "function":
+        assert struct.unpack_from("<Q", reply.body)[0] == HELD
+        client.launch(HELD, struct.pack("<Q", 1))
+        assert client.synchronize().deferred == 0
+    end_well(worker)
+
+
+def test_a_look_up_in_what_is_not_there(serve: Serve) -> None:
+    worker = serve()
+    client = worker.client
+    prepare(client)
+    asked = [client.start_look_up(module, 30 + module, "store") for module in (2, 3)]
+    assert [client.wait(request).status for request in asked] == [400] * 2
+    assert client.get_function(1, 40, "absent").status == 500
+    end_well(worker)
+
+
+def test_look_ups_of_several_threads(serve: Serve, tsan_program: Path, tsan_driver: Path) -> None:
+    """Those of the same function get the same handle, whoever is first."""
+    worker = serve(program=tsan_program, driver=tsan_driver)
+    client = worker.client
+    assert client.load_module(1, b"code").status == 0
+    asked: Dict[int, str] = {}
+    for turn in range(40):
+        for i, name in enumerate(KERNELS):
+            asked[client.start_look_up(1, 1 + turn * len(KERNELS) + i, name)] = name
+        client.load_module(2 + turn, b"code")
+    found: Dict[str, int] = {}
+    for request, name in asked.items():
+        reply = client.wait(request)
+        assert reply.status == 0
+        function = struct.unpack_from("<Q", reply.body)[0]
+        assert found.setdefault(name, function) == function
+    assert len(set(found.values())) == len(KERNELS)
+    end_well(worker)
