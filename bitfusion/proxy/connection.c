@@ -3,7 +3,8 @@
  * The session's one connection: its beginning, its loss, and what a forked child does with its copy.
  */
 #include "dial.h"
-#include "proxy.h"
+#include "late.h"
+#include "reply.h"
 
 #include <sys/socket.h>
 
@@ -34,6 +35,17 @@ void bf_connection_lost(const char *what)
 	}
 	shutdown(bf_queue_transport()->fd, SHUT_RDWR);
 	bf_reply_break();
+}
+
+void bf_connection_settle(void)
+{
+	if (atomic_load(&bf_state) == BF_ENDED)
+		return;
+	if (!bf_reply_is_over()) {
+		bf_connection_lost("cannot send");
+		bf_reply_until_over();
+	}
+	bf_late_settle();
 }
 
 void bf_connection_leave(void)

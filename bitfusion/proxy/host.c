@@ -74,7 +74,8 @@ static void release(const void *data, size_t size)
 {
 	uint64_t stream;
 
-	bf_host_settle(data, size);
+	if (bf_host_settle(data, size)) /* a stream that failed says no more about them */
+		bf_reply_until_written(data, size);
 	while (bf_late_reads(data, size, &stream)) {
 		wait_for_stream(stream);
 		bf_late_forget(data, size, stream);

@@ -13,7 +13,7 @@ CUresult bf_state_error(void)
 {
 	switch (atomic_load(&bf_state)) {
 	case BF_READY: return bf_self.in_callback ? CUDA_ERROR_NOT_PERMITTED : CUDA_SUCCESS;
-	case BF_LOST: return CUDA_ERROR_DEVICE_UNAVAILABLE;
+	case BF_LOST: bf_connection_settle(); return CUDA_ERROR_DEVICE_UNAVAILABLE;
 	case BF_ENDED: return CUDA_ERROR_DEINITIALIZED;
 	default: return CUDA_ERROR_NOT_INITIALIZED;
 	}

@@ -34,6 +34,7 @@ static struct {
 } late = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .last = &late.first };
 
 static _Atomic unsigned source_count;
+static __thread bool is_sender;
 
 CUresult bf_late_needed(const void *data, size_t size, CUstream stream, bool *needed)
 {
@@ -163,6 +164,18 @@ void bf_late_forget(const void *data, size_t size, uint64_t stream)
 	pthread_mutex_unlock(&late.lock);
 }
 
+void bf_late_settle(void)
+{
+	if (BF_LIKELY(!atomic_load_explicit(&source_count, memory_order_acquire)) || is_sender)
+		return;
+	pthread_mutex_lock(&late.lock);
+	while (late.sending)
+		pthread_cond_wait(&late.changed, &late.lock);
+	while (late.sources)
+		remove_source(&late.sources);
+	pthread_mutex_unlock(&late.lock);
+}
+
 /* ------------------------------------------------------------------ answers */
 
 /* Bytes [offset, offset + size) of the box as if it lay packed. */
@@ -245,6 +258,7 @@ static void answer(const struct bf_fetch *asked)
 static void *late_main(void *unused)
 {
 	prctl(PR_SET_NAME, "bitfusion-late");
+	is_sender = true;
 	pthread_mutex_lock(&late.lock);
 	for (;;) {
 		struct fetch *fetch = late.first;

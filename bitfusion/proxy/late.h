@@ -22,5 +22,7 @@ void bf_late_fetch(const struct bf_fetch *asked); /* called by whoever reads the
 bool bf_late_reads(const void *data, size_t size, uint64_t *stream);
 /* The stream has come past them, or has failed and never will. */
 void bf_late_forget(const void *data, size_t size, uint64_t stream);
+/* The connection is gone: when this returns, no source is read any more. */
+void bf_late_settle(void);
 
 #endif

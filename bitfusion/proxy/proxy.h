@@ -71,6 +71,7 @@ const char *bf_call_name(unsigned call);
 
 CUresult bf_connect(void); /* broker and handshake; opens the queue */
 void bf_connection_lost(const char *what);
+void bf_connection_settle(void); /* it is lost: returns when nobody uses the program's memory any more */
 void bf_connection_leave(void); /* in a forked child: it is the parent's */
 
 /* ------------------------------------------------------------------ command queue (queue.c)
@@ -128,6 +129,7 @@ void bf_wait_drop(struct bf_wait *wait);    /* frees the body */
 void bf_reply_break(void);                 /* fails all waits: the connection is gone */
 /* Stream of a copy in flight that writes into [data, data + size), if there is one. */
 bool bf_reply_writes(const void *data, size_t size, uint64_t *stream);
+void bf_reply_until_written(const void *data, size_t size); /* until none does */
 void bf_reply_start_reader(void);
 
 /* Sends a command made of a header and a fixed body, waits, and copies `answer_size` bytes of the reply. */

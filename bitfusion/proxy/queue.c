@@ -117,7 +117,11 @@ void *bf_queue_begin(unsigned call, size_t size, unsigned flags, uint32_t contex
 
 	pthread_mutex_lock(&queue.lock);
 	if (BF_UNLIKELY(queue.dead || size > BF_MAX_COMMAND)) {
+		bool gone = queue.dead;
+
 		pthread_mutex_unlock(&queue.lock);
+		if (gone)
+			bf_connection_settle();
 		return NULL;
 	}
 	command = (struct bf_command *)aligned_end();

@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { BUCKETS = 256, FOLLOW_MS = 2 };
 enum bf_wait_state { WAITING, PROMOTED, DONE };
@@ -26,6 +27,7 @@ static struct {
 	_Atomic uint32_t lead_word; /* futex for the reader thread: changes when the lead becomes free */
 	uint32_t next_request;
 	bool broken;
+	_Atomic bool over; /* broken, and nobody brings in anything any more */
 	_Atomic unsigned copies;    /* asynchronous ones in flight */
 	_Atomic int deferred;       /* a failure that no waiting thread has seen yet */
 } replies = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -33,6 +35,7 @@ static struct {
 void bf_reply_open(void)
 {
 	replies.broken = false;
+	replies.over = false;
 	bf_receive_open();
 }
 
@@ -92,7 +95,6 @@ static void finish_copy(struct bf_wait *wait)
 	if (wait->status)
 		bf_debug("%s failed with error %d", bf_call_name(wait->call), wait->status);
 	keep_deferred(wait->status ? wait->status : wait->deferred);
-	wait->finish(wait);
 	bf_wait_drop(wait);
 	free(wait);
 	atomic_fetch_sub(&replies.copies, 1);
@@ -112,6 +114,8 @@ void bf_wait_complete(struct bf_wait *wait)
 {
 	struct bf_wait **link;
 
+	if (wait->finish) /* while it can still be found: this may write the program's memory */
+		wait->finish(wait);
 	pthread_mutex_lock(&replies.lock);
 	link = find(wait->request);
 	if (*link)
@@ -126,6 +130,7 @@ static void fail_all(void)
 	struct bf_wait *all = NULL;
 
 	pthread_mutex_lock(&replies.lock);
+	replies.broken = replies.over = true;
 	for (int i = 0; i < BUCKETS; i++)
 		for (struct bf_wait *wait; (wait = replies.bucket[i]);) {
 			replies.bucket[i] = wait->next;
@@ -138,6 +143,8 @@ static void fail_all(void)
 
 		all = wait->next;
 		wait->status = CUDA_ERROR_DEVICE_UNAVAILABLE;
+		if (wait->finish)
+			wait->finish(wait);
 		complete(wait);
 	}
 }
@@ -218,6 +225,7 @@ int bf_reply_until_room(struct bf_transport *transport)
 		done = receive_or_follow(transport, leading);
 		if (leading) {
 			pthread_mutex_lock(&replies.lock);
+			replies.broken |= done < 0; /* who leads next may not read on in the middle of a frame */
 			release_lead();
 			pthread_mutex_unlock(&replies.lock);
 		}
@@ -241,6 +249,47 @@ void bf_reply_break(void)
 	pthread_mutex_lock(&replies.lock);
 	release_lead();
 	pthread_mutex_unlock(&replies.lock);
+}
+
+/* One turn for a thread that waits for something else than an answer of its own. */
+static void receive_or_pause(bool broken)
+{
+	const struct timespec pause = { 0, FOLLOW_MS * 1000000L };
+	struct pollfd socket = { .fd = bf_queue_transport()->fd, .events = POLLIN };
+
+	if (!take_lead()) {
+		nanosleep(&pause, NULL);
+		return;
+	}
+	if (!broken && poll(&socket, 1, FOLLOW_MS) > 0 && bf_receive_frames()) {
+		bf_connection_lost("cannot receive");
+		broken = true;
+	}
+	if (broken)
+		fail_all();
+	pthread_mutex_lock(&replies.lock);
+	release_lead();
+	pthread_mutex_unlock(&replies.lock);
+}
+
+bool bf_reply_is_over(void)
+{
+	return atomic_load_explicit(&replies.over, memory_order_acquire);
+}
+
+void bf_reply_until_over(void)
+{
+	while (!bf_reply_is_over())
+		receive_or_pause(true);
+}
+
+void bf_reply_until_written(const void *data, size_t size)
+{
+	uint64_t stream;
+
+	bf_queue_flush();
+	while (!bf_reply_is_over() && bf_reply_writes(data, size, &stream))
+		receive_or_pause(false);
 }
 
 bool bf_wait_is_done(const struct bf_wait *wait)
@@ -290,6 +339,8 @@ void bf_wait_until_done(struct bf_wait *wait)
 static void wait_for_answer(struct bf_wait *wait)
 {
 	bf_wait_until_done(wait);
+	if (BF_UNLIKELY(wait->status == CUDA_ERROR_DEVICE_UNAVAILABLE) && bf_reply_is_over())
+		bf_connection_settle();
 	if (wait->deferred)
 		bf_debug("%s failed earlier with error %d, reported by %s", bf_call_name(wait->deferred_call),
 			 wait->deferred, bf_call_name(wait->call));
