@@ -22,7 +22,7 @@ static char *make_text(int lines)
 	at += sprintf(at, PTX_HEADER);
 	for (int i = 0; i < lines; i++)
 		at += sprintf(at, "%s", line);
-	sprintf(at, "%s", kernels);
+	memcpy(at, kernels, sizeof kernels);
 	register_3 = strstr(at, "%r2, %r3;\n    ret");
 	if (lines)
 		memcpy(register_3, "%r2, %no;", 9);
