@@ -128,7 +128,7 @@ def _as_word(argument: Argument) -> str:
     if (
         argument.type.pointers
         or argument.kind in ("HANDLE", "FREE_HANDLE")
-        and (argument.handle not in ("BF_ALLOCATION", "BF_TEXOBJECT", "BF_SURFOBJECT"))
+        and argument.handle != "BF_ALLOCATION"
     ):
         return f"(uint64_t)(uintptr_t){argument.name}"
     return f"(uint64_t){argument.name}"

@@ -28,10 +28,12 @@ HANDLES = {
     "CUmemGenericAllocationHandle": "BF_ALLOCATION",
     "CUarray": "BF_ARRAY",
     "CUmipmappedArray": "BF_MIPMAPPEDARRAY",
-    "CUtexObject": "BF_TEXOBJECT",
-    "CUsurfObject": "BF_SURFOBJECT",
 }
-_SHAPED = {"CUlaunchConfig": "CONFIG", "CUDA_KERNEL_NODE_PARAMS": "KERNEL_NODE"}
+_SHAPED = {
+    "CUlaunchConfig": "CONFIG",
+    "CUDA_KERNEL_NODE_PARAMS": "KERNEL_NODE",
+    "CUDA_RESOURCE_DESC": "RESOURCE",
+}
 _TRANSLATED = {"CUdevice": "DEVICE", "CUmemLocation": "LOCATION"}
 _FREES = re.compile(r"(Destroy|Unload|Release)(_v\d+)?$")
 _CREATES = re.compile(r"Create|Instantiate|Add\w*Node|Clone")

@@ -30,8 +30,8 @@ static uint32_t owner_of(const struct bf_frame *frame, unsigned kind)
 	for (unsigned i = 0; i < row->argument_count; i++) {
 		unsigned parent = row->arguments[i].handle;
 		bool by_value = row->arguments[i].kind == BF_ARG_HANDLE;
-		if (by_value &&
-		    (parent == BF_MODULE || parent == BF_LIBRARY || (parent == BF_GRAPH && kind == BF_GRAPHNODE)))
+		if (by_value && (parent == BF_MODULE || parent == BF_LIBRARY || parent == BF_MIPMAPPEDARRAY ||
+				 (parent == BF_GRAPH && kind == BF_GRAPHNODE)))
 			return bf_handle_pack(frame->given[i]);
 	}
 	return bf_handle_pack(BF_HANDLE(BF_CONTEXT, frame->command->context));

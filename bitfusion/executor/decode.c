@@ -258,6 +258,40 @@ static CUresult read_kernel_node(struct bf_session *session, struct bf_frame *fr
 	return place_kernel(session, &ours->params);
 }
 
+/* What is not an array lies at an address, which is the same number on both sides. */
+static CUresult place_resource(struct bf_session *session, CUDA_RESOURCE_DESC *resource)
+{
+	u64 value = 0;
+	switch (resource->resType) {
+	case CU_RESOURCE_TYPE_ARRAY:
+		if (!bf_handle_resolve(&session->handles, BF_ARRAY, (u64)(uintptr_t)resource->res.array.hArray,
+				       &value) ||
+		    !value)
+			return CUDA_ERROR_INVALID_VALUE;
+		resource->res.array.hArray = (CUarray)(uintptr_t)value;
+		return CUDA_SUCCESS;
+	case CU_RESOURCE_TYPE_MIPMAPPED_ARRAY:
+		if (!bf_handle_resolve(&session->handles, BF_MIPMAPPEDARRAY,
+				       (u64)(uintptr_t)resource->res.mipmap.hMipmappedArray, &value) ||
+		    !value)
+			return CUDA_ERROR_INVALID_VALUE;
+		resource->res.mipmap.hMipmappedArray = (CUmipmappedArray)(uintptr_t)value;
+		return CUDA_SUCCESS;
+	case CU_RESOURCE_TYPE_LINEAR:
+	case CU_RESOURCE_TYPE_PITCH2D: return CUDA_SUCCESS;
+	default: return CUDA_ERROR_INVALID_VALUE;
+	}
+}
+
+static CUresult read_resource(struct bf_session *session, struct bf_frame *frame, const struct bf_argument *what,
+			      unsigned i, struct reader *reader)
+{
+	CUresult status = read_fixed(frame, what, i, reader);
+	if (status != CUDA_SUCCESS || !frame->argument[i])
+		return status;
+	return place_resource(session, (CUDA_RESOURCE_DESC *)(uintptr_t)frame->argument[i]);
+}
+
 static inline CUresult read_argument(struct bf_session *session, struct bf_frame *frame, unsigned i,
 				     struct reader *reader)
 {
@@ -284,6 +318,7 @@ static inline CUresult read_argument(struct bf_session *session, struct bf_frame
 	case BF_ARG_OUT: return read_fixed(frame, what, i, reader);
 	case BF_ARG_CONFIG: return read_config(session, frame, i, reader);
 	case BF_ARG_KERNEL_NODE: return read_kernel_node(session, frame, i, reader);
+	case BF_ARG_RESOURCE: return read_resource(session, frame, what, i, reader);
 	default: return read_array(session, frame, what, i, reader);
 	}
 }

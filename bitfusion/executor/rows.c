@@ -159,7 +159,7 @@ static CUresult free_row(struct bf_session *session, struct bf_frame *frame)
 	return refunded_call(session, frame, frame->argument[0]);
 }
 
-/* (CUarray array) */
+/* (CUarray array), (CUmipmappedArray array) */
 static CUresult release_row(struct bf_session *session, struct bf_frame *frame)
 {
 	return refunded_call(session, frame, frame->given[0]);
@@ -187,20 +187,50 @@ static CUresult memory_info(struct bf_session *session, struct bf_frame *frame)
 }
 
 /* Formats have 1, 2 or 4 bytes per channel; the compressed ones count for a byte. */
-static uint64_t array_bytes(uint64_t width, uint64_t height, uint64_t depth, CUarray_format format, unsigned channels)
+static unsigned channel_bytes(CUarray_format format)
 {
-	uint64_t bytes = format == CU_AD_FORMAT_UNSIGNED_INT32 || format == CU_AD_FORMAT_SIGNED_INT32 ||
-					 format == CU_AD_FORMAT_FLOAT
-				 ? 4
-			 : format == CU_AD_FORMAT_UNSIGNED_INT16 || format == CU_AD_FORMAT_SIGNED_INT16 ||
-					 format == CU_AD_FORMAT_HALF
-				 ? 2
-				 : 1;
-	uint64_t total = bytes * (channels ? channels : 1);
-	if (__builtin_mul_overflow(total, width ? width : 1, &total) ||
-	    __builtin_mul_overflow(total, height ? height : 1, &total) ||
-	    __builtin_mul_overflow(total, depth ? depth : 1, &total))
+	switch ((int)format) {
+	case CU_AD_FORMAT_UNSIGNED_INT32:
+	case CU_AD_FORMAT_SIGNED_INT32:
+	case CU_AD_FORMAT_FLOAT: return 4;
+	case CU_AD_FORMAT_UNSIGNED_INT16:
+	case CU_AD_FORMAT_SIGNED_INT16:
+	case CU_AD_FORMAT_HALF: return 2;
+	default: return 1;
+	}
+}
+
+/* A driver pads rows, by how much it does not say: 64 bytes is the least that any does. */
+static uint64_t array_bytes(const CUDA_ARRAY3D_DESCRIPTOR *what)
+{
+	uint64_t total = (uint64_t)channel_bytes(what->Format) * (what->NumChannels ? what->NumChannels : 1);
+	if (__builtin_mul_overflow(total, what->Width ? what->Width : 1, &total) || total > UINT64_MAX - 63)
 		return UINT64_MAX;
+	total = (total + 63) / 64 * 64;
+	if (__builtin_mul_overflow(total, what->Height ? what->Height : 1, &total) ||
+	    __builtin_mul_overflow(total, what->Depth ? what->Depth : 1, &total))
+		return UINT64_MAX;
+	return total;
+}
+
+static size_t half(size_t size)
+{
+	return size > 1 ? size / 2 : size;
+}
+
+static uint64_t mipmap_bytes(CUDA_ARRAY3D_DESCRIPTOR what, unsigned levels)
+{
+	const bool sliced = what.Flags & (CUDA_ARRAY3D_LAYERED | CUDA_ARRAY3D_CUBEMAP);
+	uint64_t total = 0;
+	for (unsigned level = 0; level < levels; level++) {
+		if (__builtin_add_overflow(total, array_bytes(&what), &total))
+			return UINT64_MAX;
+		if (what.Width <= 1 && what.Height <= 1 && (sliced || what.Depth <= 1))
+			break;
+		what.Width = half(what.Width);
+		what.Height = half(what.Height);
+		what.Depth = sliced ? what.Depth : half(what.Depth);
+	}
 	return total;
 }
 
@@ -209,8 +239,10 @@ static CUresult array_row(struct bf_session *session, struct bf_frame *frame)
 	const CUDA_ARRAY_DESCRIPTOR *what = (const CUDA_ARRAY_DESCRIPTOR *)(uintptr_t)frame->argument[1];
 	if (!what || !frame->argument[0])
 		return bf_invoke(frame);
-	return charged_call(session, frame, array_bytes(what->Width, what->Height, 1, what->Format, what->NumChannels),
-			    NULL, frame->given[0]);
+	const CUDA_ARRAY3D_DESCRIPTOR shape = {
+		.Width = what->Width, .Height = what->Height, .Format = what->Format, .NumChannels = what->NumChannels
+	};
+	return charged_call(session, frame, array_bytes(&shape), NULL, frame->given[0]);
 }
 
 static CUresult array3d_row(struct bf_session *session, struct bf_frame *frame)
@@ -218,9 +250,15 @@ static CUresult array3d_row(struct bf_session *session, struct bf_frame *frame)
 	const CUDA_ARRAY3D_DESCRIPTOR *what = (const CUDA_ARRAY3D_DESCRIPTOR *)(uintptr_t)frame->argument[1];
 	if (!what || !frame->argument[0])
 		return bf_invoke(frame);
-	return charged_call(session, frame,
-			    array_bytes(what->Width, what->Height, what->Depth, what->Format, what->NumChannels), NULL,
-			    frame->given[0]);
+	return charged_call(session, frame, array_bytes(what), NULL, frame->given[0]);
+}
+
+static CUresult mipmap_row(struct bf_session *session, struct bf_frame *frame)
+{
+	const CUDA_ARRAY3D_DESCRIPTOR *what = (const CUDA_ARRAY3D_DESCRIPTOR *)(uintptr_t)frame->argument[1];
+	if (!what || !frame->argument[0])
+		return bf_invoke(frame);
+	return charged_call(session, frame, mipmap_bytes(*what, (unsigned)frame->argument[2]), NULL, frame->given[0]);
 }
 
 /* ------------------------------------------------------------------ images */
@@ -286,6 +324,8 @@ static const struct {
 	{ "cuMemRelease", bf_virtual_release },
 	{ "cuMemRetainAllocationHandle", bf_virtual_retain },
 	{ "cuMemUnmap", bf_virtual_unmap },
+	{ "cuMipmappedArrayCreate", mipmap_row },
+	{ "cuMipmappedArrayDestroy", release_row },
 	{ "cuModuleUnload", unload_row },
 	{ "cuStreamBeginCaptureToGraph", begin_capture },
 	{ "cuStreamBeginCapture_v2", begin_capture },
@@ -303,5 +343,6 @@ bf_around bf_row_around(const char *name)
 
 bool bf_row_allocates(bf_around around)
 {
-	return around == alloc_row || around == bf_virtual_create || around == array_row || around == array3d_row;
+	return around == alloc_row || around == bf_virtual_create || around == array_row || around == array3d_row ||
+	       around == mipmap_row;
 }

@@ -137,6 +137,7 @@ static CUresult measure(struct call *call, int i)
 	case BF_ARG_FOUND_HANDLE: return mint(call, i);
 	case BF_ARG_IN:
 	case BF_ARG_INOUT:
+	case BF_ARG_RESOURCE:
 		call->wire[i] = call->args[i] != 0;
 		call->size += call->args[i] ? BF_PAD8(argument->size) : 0;
 		return CUDA_SUCCESS;
@@ -193,7 +194,8 @@ static void encode(const struct call *call, uint8_t *at)
 			at = put_config(at, pointer);
 		else if (argument->kind == BF_ARG_KERNEL_NODE)
 			at = put_bytes(at, argument, ((const struct bf_kernel_node *)pointer)->params, call->wire[i]);
-		else if (argument->kind == BF_ARG_IN || argument->kind == BF_ARG_INOUT)
+		else if (argument->kind == BF_ARG_IN || argument->kind == BF_ARG_INOUT ||
+			 argument->kind == BF_ARG_RESOURCE)
 			at = put_bytes(at, argument, pointer, argument->size);
 		else if (argument->kind == BF_ARG_STRING || argument->kind == BF_ARG_IN_ARRAY ||
 			 argument->kind == BF_ARG_IN_HANDLES)

@@ -184,6 +184,7 @@ static void bury(uint32_t index)
 {
 	abi_context_storage_clear(bf_context_handle(index));
 	bf_handle_free_context(index);
+	bf_texture_end_context(index);
 	bf_map_remove_context(index);
 }
 

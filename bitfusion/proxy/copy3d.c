@@ -14,6 +14,8 @@ struct side {
 	CUmemorytype type;
 	uint8_t *at; /* the first byte of the box: an address on the host or the device */
 	size_t pitch, height;
+	CUarray array; /* instead of the address */
+	size_t offset[3];
 };
 
 struct box {
@@ -28,14 +30,23 @@ static CUmemorytype settle_type(CUmemorytype type, CUdeviceptr address)
 	return bf_is_device_memory(address) ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST;
 }
 
+static struct side array_side(CUarray array, const size_t offset[3])
+{
+	return (struct side){ .type = CU_MEMORYTYPE_ARRAY,
+			      .array = array,
+			      .offset = { offset[0], offset[1], offset[2] } };
+}
+
 static struct side make_side(CUmemorytype type, const void *host, CUdeviceptr device, size_t pitch, size_t height,
 			     const size_t offset[3])
 {
 	/* unified addresses come in the device's member */
 	const uint8_t *base = type == CU_MEMORYTYPE_HOST ? host : (const uint8_t *)(uintptr_t)device;
 
-	return (struct side){ settle_type(type, device),
-			      (uint8_t *)base + (offset[2] * height + offset[1]) * pitch + offset[0], pitch, height };
+	return (struct side){ .type = settle_type(type, device),
+			      .at = (uint8_t *)base + (offset[2] * height + offset[1]) * pitch + offset[0],
+			      .pitch = pitch,
+			      .height = height };
 }
 
 static uint64_t side_size(const struct box *box, const struct side *side)
@@ -45,8 +56,11 @@ static uint64_t side_size(const struct box *box, const struct side *side)
 
 static CUresult check_side(const struct box *box, const struct side *side)
 {
+	if (side->type == CU_MEMORYTYPE_ARRAY)
+		return bf_array_check(side->array, side->offset,
+				      (const size_t[]){ box->width, box->height, box->depth });
 	if (side->type != CU_MEMORYTYPE_HOST && side->type != CU_MEMORYTYPE_DEVICE)
-		return CUDA_ERROR_NOT_SUPPORTED; /* arrays */
+		return CUDA_ERROR_INVALID_VALUE;
 	if ((side->pitch < box->width && (box->height > 1 || box->depth > 1)) ||
 	    (side->height < box->height && box->depth > 1))
 		return CUDA_ERROR_INVALID_VALUE;
@@ -72,10 +86,10 @@ static bool is_flat(const struct box *box, const struct side *side)
 
 static struct side packed_side(const struct box *box, uint8_t *memory)
 {
-	return (struct side){ CU_MEMORYTYPE_HOST, memory, box->width, box->height };
+	return (struct side){ .type = CU_MEMORYTYPE_HOST, .at = memory, .pitch = box->width, .height = box->height };
 }
 
-/* The struct as it travels: offsets are already in the addresses. */
+/* The struct as it travels: offsets are already in the addresses, but for arrays. */
 static void describe(const struct box *box, CUDA_MEMCPY3D *shape)
 {
 	const struct side *from = &box->from, *to = &box->to;
@@ -90,6 +104,14 @@ static void describe(const struct box *box, CUDA_MEMCPY3D *shape)
 	shape->dstDevice = to_host ? 0 : BF_ARG(to->at);
 	shape->dstPitch = to_host ? box->width : to->pitch;
 	shape->dstHeight = to_host ? box->height : to->height;
+	shape->srcArray = from->array;
+	shape->srcXInBytes = from->offset[0];
+	shape->srcY = from->offset[1];
+	shape->srcZ = from->offset[2];
+	shape->dstArray = to->array;
+	shape->dstXInBytes = to->offset[0];
+	shape->dstY = to->offset[1];
+	shape->dstZ = to->offset[2];
 	shape->WidthInBytes = box->width;
 	shape->Height = box->height;
 	shape->Depth = box->depth;
@@ -300,7 +322,29 @@ static CUresult copy_box(const struct box *box, CUstream stream, bool async)
 
 /* ------------------------------------------------------------------ entry points */
 
-static CUresult copy_2d(const CUDA_MEMCPY2D *copy, CUstream stream, bool async, bool per_thread)
+static struct side from_side(const CUDA_MEMCPY3D *copy)
+{
+	const size_t offset[] = { copy->srcXInBytes, copy->srcY, copy->srcZ };
+
+	if (copy->srcMemoryType == CU_MEMORYTYPE_ARRAY)
+		return array_side(copy->srcArray, offset);
+	return make_side(copy->srcMemoryType, copy->srcHost, copy->srcDevice,
+			 copy->srcPitch ? copy->srcPitch : copy->WidthInBytes,
+			 copy->srcHeight ? copy->srcHeight : copy->Height, offset);
+}
+
+static struct side to_side(const CUDA_MEMCPY3D *copy)
+{
+	const size_t offset[] = { copy->dstXInBytes, copy->dstY, copy->dstZ };
+
+	if (copy->dstMemoryType == CU_MEMORYTYPE_ARRAY)
+		return array_side(copy->dstArray, offset);
+	return make_side(copy->dstMemoryType, copy->dstHost, copy->dstDevice,
+			 copy->dstPitch ? copy->dstPitch : copy->WidthInBytes,
+			 copy->dstHeight ? copy->dstHeight : copy->Height, offset);
+}
+
+CUresult bf_copy_3d(const CUDA_MEMCPY3D *copy, CUstream stream, bool async, bool per_thread)
 {
 	CUresult status = bf_stream_enter(&stream, per_thread);
 	struct box box;
@@ -309,35 +353,32 @@ static CUresult copy_2d(const CUDA_MEMCPY2D *copy, CUstream stream, bool async, 
 		return status;
 	if (!copy)
 		return CUDA_ERROR_INVALID_VALUE;
-	box = (struct box){ .width = copy->WidthInBytes, .height = copy->Height, .depth = 1 };
-	box.from = make_side(copy->srcMemoryType, copy->srcHost, copy->srcDevice,
-			     copy->srcPitch ? copy->srcPitch : copy->WidthInBytes, copy->Height,
-			     (const size_t[]){ copy->srcXInBytes, copy->srcY, 0 });
-	box.to = make_side(copy->dstMemoryType, copy->dstHost, copy->dstDevice,
-			   copy->dstPitch ? copy->dstPitch : copy->WidthInBytes, copy->Height,
-			   (const size_t[]){ copy->dstXInBytes, copy->dstY, 0 });
+	box = (struct box){ from_side(copy), to_side(copy), copy->WidthInBytes, copy->Height, copy->Depth };
 	return copy_box(&box, stream, async);
 }
 
-static CUresult copy_3d(const CUDA_MEMCPY3D *copy, CUstream stream, bool async, bool per_thread)
+static CUresult copy_2d(const CUDA_MEMCPY2D *copy, CUstream stream, bool async, bool per_thread)
 {
-	CUresult status = bf_stream_enter(&stream, per_thread);
-	struct box box;
-
-	if (status)
-		return status;
 	if (!copy)
-		return CUDA_ERROR_INVALID_VALUE;
-	box = (struct box){ .width = copy->WidthInBytes, .height = copy->Height, .depth = copy->Depth };
-	box.from = make_side(copy->srcMemoryType, copy->srcHost, copy->srcDevice,
-			     copy->srcPitch ? copy->srcPitch : copy->WidthInBytes,
-			     copy->srcHeight ? copy->srcHeight : copy->Height,
-			     (const size_t[]){ copy->srcXInBytes, copy->srcY, copy->srcZ });
-	box.to = make_side(copy->dstMemoryType, copy->dstHost, copy->dstDevice,
-			   copy->dstPitch ? copy->dstPitch : copy->WidthInBytes,
-			   copy->dstHeight ? copy->dstHeight : copy->Height,
-			   (const size_t[]){ copy->dstXInBytes, copy->dstY, copy->dstZ });
-	return copy_box(&box, stream, async);
+		return bf_copy_3d(NULL, stream, async, per_thread);
+	return bf_copy_3d(&(CUDA_MEMCPY3D){ .srcXInBytes = copy->srcXInBytes,
+					    .srcY = copy->srcY,
+					    .srcMemoryType = copy->srcMemoryType,
+					    .srcHost = copy->srcHost,
+					    .srcDevice = copy->srcDevice,
+					    .srcArray = copy->srcArray,
+					    .srcPitch = copy->srcPitch,
+					    .dstXInBytes = copy->dstXInBytes,
+					    .dstY = copy->dstY,
+					    .dstMemoryType = copy->dstMemoryType,
+					    .dstHost = copy->dstHost,
+					    .dstDevice = copy->dstDevice,
+					    .dstArray = copy->dstArray,
+					    .dstPitch = copy->dstPitch,
+					    .WidthInBytes = copy->WidthInBytes,
+					    .Height = copy->Height,
+					    .Depth = 1 },
+			  stream, async, per_thread);
 }
 
 BF_EXPORT CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D *pCopy)
@@ -372,20 +413,20 @@ BF_EXPORT CUresult cuMemcpy2DAsync_v2_ptsz(const CUDA_MEMCPY2D *pCopy, CUstream 
 
 BF_EXPORT CUresult cuMemcpy3D_v2(const CUDA_MEMCPY3D *pCopy)
 {
-	return copy_3d(pCopy, NULL, false, false);
+	return bf_copy_3d(pCopy, NULL, false, false);
 }
 
 BF_EXPORT CUresult cuMemcpy3D_v2_ptds(const CUDA_MEMCPY3D *pCopy)
 {
-	return copy_3d(pCopy, NULL, false, true);
+	return bf_copy_3d(pCopy, NULL, false, true);
 }
 
 BF_EXPORT CUresult cuMemcpy3DAsync_v2(const CUDA_MEMCPY3D *pCopy, CUstream hStream)
 {
-	return copy_3d(pCopy, hStream, true, false);
+	return bf_copy_3d(pCopy, hStream, true, false);
 }
 
 BF_EXPORT CUresult cuMemcpy3DAsync_v2_ptsz(const CUDA_MEMCPY3D *pCopy, CUstream hStream)
 {
-	return copy_3d(pCopy, hStream, true, true);
+	return bf_copy_3d(pCopy, hStream, true, true);
 }

@@ -29,6 +29,7 @@ static struct table tables[BF_HANDLE_KINDS] = {
 	[BF_STREAM] = { .entry_size = sizeof(struct bf_stream) },
 	[BF_EVENT] = { .entry_size = sizeof(struct bf_event) },
 	[BF_ALLOCATION] = { .entry_size = sizeof(struct bf_physical) },
+	[BF_ARRAY] = { .entry_size = sizeof(struct bf_array) },
 	[BF_GRAPH] = { .entry_size = sizeof(struct bf_graph) },
 	[BF_GRAPHEXEC] = { .entry_size = sizeof(struct bf_graph) },
 };
@@ -178,7 +179,8 @@ uint32_t bf_handle_count(enum bf_handle_kind kind)
 
 static bool dies_with_context(enum bf_handle_kind kind)
 {
-	return kind == BF_MODULE || kind == BF_FUNCTION || kind == BF_STREAM || kind == BF_EVENT;
+	return kind == BF_MODULE || kind == BF_FUNCTION || kind == BF_STREAM || kind == BF_EVENT || kind == BF_ARRAY ||
+	       kind == BF_MIPMAPPEDARRAY;
 }
 
 void bf_handle_free_context(uint32_t context)

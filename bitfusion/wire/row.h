@@ -14,6 +14,7 @@
  *                            set, hStream and the handles in attributes are translated by the executor
  *   KERNEL_NODE              uint64_t bytes, then a CUDA_KERNEL_NODE_PARAMS_v2 and the packed parameters: the
  *                            executor translates func, kern and ctx, and sets extra
+ *   RESOURCE                 as IN: a CUDA_RESOURCE_DESC, whose array the executor translates
  * The reply's body holds the same way, for each argument the program passed a pointer for: OUT, INOUT the bytes
  * padded to 8; OUT_ARRAY, OUT_HANDLES uint64_t bytes, then they; FOUND_HANDLE one uint64_t. A reply without
  * a body means that the executor did not make the call.
@@ -44,6 +45,7 @@ enum bf_argument_kind {
 	BF_ARG_LOCATION,     /* CUmemLocation by value, in one uint64_t; its device is translated like DEVICE */
 	BF_ARG_CONFIG,       /* const CUlaunchConfig *, with its attributes right behind it */
 	BF_ARG_KERNEL_NODE,  /* const CUDA_KERNEL_NODE_PARAMS_v2 *; a program of ours passes struct bf_kernel_node */
+	BF_ARG_RESOURCE,     /* const CUDA_RESOURCE_DESC *, `size` bytes: what a texture or a surface is of */
 };
 
 struct bf_argument {

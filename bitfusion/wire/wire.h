@@ -79,8 +79,6 @@ enum bf_handle_kind {
 	BF_ALLOCATION, /* CUmemGenericAllocationHandle */
 	BF_ARRAY,
 	BF_MIPMAPPEDARRAY,
-	BF_TEXOBJECT,
-	BF_SURFOBJECT,
 	BF_HANDLE_KINDS
 };
 

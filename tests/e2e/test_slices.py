@@ -94,3 +94,13 @@ def test_physical_memory_counts_until_nothing_has_it(gpu: Any, programs: Path) -
     done = gpu.run("tcp", program, options=["-n", "1", "-m", "64"])
     assert done.stdout == gpu.run("direct", program).stdout
     assert "mapped, it still counts: yes" in done.stdout and "all back: yes" in done.stdout
+
+
+def test_arrays_count(gpu: Any, programs: Path) -> None:
+    """Arrays, and mipmapped ones, which have a third more than their first level."""
+    done = gpu.run("tcp", str(programs / "array_memory"), "fill", options=["-n", "1", "-m", "104"])
+    assert done.stdout.splitlines() == [
+        f"got 96 MiB, error {OOM}",
+        f"and 1 with levels, error {OOM}",
+        "all given back: 1",
+    ], done.stdout + done.stderr

@@ -272,6 +272,8 @@ CUresult cuStreamCreate(CUstream *stream, unsigned flags)
 {
 	ENTER();
 	NEED_CONTEXT();
+	if (!stream)
+		return CUDA_ERROR_INVALID_VALUE;
 	*stream = (CUstream)new_stream();
 	return CUDA_SUCCESS;
 }
@@ -331,6 +333,8 @@ CUresult cuEventCreate(CUevent *event, unsigned flags)
 {
 	ENTER();
 	NEED_CONTEXT();
+	if (!event)
+		return CUDA_ERROR_INVALID_VALUE;
 	struct event *made = calloc(1, sizeof(*made));
 	made->object.magic = MAGIC_EVENT;
 	*event = (CUevent)made;
@@ -611,6 +615,8 @@ CUresult cuDeviceGetPCIBusId(char *id, int length, CUdevice device)
 
 CUresult cuDeviceTotalMem_v2(size_t *total, CUdevice device)
 {
+	if (!total)
+		return CUDA_ERROR_INVALID_VALUE;
 	*total = MEMORY;
 	return CUDA_SUCCESS;
 }
@@ -646,6 +652,8 @@ CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
 CUresult cuCtxCreate_v2(CUcontext *context, unsigned flags, CUdevice device)
 {
 	ENTER();
+	if (!context)
+		return CUDA_ERROR_INVALID_VALUE;
 	NEED_DEVICE(device);
 	struct context *made = calloc(1, sizeof(*made));
 	made->object.magic = MAGIC_CONTEXT;
@@ -689,6 +697,8 @@ CUresult cuCtxSynchronize(void)
 CUresult cuCtxGetLimit(size_t *value, CUlimit limit)
 {
 	ENTER();
+	if (!value)
+		return CUDA_ERROR_INVALID_VALUE;
 	*value = 1000 + limit;
 	return CUDA_SUCCESS;
 }
@@ -776,6 +786,8 @@ CUresult cuFuncGetParamInfo(CUfunction function, size_t i, size_t *offset, size_
 
 CUresult cuFuncGetAttribute(int *value, CUfunction_attribute attribute, CUfunction function)
 {
+	if (!value)
+		return CUDA_ERROR_INVALID_VALUE;
 	*value = 100 + (int)attribute;
 	return attribute < 10 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }

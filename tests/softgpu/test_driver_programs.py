@@ -240,7 +240,7 @@ def test_runtime(default_stream: str, tmp_path: Path) -> None:
 def test_textures(tmp_path: Path) -> None:
     assert NVCC is not None
     program = str(tmp_path / "textures")
-    source = str(HERE / "programs" / "textures.cu")
+    source = str(FOLDERS[0] / "textures.cu")
     options = ["-arch=compute_75", "-std=c++17", "-I", str(FOLDERS[0])]
     options += ["-L", str(TOOLKIT / "lib")] if TOOLKIT else []
     subprocess.run([NVCC, *options, source, "-o", program], check=True)

@@ -6,6 +6,25 @@
 #include "wire.h"
 #include <stddef.h>
 
+static const struct bf_argument cuArray3DCreate_v2_arguments[] = {
+	{.kind = BF_ARG_NEW_HANDLE, .handle = BF_ARRAY, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_ARRAY3D_DESCRIPTOR)},
+};
+
+static const struct bf_argument cuArray3DGetDescriptor_v2_arguments[] = {
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_ARRAY3D_DESCRIPTOR)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_ARRAY, .count = BF_NO_ARGUMENT, .width = sizeof(CUarray)},
+};
+
+static const struct bf_argument cuArrayCreate_v2_arguments[] = {
+	{.kind = BF_ARG_NEW_HANDLE, .handle = BF_ARRAY, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_ARRAY_DESCRIPTOR)},
+};
+
+static const struct bf_argument cuArrayDestroy_arguments[] = {
+	{.kind = BF_ARG_FREE_HANDLE, .handle = BF_ARRAY, .count = BF_NO_ARGUMENT, .width = sizeof(CUarray)},
+};
+
 static const struct bf_argument cuCtxCreate_v2_arguments[] = {
 	{.kind = BF_ARG_NEW_HANDLE, .handle = BF_CONTEXT, .count = BF_NO_ARGUMENT, .size = 8},
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned int)},
@@ -824,6 +843,22 @@ static const struct bf_argument cuMemsetD8_v2_arguments[] = {
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
 };
 
+static const struct bf_argument cuMipmappedArrayCreate_arguments[] = {
+	{.kind = BF_ARG_NEW_HANDLE, .handle = BF_MIPMAPPEDARRAY, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_ARRAY3D_DESCRIPTOR)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned int)},
+};
+
+static const struct bf_argument cuMipmappedArrayDestroy_arguments[] = {
+	{.kind = BF_ARG_FREE_HANDLE, .handle = BF_MIPMAPPEDARRAY, .count = BF_NO_ARGUMENT, .width = sizeof(CUmipmappedArray)},
+};
+
+static const struct bf_argument cuMipmappedArrayGetLevel_arguments[] = {
+	{.kind = BF_ARG_FOUND_HANDLE, .handle = BF_ARRAY, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_MIPMAPPEDARRAY, .count = BF_NO_ARGUMENT, .width = sizeof(CUmipmappedArray)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned int)},
+};
+
 static const struct bf_argument cuModuleGetFunctionCount_arguments[] = {
 	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(unsigned int)},
 	{.kind = BF_ARG_HANDLE, .handle = BF_MODULE, .count = BF_NO_ARGUMENT, .width = sizeof(CUmodule)},
@@ -1005,6 +1040,15 @@ static const struct bf_argument cuStreamWriteValue64_v2_arguments[] = {
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned int)},
 };
 
+static const struct bf_argument cuSurfObjectCreate_arguments[] = {
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUsurfObject)},
+	{.kind = BF_ARG_RESOURCE, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_RESOURCE_DESC)},
+};
+
+static const struct bf_argument cuSurfObjectDestroy_arguments[] = {
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUsurfObject)},
+};
+
 static const struct bf_argument cuTensorMapEncodeIm2col_arguments[] = {
 	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUtensorMap)},
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUtensorMapDataType)},
@@ -1043,7 +1087,22 @@ static const struct bf_argument cuTensorMapReplaceAddress_arguments[] = {
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(void *)},
 };
 
+static const struct bf_argument cuTexObjectCreate_arguments[] = {
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUtexObject)},
+	{.kind = BF_ARG_RESOURCE, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_RESOURCE_DESC)},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_TEXTURE_DESC)},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_RESOURCE_VIEW_DESC)},
+};
+
+static const struct bf_argument cuTexObjectDestroy_arguments[] = {
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUtexObject)},
+};
+
 const struct bf_row bf_rows[] = {
+	{"cuArray3DCreate_v2", 2, 0, BF_NO_ARGUMENT, 0, cuArray3DCreate_v2_arguments},
+	{"cuArray3DGetDescriptor_v2", 2, 0, BF_NO_ARGUMENT, 0, cuArray3DGetDescriptor_v2_arguments},
+	{"cuArrayCreate_v2", 2, 0, BF_NO_ARGUMENT, 0, cuArrayCreate_v2_arguments},
+	{"cuArrayDestroy", 1, BF_ROW_BLOCKS, BF_NO_ARGUMENT, 0, cuArrayDestroy_arguments},
 	{"cuCtxCreate_v2", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuCtxCreate_v2_arguments},
 	{"cuCtxDestroy_v2", 1, BF_ROW_BLOCKS | BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuCtxDestroy_v2_arguments},
 	{"cuCtxDisablePeerAccess", 1, 0, BF_NO_ARGUMENT, 0, cuCtxDisablePeerAccess_arguments},
@@ -1181,6 +1240,9 @@ const struct bf_row bf_rows[] = {
 	{"cuMemsetD32_v2", 3, BF_ROW_ONEWAY, BF_NO_ARGUMENT, 0, cuMemsetD32_v2_arguments},
 	{"cuMemsetD8Async", 4, BF_ROW_ONEWAY, 3, 0, cuMemsetD8Async_arguments},
 	{"cuMemsetD8_v2", 3, BF_ROW_ONEWAY, BF_NO_ARGUMENT, 0, cuMemsetD8_v2_arguments},
+	{"cuMipmappedArrayCreate", 3, 0, BF_NO_ARGUMENT, 0, cuMipmappedArrayCreate_arguments},
+	{"cuMipmappedArrayDestroy", 1, BF_ROW_BLOCKS, BF_NO_ARGUMENT, 0, cuMipmappedArrayDestroy_arguments},
+	{"cuMipmappedArrayGetLevel", 3, 0, BF_NO_ARGUMENT, 0, cuMipmappedArrayGetLevel_arguments},
 	{"cuModuleGetFunctionCount", 2, 0, BF_NO_ARGUMENT, 0, cuModuleGetFunctionCount_arguments},
 	{"cuModuleGetGlobal_v2", 4, BF_ROW_BLOCKS, BF_NO_ARGUMENT, 0, cuModuleGetGlobal_v2_arguments},
 	{"cuModuleUnload", 1, BF_ROW_ONEWAY | BF_ROW_BLOCKS, BF_NO_ARGUMENT, 0, cuModuleUnload_arguments},
@@ -1210,9 +1272,13 @@ const struct bf_row bf_rows[] = {
 	{"cuStreamWaitValue64_v2", 4, BF_ROW_ONEWAY, 0, 0, cuStreamWaitValue64_v2_arguments},
 	{"cuStreamWriteValue32_v2", 4, BF_ROW_ONEWAY, 0, 0, cuStreamWriteValue32_v2_arguments},
 	{"cuStreamWriteValue64_v2", 4, BF_ROW_ONEWAY, 0, 0, cuStreamWriteValue64_v2_arguments},
+	{"cuSurfObjectCreate", 2, 0, BF_NO_ARGUMENT, 0, cuSurfObjectCreate_arguments},
+	{"cuSurfObjectDestroy", 1, BF_ROW_BLOCKS, BF_NO_ARGUMENT, 0, cuSurfObjectDestroy_arguments},
 	{"cuTensorMapEncodeIm2col", 15, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuTensorMapEncodeIm2col_arguments},
 	{"cuTensorMapEncodeTiled", 12, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuTensorMapEncodeTiled_arguments},
 	{"cuTensorMapReplaceAddress", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuTensorMapReplaceAddress_arguments},
+	{"cuTexObjectCreate", 4, 0, BF_NO_ARGUMENT, 0, cuTexObjectCreate_arguments},
+	{"cuTexObjectDestroy", 1, BF_ROW_BLOCKS, BF_NO_ARGUMENT, 0, cuTexObjectDestroy_arguments},
 };
 
 const unsigned bf_row_count = sizeof(bf_rows) / sizeof(bf_rows[0]);

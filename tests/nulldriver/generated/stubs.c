@@ -8,18 +8,24 @@
 CUresult cuArray3DCreate_v2(CUarray *pHandle, const CUDA_ARRAY3D_DESCRIPTOR *pAllocateArray)
 {
 	NULL_ENTER();
+	if (pHandle)
+		*pHandle = (CUarray)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
 CUresult cuArray3DGetDescriptor_v2(CUDA_ARRAY3D_DESCRIPTOR *pArrayDescriptor, CUarray hArray)
 {
 	NULL_ENTER();
+	if (pArrayDescriptor)
+		memset(pArrayDescriptor, 0, (sizeof(CUDA_ARRAY3D_DESCRIPTOR)));
 	return CUDA_SUCCESS;
 }
 
 CUresult cuArrayCreate_v2(CUarray *pHandle, const CUDA_ARRAY_DESCRIPTOR *pAllocateArray)
 {
 	NULL_ENTER();
+	if (pHandle)
+		*pHandle = (CUarray)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
@@ -32,6 +38,8 @@ CUresult cuArrayDestroy(CUarray hArray)
 CUresult cuArrayGetDescriptor_v2(CUDA_ARRAY_DESCRIPTOR *pArrayDescriptor, CUarray hArray)
 {
 	NULL_ENTER();
+	if (pArrayDescriptor)
+		memset(pArrayDescriptor, 0, sizeof *pArrayDescriptor);
 	return CUDA_SUCCESS;
 }
 
@@ -2345,6 +2353,8 @@ CUresult cuMemsetD8_v2_ptds(CUdeviceptr dstDevice, unsigned char uc, size_t N)
 CUresult cuMipmappedArrayCreate(CUmipmappedArray *pHandle, const CUDA_ARRAY3D_DESCRIPTOR *pMipmappedArrayDesc, unsigned int numMipmapLevels)
 {
 	NULL_ENTER();
+	if (pHandle)
+		*pHandle = (CUmipmappedArray)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
@@ -2357,6 +2367,8 @@ CUresult cuMipmappedArrayDestroy(CUmipmappedArray hMipmappedArray)
 CUresult cuMipmappedArrayGetLevel(CUarray *pLevelArray, CUmipmappedArray hMipmappedArray, unsigned int level)
 {
 	NULL_ENTER();
+	if (pLevelArray)
+		*pLevelArray = (CUarray)(uintptr_t)null_found();
 	return CUDA_SUCCESS;
 }
 
@@ -3023,6 +3035,8 @@ CUresult cuStreamWriteValue64_v2_ptsz(CUstream stream, CUdeviceptr addr, cuuint6
 CUresult cuSurfObjectCreate(CUsurfObject *pSurfObject, const CUDA_RESOURCE_DESC *pResDesc)
 {
 	NULL_ENTER();
+	if (pSurfObject)
+		memset(pSurfObject, 0, (sizeof(CUsurfObject)));
 	return CUDA_SUCCESS;
 }
 
@@ -3035,6 +3049,8 @@ CUresult cuSurfObjectDestroy(CUsurfObject surfObject)
 CUresult cuSurfObjectGetResourceDesc(CUDA_RESOURCE_DESC *pResDesc, CUsurfObject surfObject)
 {
 	NULL_ENTER();
+	if (pResDesc)
+		memset(pResDesc, 0, sizeof *pResDesc);
 	return CUDA_SUCCESS;
 }
 
@@ -3081,6 +3097,8 @@ CUresult cuTensorMapReplaceAddress(CUtensorMap *tensorMap, void *globalAddress)
 CUresult cuTexObjectCreate(CUtexObject *pTexObject, const CUDA_RESOURCE_DESC *pResDesc, const CUDA_TEXTURE_DESC *pTexDesc, const CUDA_RESOURCE_VIEW_DESC *pResViewDesc)
 {
 	NULL_ENTER();
+	if (pTexObject)
+		memset(pTexObject, 0, (sizeof(CUtexObject)));
 	return CUDA_SUCCESS;
 }
 
@@ -3093,18 +3111,24 @@ CUresult cuTexObjectDestroy(CUtexObject texObject)
 CUresult cuTexObjectGetResourceDesc(CUDA_RESOURCE_DESC *pResDesc, CUtexObject texObject)
 {
 	NULL_ENTER();
+	if (pResDesc)
+		memset(pResDesc, 0, sizeof *pResDesc);
 	return CUDA_SUCCESS;
 }
 
 CUresult cuTexObjectGetResourceViewDesc(CUDA_RESOURCE_VIEW_DESC *pResViewDesc, CUtexObject texObject)
 {
 	NULL_ENTER();
+	if (pResViewDesc)
+		memset(pResViewDesc, 0, sizeof *pResViewDesc);
 	return CUDA_SUCCESS;
 }
 
 CUresult cuTexObjectGetTextureDesc(CUDA_TEXTURE_DESC *pTexDesc, CUtexObject texObject)
 {
 	NULL_ENTER();
+	if (pTexDesc)
+		memset(pTexDesc, 0, sizeof *pTexDesc);
 	return CUDA_SUCCESS;
 }
 

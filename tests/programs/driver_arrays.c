@@ -53,7 +53,7 @@ static void shapes(void)
 	make(CU_AD_FORMAT_FLOAT, 1, 8, 0, 8, 0);
 	make(CU_AD_FORMAT_FLOAT, 1, 8, 4, 6, CUDA_ARRAY3D_CUBEMAP);
 	make(CU_AD_FORMAT_FLOAT, 1, 8, 8, 5, CUDA_ARRAY3D_CUBEMAP);
-	make(CU_AD_FORMAT_FLOAT, 1, (size_t)1 << 40, 8, 0, 0);
+	make(CU_AD_FORMAT_FLOAT, 1, (size_t)1 << 20, 8, 0, 0);
 	make(CU_AD_FORMAT_NV12, 1, 8, 8, 0, 0);
 }
 
