@@ -15,17 +15,21 @@ NULL = str(Path(__file__).resolve().parents[2] / "build" / "nulldriver" / "libcu
 OPTIONS = ["-n", "1", "--driver", NULL]
 
 
-def run(gpu: Any, programs: Path, how: str, fail: str) -> Any:
+PROGRAMS = {"steady": ["2"], "array_memory": []}
+
+
+def run(gpu: Any, programs: Path, how: str, fail: str, name: str = "steady") -> Any:
     env = {"BITFUSION_NULL_DRIVER": "1", "BITFUSION_NULL_FAIL": fail}
-    return gpu.run(how, str(programs / "steady"), "2", options=OPTIONS, env=env)
+    return gpu.run(how, str(programs / name), *PROGRAMS[name], options=OPTIONS, env=env)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_every_call_may_fail(gpu: Any, programs: Path) -> None:
+@pytest.mark.parametrize("name", sorted(PROGRAMS))
+def test_every_call_may_fail(gpu: Any, programs: Path, name: str) -> None:
     passed = failed = 0
     for n in range(1, 200):
-        done = run(gpu, programs, "unix", "%d:999" % n)
+        done = run(gpu, programs, "unix", "%d:999" % n, name)
         assert done.returncode in (0, 1, 2), "call %d: status %d\n%s" % (
             n,
             done.returncode,
