@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include "graph.h"
+#include "shared.h"
 
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -95,15 +96,27 @@ static bool take_ticket(uint64_t number, struct ticket *taken)
 	return found;
 }
 
+/* The program's function may make no calls, but what is done for it does. */
+static void share(void (*function)(void))
+{
+	bf_self.in_callback = false;
+	function();
+	bf_self.in_callback = true;
+}
+
 static void run(const struct bf_callback *callback, const struct ticket *ticket)
 {
 	struct bf_callback_done done = { callback->token };
 
+	if (bf_shared_in_use())
+		share(bf_shared_enter_function);
 	if (ticket->kind == STREAM_CALLBACK)
 		((CUstreamCallback)(uintptr_t)ticket->function)(ticket->stream, (CUresult)callback->status,
 								ticket->data);
 	else
 		((CUhostFn)(uintptr_t)ticket->function)(ticket->data);
+	if (bf_shared_in_use())
+		share(bf_shared_leave_function);
 	bf_post(BF_OP_CALLBACK_DONE, &done, sizeof done);
 	bf_queue_flush();
 }

@@ -4,7 +4,7 @@
  * is current; the server makes a primary context when a command first names it.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "shared.h"
 
 #include <stdlib.h>
 
@@ -183,6 +183,8 @@ BF_EXPORT CUresult cuCtxPopCurrent(CUcontext *pctx)
 static void bury(uint32_t index)
 {
 	abi_context_storage_clear(bf_context_handle(index));
+	if (bf_shared_in_use())
+		bf_shared_end_context(index);
 	bf_handle_free_context(index);
 	bf_texture_end_context(index);
 	bf_map_remove_context(index);

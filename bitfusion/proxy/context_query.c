@@ -3,7 +3,7 @@
  * Questions about the current context, answered here, and waiting for all of its work.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "shared.h"
 
 enum { API_VERSION = 3020 };
 
@@ -183,7 +183,11 @@ static CUresult synchronize(struct bf_context *context)
 
 	if (sequence && atomic_load(&context->synced) == sequence)
 		return CUDA_SUCCESS;
-	status = bf_call_numbered(BF_cuCtxSynchronize, NULL, false, &sequence);
+	status = bf_shared_in_use() ? bf_shared_before_wait() : CUDA_SUCCESS;
+	if (!status)
+		status = bf_call_numbered(BF_cuCtxSynchronize, NULL, false, &sequence);
+	if (!status && bf_shared_in_use())
+		status = bf_shared_waited_context(bf_self.current, sequence);
 	if (!status)
 		note_synced(&context->synced, sequence);
 	return status;

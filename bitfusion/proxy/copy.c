@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "graph.h"
 #include "late.h"
+#include "shared.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -45,26 +46,55 @@ CUresult bf_copy_to_device_in_order(CUdeviceptr to, const void *from, size_t siz
 	return status ? status : send_to_device(to, from, size, stream, true, late);
 }
 
-CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async)
+/* The program sees what a copy of its own wrote, at once where the copy is not asynchronous. */
+static CUresult wrote_shared(CUstream stream, bool async)
 {
-	uint64_t capture = 0;
+	bf_shared_after(stream);
+	return async ? CUDA_SUCCESS : bf_stream_wait(stream);
+}
+
+static bool is_shared(CUdeviceptr address)
+{
+	CUdeviceptr device;
+
+	return bf_shared_in_use() && bf_shared_find((const void *)(uintptr_t)address, 1, &device);
+}
+
+static CUresult send_from_host(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async)
+{
 	CUresult status;
 
-	if (!size)
-		return CUDA_SUCCESS;
-	if (!from || bf_device_range_check(to, size))
-		return CUDA_ERROR_INVALID_VALUE;
-	status = async ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
-	if (status || capture)
-		return status ? status : bf_capture_copy(capture, false, to, (void *)from, size, stream);
 	if (async && bf_host_is_pinned(from))
 		return bf_copy_to_device_in_order(to, from, size, stream);
 	status = async ? CUDA_SUCCESS : bf_host_settle_before(from, size, stream);
 	return status ? status : send_to_device(to, from, size, stream, async, false);
 }
 
+CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async)
+{
+	uint64_t capture = 0;
+	CUdeviceptr twin;
+	CUresult status;
+	bool shared;
+
+	if (!size)
+		return CUDA_SUCCESS;
+	if (!from || bf_device_range_check(to, size))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (bf_shared_in_use() && bf_shared_find(from, size, &twin))
+		return bf_copy_between(to, twin, size, stream, async);
+	status = async ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
+	if (status || capture)
+		return status ? status : bf_capture_copy(capture, false, to, (void *)from, size, stream);
+	shared = is_shared(to);
+	status = shared ? bf_shared_before(stream) : CUDA_SUCCESS;
+	if (!status)
+		status = send_from_host(to, from, size, stream, async);
+	return status || !shared ? status : wrote_shared(stream, async);
+}
+
 static CUresult send_to_host(struct bf_wait *wait, CUdeviceptr from, size_t size, CUstream stream, bool async,
-			     enum bf_urgency urgency)
+			     enum bf_urgency urgency, uint64_t *sequence)
 {
 	struct bf_copy copy = { 0, from, size, BF_ARG(stream), async, 0 };
 	uint8_t *command;
@@ -74,8 +104,19 @@ static CUresult send_to_host(struct bf_wait *wait, CUdeviceptr from, size_t size
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
 	((struct bf_command *)command)->request = bf_wait_add(wait, BF_OP_DTOH);
 	memcpy(command + sizeof(struct bf_command), &copy, sizeof copy);
-	bf_queue_end(urgency);
+	*sequence = bf_queue_end(urgency);
 	return CUDA_SUCCESS;
+}
+
+CUresult bf_copy_send_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream)
+{
+	return send_to_device(to, from, size, stream, true, false);
+}
+
+CUresult bf_copy_send_to_host(struct bf_wait *wait, CUdeviceptr from, size_t size, CUstream stream,
+			      enum bf_urgency urgency, uint64_t *sequence)
+{
+	return send_to_host(wait, from, size, stream, false, urgency, sequence);
 }
 
 static void copy_finished(struct bf_wait *wait)
@@ -86,6 +127,7 @@ static void copy_finished(struct bf_wait *wait)
 static CUresult start_to_host(void *to, CUdeviceptr from, size_t size, CUstream stream)
 {
 	struct bf_wait *wait = calloc(1, sizeof *wait);
+	uint64_t sequence;
 	CUresult status;
 
 	if (!wait)
@@ -97,7 +139,7 @@ static CUresult start_to_host(void *to, CUdeviceptr from, size_t size, CUstream 
 	wait->host = to;
 	wait->host_end = wait->host + size;
 	bf_stream_admit(stream, size);
-	status = send_to_host(wait, from, size, stream, true, BF_LATER);
+	status = send_to_host(wait, from, size, stream, true, BF_LATER, &sequence);
 	if (status)
 		free(wait);
 	return status;
@@ -106,24 +148,52 @@ static CUresult start_to_host(void *to, CUdeviceptr from, size_t size, CUstream 
 CUresult bf_copy_to_host(void *to, CUdeviceptr from, size_t size, CUstream stream, bool async)
 {
 	struct bf_wait wait = { .data = to, .data_size = size };
-	uint64_t capture = 0;
+	uint64_t capture = 0, sequence;
+	CUdeviceptr twin;
 	CUresult status;
 
 	if (!size)
 		return CUDA_SUCCESS;
 	if (!to || bf_device_range_check(from, size))
 		return CUDA_ERROR_INVALID_VALUE;
+	if (bf_shared_in_use() && bf_shared_find(to, size, &twin))
+		return bf_copy_between(twin, from, size, stream, async);
 	status = async ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
 	if (status || capture)
 		return status ? status : bf_capture_copy(capture, true, from, to, size, stream);
+	if (bf_shared_in_use() && (is_shared(from) || !async)) /* a wait, so kernels see what the program wrote */
+		status = bf_shared_before(stream);
+	if (status)
+		return status;
 	if (async && bf_host_is_pinned(to))
 		return start_to_host(to, from, size, stream);
-	status = send_to_host(&wait, from, size, stream, false, BF_NOW); /* pageable memory is waited for */
+	status = send_to_host(&wait, from, size, stream, false, BF_NOW, &sequence); /* pageable memory is waited for */
 	if (status)
 		return status;
 	status = bf_wait_for(&wait);
 	bf_wait_drop(&wait);
+	if (!status && bf_shared_in_use())
+		status = bf_shared_waited(bf_stream_number(stream), sequence);
 	return status;
+}
+
+static CUresult send_between(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream, bool async)
+{
+	/* the synchronous form is asynchronous too as far as the host can see, so a stream of its own is no harm */
+	if (async || stream)
+		return BF_CALL(cuMemcpyDtoDAsync_v2, to, from, size, BF_ARG(stream));
+	bf_stream_admit(stream, 0);
+	return BF_CALL(cuMemcpyDtoD_v2, to, from, size);
+}
+
+static CUresult copy_shared(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream, bool async)
+{
+	bool to_shared = is_shared(to);
+	CUresult status = to_shared || is_shared(from) ? bf_shared_before(stream) : CUDA_SUCCESS;
+
+	if (!status)
+		status = send_between(to, from, size, stream, async);
+	return status || !to_shared ? status : wrote_shared(stream, async);
 }
 
 CUresult bf_copy_between(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream, bool async)
@@ -132,11 +202,9 @@ CUresult bf_copy_between(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream
 		return CUDA_SUCCESS;
 	if (bf_device_range_check(to, size) || bf_device_range_check(from, size))
 		return CUDA_ERROR_INVALID_VALUE;
-	/* the synchronous form is asynchronous too as far as the host can see, so a stream of its own is no harm */
-	if (async || stream)
-		return BF_CALL(cuMemcpyDtoDAsync_v2, to, from, size, BF_ARG(stream));
-	bf_stream_admit(stream, 0);
-	return BF_CALL(cuMemcpyDtoD_v2, to, from, size);
+	if (bf_shared_in_use())
+		return copy_shared(to, from, size, stream, async);
+	return send_between(to, from, size, stream, async);
 }
 
 static CUresult copy_on_host(void *to, const void *from, size_t size, CUstream stream, bool async)
@@ -230,6 +298,8 @@ static CUresult copy_peer(const uint64_t args[6], bool async, bool per_thread)
 		return status;
 	if (bf_device_range_check(args[0], args[4]) || bf_device_range_check(args[2], args[4]))
 		return CUDA_ERROR_INVALID_VALUE;
+	if (is_shared(args[0]) || is_shared(args[2]))
+		return copy_shared(args[0], args[2], args[4], stream, async);
 	if (async || stream)
 		return BF_CALL(cuMemcpyPeerAsync, args[0], args[1], args[2], args[3], args[4], BF_ARG(stream));
 	bf_stream_admit(stream, 0);

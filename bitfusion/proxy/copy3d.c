@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "graph.h"
 #include "late.h"
+#include "shared.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -287,22 +288,24 @@ static CUresult copy_on_host(const struct box *box, CUstream stream, bool async)
 	return status;
 }
 
-static CUresult copy_box(const struct box *box, CUstream stream, bool async)
+/* Memory that has a twin is device memory too. Is it such? */
+static bool settle_shared(const struct box *box, struct side *side)
+{
+	CUdeviceptr device;
+
+	if (side->type == CU_MEMORYTYPE_HOST && side->at && bf_shared_find(side->at, side_size(box, side), &device)) {
+		side->type = CU_MEMORYTYPE_DEVICE;
+		side->at = (uint8_t *)(uintptr_t)device;
+	}
+	return side->type == CU_MEMORYTYPE_DEVICE && bf_shared_find(side->at, 1, &device);
+}
+
+static CUresult send_or_receive(const struct box *box, CUstream stream, bool async)
 {
 	bool from_host, to_host;
 	uint64_t capture = 0;
 	CUresult status;
 
-	if (!box->width || !box->height || !box->depth)
-		return CUDA_SUCCESS;
-	if (box->width > BF_MAX_COPY || box->height > BF_MAX_COPY || box->depth > BF_MAX_COPY ||
-	    (unsigned __int128)box->width * box->height * box->depth > BF_MAX_COPY)
-		return CUDA_ERROR_INVALID_VALUE;
-	status = check_side(box, &box->from);
-	if (!status)
-		status = check_side(box, &box->to);
-	if (status)
-		return status;
 	from_host = box->from.type == CU_MEMORYTYPE_HOST;
 	to_host = box->to.type == CU_MEMORYTYPE_HOST;
 	status = async && (from_host || to_host) ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
@@ -318,6 +321,37 @@ static CUresult copy_box(const struct box *box, CUstream stream, bool async)
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
 	bf_queue_end(BF_LATER);
 	return CUDA_SUCCESS;
+}
+
+static CUresult copy_shared(struct box *box, CUstream stream, bool async)
+{
+	bool from_shared = settle_shared(box, &box->from), to_shared = settle_shared(box, &box->to);
+	bool waits = !async && box->to.type == CU_MEMORYTYPE_HOST;
+	CUresult status = from_shared || to_shared || waits ? bf_shared_before(stream) : CUDA_SUCCESS;
+
+	if (!status)
+		status = send_or_receive(box, stream, async);
+	if (!status && to_shared)
+		bf_shared_after(stream);
+	/* what a copy that has waited tells the program, or brings it, is all there */
+	return status || async || !(to_shared || waits) ? status : bf_stream_wait(stream);
+}
+
+static CUresult copy_box(struct box *box, CUstream stream, bool async)
+{
+	CUresult status;
+
+	if (!box->width || !box->height || !box->depth)
+		return CUDA_SUCCESS;
+	if (box->width > BF_MAX_COPY || box->height > BF_MAX_COPY || box->depth > BF_MAX_COPY ||
+	    (unsigned __int128)box->width * box->height * box->depth > BF_MAX_COPY)
+		return CUDA_ERROR_INVALID_VALUE;
+	status = check_side(box, &box->from);
+	if (!status)
+		status = check_side(box, &box->to);
+	if (status)
+		return status;
+	return bf_shared_in_use() ? copy_shared(box, stream, async) : send_or_receive(box, stream, async);
 }
 
 /* ------------------------------------------------------------------ entry points */

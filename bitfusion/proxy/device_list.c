@@ -19,10 +19,9 @@ static struct {
 } devices;
 
 /* What cannot work from another machine, or what this library does not have yet. A program that is told so
- * takes another way. */
+ * takes another way. Of memory that both sides use (shared.h) it is that the two see what the other one wrote only
+ * when the program has waited, and that memory which is merely registered has two addresses. */
 static const CUdevice_attribute unavailable[] = {
-	CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY,
-	CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY,
 	CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS,
 	CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS,
 	CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM,
@@ -58,6 +57,11 @@ static void hide_unavailable(struct bf_device *device)
 	for (size_t i = 0; i < sizeof unavailable / sizeof *unavailable; i++)
 		if ((int)unavailable[i] < (int)BF_DEVICE_ATTRIBUTES)
 			device->attribute[unavailable[i]].value = 0;
+	/* shared memory needs no more of the driver than that it puts memory at an address of ours */
+	device->attribute[CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY] =
+		device->attribute[CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED];
+	device->attribute[CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY] =
+		device->attribute[CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED];
 }
 
 static void uuid_of(uint8_t uuid[16], int device)

@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "graph.h"
+#include "shared.h"
 
 static struct bf_event *find(CUevent event)
 {
@@ -143,7 +144,12 @@ static CUresult wait_or_ask(unsigned call, CUevent hEvent)
 	if (is_complete(event))
 		return CUDA_SUCCESS;
 	recorded = atomic_load(&event->recorded);
-	status = bf_call(call, (const uint64_t[]){ BF_ARG(hEvent) });
+	if (bf_shared_in_use())
+		status = bf_shared_before_wait();
+	if (!status)
+		status = bf_call(call, (const uint64_t[]){ BF_ARG(hEvent) });
+	if (!status && bf_shared_in_use())
+		status = bf_shared_waited(event->stream_id, recorded);
 	if (!status)
 		atomic_store_explicit(&event->complete, recorded, memory_order_release);
 	return status;

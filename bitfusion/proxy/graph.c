@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "graph.h"
+#include "shared.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -259,6 +260,18 @@ static CUresult bring_out(const struct bf_graph_work *work, CUstream stream)
 	return status;
 }
 
+/* Nodes may use any shared memory that has a twin by now. */
+static CUresult send_launch(CUgraphExec exec, CUstream stream)
+{
+	CUresult status = bf_shared_in_use() ? bf_shared_before(stream) : CUDA_SUCCESS;
+
+	if (!status)
+		status = BF_CALL(cuGraphLaunch, BF_ARG(exec), BF_ARG(stream));
+	if (!status && bf_shared_in_use())
+		bf_shared_after(stream);
+	return status;
+}
+
 static CUresult launch_with(const struct bf_graph_work *work, CUgraphExec exec, CUstream stream)
 {
 	uint64_t capture;
@@ -271,7 +284,7 @@ static CUresult launch_with(const struct bf_graph_work *work, CUgraphExec exec, 
 	if (status)
 		return status;
 	bf_callback_expect(work->functions);
-	status = BF_CALL(cuGraphLaunch, BF_ARG(exec), BF_ARG(stream));
+	status = send_launch(exec, stream);
 	return status ? status : bring_out(work, stream);
 }
 
@@ -289,7 +302,7 @@ static CUresult launch(CUgraphExec exec, CUstream stream, bool per_thread)
 		return status;
 	work = take(graph);
 	if (!work)
-		return BF_CALL(cuGraphLaunch, BF_ARG(exec), BF_ARG(stream));
+		return send_launch(exec, stream);
 	status = launch_with(work, exec, stream);
 	bf_work_drop(work);
 	return status;

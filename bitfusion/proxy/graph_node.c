@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "graph.h"
+#include "shared.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -165,7 +166,7 @@ static CUresult pack(const CUDA_KERNEL_NODE_PARAMS_v2 *params, struct bf_kernel_
 	for (uint32_t i = 0; !packed && i < function->parameter_count; i++)
 		memcpy((*node)->packed + function->parameters[i].offset, params->kernelParams[i],
 		       function->parameters[i].size);
-	return CUDA_SUCCESS;
+	return bf_shared_in_use() ? bf_shared_touch_words((*node)->packed, size) : CUDA_SUCCESS;
 }
 
 static CUDA_KERNEL_NODE_PARAMS_v2 widen(const CUDA_KERNEL_NODE_PARAMS_v1 *params)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Pinned host memory: ordinary memory of this process that the map knows of. No device can reach it, so it is
- * never mapped; what it is for is copies, and those may finish later than they are called.
+ * Pinned host memory: ordinary memory of this process that the map knows of. What it is for is copies, and those
+ * may finish later than they are called. It becomes shared (shared.h) when a kernel is given its address.
  */
 #define _GNU_SOURCE
 #include "late.h"
+#include "shared.h"
 
 #include <sys/mman.h>
 
@@ -29,6 +30,24 @@ static CUresult add_host(void *memory, size_t size, enum bf_range_kind kind, uns
 	return bf_map_add(&range);
 }
 
+static CUresult take(size_t size, void **memory)
+{
+	*memory = bf_arena_take(size);
+	if (*memory)
+		return CUDA_SUCCESS;
+	*memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return *memory == MAP_FAILED ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
+}
+
+/* Without addresses of the server's there is no twin, and a kernel that is given the memory faults. */
+static void give(void *memory, size_t size)
+{
+	if (bf_arena_holds(memory))
+		bf_arena_give(memory, size);
+	else
+		munmap(memory, size);
+}
+
 BF_EXPORT CUresult cuMemHostAlloc(void **pp, size_t bytesize, unsigned int Flags)
 {
 	size_t size = (bytesize + PAGE - 1) & ~(PAGE - 1);
@@ -45,12 +64,12 @@ BF_EXPORT CUresult cuMemHostAlloc(void **pp, size_t bytesize, unsigned int Flags
 	}
 	if (size < bytesize)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (memory == MAP_FAILED)
-		return CUDA_ERROR_OUT_OF_MEMORY;
+	status = take(size, &memory);
+	if (status)
+		return status;
 	status = add_host(memory, bytesize, BF_RANGE_PINNED, Flags);
 	if (status)
-		munmap(memory, size);
+		give(memory, size);
 	else
 		*pp = memory;
 	return status;
@@ -92,9 +111,10 @@ BF_EXPORT CUresult cuMemFreeHost(void *p)
 	if (!bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_PINNED || range.base != BF_ARG(p))
 		return CUDA_ERROR_INVALID_VALUE;
 	release(p, range.size);
+	bf_shared_drop(&range);
 	if (!bf_map_remove(BF_ARG(p), 1u << BF_RANGE_PINNED, &range))
 		return CUDA_ERROR_INVALID_VALUE;
-	munmap(p, (range.size + PAGE - 1) & ~(PAGE - 1));
+	give(p, (range.size + PAGE - 1) & ~(PAGE - 1));
 	return CUDA_SUCCESS;
 }
 
@@ -128,6 +148,7 @@ BF_EXPORT CUresult cuMemHostUnregister(void *p)
 	if (!bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_REGISTERED || range.base != BF_ARG(p))
 		return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
 	release(p, range.size);
+	bf_shared_drop(&range);
 	bf_map_remove(BF_ARG(p), 1u << BF_RANGE_REGISTERED, NULL);
 	return CUDA_SUCCESS;
 }
@@ -141,8 +162,23 @@ BF_EXPORT CUresult cuMemHostGetFlags(unsigned int *pFlags, void *p)
 		return status;
 	if (!pFlags || !bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_PINNED)
 		return CUDA_ERROR_INVALID_VALUE;
-	*pFlags = range.flags;
+	*pFlags = range.flags | CU_MEMHOSTALLOC_DEVICEMAP; /* where there is one address space, all of it is */
 	return CUDA_SUCCESS;
+}
+
+BF_EXPORT CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *pdptr, void *p, unsigned int Flags)
+{
+	CUresult status = check();
+	struct bf_range range;
+
+	if (status)
+		return status;
+	if (!pdptr || !p || Flags || !bf_map_find(BF_ARG(p), &range) || !bf_range_is_host(&range))
+		return CUDA_ERROR_INVALID_VALUE;
+	status = bf_shared_touch(BF_ARG(p));
+	if (!status && !bf_shared_find(p, 1, pdptr))
+		status = CUDA_ERROR_INVALID_VALUE;
+	return status;
 }
 
 bool bf_host_is_pinned(const void *data)

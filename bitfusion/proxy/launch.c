@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "graph.h"
+#include "shared.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -151,9 +152,24 @@ static CUresult send_launch(const struct launch *launch)
 		memcpy(command, launch->attributes, attributes);
 	put_parameters(command + attributes, launch);
 	bf_queue_end(unproven ? BF_NOW : BF_LATER);
+	if (bf_shared_in_use())
+		bf_shared_after(launch->stream);
 	if (BF_UNLIKELY(unproven))
 		status = wait_for_proof(launch->function, &wait);
 	return BF_UNLIKELY(launches_block() && !status) ? bf_stream_wait(launch->stream) : status;
+}
+
+/* What kernels are given the address of they may use, and what that leads to. */
+static CUresult share(const struct launch *launch)
+{
+	const struct bf_function *function = launch->function;
+	CUresult status = CUDA_SUCCESS;
+
+	if (launch->blob)
+		status = bf_shared_touch_words(launch->blob, launch->wire.parameters_size);
+	for (uint32_t i = 0; !launch->blob && i < function->parameter_count && !status; i++)
+		status = bf_shared_touch_words(launch->parameters[i], function->parameters[i].size);
+	return status ? status : bf_shared_before(launch->stream);
 }
 
 /* A kernel of a library is of any context. */
@@ -199,6 +215,8 @@ static CUresult start(struct launch *launch, CUfunction function, void **extra, 
 		status = read_extra(launch, extra);
 	else if (BF_UNLIKELY(launch->function->parameter_count && (extra || !launch->parameters)))
 		status = CUDA_ERROR_INVALID_VALUE;
+	if (!status && bf_shared_in_use())
+		status = share(launch);
 	if (BF_UNLIKELY(status))
 		return status;
 	bf_credit_take(stream ? &stream->credit : &context->credit, launch->stream, 0);

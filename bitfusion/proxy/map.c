@@ -17,13 +17,6 @@
 #endif
 #define PAGE ((uint64_t)4096)
 
-/* the sanitizers' own tables lie where the arena is */
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-enum { MAY_RESERVE = false };
-#else
-enum { MAY_RESERVE = true };
-#endif
-
 static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
 static struct bf_range **ranges;
 static size_t count, capacity;
@@ -119,7 +112,7 @@ static bool reserve_pages(const struct bf_range *range)
 {
 	uint64_t start, end;
 
-	if (!MAY_RESERVE || !range->reserved)
+	if (!BF_MAP_MAY_RESERVE || !range->reserved)
 		return true;
 	own_pages(range->base, range->size, NULL, &start, &end);
 	return start >= end || map_nothing(start, end);
@@ -163,7 +156,7 @@ static void release_pages(const struct bf_range *range)
 {
 	uint64_t start, end;
 
-	if (!MAY_RESERVE || !range->reserved)
+	if (!BF_MAP_MAY_RESERVE || !range->reserved)
 		return;
 	own_pages(range->base, range->size, range, &start, &end);
 	if (start < end)
@@ -195,6 +188,28 @@ bool bf_map_remove(uint64_t base, unsigned kinds, struct bf_range *range)
 	return found;
 }
 
+void bf_map_set_advice(uint64_t address, int kind, int advice)
+{
+	size_t i;
+
+	pthread_rwlock_wrlock(&lock);
+	i = lower(address);
+	if (i < count && ranges[i]->base <= address)
+		ranges[i]->advice[kind] = advice;
+	pthread_rwlock_unlock(&lock);
+}
+
+void bf_map_set_twin(uint64_t base, struct bf_twin *twin)
+{
+	size_t i;
+
+	pthread_rwlock_wrlock(&lock);
+	i = lower(base);
+	if (i < count && ranges[i]->base == base)
+		ranges[i]->twin = twin;
+	pthread_rwlock_unlock(&lock);
+}
+
 void bf_map_change_parent(uint64_t from, uint64_t to)
 {
 	pthread_rwlock_wrlock(&lock);
@@ -206,12 +221,12 @@ void bf_map_change_parent(uint64_t from, uint64_t to)
 
 bool bf_map_reserve(uint64_t base, uint64_t size)
 {
-	return !MAY_RESERVE || map_nothing(base, base + size);
+	return !BF_MAP_MAY_RESERVE || map_nothing(base, base + size);
 }
 
 void bf_map_unreserve(uint64_t base, uint64_t size)
 {
-	if (MAY_RESERVE)
+	if (BF_MAP_MAY_RESERVE)
 		munmap((void *)(uintptr_t)base, size);
 }
 

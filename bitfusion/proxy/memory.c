@@ -4,7 +4,7 @@
  * something there, the driver is asked for another address.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "shared.h"
 
 #include <string.h>
 
@@ -115,12 +115,16 @@ BF_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 {
 	struct bf_free release = { dptr };
 	CUresult status = bf_check();
-	struct bf_range range;
+	struct bf_range range = { 0 };
 
 	if (status || !dptr)
 		return status;
 	if (bf_map_find(dptr, &range) && bf_fault_of(range.context))
 		return bf_fault_of(range.context);
+	if (range.kind == BF_RANGE_MANAGED && range.base == dptr)
+		return bf_managed_free(&range);
+	if (range.kind == BF_RANGE_DEVICE && range.twin) /* that of registered memory */
+		return CUDA_ERROR_INVALID_VALUE;
 	if (!bf_map_remove(dptr, 1u << BF_RANGE_DEVICE | 1u << BF_RANGE_POOL, NULL))
 		return CUDA_ERROR_INVALID_VALUE;
 	return bf_post(BF_OP_FREE, &release, sizeof release);
@@ -162,14 +166,18 @@ bool bf_is_device_memory(uint64_t address)
 {
 	struct bf_range range;
 
-	return bf_map_find(address, &range) ? !bf_range_is_host(&range) : bf_is_reserved(address);
+	if (!bf_map_find(address, &range))
+		return bf_is_reserved(address);
+	return !bf_range_is_host(&range) || (range.kind == BF_RANGE_PINNED && range.twin);
 }
 
 CUresult bf_device_range_check(uint64_t address, uint64_t size)
 {
 	struct bf_range range;
 
-	if (!bf_map_find(address, &range) || bf_range_is_host(&range))
+	if (!bf_map_find(address, &range) || range.kind == BF_RANGE_REGISTERED)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (range.kind == BF_RANGE_PINNED && bf_shared_touch(address))
 		return CUDA_ERROR_INVALID_VALUE;
 	/* mappings that follow each other are one memory */
 	while (size > range.base + range.size - address) {

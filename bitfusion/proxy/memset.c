@@ -3,7 +3,7 @@
  * Fills are rows; what is added here is the check of the pointer, and the thread's own stream.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "shared.h"
 
 struct fill {
 	CUdeviceptr at;
@@ -12,10 +12,36 @@ struct fill {
 	unsigned call, async_call;
 };
 
+static CUresult send(const struct fill *fill, CUstream stream, bool async)
+{
+	if (!async && !stream) /* the rows without a stream are not counted as they are sent */
+		bf_stream_admit(stream, 0);
+	if (fill->pitch)
+		return bf_call(async || stream ? fill->async_call : fill->call,
+			       (const uint64_t[]){ fill->at, fill->pitch, fill->value, fill->width, fill->height,
+						   BF_ARG(stream) });
+	return bf_call(async || stream ? fill->async_call : fill->call,
+		       (const uint64_t[]){ fill->at, fill->value, fill->width, BF_ARG(stream) });
+}
+
+/* Of memory that the program has too: a fill that is not asynchronous is over on return. */
+static CUresult fill_shared(const struct fill *fill, CUstream stream, bool async)
+{
+	CUresult status = bf_shared_before(stream);
+
+	if (!status)
+		status = send(fill, stream, async);
+	if (status)
+		return status;
+	bf_shared_after(stream);
+	return async ? CUDA_SUCCESS : bf_stream_wait(stream);
+}
+
 static CUresult fill(const struct fill *fill, CUstream stream, bool async, bool per_thread)
 {
 	size_t bytes = fill->width * fill->element;
 	CUresult status = bf_check();
+	CUdeviceptr at;
 
 	if (!status)
 		status = bf_context_check();
@@ -28,14 +54,9 @@ static CUresult fill(const struct fill *fill, CUstream stream, bool async, bool 
 		return CUDA_ERROR_INVALID_VALUE;
 	if (bf_device_range_check(fill->at, (fill->height - 1) * fill->pitch + bytes))
 		return CUDA_ERROR_INVALID_VALUE;
-	if (!async && !stream) /* the rows without a stream are not counted as they are sent */
-		bf_stream_admit(stream, 0);
-	if (fill->pitch)
-		return bf_call(async || stream ? fill->async_call : fill->call,
-			       (const uint64_t[]){ fill->at, fill->pitch, fill->value, fill->width, fill->height,
-						   BF_ARG(stream) });
-	return bf_call(async || stream ? fill->async_call : fill->call,
-		       (const uint64_t[]){ fill->at, fill->value, fill->width, BF_ARG(stream) });
+	if (bf_shared_in_use() && bf_shared_find((const void *)(uintptr_t)fill->at, 1, &at))
+		return fill_shared(fill, stream, async);
+	return send(fill, stream, async);
 }
 
 #define FILL_1D(bits, type) \

@@ -3,7 +3,7 @@
  * Pointer attributes, from the map of ranges: some libraries ask for every argument of every launch.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "twin.h"
 
 #include <string.h>
 
@@ -39,7 +39,9 @@ static size_t attribute_size(CUpointer_attribute attribute)
 static CUresult attribute_value(const struct bf_range *range, CUdeviceptr pointer, CUpointer_attribute attribute,
 				uint64_t *value)
 {
-	bool host = bf_range_is_host(range);
+	const struct bf_twin *twin = range->twin;
+	bool registered = twin && twin->allocated;
+	bool host = bf_range_is_host(range) || registered, managed = range->kind == BF_RANGE_MANAGED;
 
 	*value = 0;
 	switch (attribute) {
@@ -48,11 +50,14 @@ static CUresult attribute_value(const struct bf_range *range, CUdeviceptr pointe
 		*value = host ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE;
 		return CUDA_SUCCESS;
 	case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
-		*value = pointer; /* one address space; a kernel that follows a pinned one faults */
+		*value = registered ? twin->device + (pointer - range->base) : pointer; /* else one address space */
 		return CUDA_SUCCESS;
 	case CU_POINTER_ATTRIBUTE_HOST_POINTER:
-		*value = host ? pointer : 0;
-		return host ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+		if (!host && !managed)
+			return CUDA_ERROR_INVALID_VALUE;
+		*value = registered ? BF_ARG(twin->host) + (pointer - range->base) : pointer;
+		return CUDA_SUCCESS;
+	case CU_POINTER_ATTRIBUTE_IS_MANAGED: *value = managed; return CUDA_SUCCESS;
 	case CU_POINTER_ATTRIBUTE_BUFFER_ID:
 	case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID: *value = range->id; return CUDA_SUCCESS;
 	case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: *value = (uint32_t)range->device; return CUDA_SUCCESS;

@@ -347,9 +347,19 @@ enum bf_range_kind {
 	BF_RANGE_GLOBAL,
 	BF_RANGE_POOL,
 	BF_RANGE_MAPPED,
+	BF_RANGE_MANAGED,
 	BF_RANGE_PINNED,
 	BF_RANGE_REGISTERED
 };
+
+/* Under a sanitizer, whose own tables may lie where a driver has its memory, no addresses are taken. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+enum { BF_MAP_MAY_RESERVE = false };
+#else
+enum { BF_MAP_MAY_RESERVE = true };
+#endif
+
+struct bf_twin;
 
 struct bf_range {
 	uint64_t base, size;
@@ -360,6 +370,8 @@ struct bf_range {
 	uint64_t id;
 	uint64_t parent; /* the module or library of a global, the pool of an allocation, what is mapped */
 	bool reserved;   /* the same numbers are taken in this process too */
+	int advice[3]; /* of managed memory (managed.c) */
+	struct bf_twin *twin; /* of memory that kernels use too (shared.h), or NULL */
 };
 
 /* With `reserved` set: CUDA_ERROR_ALREADY_MAPPED when the program has something at these addresses. */
@@ -367,6 +379,8 @@ CUresult bf_map_add(const struct bf_range *range);
 bool bf_map_find(uint64_t address, struct bf_range *range); /* the one that holds the address */
 bool bf_map_remove(uint64_t base, unsigned kinds, struct bf_range *range); /* a mask of 1 << kind */
 void bf_map_remove_parent(uint64_t parent);
+void bf_map_set_advice(uint64_t address, int kind, int advice);
+void bf_map_set_twin(uint64_t base, struct bf_twin *twin);
 void bf_map_change_parent(uint64_t from, uint64_t to); /* of what is mapped */
 /* Addresses alone; false: the program has something there. */
 bool bf_map_reserve(uint64_t base, uint64_t size);
@@ -393,6 +407,10 @@ CUresult bf_host_settle(const void *data, size_t size); /* waits for copies that
 CUresult bf_host_settle_before(const void *data, size_t size, CUstream stream);
 bool bf_host_is_pinned(const void *data);
 
+/* A command and no more: nothing is checked, no order is kept but the stream's. *sequence: its number. */
+CUresult bf_copy_send_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream);
+CUresult bf_copy_send_to_host(struct bf_wait *wait, CUdeviceptr from, size_t size, CUstream stream,
+			      enum bf_urgency urgency, uint64_t *sequence);
 CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async);
 /* From memory that the stream may still write, pinned or not, as a graph reads it. */
 CUresult bf_copy_to_device_in_order(CUdeviceptr to, const void *from, size_t size, CUstream stream);

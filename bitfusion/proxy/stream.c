@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include "graph.h"
+#include "shared.h"
 
-static _Atomic uint64_t next_id = 16; /* after the numbers of the special streams */
+static _Atomic uint64_t next_id = (uint64_t)1 << 32; /* after the numbers of all contexts' special streams */
 
 static struct bf_stream *find(uint64_t stream)
 {
@@ -131,9 +132,15 @@ static CUresult wait_or_ask(unsigned call, CUstream stream, bool per_thread)
 
 	if (status || is_idle(stream))
 		return status;
+	if (bf_shared_in_use())
+		status = bf_shared_before_wait();
+	if (status)
+		return status;
 	credit = bf_credit_of(stream);
 	added = credit ? atomic_load(&credit->added) : 0;
 	status = bf_call_numbered(call, (const uint64_t[]){ BF_ARG(stream) }, false, &sequence);
+	if (!status && bf_shared_in_use())
+		status = bf_shared_waited(bf_stream_number(stream), sequence);
 	if (status)
 		return status;
 	note_synced(stream, sequence);

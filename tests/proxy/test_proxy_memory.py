@@ -149,6 +149,7 @@ def test_a_copy_from_memory_that_is_still_being_written_is_read_late(broker, run
     )
     assert names(broker.peer()) == [
         "ALLOC",
+        "cuMemAddressReserve",
         "cuStreamCreate",
         "HTOD",
         "DTOH",
@@ -303,7 +304,7 @@ def test_pointer_attributes_are_answered_here(broker, run):
     """,
     )
     assert out.split("\n")[:3] == ["2 True 0", "[0, 0, 0]", "True 4096"]
-    assert names(broker.peer()) == ["ALLOC"]
+    assert names(broker.peer()) == ["ALLOC", "cuMemAddressReserve"]
 
 
 def test_boxes_are_packed_and_spread_here(broker, run):

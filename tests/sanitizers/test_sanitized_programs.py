@@ -18,6 +18,7 @@ ARGUMENTS = {"steady": ["20"]}
 # turn in `make test-sanitizers`.
 ALWAYS = {
     "asan": {
+        ("driver_both_sides", "unix"),
         ("driver_copies", "unix"),
         ("driver_errors", "unix"),
         ("driver_fork", "unix"),
@@ -27,6 +28,7 @@ ALWAYS = {
         ("graph_functions", "tcp"),
     },
     "tsan": {
+        ("driver_both_sides", "tcp"),
         ("driver_host_functions", "unix"),
         ("driver_busy_threads", "tcp"),
         ("driver_busy_threads", "unix"),

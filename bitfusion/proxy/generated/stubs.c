@@ -338,18 +338,6 @@ CUresult cuLinkCreate(unsigned int numOptions, CUjit_option *options, void **opt
 	return cuLinkCreate_v2(numOptions, options, optionValues, stateOut);
 }
 
-CUresult cuMemAdvise(CUdeviceptr devPtr, size_t count, CUmem_advise advice, CUdevice device)
-{
-	uint64_t arguments[] = {(uint64_t)devPtr, (uint64_t)count, (uint64_t)advice, (uint64_t)device};
-	return bf_call(BF_cuMemAdvise, arguments);
-}
-
-CUresult cuMemAdvise_v2(CUdeviceptr devPtr, size_t count, CUmem_advise advice, CUmemLocation location)
-{
-	uint64_t arguments[] = {(uint64_t)devPtr, (uint64_t)count, (uint64_t)advice, location_word(location)};
-	return bf_call(BF_cuMemAdvise_v2, arguments);
-}
-
 CUresult cuMemGetAccess(unsigned long long *flags, const CUmemLocation *location, CUdeviceptr ptr)
 {
 	uint64_t arguments[] = {(uint64_t)(uintptr_t)flags, (uint64_t)(uintptr_t)location, (uint64_t)ptr};
@@ -408,30 +396,6 @@ CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t minBytesToKeep)
 {
 	uint64_t arguments[] = {(uint64_t)(uintptr_t)pool, (uint64_t)minBytesToKeep};
 	return bf_call(BF_cuMemPoolTrimTo, arguments);
-}
-
-CUresult cuMemPrefetchAsync(CUdeviceptr devPtr, size_t count, CUdevice dstDevice, CUstream hStream)
-{
-	uint64_t arguments[] = {(uint64_t)devPtr, (uint64_t)count, (uint64_t)dstDevice, (uint64_t)(uintptr_t)hStream};
-	return bf_call(BF_cuMemPrefetchAsync, arguments);
-}
-
-CUresult cuMemPrefetchAsync_ptsz(CUdeviceptr devPtr, size_t count, CUdevice dstDevice, CUstream hStream)
-{
-	uint64_t arguments[] = {(uint64_t)devPtr, (uint64_t)count, (uint64_t)dstDevice, (uint64_t)(uintptr_t)hStream};
-	return bf_call_per_thread(BF_cuMemPrefetchAsync, arguments);
-}
-
-CUresult cuMemPrefetchAsync_v2(CUdeviceptr devPtr, size_t count, CUmemLocation location, unsigned int flags, CUstream hStream)
-{
-	uint64_t arguments[] = {(uint64_t)devPtr, (uint64_t)count, location_word(location), (uint64_t)flags, (uint64_t)(uintptr_t)hStream};
-	return bf_call(BF_cuMemPrefetchAsync_v2, arguments);
-}
-
-CUresult cuMemPrefetchAsync_v2_ptsz(CUdeviceptr devPtr, size_t count, CUmemLocation location, unsigned int flags, CUstream hStream)
-{
-	uint64_t arguments[] = {(uint64_t)devPtr, (uint64_t)count, location_word(location), (uint64_t)flags, (uint64_t)(uintptr_t)hStream};
-	return bf_call_per_thread(BF_cuMemPrefetchAsync_v2, arguments);
 }
 
 CUresult cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAccessDesc *desc, size_t count)

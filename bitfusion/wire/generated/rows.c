@@ -567,20 +567,6 @@ static const struct bf_argument cuMemAddressReserve_arguments[] = {
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned long long)},
 };
 
-static const struct bf_argument cuMemAdvise_arguments[] = {
-	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUdeviceptr)},
-	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
-	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUmem_advise)},
-	{.kind = BF_ARG_DEVICE, .count = BF_NO_ARGUMENT, .width = sizeof(CUdevice)},
-};
-
-static const struct bf_argument cuMemAdvise_v2_arguments[] = {
-	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUdeviceptr)},
-	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
-	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUmem_advise)},
-	{.kind = BF_ARG_LOCATION, .count = BF_NO_ARGUMENT, .width = sizeof(CUmemLocation)},
-};
-
 static const struct bf_argument cuMemAllocAsync_arguments[] = {
 	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUdeviceptr)},
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
@@ -679,21 +665,6 @@ static const struct bf_argument cuMemPoolSetAttribute_arguments[] = {
 static const struct bf_argument cuMemPoolTrimTo_arguments[] = {
 	{.kind = BF_ARG_HANDLE, .handle = BF_MEMPOOL, .count = BF_NO_ARGUMENT, .width = sizeof(CUmemoryPool)},
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
-};
-
-static const struct bf_argument cuMemPrefetchAsync_arguments[] = {
-	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUdeviceptr)},
-	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
-	{.kind = BF_ARG_DEVICE, .count = BF_NO_ARGUMENT, .width = sizeof(CUdevice)},
-	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
-};
-
-static const struct bf_argument cuMemPrefetchAsync_v2_arguments[] = {
-	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUdeviceptr)},
-	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
-	{.kind = BF_ARG_LOCATION, .count = BF_NO_ARGUMENT, .width = sizeof(CUmemLocation)},
-	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned int)},
-	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
 };
 
 static const struct bf_argument cuMemRelease_arguments[] = {
@@ -1198,8 +1169,6 @@ const struct bf_row bf_rows[] = {
 	{"cuLinkDestroy", 1, BF_ROW_ONEWAY, BF_NO_ARGUMENT, 0, cuLinkDestroy_arguments},
 	{"cuMemAddressFree", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemAddressFree_arguments},
 	{"cuMemAddressReserve", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemAddressReserve_arguments},
-	{"cuMemAdvise", 4, BF_ROW_ONEWAY, BF_NO_ARGUMENT, 0, cuMemAdvise_arguments},
-	{"cuMemAdvise_v2", 4, BF_ROW_ONEWAY, BF_NO_ARGUMENT, 0, cuMemAdvise_v2_arguments},
 	{"cuMemAllocAsync", 3, 0, 2, 0, cuMemAllocAsync_arguments},
 	{"cuMemAllocFromPoolAsync", 4, 0, 3, 0, cuMemAllocFromPoolAsync_arguments},
 	{"cuMemCreate", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemCreate_arguments},
@@ -1217,8 +1186,6 @@ const struct bf_row bf_rows[] = {
 	{"cuMemPoolSetAccess", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemPoolSetAccess_arguments},
 	{"cuMemPoolSetAttribute", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemPoolSetAttribute_arguments},
 	{"cuMemPoolTrimTo", 2, BF_ROW_ONEWAY | BF_ROW_BLOCKS | BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemPoolTrimTo_arguments},
-	{"cuMemPrefetchAsync", 4, BF_ROW_ONEWAY, 3, 0, cuMemPrefetchAsync_arguments},
-	{"cuMemPrefetchAsync_v2", 5, BF_ROW_ONEWAY, 4, 0, cuMemPrefetchAsync_v2_arguments},
 	{"cuMemRelease", 1, BF_ROW_BLOCKS | BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemRelease_arguments},
 	{"cuMemRetainAllocationHandle", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemRetainAllocationHandle_arguments},
 	{"cuMemSetAccess", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuMemSetAccess_arguments},

@@ -1989,6 +1989,10 @@ CUresult cuMemRangeGetAttribute(void *data, size_t dataSize, CUmem_range_attribu
 CUresult cuMemRangeGetAttributes(void **data, size_t *dataSizes, CUmem_range_attribute *attributes, size_t numAttributes, CUdeviceptr devPtr, size_t count)
 {
 	NULL_ENTER();
+	if (dataSizes)
+		memset(dataSizes, 0, sizeof *dataSizes);
+	if (attributes)
+		memset(attributes, 0, sizeof *attributes);
 	return CUDA_SUCCESS;
 }
 

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * When the two sides of shared memory agree. Work that may use it is noted by stream, so that a wait knows whether
+ * anything could have changed since the last one.
+ */
+#define _GNU_SOURCE
+#include "graph.h"
+#include "twin.h"
+
+#include <string.h>
+
+enum { STREAMS = 32 };
+
+struct work {
+	uint64_t stream; /* bf_stream_number, 0 when free */
+	uint32_t context;
+	uint64_t sequence; /* of the latest command */
+};
+enum { SEVERAL = UINT32_MAX }; /* contexts */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct bf_twin *twins;
+static struct work work[STREAMS];
+static struct work others; /* all that found no room above; a stream of its own for each context is not known */
+_Atomic bool bf_shared_used;
+static _Atomic unsigned twin_count;
+
+/* ------------------------------------------------------------------ which memory has one */
+
+static void add(struct bf_twin *twin)
+{
+	twin->next = twins;
+	twins = twin;
+	bf_map_set_twin(BF_ARG(twin->host), twin);
+	if (twin->allocated)
+		bf_map_set_twin(twin->device, twin);
+	atomic_fetch_add(&twin_count, 1);
+	atomic_store(&bf_shared_used, true);
+}
+
+static void forget(struct bf_twin *twin)
+{
+	struct bf_twin **link = &twins;
+
+	while (*link && *link != twin)
+		link = &(*link)->next;
+	if (!*link)
+		return;
+	*link = twin->next;
+	bf_map_set_twin(BF_ARG(twin->host), NULL);
+	if (twin->allocated)
+		bf_map_set_twin(twin->device, NULL);
+	atomic_fetch_sub(&twin_count, 1);
+}
+
+static bool can_have_one(const struct bf_range *range)
+{
+	return bf_range_is_host(range) || range->kind == BF_RANGE_MANAGED;
+}
+
+/* Copies that are still writing the memory are no change of the program's: they come first. */
+CUresult bf_shared_touch(uint64_t address)
+{
+	CUresult status = CUDA_SUCCESS;
+	struct bf_twin *twin = NULL;
+	struct bf_range range;
+
+	if (!bf_map_find(address, &range) || !can_have_one(&range))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (range.twin)
+		return CUDA_SUCCESS;
+	status = bf_host_settle((const void *)(uintptr_t)range.base, range.size);
+	if (status)
+		return status;
+	pthread_mutex_lock(&lock);
+	if (bf_map_find(address, &range) && !range.twin) { /* two threads may launch with it */
+		status = bf_twin_make(&range, &twin);
+		if (!status)
+			add(twin);
+	}
+	pthread_mutex_unlock(&lock);
+	if (status)
+		bf_debug("no memory of the server's for %llu bytes of shared memory: error %d",
+			 (unsigned long long)range.size, status);
+	else
+		bf_debug("%llu bytes at %#llx are shared now", (unsigned long long)range.size,
+			 (unsigned long long)range.base);
+	return status;
+}
+
+CUresult bf_shared_touch_words(const void *words, size_t size)
+{
+	CUresult status = CUDA_SUCCESS;
+	struct bf_range range;
+
+	for (size_t at = 0; size - at >= 8 && !status; at += 8) {
+		uint64_t word;
+
+		memcpy(&word, (const uint8_t *)words + at, 8);
+		if (BF_UNLIKELY(bf_arena_may_hold(word)) && bf_map_find(word, &range) && can_have_one(&range))
+			status = bf_shared_touch(word);
+	}
+	return status;
+}
+
+bool bf_shared_find(const void *memory, size_t size, CUdeviceptr *device)
+{
+	uint64_t address = BF_ARG(memory), offset;
+	struct bf_range range;
+	bool found;
+
+	if (!atomic_load_explicit(&twin_count, memory_order_relaxed))
+		return false;
+	pthread_mutex_lock(&lock);
+	found = bf_map_find(address, &range) && range.twin;
+	offset = address - range.base;
+	found = found && size <= range.size - offset;
+	if (found)
+		*device = range.twin->device + offset;
+	pthread_mutex_unlock(&lock);
+	return found;
+}
+
+/* ------------------------------------------------------------------ what is under way, with the lock held */
+
+static bool is_quiet(void)
+{
+	bool quiet = !others.sequence;
+
+	for (int i = 0; i < STREAMS && quiet; i++)
+		quiet = !work[i].stream;
+	return quiet;
+}
+
+static void note(uint64_t stream, uint32_t context, uint64_t sequence)
+{
+	struct work *place = NULL;
+
+	for (int i = 0; i < STREAMS; i++) {
+		if (work[i].stream == stream) {
+			place = &work[i];
+			break;
+		}
+		if (!work[i].stream && !place)
+			place = &work[i];
+	}
+	if (place)
+		*place = (struct work){ stream, context, sequence };
+	else
+		others = (struct work){ 0, others.sequence && others.context != context ? SEVERAL : context, sequence };
+}
+
+/* ------------------------------------------------------------------ before work, and after it has been sent */
+
+static CUresult send_all(void)
+{
+	bool alone = is_quiet();
+	CUresult status = CUDA_SUCCESS;
+
+	for (struct bf_twin *twin = twins; twin && !status; twin = twin->next)
+		status = bf_twin_send(twin, alone);
+	return status;
+}
+
+/* The carrier after this one (NULL: the first) as it is now. False: there is none. */
+static bool next_carrier(struct bf_carrier **carrier, struct bf_carrier *now)
+{
+	pthread_mutex_lock(&lock);
+	*carrier = *carrier ? (*carrier)->next : bf_carriers();
+	if (*carrier)
+		*now = **carrier;
+	pthread_mutex_unlock(&lock);
+	return *carrier;
+}
+
+static void note_order(struct bf_carrier *carrier, const struct bf_carrier *then, uint64_t stream)
+{
+	pthread_mutex_lock(&lock);
+	carrier->ordered = then->sent;
+	carrier->ordered_stream = stream;
+	pthread_mutex_unlock(&lock);
+}
+
+/* Behind all uploads. Without the lock: a full stream makes who fills it wait, and nobody else. */
+static CUresult order(CUstream stream)
+{
+	uint64_t number = bf_stream_number(stream);
+	struct bf_carrier *carrier = NULL, now;
+	CUresult status = CUDA_SUCCESS;
+
+	while (!status && next_carrier(&carrier, &now)) {
+		if (!now.stream || now.sent == now.arrived || (now.ordered == now.sent && now.ordered_stream == number))
+			continue;
+		status = BF_CALL(cuStreamWaitEvent, BF_ARG(stream), BF_ARG(now.sent_event), 0);
+		if (!status)
+			note_order(carrier, &now, number);
+	}
+	return status;
+}
+
+/* What is captured runs when its graph is launched. */
+CUresult bf_shared_before(CUstream stream)
+{
+	uint64_t capture = 0;
+	CUresult status;
+
+	if (!atomic_load_explicit(&twin_count, memory_order_relaxed))
+		return CUDA_SUCCESS;
+	status = bf_capture_find(stream, &capture);
+	if (status || capture)
+		return status;
+	pthread_mutex_lock(&lock);
+	status = send_all();
+	pthread_mutex_unlock(&lock);
+	return status ? status : order(stream);
+}
+
+void bf_shared_after(CUstream stream)
+{
+	const struct bf_stream *entry = bf_handle_find(BF_STREAM, BF_ARG(stream));
+
+	if (!atomic_load_explicit(&twin_count, memory_order_relaxed))
+		return;
+	pthread_mutex_lock(&lock);
+	note(bf_stream_number(stream), entry ? entry->entry.context : bf_self.current, bf_queue_sequence());
+	pthread_mutex_unlock(&lock);
+}
+
+/* ------------------------------------------------------------------ around a wait */
+
+CUresult bf_shared_before_wait(void)
+{
+	CUresult status;
+
+	if (!atomic_load_explicit(&twin_count, memory_order_relaxed))
+		return CUDA_SUCCESS;
+	pthread_mutex_lock(&lock);
+	status = is_quiet() ? CUDA_SUCCESS : send_all();
+	pthread_mutex_unlock(&lock);
+	return status;
+}
+
+/* Work that only other waits told to be over stays noted: then a later wait fetches in vain. */
+static void settle(uint64_t stream, uint32_t context, uint64_t sequence)
+{
+	for (int i = 0; i < STREAMS; i++)
+		if (((stream && work[i].stream == stream) || (context && work[i].context == context)) &&
+		    work[i].sequence <= sequence)
+			work[i].stream = 0;
+	if (context && others.context == context && others.sequence <= sequence)
+		others.sequence = 0;
+}
+
+static CUresult fetch(uint64_t stream, uint32_t context, uint64_t sequence)
+{
+	CUresult status = CUDA_SUCCESS;
+
+	if (!atomic_load_explicit(&twin_count, memory_order_relaxed))
+		return CUDA_SUCCESS;
+	pthread_mutex_lock(&lock);
+	if (!is_quiet()) {
+		status = bf_twins_fetch(twins);
+		if (!status)
+			settle(stream, context, sequence);
+	}
+	pthread_mutex_unlock(&lock);
+	return status;
+}
+
+CUresult bf_shared_waited(uint64_t stream_number, uint64_t sequence)
+{
+	return fetch(stream_number, 0, sequence);
+}
+
+CUresult bf_shared_waited_context(uint32_t context, uint64_t sequence)
+{
+	return fetch(0, context, sequence);
+}
+
+/* ------------------------------------------------------------------ around a host function
+ *
+ * It runs behind work of its stream and before work that was sent long ago. A failure has nobody to be told to: the
+ * program's next wait finds it too.
+ */
+
+void bf_shared_enter_function(void)
+{
+	pthread_mutex_lock(&lock);
+	if (!is_quiet() && bf_twins_fetch(twins))
+		bf_debug("cannot fetch shared memory for a host function, ignoring");
+	pthread_mutex_unlock(&lock);
+}
+
+void bf_shared_leave_function(void)
+{
+	pthread_mutex_lock(&lock);
+	if (twins && (send_all() || bf_twins_arrive()))
+		bf_debug("cannot send what a host function wrote to shared memory, ignoring");
+	pthread_mutex_unlock(&lock);
+}
+
+/* ------------------------------------------------------------------ the end of it */
+
+/* Work may still use the memory: as in CUDA, who frees it waits. */
+CUresult bf_shared_drop(const struct bf_range *range)
+{
+	uint32_t before = bf_self.current;
+	CUresult status = CUDA_SUCCESS;
+
+	if (!range->twin)
+		return CUDA_SUCCESS;
+	bf_self.current = range->twin->carrier->context;
+	status = cuCtxSynchronize();
+	pthread_mutex_lock(&lock);
+	forget(range->twin);
+	bf_twin_free(range->twin, true);
+	pthread_mutex_unlock(&lock);
+	bf_self.current = before;
+	return status;
+}
+
+void bf_shared_end_context(uint32_t context)
+{
+	uint32_t before = bf_self.current;
+	struct bf_twin *next;
+
+	/* unmapping waits for work, which may wait for a host function, which may wait for the lock */
+	bf_self.current = context;
+	if (atomic_load(&twin_count))
+		cuCtxSynchronize();
+	bf_self.current = before;
+	pthread_mutex_lock(&lock);
+	for (struct bf_twin *twin = twins; twin; twin = next) {
+		next = twin->next;
+		if (twin->carrier->context != context)
+			continue;
+		forget(twin);
+		if (twin->managed) { /* other memory of the program's lives on */
+			bf_map_remove(BF_ARG(twin->host), 1u << BF_RANGE_MANAGED, NULL);
+			bf_arena_give(twin->host, twin->size);
+		}
+		bf_twin_free(twin, false);
+	}
+	bf_carriers_end(context);
+	settle(0, context, UINT64_MAX);
+	pthread_mutex_unlock(&lock);
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One piece of memory on two machines, and what carries its bytes between them. `agreed` is what both had when they
+ * last agreed: who differs from it has changed something. Everything travels on a stream of our own, so that an
+ * upload is behind no work of the program and a download sees every upload before it.
+ */
+#define _GNU_SOURCE
+#include "twin.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* Bytes that did not change are cheaper to send than another command. */
+enum { GAP = 64, FETCH = 1 << 20, FETCHES = 16 };
+
+static struct bf_carrier *carriers;
+
+struct bf_carrier *bf_carriers(void)
+{
+	return carriers;
+}
+
+/* ------------------------------------------------------------------ carriers */
+
+static CUresult open_carrier(struct bf_carrier *carrier)
+{
+	CUresult status = BF_CALL(cuStreamCreate, BF_ARG(&carrier->stream), CU_STREAM_NON_BLOCKING);
+
+	if (status)
+		return status;
+	status = BF_CALL(cuEventCreate, BF_ARG(&carrier->sent_event), CU_EVENT_DISABLE_TIMING);
+	if (status)
+		BF_CALL(cuStreamDestroy_v2, BF_ARG(carrier->stream));
+	return status;
+}
+
+/* That of the current context. Entries stay: their number is that of contexts at most. */
+static CUresult find_carrier(struct bf_carrier **found)
+{
+	const struct bf_context *context = bf_context_at(bf_self.current);
+	struct bf_carrier *carrier = carriers;
+	CUresult status;
+
+	while (carrier && carrier->context != bf_self.current)
+		carrier = carrier->next;
+	if (carrier && carrier->context_id == context->id && carrier->stream) {
+		*found = carrier;
+		return CUDA_SUCCESS;
+	}
+	if (!carrier) {
+		carrier = calloc(1, sizeof *carrier);
+		if (!carrier)
+			return CUDA_ERROR_OUT_OF_MEMORY;
+		carrier->next = carriers;
+		carriers = carrier;
+	}
+	*carrier = (struct bf_carrier){ .next = carrier->next, .context = bf_self.current, .context_id = context->id };
+	status = open_carrier(carrier);
+	if (status)
+		carrier->stream = NULL;
+	*found = carrier;
+	return status;
+}
+
+void bf_carriers_end(uint32_t context)
+{
+	for (struct bf_carrier *carrier = carriers; carrier; carrier = carrier->next)
+		if (carrier->context == context)
+			carrier->stream = NULL;
+}
+
+/* ------------------------------------------------------------------ making and freeing */
+
+static CUresult place(struct bf_twin *twin, const struct bf_range *range)
+{
+	twin->allocated = range->kind == BF_RANGE_REGISTERED;
+	if (twin->allocated)
+		return cuMemAlloc_v2(&twin->device, range->size);
+	twin->device = range->base;
+	return bf_arena_back(twin->host);
+}
+
+/* New memory of the server's holds anything: zeros are what both sides agree on first. */
+static CUresult clear(struct bf_twin *twin)
+{
+	CUstream stream = twin->carrier->stream;
+	CUresult status = BF_CALL(cuMemsetD8Async, twin->device, 0, twin->size, BF_ARG(stream));
+
+	return status ? status : BF_CALL(cuStreamSynchronize, BF_ARG(stream));
+}
+
+CUresult bf_twin_make(const struct bf_range *range, struct bf_twin **made)
+{
+	struct bf_twin *twin = calloc(1, sizeof *twin);
+	CUresult status;
+
+	if (!twin)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	twin->host = (uint8_t *)(uintptr_t)range->base;
+	twin->size = range->size;
+	twin->managed = range->kind == BF_RANGE_MANAGED;
+	twin->agreed = mmap(NULL, range->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	status = twin->agreed == MAP_FAILED ? CUDA_ERROR_OUT_OF_MEMORY : find_carrier(&twin->carrier);
+	if (!status)
+		status = place(twin, range);
+	if (!status)
+		status = clear(twin);
+	if (status)
+		bf_twin_free(twin, true);
+	else
+		*made = twin;
+	return status;
+}
+
+void bf_twin_free(struct bf_twin *twin, bool context_lives)
+{
+	if (twin->allocated && twin->device && context_lives)
+		cuMemFree_v2(twin->device);
+	if (twin->agreed != MAP_FAILED)
+		munmap(twin->agreed, twin->size);
+	free(twin);
+}
+
+/* ------------------------------------------------------------------ to the server */
+
+/* What is sent is what is noted, whatever other threads write meanwhile. */
+static CUresult send_run(struct bf_twin *twin, const struct bf_run *run)
+{
+	uint8_t *bytes = twin->agreed + run->start;
+
+	bf_difference_copy(bytes, twin->host + run->start, run->end - run->start);
+	return bf_copy_send_to_device(twin->device + run->start, bytes, run->end - run->start, twin->carrier->stream);
+}
+
+CUresult bf_twin_send(struct bf_twin *twin, bool alone)
+{
+	uint32_t before = bf_self.current;
+	struct bf_run run = { 0 };
+	CUresult status = CUDA_SUCCESS;
+	bool sent = false;
+
+	bf_self.current = twin->carrier->context;
+	while (!status && bf_difference_next(twin->host, twin->agreed, twin->size, run.end, alone ? GAP : 0, &run)) {
+		status = send_run(twin, &run);
+		sent = true;
+	}
+	if (sent && !status)
+		status = BF_CALL(cuEventRecord, BF_ARG(twin->carrier->sent_event), BF_ARG(twin->carrier->stream));
+	if (sent)
+		twin->carrier->sent++;
+	bf_self.current = before;
+	return status;
+}
+
+CUresult bf_twins_arrive(void)
+{
+	uint32_t before = bf_self.current;
+	CUresult status = CUDA_SUCCESS;
+
+	for (struct bf_carrier *carrier = carriers; carrier && !status; carrier = carrier->next) {
+		if (!carrier->stream || carrier->sent == carrier->arrived)
+			continue;
+		bf_self.current = carrier->context;
+		status = BF_CALL(cuStreamSynchronize, BF_ARG(carrier->stream));
+		carrier->arrived = carrier->sent;
+	}
+	bf_self.current = before;
+	return status;
+}
+
+/* ------------------------------------------------------------------ to the program */
+
+struct fetch {
+	struct bf_wait wait;
+	struct bf_twin *twin;
+	uint64_t offset, size;
+	uint64_t sent; /* uploads that the carrier had behind it */
+};
+
+struct batch {
+	uint8_t *room; /* FETCHES × FETCH bytes */
+	struct fetch fetch[FETCHES];
+	unsigned count;
+	CUresult status;
+};
+
+static void start(struct batch *batch, struct bf_twin *twin, uint64_t offset)
+{
+	struct fetch *fetch = &batch->fetch[batch->count];
+	uint64_t sequence;
+
+	*fetch = (struct fetch){ .twin = twin, .offset = offset, .sent = twin->carrier->sent };
+	fetch->size = twin->size - offset < FETCH ? twin->size - offset : FETCH;
+	fetch->wait.data = batch->room + (size_t)batch->count * FETCH;
+	fetch->wait.data_size = fetch->size;
+	bf_self.current = twin->carrier->context;
+	batch->status = bf_copy_send_to_host(&fetch->wait, twin->device + offset, fetch->size, twin->carrier->stream,
+					     BF_LATER, &sequence);
+	if (!batch->status)
+		batch->count++;
+}
+
+/* All of them are waited for, also after a failure: they live in this thread's frame. */
+static void finish(struct batch *batch)
+{
+	bf_queue_flush();
+	for (unsigned i = 0; i < batch->count; i++) {
+		struct fetch *fetch = &batch->fetch[i];
+		struct bf_twin *twin = fetch->twin;
+		CUresult status = bf_wait_for(&fetch->wait);
+
+		bf_wait_drop(&fetch->wait);
+		if (!status) {
+			bf_difference_apply(twin->host + fetch->offset, twin->agreed + fetch->offset, fetch->wait.data,
+					    fetch->size);
+			twin->carrier->arrived = fetch->sent;
+		} else if (!batch->status) {
+			batch->status = status;
+		}
+	}
+	batch->count = 0;
+}
+
+CUresult bf_twins_fetch(struct bf_twin *first)
+{
+	uint32_t before = bf_self.current;
+	struct batch batch = { .count = 0 };
+
+	batch.room = mmap(NULL, (size_t)FETCHES * FETCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (batch.room == MAP_FAILED)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	for (struct bf_twin *twin = first; twin && !batch.status; twin = twin->next)
+		for (uint64_t offset = 0; offset < twin->size && !batch.status; offset += FETCH) {
+			start(&batch, twin, offset);
+			if (batch.count == FETCHES)
+				finish(&batch);
+		}
+	finish(&batch);
+	bf_self.current = before;
+	munmap(batch.room, (size_t)FETCHES * FETCH);
+	return batch.status;
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Between shared.c, which knows when the two sides have to agree, and twin.c, which makes them.
+ */
+#ifndef BITFUSION_TWIN_H
+#define BITFUSION_TWIN_H
+
+#include "shared.h"
+
+/* What carries bytes for the twins of one context: a stream beside those of the program. */
+struct bf_carrier {
+	struct bf_carrier *next;
+	uint32_t context;
+	uint64_t context_id; /* indices of contexts are used again */
+	CUstream stream;
+	CUevent sent_event;       /* recorded behind the latest upload */
+	uint64_t sent, arrived;   /* uploads */
+	uint64_t ordered, ordered_stream; /* the stream that last was made to wait for that many of them */
+};
+
+struct bf_twin {
+	struct bf_twin *next;
+	uint8_t *host; /* the program's side */
+	uint64_t size;
+	CUdeviceptr device;
+	bool allocated;  /* at an address of its own, with cuMemAlloc */
+	bool managed;    /* by cuMemAllocManaged: dies with its context */
+	uint8_t *agreed; /* what both sides had when they last agreed */
+	struct bf_carrier *carrier;
+};
+
+/* With the lock of shared.c held. */
+CUresult bf_twin_make(const struct bf_range *range, struct bf_twin **twin);
+void bf_twin_free(struct bf_twin *twin, bool context_lives);
+/* Sends what the program changed. `alone`: no work that may write is under way. */
+CUresult bf_twin_send(struct bf_twin *twin, bool alone);
+/* Fetches what work changed, of all in the list. */
+CUresult bf_twins_fetch(struct bf_twin *first);
+/* Waits until all that was sent has arrived. */
+CUresult bf_twins_arrive(void);
+struct bf_carrier *bf_carriers(void);
+void bf_carriers_end(uint32_t context);
+
+#endif
