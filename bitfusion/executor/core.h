@@ -121,6 +121,7 @@ extern struct bf_driver bf_driver; /* the one of this process; warm spares have 
 struct bf_entry {
 	_Atomic uint64_t value; /* the driver's handle, 0 when free */
 	uint32_t owner;         /* packed kind and index whose end is this handle's end, 0 for none */
+	uint32_t second;        /* another owner: it ends with whichever ends first */
 	uint32_t flags;         /* streams: enum bf_stream_flags */
 };
 enum bf_stream_flags { BF_STREAM_NON_BLOCKING = 1 };
@@ -152,6 +153,7 @@ bool bf_handle_resolve(struct bf_handles *handles, unsigned kind, uint64_t numbe
 /* False: the number is not one that a client may mint for this kind, or there is no memory. */
 bool bf_handle_bind(struct bf_handles *handles, unsigned kind, uint64_t number, uint64_t value, uint32_t owner);
 void bf_handle_drop(struct bf_handles *handles, uint64_t number);
+void bf_handle_own(struct bf_handles *handles, uint64_t number, uint32_t second);
 /* Drops what ends together with `number` (the functions of a module, all of a context). */
 void bf_handle_drop_owned(struct bf_handles *handles, uint64_t number);
 /* The client's number for a driver handle; if there is none yet, `proposed` or, for 0, one of our own. */

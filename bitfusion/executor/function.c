@@ -217,11 +217,11 @@ static void get_function(struct bf_session *session, const struct bf_command *co
 		bf_done(session, command, status, NULL, 0);
 		return;
 	}
-	/* a kernel's function dies with the context it is for, all others with what they were found in */
-	uint32_t owner = wanted->parent == BF_KERNEL ? bf_handle_pack(BF_HANDLE(BF_CONTEXT, command->context))
-						     : bf_handle_pack(wanted->get.parent);
-	answer->info.handle =
-		bf_handle_find(&session->handles, wanted->kind, wanted->value, wanted->get.proposed, owner);
+	answer->info.handle = bf_handle_find(&session->handles, wanted->kind, wanted->value, wanted->get.proposed,
+					     bf_handle_pack(wanted->get.parent));
+	if (wanted->parent == BF_KERNEL) /* which may outlive the context that this is for */
+		bf_handle_own(&session->handles, answer->info.handle,
+			      bf_handle_pack(BF_HANDLE(BF_CONTEXT, command->context)));
 	describe(session, wanted, answer);
 	respond(session, command, wanted, answer);
 	free(answer);

@@ -136,6 +136,7 @@ static bool bind(struct bf_handles *handles, unsigned kind, uint32_t index, uint
 	if (!reverse_add(&handles->reverse[kind], value, index))
 		return false;
 	entry->owner = owner;
+	entry->second = 0;
 	entry->flags = 0;
 	atomic_store_explicit(&entry->value, value, memory_order_release);
 	return true;
@@ -171,6 +172,15 @@ void bf_handle_drop(struct bf_handles *handles, uint64_t number)
 	pthread_mutex_unlock(&handles->lock);
 }
 
+void bf_handle_own(struct bf_handles *handles, uint64_t number, uint32_t second)
+{
+	pthread_mutex_lock(&handles->lock);
+	struct bf_entry *entry = bf_handle_entry(handles, BF_HANDLE_KIND(number), BF_HANDLE_INDEX(number));
+	if (entry)
+		entry->second = second;
+	pthread_mutex_unlock(&handles->lock);
+}
+
 /* Removal leaves the reverse tables' slots in place, so walking them meanwhile is safe. */
 static void drop_owned(struct bf_handles *handles, uint32_t owner)
 {
@@ -182,7 +192,7 @@ static void drop_owned(struct bf_handles *handles, uint32_t owner)
 				continue;
 			uint32_t index = (uint32_t)pair[1];
 			struct bf_entry *entry = bf_handle_entry(handles, kind, index);
-			if (!entry || entry->owner != owner)
+			if (!entry || (entry->owner != owner && entry->second != owner))
 				continue;
 			drop(handles, kind, index);
 			drop_owned(handles, (uint32_t)kind << 24 | index);

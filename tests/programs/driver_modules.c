@@ -105,6 +105,27 @@ static void as_library(void)
 	CHECK(cuLibraryUnload(library));
 }
 
+/* A driver may give new code the handles of code that is gone. */
+static void again_and_again(void)
+{
+	for (int i = 0; i < 20; i++) {
+		CUlibrary library;
+		CUkernel nothing;
+		CUfunction function;
+		CUmodule module;
+
+		CHECK(cuLibraryLoadData(&library, code, NULL, NULL, 0, NULL, NULL, 0));
+		CHECK(cuLibraryGetKernel(&nothing, library, "nothing"));
+		CHECK(cuKernelGetFunction(&function, nothing));
+		CHECK(cuLibraryUnload(library));
+		CHECK(cuCtxSynchronize());
+		CHECK(cuModuleLoadData(&module, code));
+		if (run_count(get_function(module, "count"), 1) != 1031)
+			printf("another result in turn %d\n", i);
+		CHECK(cuModuleUnload(module));
+	}
+}
+
 static void linked(void)
 {
 	CUlinkState link;
@@ -132,6 +153,7 @@ int main(void)
 	CHECK(cuMemAlloc_v2(&where, 16));
 	as_modules();
 	as_library();
+	again_and_again();
 	linked();
 	CHECK(cuMemFree_v2(where));
 	CHECK(cuDevicePrimaryCtxRelease_v2(0));
