@@ -74,7 +74,7 @@ LIBS       := $(CLIENT_LIB) $(NVML_LIBS) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_L
 # ------------------------------------------------------------------ targets
 
 .DELETE_ON_ERROR:
-.PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs demo test test-fast test-sanitizers test-asan test-tsan test-frameworks check lint format \
+.PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs gpu-programs demo test test-fast test-sanitizers test-asan test-tsan test-frameworks check lint format \
         types generate check-generated bench gpu-test release install size clean help
 
 all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
@@ -184,11 +184,11 @@ NVCC_DIR = $(firstword $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13
 NVCC    ?= $(NVCC_DIR)/bin/nvcc
 PTX      = 75
 NVFLAGS  = -O2 -std=c++17 -gencode arch=compute_$(PTX),code=compute_$(PTX) -Itests/programs -Wno-deprecated-gpu-targets \
-           $(if $(NVCC_DIR),-L$(NVCC_DIR)/lib)
+           $(if $(NVCC_DIR),$(if $(filter $(NVCC_DIR)/%,$(NVCC)),-L$(NVCC_DIR)/lib))
 cuda-programs: $(if $(shell command -v g++),$(CU))
 $(CU): tests/programs/check.cuh $(VENV)/.programs
-$(BUILD)/programs/clusters: PTX = 90
-$(BUILD)/programs/matrix: PTX = 89
+$(BUILD)/programs/clusters $(BUILD)/gpu/clusters: PTX = 90
+$(BUILD)/programs/matrix $(BUILD)/gpu/matrix: PTX = 89
 $(BUILD)/programs/%: tests/programs/%.cu
 	@mkdir -p $(@D)
 	@echo "  NVCC  $<"
@@ -228,6 +228,14 @@ $(BUILD)/bench/%: tests/bench/%.c | $(NEEDS_ZIG)
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
 	$(Q)$(CC) -std=gnu11 -O2 -pthread -o $@ $< -ldl -lpthread
+COMMA = ,
+# With code for the GPU that is there as well, if nvcc knows it.
+gpu-programs: $(patsubst tests/programs/%.cu,$(BUILD)/gpu/%,$(wildcard tests/programs/*.cu))
+$(BUILD)/gpu/%: tests/programs/%.cu tests/programs/check.cuh
+	@mkdir -p $(@D)
+	@rm -f $@
+	@echo "  NVCC  $<"
+	$(Q)$(NVCC) $(NVFLAGS) $(if $(GPU_SM),-gencode=arch=compute_$(GPU_SM)$(COMMA)code=sm_$(GPU_SM)) -cudart static -o $@ $<
 gpu-test: ## For a machine with a real GPU: programs directly and through us
 	+$(Q)bash tests/gpu/run
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs programs on a real GPU, directly and through `bitfusion run --driver`, and compares them.
+"""Runs programs on a real GPU, directly and through a server on loopback, and compares them.
 
-Each job has a time limit and all together end within nine minutes; the last thing printed is a
-table.
+Each job has a time limit and all together end within nine minutes of --started; the last thing
+printed is a table.
 """
 
 from __future__ import annotations
@@ -15,18 +15,26 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 BUILD = ROOT / "build"
+BITFUSION = [sys.executable, str(ROOT / "bin" / "bitfusion")]
 BUDGET_S = 8.5 * 60
+SERVER_STARTS_S = 60
 
 
 class NoGpu(Exception):
+    pass
+
+
+class NoServer(Exception):
     pass
 
 
@@ -50,12 +58,44 @@ def find_driver() -> str:
     raise NoGpu("libcuda.so.1 is loaded from nowhere")
 
 
+@contextmanager
+def start_server(driver: str, config: str, log: Path) -> Iterator[str]:
+    """HOST:PORT of a server on loopback that serves what this driver has."""
+    with tempfile.TemporaryDirectory() as state, log.open("wb") as output:
+        options = ["--listen", "127.0.0.1:0", "--driver", driver, "--state_dir", state]
+        if config:
+            options += ["--config", config]
+        process = subprocess.Popen(
+            [*BITFUSION, "server", *options], stdin=subprocess.DEVNULL, stderr=output
+        )
+        try:
+            until = time.monotonic() + SERVER_STARTS_S
+            found = None
+            while not found and process.poll() is None and time.monotonic() < until:
+                time.sleep(0.05)
+                found = re.search(r"127\.0\.0\.1:\d+", log.read_text(errors="replace"))
+            if not found:
+                raise NoServer(last_line(log.read_text(errors="replace")))
+            yield found.group()
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
 @dataclass
 class Job:
     name: str
     command: List[str]
     limit_s: float = 60
     needs: str = ""  # a Python module
+    unstable: str = ""  # lines with this in them differ from run to run
+    partial: str = ""  # two at once, each with this part of the GPU
+    left_out: str = ""  # why it cannot run
+    missing: str = ""  # why it cannot run, though it should
 
 
 @dataclass
@@ -64,53 +104,85 @@ class Outcome:
     seconds: Dict[str, float] = field(default_factory=dict)
     figures: Dict[str, Dict[str, float]] = field(default_factory=dict)
 
+    @property
+    def good(self) -> bool:
+        return self.status == "same" or self.status.startswith("left out")
+
+
+@dataclass
+class Ended:
+    code: Optional[int]  # None: it ran out of time
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def trouble(self) -> str:
+        if self.code == 0:
+            return ""
+        how = "timed out" if self.code is None else "status %d" % self.code
+        return "%s: %s" % (how, last_line(self.err or self.out))
+
 
 @dataclass
 class Runner:
-    driver: str
+    server: str
     transport: str
-    deadline: float
-    lines: List[str] = field(default_factory=list)
+    deadline: float  # time.time()
+    libraries: str = ""  # where the driver is, unless programs find it by themselves
 
     def environment(self, through: bool) -> Dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
         if not through:
             kept.pop("BITFUSION_LIBDIR", None)
+            if self.libraries:
+                kept["LD_LIBRARY_PATH"] = self.libraries
         return kept
 
-    def run(self, job: Job, through: bool) -> Tuple[Optional[int], str, str, float]:
-        command = job.command
-        if through:
-            ours = [
-                sys.executable,
-                str(ROOT / "bin" / "bitfusion"),
-                "run",
-                "-n",
-                "1",
-                "--driver",
-                self.driver,
-            ]
-            command = [*ours, "--transport", self.transport, "--", *command]
-        limit = min(job.limit_s, self.deadline - time.monotonic())
-        if limit <= 1:
-            return None, "", "no time left", 0
+    def command(self, job: Job, through: bool) -> List[str]:
+        if not through:
+            return job.command
+        options = ["-n", "1", "--server_list", self.server, "--transport", self.transport]
+        if job.partial:
+            options += ["-p", job.partial]
+        return [*BITFUSION, "run", *options, "--", *job.command]
+
+    def run(self, job: Job, through: bool, copies: int = 1) -> List[Ended]:
+        """Runs that many at once."""
         start = time.monotonic()
-        process = subprocess.Popen(
-            command,
-            env=self.environment(through),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        limit = min(job.limit_s, self.deadline - time.time())
+        if limit <= 1:
+            return [Ended(None, "", "no time left", 0)] * copies
+        processes = [
+            subprocess.Popen(
+                self.command(job, through),
+                env=self.environment(through),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            for _ in range(copies)
+        ]
+        return [finish(process, start, limit) for process in processes]
+
+
+def finish(process: subprocess.Popen[str], start: float, limit: float) -> Ended:
+    code = None
+    try:
+        out, err = process.communicate(timeout=max(0.1, start + limit - time.monotonic()))
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        # the launcher gives its slice back when it is asked to end
+        os.killpg(process.pid, signal.SIGTERM)
         try:
-            out, err = process.communicate(timeout=limit)
+            out, err = process.communicate(timeout=3)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
-            return None, out, err, time.monotonic() - start
-        return process.returncode, out, err, time.monotonic() - start
+    return Ended(code, out, err, time.monotonic() - start)
 
 
 def split_figures(out: str) -> Tuple[str, Dict[str, float]]:
@@ -136,48 +208,74 @@ def last_line(text: str) -> str:
     return lines[-1][:140] if lines else "(no output)"
 
 
+def compared(job: Job, ended: Ended) -> Tuple[str, Dict[str, float]]:
+    lines = [x for x in ended.out.splitlines() if not job.unstable or job.unstable not in x]
+    return split_figures("\n".join(lines))
+
+
 def do(runner: Runner, job: Job) -> Outcome:
+    if job.missing:
+        return Outcome(job.missing)
+    if job.left_out:
+        return Outcome("left out: " + job.left_out)
     outcome = Outcome()
-    texts = {}
+    texts = []
     for name, through in (("direct", False), ("through", True)):
-        code, out, err, seconds = runner.run(job, through)
-        texts[name], outcome.figures[name] = split_figures(out)
-        outcome.seconds[name] = seconds
-        if code != 0:
-            how = "timed out" if code is None else "status %d" % code
-            outcome.status = "%s %s: %s" % (name, how, last_line(err or out))
-            print("---- %s %s\n%s\n%s" % (job.name, name, out[-1500:], err[-1500:]), flush=True)
+        for ended in runner.run(job, through, 2 if through and job.partial else 1):
+            text, outcome.figures[name] = compared(job, ended)
+            texts.append(text)
+            outcome.seconds[name] = max(ended.seconds, outcome.seconds.get(name, 0))
+            if ended.trouble:
+                outcome.status = outcome.status or "%s %s" % (name, ended.trouble)
+                said = (job.name, name, ended.out[-1500:], ended.err[-1500:])
+                print("---- %s %s\n%s\n%s" % said, flush=True)
+        if outcome.status:
             return outcome
-    outcome.status = "same" if texts["direct"] == texts["through"] else "DIFFERENT"
+    outcome.status = "same" if all(text == texts[0] for text in texts) else "DIFFERENT"
     if outcome.status != "same":
-        for name, text in texts.items():
+        for name, text in zip(("direct", "through", "through, the other"), texts):
             print("---- %s %s\n%s" % (job.name, name, text[-1500:]), flush=True)
     return outcome
 
 
-def jobs() -> List[Job]:
+def cuda_jobs(nvcc: str) -> List[Job]:
+    """One for each CUDA C++ program that there is, whether it could be built or not."""
     found = []
-    for name in ("demo_mandelbrot", "steady"):
-        path = BUILD / "programs" / name
-        if path.exists():
-            words = [str(path), "50"] if name == "steady" else [str(path)]
-            found.append(Job(name, words, 30))
-    for path in sorted((BUILD / "gpu").glob("*")):
-        if os.access(path, os.X_OK) and path.is_file():
-            found.append(Job("nvcc " + path.name, [str(path)], 30))
+    for source in sorted((ROOT / "tests" / "programs").glob("*.cu")):
+        path = BUILD / "gpu" / source.stem
+        job = Job("nvcc " + source.stem, [str(path)], 30)
+        if not path.exists() and nvcc:
+            job.missing = "not built: see build/gpu-test.log"
+        elif not path.exists():
+            job.left_out = "no nvcc here"
+        found.append(job)
+    return found
+
+
+def jobs(nvcc: str) -> List[Job]:
     python = sys.executable
-    found.append(Job("PyTorch training", [python, str(HERE / "torch_step.py")], 90, "torch"))
+    programs = BUILD / "programs"
+    # the demo says how long it took
+    demo = Job("demo_mandelbrot", [str(programs / "demo_mandelbrot")], 30, unstable="driver")
+    steady = Job("steady", [str(programs / "steady"), "50"], 30)
+    training = Job("PyTorch training", [python, str(HERE / "torch_step.py")], 90, "torch")
+    found = [demo, steady]
+    found += [replace(job, name=job.name + " twice", partial="0.5") for job in (demo, steady)]
+    found += cuda_jobs(nvcc)
+    found += [training, replace(training, name=training.name + " twice", partial="0.5")]
     found.append(Job("Triton kernel", [python, str(HERE / "triton_kernel.py")], 60, "triton"))
     found.append(Job("CuPy kernel", [python, str(HERE / "cupy_kernel.py")], 60, "cupy"))
-    bench = BUILD / "bench" / "driver_bench"
-    if bench.exists():
-        words = ["--repeats", "3", "--launches", "50000", "--max-copy", "64"]
-        found.append(Job("driver_bench", [str(bench), *words], 90))
+    bench = ["--repeats", "3", "--launches", "50000", "--max-copy", "64"]
+    found.append(Job("driver_bench", [str(BUILD / "bench" / "driver_bench"), *bench], 90))
     # last, for the time may be up: each shows one side of the driver API
     for pattern in ("driver_*", "graph_*", "copies", "after_host_function"):
-        for path in sorted((BUILD / "programs").glob(pattern)):
-            if os.access(path, os.X_OK) and not path.suffix:
-                found.append(Job(path.name, [str(path)], 20))
+        for source in sorted((ROOT / "tests" / "programs").glob(pattern + ".c")):
+            found.append(Job(source.stem, [str(programs / source.stem)], 20))
+    for job in found:
+        if not job.needs and not job.left_out and not Path(job.command[0]).exists():
+            job.missing = job.missing or "not built: see build/gpu-test.log"
+        if not has_module(job.needs):
+            job.left_out = "no %s here" % job.needs
     return found
 
 
@@ -187,22 +285,14 @@ def has_module(name: str) -> bool:
     return not name or importlib.util.find_spec(name) is not None
 
 
-# The demo prints how long it took; only its verdict can be compared.
-def stable(job: Job) -> Job:
-    if job.name == "demo_mandelbrot":
-        script = "'%s' | grep -v driver" % job.command[0]
-        return Job(job.name, ["sh", "-c", script], job.limit_s)
-    return job
-
-
 def print_table(results: List[Tuple[str, Outcome]]) -> None:
-    print("\n%-22s %-10s %10s %10s" % ("program", "result", "direct s", "through s"))
+    print("\n%-24s %-34s %10s %10s" % ("program", "result", "direct s", "through s"))
     for name, outcome in results:
         seconds = [
             "%.2f" % outcome.seconds[k] if k in outcome.seconds else "-"
             for k in ("direct", "through")
         ]
-        print("%-22s %-10s %10s %10s" % (name, outcome.status.split(":")[0][:34], *seconds))
+        print("%-24s %-34s %10s %10s" % (name, outcome.status.split(":")[0][:34], *seconds))
     print("\n%-44s %12s %12s %9s" % ("figure", "direct", "through", "ratio"))
     for name, outcome in results:
         direct, through = outcome.figures.get("direct", {}), outcome.figures.get("through", {})
@@ -213,32 +303,44 @@ def print_table(results: List[Tuple[str, Outcome]]) -> None:
                 print("%-44s %12.5g %12.5g %9.3f" % words)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--transport", default="tcp", choices=("tcp", "unix", "auto"))
-    parser.add_argument("--only", default="", help="only programs whose name contains this")
-    options = parser.parse_args()
-    try:
-        driver = find_driver()
-    except NoGpu as error:
-        print("gpu-test: no GPU here: %s" % error, file=sys.stderr)
-        return 1
-    print("gpu-test: driver %s" % driver, flush=True)
-    runner = Runner(driver, options.transport, time.monotonic() + BUDGET_S)
+def run_all(runner: Runner, chosen: Sequence[Job]) -> int:
     results = []
-    for job in jobs():
-        if options.only not in job.name:
-            continue
-        if not has_module(job.needs):
-            results.append((job.name, Outcome("left out")))
-            continue
-        outcome = do(runner, stable(job))
+    for job in chosen:
+        outcome = do(runner, job)
         print("gpu-test: %s: %s" % (job.name, outcome.status), flush=True)
         results.append((job.name, outcome))
     print_table(results)
     good = sum(o.status == "same" for _, o in results)
     print("\ngpu-test: %d of %d the same" % (good, len(results)))
-    return 0 if all(o.status in ("same", "left out") for _, o in results) else 1
+    return 0 if results and all(o.good for _, o in results) else 1
+
+
+def main(words: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--transport", default="tcp", choices=("tcp", "unix", "auto"))
+    parser.add_argument("--only", default="", help="only programs whose name contains this")
+    parser.add_argument("--driver", default="", help="this libcuda.so.1, not the machine's")
+    parser.add_argument("--config", default="", help="settings of the server")
+    parser.add_argument("--nvcc", default="", help="what the CUDA C++ programs were built with")
+    parser.add_argument(
+        "--started", type=float, default=time.time(), help="when the time began to run"
+    )
+    options = parser.parse_args(words)
+    try:
+        driver = options.driver or find_driver()
+    except NoGpu as error:
+        print("gpu-test: no GPU here: %s" % error, file=sys.stderr)
+        return 1
+    print("gpu-test: driver %s" % driver, flush=True)
+    libraries = str(Path(options.driver).parent) if options.driver else ""
+    chosen = [job for job in jobs(options.nvcc) if options.only in job.name]
+    try:
+        with start_server(driver, options.config, BUILD / "gpu-server.log") as server:
+            deadline = options.started + BUDGET_S
+            return run_all(Runner(server, options.transport, deadline, libraries), chosen)
+    except NoServer as error:
+        print("gpu-test: the server did not start: %s" % error, file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":
