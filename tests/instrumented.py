@@ -76,6 +76,7 @@ def built(kind: str, *targets: str) -> Path:
             cwd=ROOT,
             capture_output=True,
             text=True,
+            timeout=600,
             env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
         )
     assert done.returncode == 0, done.stdout + done.stderr
