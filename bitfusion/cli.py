@@ -17,7 +17,7 @@ from bitfusion.options import HELP, describe, parse
 VERBS = {
     "run": "run a program on GPUs of the pool, or of this machine",
     "list_gpus": "show the GPUs of the pool and what is free",
-    "smi": "show the GPUs, their memory and who uses them",
+    "smi": "show the GPUs, their memory and the sessions on them",
     "server": "serve this machine's GPUs",
     "softgpu": "run a program directly on the software GPU",
     "version": "show the version",
@@ -63,9 +63,10 @@ def dispatch(words: Sequence[str]) -> int:
     if verb not in VERBS:
         raise UnknownVerb(verb=verb)
     if verb == "help":
-        if len(words) > 2:
-            raise UsageError(verb=verb, why=f"unexpected word '{words[2]}'")
-        sys.stdout.write(help_for(words[1]) if len(words) > 1 else overview())
+        about = [word for word in words[1:] if word not in HELP.names]
+        if len(about) > 1:
+            raise UsageError(verb=verb, why=f"unexpected word '{about[1]}'")
+        sys.stdout.write(help_for(about[0]) if about else overview())
         return 0
     command = importlib.import_module(f"bitfusion.commands.{verb}")
     parsed = parse(verb, command.OPTIONS, words[1:])

@@ -18,6 +18,7 @@ from bitfusion.options import Option, Parsed, canonical
 from bitfusion.quantity import MIB, parse_size
 
 DEFAULT_PORT = 56001
+MAX_SPARE_WORKERS = 64
 TRANSPORTS = ("auto", "tcp", "unix")
 
 
@@ -31,6 +32,13 @@ def parse_count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise ValueError(f"'{text}' is not a whole number")
     return int(text)
+
+
+def parse_spare_workers(text: str) -> int:
+    count = parse_count(text)
+    if count > MAX_SPARE_WORKERS:
+        raise ValueError(f"'{text}' is not from 0 to {MAX_SPARE_WORKERS}")
+    return count
 
 
 def parse_software_gpus(text: str) -> int:
@@ -87,6 +95,8 @@ def parse_address(text: str) -> tuple[str, int]:
         raise ValueError(f"'{text}' is not an address such as gpu01:{DEFAULT_PORT}")
     if not host or host != host.strip() or any(c in host for c in " /\t\n"):
         raise ValueError(f"'{text}' is not an address such as gpu01:{DEFAULT_PORT}")
+    if host.isdigit():
+        raise ValueError(f"'{text}' has no host: write HOST:PORT")
     if not port.isascii() or not port.isdigit() or not 0 <= int(port) < 65536:
         raise ValueError(f"'{text}' has no port from 1 to 65535")
     return host, int(port)
@@ -183,15 +193,6 @@ SETTINGS = (
         "first free one carries calls (default: 55001-55100)",
     ),
     Setting(
-        "server.state_dir",
-        parse_text,
-        "",
-        "--state_dir",
-        "PATH",
-        "",
-        "where the server keeps its files",
-    ),
-    Setting(
         "server.driver",
         parse_text,
         "",
@@ -202,7 +203,7 @@ SETTINGS = (
     ),
     Setting(
         "server.spare_workers",
-        parse_count,
+        parse_spare_workers,
         1,
         "--spare_workers",
         "N",
@@ -317,5 +318,7 @@ def load(files: Sequence[str], parsed: Optional[Parsed], sections: Sequence[str]
 def client_files() -> tuple[str, ...]:
     given = os.environ.get("BITFUSION_CONFIG")
     if given:
+        if not os.path.exists(given):
+            raise ConfigError(place="BITFUSION_CONFIG", why=f"no such file '{given}'")
         return (given,)
     return (paths.system_file("client.toml"), paths.user_file("client.toml"))

@@ -56,6 +56,7 @@ class Busy(BitfusionError):
 class ProgramNotFound(BitfusionError):
     template = "cannot run '{program}': not found"
     exit_status = 127
+    hint = ""
 
 
 class ProgramNotExecutable(BitfusionError):
@@ -65,7 +66,7 @@ class ProgramNotExecutable(BitfusionError):
 
 class CannotReach(BitfusionError):
     template = "cannot reach '{server}': {why}"
-    hint = "is the server up? systemctl status bitfusion-server"
+    hint = "is 'bitfusion server' running there, and listening on that address?"
 
 
 class NotAServer(BitfusionError):
@@ -109,7 +110,7 @@ class CannotListen(BitfusionError):
 
 class MissingPackage(BitfusionError):
     template = "cannot {what}: the Python package '{package}' is not installed"
-    hint = "python3 -m pip install {package}"
+    hint = "in a checkout run 'make'; else python3 -m pip install {package}"
 
 
 class SystemFailure(BitfusionError):

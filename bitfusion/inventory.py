@@ -140,9 +140,11 @@ def _answer_and_end(path: str, writer: int) -> None:
 def find(driver: str, software_gpus: int, software_memory: int) -> Inventory:
     """What a server on this machine would serve."""
     if driver:
-        if "/" in driver and not os.path.exists(driver):
+        if os.path.exists(driver):
+            return of_driver(os.path.abspath(driver))
+        if "/" in driver:
             raise NoDriver(path=driver)
-        return of_driver(os.path.abspath(driver) if "/" in driver else driver)
+        return of_driver(driver)  # the dynamic linker may find it
     if has_nvidia_driver():
         found = nvidia()
         if found.gpus:

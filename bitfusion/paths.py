@@ -55,13 +55,6 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def state_folder() -> str:
-    if is_root():
-        return "/var/lib/bitfusion"
-    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.path.join(base, "bitfusion")
-
-
 def runtime_folder() -> str:
     """Where the folders of running commands lie; made on demand, ours alone."""
     base = os.environ.get("XDG_RUNTIME_DIR", "")

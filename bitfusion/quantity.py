@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Amounts of memory: sizes as people write them, and exact fractions. Pure."""
+"""Amounts: sizes of memory as people write them, exact fractions, numbers of things. Pure."""
 
 from __future__ import annotations
 
 MIB = 1 << 20
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def plural(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def parse_size(text: str) -> int:

@@ -106,6 +106,7 @@ class HttpChannel:
         self.host = address[0]
         self._connection = http.client.HTTPConnection(*address, timeout=timeout_s)
         self._broken = http.client.HTTPException
+        self._answered = False
         try:
             self._connection.connect()
         except (OSError, UnicodeError) as error:
@@ -125,9 +126,11 @@ class HttpChannel:
             response = self._connection.getresponse()
             text = response.read(MAX_REPLY)
         except OSError as error:
-            raise ServerLost(server=self.name, why=reason(error)) from None
+            failure = ServerLost if self._answered else NotAServer
+            raise failure(server=self.name, why=reason(error)) from None
         except self._broken:
             raise NotAServer(server=self.name, why="it does not speak HTTP") from None
+        self._answered = True
         try:
             return Reply(response.status, unpack_object(text))
         except ValueError:

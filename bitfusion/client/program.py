@@ -25,6 +25,17 @@ FORWARDED = (
 JOB_CONTROL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
+def _advice(program: str) -> str:
+    """What people mean who name a program that is not there."""
+    if os.path.isfile(program) and "/" not in program:
+        return f"there is a file ./{program}"
+    if program == "nvidia-smi":
+        return "'bitfusion smi' shows the GPUs of the pool"
+    if program.partition("=")[0].isidentifier() and "=" in program:
+        return f"'env {program} program' runs a program with a variable"
+    return ""
+
+
 def find(program: str, environment: dict[str, str]) -> str:
     """The file to execute, by the rules of a shell: not found is 127, found but not executable
     126.
@@ -41,7 +52,7 @@ def find(program: str, environment: dict[str, str]) -> str:
         if os.path.exists(path) and not found:
             found = path
     if not found:
-        raise ProgramNotFound(program=program)
+        raise ProgramNotFound(program=program, hint=_advice(program))
     why = "it is a folder" if os.path.isdir(found) else "permission denied"
     raise ProgramNotExecutable(program=program, why=why)
 

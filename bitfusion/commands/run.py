@@ -70,7 +70,7 @@ def words_of(parsed: Parsed) -> list[str]:
             raise UsageError(
                 verb=parsed.verb, why=f"cannot split the quoted command: {error}"
             ) from None
-    if not words:
+    if not words or not words[0]:
         raise UsageError(verb=parsed.verb, why="which program? it is missing")
     return words
 
@@ -115,7 +115,7 @@ class Plan(NamedTuple):
 
     def too_few(self, found: inventory.Inventory, count: int) -> TooMuch:
         asked, there = describe({"gpus": self.request["gpus"]}), len(found.gpus)
-        gpus = f"{there} {'software ' if found.software else ''}GPU{'s' if there > 1 else ''}"
+        gpus = quantity.plural(there, "software GPU" if found.software else "GPU")
         if not found.software:
             why = f"{found.origin}: {gpus}"
             return TooMuch(asked=asked, why=why, listing=self.listing)

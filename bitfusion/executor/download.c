@@ -66,6 +66,7 @@ void bf_copy_deliver(struct bf_session *session)
 		*link = pending->next;
 		if (!*link)
 			session->pending_tail = link;
+		bf_output_drain(session, false); /* what kernels before the copy printed comes before it */
 		finish_pending(session, pending, pending->status ? pending->status : status);
 		/* not sooner: who sees none pending may reply at once */
 		atomic_fetch_sub(&session->pending_count, 1);
@@ -103,7 +104,6 @@ static void run_deliver(struct bf_session *session, struct bf_job *job)
 	struct deliver_job *deliver = (struct deliver_job *)job;
 	if (bf_context_ensure(session, job->context) == CUDA_SUCCESS)
 		session->driver->cuEventSynchronize(deliver->event);
-	bf_output_drain(session, false);
 	bf_copy_deliver(session);
 	free(deliver);
 }

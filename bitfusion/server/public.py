@@ -11,6 +11,7 @@ from bitfusion import __version__, config, linux, log, paths
 from bitfusion.config import Config
 from bitfusion.errors import CannotListen
 from bitfusion.inventory import Inventory, describe
+from bitfusion.quantity import plural
 from bitfusion.server.accept import Acceptor
 from bitfusion.server.http import HttpCodec
 from bitfusion.server.loop import Loop
@@ -138,7 +139,8 @@ def serve(
     doorman = Doorman(service, control)
     where = config.format_address(control.getsockname()[:2])
     log.info(
-        f"Bitfusion {__version__} serves {len(inventory.gpus)} GPUs ({describe(inventory.gpus)}) "
+        f"Bitfusion {__version__} serves {plural(len(inventory.gpus), 'GPU')} "
+        f"({describe(inventory.gpus)}) "
         f"on {where}, data on port {data.getsockname()[1]}, in clear text"
     )
     service.run(settings.number("server.spare_workers"))

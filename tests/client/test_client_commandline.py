@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from bitfusion import cli, config, errors, inventory
+from bitfusion.client.program import find
 from bitfusion.commands import run
 from bitfusion.options import Option, Parsed, describe, parse
 
@@ -76,6 +78,8 @@ def test_a_quoted_command_is_split_like_a_shell_would(tmp_path: object) -> None:
         words_of("echo 'a")
     with pytest.raises(errors.UsageError, match="missing"):
         words_of(" ")
+    with pytest.raises(errors.UsageError, match="missing"):
+        words_of("")
 
 
 BAD = [
@@ -113,6 +117,23 @@ BAD = [
     (["server", "extra"], "unexpected word 'extra'", 2),
     (["server", "--config", "/no/such.toml"], "no such file", 2),
 ]
+
+
+def test_a_program_that_is_not_there_gets_advice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train").touch()
+    given = {
+        "train": "./train",
+        "nvidia-smi": "bitfusion smi",
+        "A=1": "'env A=1 program'",
+        "x": "",
+    }
+    for program, hint in given.items():
+        with pytest.raises(errors.ProgramNotFound) as caught:
+            find(program, {"PATH": "/nowhere"})
+        assert hint in caught.value.hint and bool(hint) == bool(caught.value.hint)
 
 
 @pytest.mark.parametrize(("words", "text", "status"), BAD, ids=lambda v: str(v)[:40])

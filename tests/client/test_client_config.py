@@ -58,6 +58,8 @@ def test_an_option_of_the_same_name_elsewhere_is_not_a_setting() -> None:
         ("[softgpu]\n# size\nmemory = '4Q'\n", 3, "not a size"),
         ("[server]\nlisten = 'nowhere:99999'\n", 2, "no port"),
         ("[server]\ndata_ports = '9-5'\n", 2, "not a range"),
+        ("[server]\nlisten = 56111\n", 2, "write HOST:PORT"),
+        ("[server]\nspare_workers = 65\n", 2, "not from 0 to 64"),
     ],
 )
 def test_mistakes_are_told_with_file_and_line(
@@ -68,6 +70,14 @@ def test_mistakes_are_told_with_file_and_line(
         config.load((path,), None, ("client",))
     assert str(caught.value).startswith(f"{path}:{line}: ")
     assert caught.value.exit_status == 2
+
+
+def test_a_file_that_the_environment_names_must_be_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setenv("BITFUSION_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(ConfigError, match=r"^BITFUSION_CONFIG: no such file '/.*none.toml'$"):
+        config.client_files()
 
 
 def test_unreadable_file(tmp_path: pathlib.Path) -> None:
@@ -89,7 +99,8 @@ def test_samples_are_valid_and_name_every_key() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a b", ":1", "a:", "[::1", "a:70000", "[::1]x", "a:-1", "::::", "[x]:1"]
+    "text",
+    ["", "a b", ":1", "56001", "1:2", "a:", "[::1", "a:70000", "[::1]x", "a:-1", "::::", "[x]:1"],
 )
 def test_bad_addresses(text: str) -> None:
     with pytest.raises(ValueError):

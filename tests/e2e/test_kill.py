@@ -102,9 +102,7 @@ def test_signals_reach_the_program(gpu: Any, programs: Path, number: int, status
 def server(gpu: Any, tmp_path: Path) -> Iterator[str]:
     """HOST:PORT of a `bitfusion server` with one software GPU."""
     config = tmp_path / "server.toml"
-    config.write_text(
-        '[server]\nlisten = "127.0.0.1:0"\nstate_dir = "%s"\n' % (tmp_path / "state")
-    )
+    config.write_text('[server]\nlisten = "127.0.0.1:0"\n')
     process = subprocess.Popen(
         [
             str(Path(__file__).resolve().parents[2] / "bin" / "bitfusion"),

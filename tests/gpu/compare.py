@@ -15,7 +15,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -61,8 +60,8 @@ def find_driver() -> str:
 @contextmanager
 def start_server(driver: str, config: str, log: Path) -> Iterator[str]:
     """HOST:PORT of a server on loopback that serves what this driver has."""
-    with tempfile.TemporaryDirectory() as state, log.open("wb") as output:
-        options = ["--listen", "127.0.0.1:0", "--driver", driver, "--state_dir", state]
+    with log.open("wb") as output:
+        options = ["--listen", "127.0.0.1:0", "--driver", driver]
         if config:
             options += ["--config", config]
         process = subprocess.Popen(

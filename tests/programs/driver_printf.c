@@ -19,12 +19,15 @@ static const char code[] = PTX_HEADER
 	"    call.uni (r0), vprintf, (p0, p1);\n    ld.param.b32 %r3, [r0];\n    }\n"
 	"    ret;\n}\n";
 
+enum { COPIES = 60 };
+
 int main(void)
 {
 	CUmodule module;
 	CUstream stream;
 	CUevent event;
-	int value = 42;
+	CUdeviceptr memory;
+	int value = 42, copied;
 	void *parameters[] = { &value };
 
 	open_device();
@@ -45,6 +48,12 @@ int main(void)
 	CHECK(cuEventRecord(event, stream));
 	CHECK(cuEventSynchronize(event));
 	printf("after the event\n");
+	CHECK(cuMemAlloc_v2(&memory, sizeof value));
+	for (value = 0; value < COPIES; value++) {
+		CHECK(cuLaunchKernel(say, 1, 1, 1, 1, 1, 1, 0, NULL, parameters, NULL));
+		CHECK(cuMemcpyDtoH_v2(&copied, memory, sizeof copied));
+		printf("after copy %d\n", value);
+	}
 	CHECK(cuDevicePrimaryCtxRelease_v2(0));
 	return 0;
 }
