@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import List
 
 from .emit_header import HEADER_LINE
 from .spec import CLASSES, Spec
@@ -43,9 +42,3 @@ def coverage(spec: Spec) -> str:
             why += f" (as `{s.function.alias}`)"
         lines.append(f"| `{s.exported}` | {since} | {s.function.class_} | {has} | {why} |")
     return "\n".join(lines) + "\n"
-
-
-def uncovered(spec: Spec) -> List[str]:
-    """What the software GPU lacks of what the client's library offers."""
-    offered = [s.exported for s in spec.symbols if s.function.class_ != "absent"]
-    return sorted(set(offered) - set(spec.softgpu))

@@ -138,7 +138,6 @@ struct bf_handles {
 };
 
 void bf_handles_init(struct bf_handles *handles);
-void bf_handles_free(struct bf_handles *handles);
 /* The entry if it was ever bound, else NULL. */
 static inline struct bf_entry *bf_handle_entry(struct bf_handles *handles, unsigned kind, uint32_t index)
 {

@@ -13,15 +13,6 @@ void bf_handles_init(struct bf_handles *handles)
 	pthread_mutex_init(&handles->lock, NULL);
 }
 
-void bf_handles_free(struct bf_handles *handles)
-{
-	for (unsigned kind = 0; kind < BF_HANDLE_KINDS; kind++) {
-		for (unsigned i = 0; i < BF_MAX_HANDLES / BF_HANDLE_CHUNK; i++)
-			free(atomic_load(&handles->chunk[kind][i]));
-		free(handles->reverse[kind].slot);
-	}
-}
-
 static uint64_t *probe(struct bf_reverse *reverse, uint64_t value, uint64_t **vacant)
 {
 	if (vacant)

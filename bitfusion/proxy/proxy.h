@@ -88,7 +88,6 @@ uint64_t bf_queue_end(enum bf_urgency urgency); /* the command's number in the s
 uint64_t bf_queue_end_with_bulk(const void *data, size_t size, enum bf_urgency urgency);
 uint64_t bf_queue_sequence(void); /* number of the latest command */
 void bf_queue_flush(void);
-void bf_queue_close(void);
 void bf_queue_goodbye(void);
 struct bf_transport *bf_queue_transport(void);
 

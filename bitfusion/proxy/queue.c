@@ -58,11 +58,6 @@ CUresult bf_queue_open(const struct bf_transport *transport)
 	return CUDA_SUCCESS;
 }
 
-void bf_queue_close(void)
-{
-	bf_transport_close(&queue.transport);
-}
-
 struct bf_transport *bf_queue_transport(void)
 {
 	return &queue.transport;

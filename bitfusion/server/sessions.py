@@ -211,10 +211,6 @@ class Sessions:
         for session in [s for s in self.by_name.values() if s.owner is owner]:
             self._close(session)
 
-    def close_all(self) -> None:
-        for session in list(self.by_name.values()):
-            self._close(session)
-
     def has(self, owner: object) -> bool:
         return any(session.owner is owner for session in self.by_name.values())
 
