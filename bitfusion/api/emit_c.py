@@ -160,20 +160,22 @@ def _forward(function: Function, name: str, to: str, tags: Mapping[str, str]) ->
     return [_signature(function, name, tags), "{", f"\treturn {to}({arguments});", "}", ""]
 
 
+_LOCATION_WORD = [
+    "/* A CUmemLocation by value travels as the register that holds it. */",
+    "static inline uint64_t location_word(CUmemLocation location)",
+    "{",
+    "\tuint64_t word = 0;",
+    "\tmemcpy(&word, &location, sizeof(location));",
+    "\treturn word;",
+    "}",
+    "",
+]
+
+
 def stubs_source(spec: Spec) -> str:
     """Three lines for each function that is only a row."""
     tags = tags_of(spec.declarations)
-    lines = opening('"stubs.h"', "<stddef.h>", "<string.h>")
-    lines += [
-        "/* A CUmemLocation by value travels as the register that holds it. */",
-        "static inline uint64_t location_word(CUmemLocation location)",
-        "{",
-        "\tuint64_t word = 0;",
-        "\tmemcpy(&word, &location, sizeof(location));",
-        "\treturn word;",
-        "}",
-        "",
-    ]
+    lines: List[str] = []
     for f in spec.functions:
         if f.alias and f.class_ != "absent":
             lines += _forward(f, f.name, f.alias, tags)
@@ -183,7 +185,9 @@ def stubs_source(spec: Spec) -> str:
             lines += _stub(f, f.name, "bf_call", tags)
             for flavour in f.flavours:
                 lines += _stub(f, f.name + flavour.suffix, "bf_call_per_thread", tags)
-    return "\n".join(lines)
+    used = any("location_word(" in line for line in lines)
+    head = opening('"stubs.h"', "<stddef.h>", "<string.h>") + (_LOCATION_WORD if used else [])
+    return "\n".join(head + lines)
 
 
 def absent_source(names: Iterable[str], answer: str) -> str:

@@ -72,19 +72,27 @@ static void widen(uint64_t base, size_t size)
 		atomic_store(&bf_arena_high, base + size);
 }
 
+/* Another thread may take what this process has proposed. */
+static CUdeviceptr reserve(size_t size)
+{
+	CUdeviceptr base;
+
+	for (int tries = BF_MAP_MAY_RESERVE ? 1 : 16; tries > 0; tries--) {
+		if (cuMemAddressReserve(&base, size, BLOCK, propose(size), 0))
+			continue;
+		if (make_usable(base, size))
+			return base;
+		cuMemAddressFree(base, size);
+	}
+	return 0;
+}
+
 static struct block *new_block(size_t size)
 {
 	struct block *block = calloc(1, sizeof *block);
-	CUdeviceptr base;
+	CUdeviceptr base = block ? reserve(size) : 0;
 
-	if (!block)
-		return NULL;
-	if (cuMemAddressReserve(&base, size, BLOCK, propose(size), 0)) {
-		free(block);
-		return NULL;
-	}
-	if (!make_usable(base, size)) {
-		cuMemAddressFree(base, size);
+	if (!base) {
 		free(block);
 		return NULL;
 	}

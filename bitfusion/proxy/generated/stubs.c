@@ -4,14 +4,6 @@
 #include <stddef.h>
 #include <string.h>
 
-/* A CUmemLocation by value travels as the register that holds it. */
-static inline uint64_t location_word(CUmemLocation location)
-{
-	uint64_t word = 0;
-	memcpy(&word, &location, sizeof(location));
-	return word;
-}
-
 CUresult cuCtxDisablePeerAccess(CUcontext peerContext)
 {
 	uint64_t arguments[] = {(uint64_t)(uintptr_t)peerContext};
