@@ -79,7 +79,7 @@ static CUdeviceptr reserve(size_t size)
 
 	for (int tries = BF_MAP_MAY_RESERVE ? 1 : 16; tries > 0; tries--) {
 		if (cuMemAddressReserve(&base, size, BLOCK, propose(size), 0))
-			continue;
+			return 0;
 		if (make_usable(base, size))
 			return base;
 		cuMemAddressFree(base, size);

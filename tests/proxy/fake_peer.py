@@ -226,6 +226,9 @@ class Peer:
         info += struct.pack("<16iII", *attributes, 1 | 1 << 4 | 1 << 8, 0)
         return 0, info + b"".join(struct.pack("<II", *item) for item in layout)
 
+    def on_cuMemAddressReserve(self, command: Command) -> Answer:
+        return 801, b""  # no memory that both sides could share
+
     def on_PROGRESS(self, command: Command) -> Answer:
         self.send(REPLY.pack(REPLY.size, PROGRESS_KIND, command.request, 0, 0, 0))
         return LATER

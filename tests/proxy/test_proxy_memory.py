@@ -150,6 +150,7 @@ def test_a_copy_from_memory_that_is_still_being_written_is_read_late(broker, run
     assert names(broker.peer()) == [
         "ALLOC",
         "cuMemAddressReserve",
+        "cuMemAddressReserve",
         "cuStreamCreate",
         "HTOD",
         "DTOH",
