@@ -42,6 +42,8 @@ CUresult bf_invoke(struct bf_frame *frame)
 struct row_job {
 	struct bf_job job;
 	struct bf_frame frame;
+	struct bf_use use;
+	const struct bf_argument *code; /* what of the code it works with, or NULL */
 	uint8_t *memory; /* command, scratch, answer */
 };
 
@@ -49,6 +51,46 @@ static CUresult carry_out(struct bf_session *session, struct bf_frame *frame)
 {
 	bf_around around = frame->route->around;
 	return around ? around(session, frame) : bf_invoke(frame);
+}
+
+static bool is_code(const struct bf_argument *what)
+{
+	return what->kind == BF_ARG_HANDLE && (what->handle == BF_MODULE || what->handle == BF_LIBRARY ||
+					       what->handle == BF_FUNCTION || what->handle == BF_KERNEL);
+}
+
+static uint64_t code_given(const struct row_job *row)
+{
+	return row->frame.given[row->code - row->frame.route->row->arguments];
+}
+
+static void begin_use(struct bf_session *session, struct row_job *row)
+{
+	const struct bf_row *what = row->frame.route->row;
+	row->code = NULL;
+	for (unsigned i = 0; i < what->argument_count && !row->code; i++)
+		row->code = is_code(&what->arguments[i]) ? &what->arguments[i] : NULL;
+	if (row->code)
+		bf_use_begin(session, &row->use, row->job.context, code_given(row));
+}
+
+static void end_use(struct bf_session *session, struct row_job *row)
+{
+	if (row->code)
+		bf_use_end(session, &row->use);
+	row->code = NULL;
+}
+
+/* Memory that is being given back may be that of the code it works with. */
+static CUresult try_again(struct bf_session *session, struct row_job *row)
+{
+	uint64_t value;
+	end_use(session, row);
+	bf_reap_wait(session, BF_ANY_CONTEXT, 0);
+	begin_use(session, row);
+	if (row->code && !bf_handle_resolve(&session->handles, row->code->handle, code_given(row), &value))
+		return CUDA_ERROR_INVALID_HANDLE;
+	return carry_out(session, &row->frame);
 }
 
 static void run_row(struct bf_session *session, struct bf_job *job)
@@ -59,15 +101,14 @@ static void run_row(struct bf_session *session, struct bf_job *job)
 		status = bf_context_ensure(session, job->context);
 	if (status == CUDA_SUCCESS) {
 		status = carry_out(session, &row->frame);
-		if (status == CUDA_ERROR_OUT_OF_MEMORY && bf_reap_pending(session)) {
-			bf_reap_wait(session, BF_ANY_CONTEXT, 0);
-			status = carry_out(session, &row->frame);
-		}
+		if (status == CUDA_ERROR_OUT_OF_MEMORY && bf_reap_pending(session))
+			status = try_again(session, row);
 		bf_settle(session);
 		bf_finish(session, &row->frame, status, row->memory + 2 * BF_SCRATCH);
 	} else {
 		bf_done(session, row->frame.command, status, NULL, 0);
 	}
+	end_use(session, row);
 	free(row->memory);
 	free(row);
 }
@@ -87,8 +128,12 @@ static bool submit_row(struct bf_session *session, struct bf_route *route, const
 		row->frame.command = (const struct bf_command *)row->memory;
 		row->frame.scratch = row->memory + BF_SCRATCH;
 		CUresult status = bf_decode(session, &row->frame);
-		if (status == CUDA_SUCCESS && bf_submit(session, &row->job))
-			return true;
+		if (status == CUDA_SUCCESS) {
+			begin_use(session, row);
+			if (bf_submit(session, &row->job))
+				return true;
+			end_use(session, row);
+		}
 		if (status != CUDA_SUCCESS && status != BF_VIOLATION)
 			bf_done(session, command, status, NULL, 0);
 		free(row->memory);

@@ -162,6 +162,10 @@ static inline uint32_t bf_handle_pack(uint64_t number)
 {
 	return (uint32_t)BF_HANDLE_KIND(number) << 24 | (BF_HANDLE_INDEX(number) & 0xffffff);
 }
+static inline uint64_t bf_handle_unpack(uint32_t packed)
+{
+	return packed ? BF_HANDLE(packed >> 24, packed & 0xffffff) : 0;
+}
 
 /* ------------------------------------------------------------------ staging.c: pinned host memory */
 
@@ -249,7 +253,25 @@ struct bf_waiters {
 void bf_waiters_init(struct bf_session *session);
 bool bf_submit(struct bf_session *session, struct bf_job *job);
 
-/* ------------------------------------------------------------------ the session */
+/* ------------------------------------------------------------------ use.c */
+
+/* In the memory of the call that uses it. */
+struct bf_use {
+	struct bf_use *next;
+	uint64_t code; /* the client's number of a module, library or link, or 0 */
+	uint32_t context;
+};
+struct bf_uses {
+	pthread_mutex_t lock;
+	pthread_cond_t ended; /* one more of them */
+	struct bf_use *first;
+};
+void bf_uses_init(struct bf_session *session);
+/* A call that names `number` begins beside the issue thread: on the issue thread, or before the number is resolved. */
+void bf_use_begin(struct bf_session *session, struct bf_use *use, uint32_t context, uint64_t number);
+void bf_use_end(struct bf_session *session, struct bf_use *use);
+/* Waits until no such call uses this module, library, link or context. */
+void bf_use_wait(struct bf_session *session, uint64_t number);
 
 /* ------------------------------------------------------------------ reaper.c */
 
@@ -314,6 +336,7 @@ struct bf_session {
 	struct bf_outbox outbox;
 	struct bf_staging staging;
 	struct bf_waiters waiters;
+	struct bf_uses uses;
 	struct bf_reaper reaper;
 	struct bf_virtual virtual;
 

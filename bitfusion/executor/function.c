@@ -68,7 +68,7 @@ struct wanted {
 	const char *name;
 	unsigned parent, kind;
 	uint64_t within; /* the driver's handle of the parent */
-	uint32_t library; /* of a kernel: what brought it, an index */
+	uint64_t library; /* of a kernel: what brought it */
 	uint64_t value;
 };
 
@@ -82,7 +82,7 @@ static CUresult kernel_function(struct bf_session *session, struct wanted *wante
 	CUresult status = session->driver->cuKernelGetFunction((CUfunction *)&wanted->value, kernel);
 	if (status != CUDA_SUCCESS || !wanted->library)
 		return status;
-	return bf_code_charge(session, &before, BF_HANDLE(BF_LIBRARY, wanted->library), BF_OUTLIVES);
+	return bf_code_charge(session, &before, wanted->library, BF_OUTLIVES);
 }
 
 static CUresult enumerate(struct bf_driver *driver, bool library, uint64_t parent, uint64_t *list, unsigned count)
@@ -176,8 +176,8 @@ static CUresult find_parent(struct bf_session *session, struct wanted *wanted)
 	if (!bf_handle_resolve(handles, wanted->parent, wanted->get.parent, &wanted->within) || !wanted->within)
 		return CUDA_ERROR_INVALID_HANDLE;
 	if (wanted->parent == BF_KERNEL)
-		wanted->library =
-			bf_handle_entry(handles, BF_KERNEL, BF_HANDLE_INDEX(wanted->get.parent))->owner & 0xffffff;
+		wanted->library = bf_handle_unpack(
+			bf_handle_entry(handles, BF_KERNEL, BF_HANDLE_INDEX(wanted->get.parent))->owner);
 	return CUDA_SUCCESS;
 }
 
@@ -231,6 +231,7 @@ struct look_up_job {
 	struct bf_job job;
 	struct bf_command command;
 	struct wanted wanted;
+	struct bf_use use;
 	char name[];
 };
 
@@ -242,6 +243,7 @@ static void run_look_up(struct bf_session *session, struct bf_job *job)
 		get_function(session, &work->command, &work->wanted);
 	else
 		bf_done(session, &work->command, status, NULL, 0);
+	bf_use_end(session, &work->use);
 	free(work);
 }
 
@@ -272,8 +274,12 @@ void bf_op_get_function(struct bf_session *session, const struct bf_command *com
 		return;
 	}
 	struct look_up_job *work = command->flags & BF_WANTS_REPLY ? make_job(command, &wanted) : NULL;
+	if (work)
+		bf_use_begin(session, &work->use, command->context, wanted.get.parent);
 	if (work && bf_submit(session, &work->job))
 		return;
+	if (work)
+		bf_use_end(session, &work->use);
 	free(work);
 	get_function(session, command, &wanted);
 }

@@ -34,6 +34,7 @@ struct load_job {
 	struct bf_command command;
 	struct bf_load load;
 	struct bf_image *image;
+	struct bf_use use; /* of the link that is added to or completed */
 	char *text;
 	CUresult status; /* known before the driver is asked */
 };
@@ -350,6 +351,7 @@ static void run_load(struct bf_session *session, struct bf_job *job)
 		link_add(session, work);
 	else
 		link_complete(session, work);
+	bf_use_end(session, &work->use);
 	free_image(work->image);
 	free(work->text);
 	free(work);
@@ -419,6 +421,8 @@ void bf_op_load(struct bf_session *session, const struct bf_command *command, co
 		session->ended = BF_ENDED_CLIENT_GONE;
 		session->stopped = true;
 	} else {
+		bool links = work->load.kind == BF_LOAD_LINK || work->load.kind == BF_LOAD_LINK_COMPLETE;
+		bf_use_begin(session, &work->use, BF_ANY_CONTEXT, links ? work->load.handle : 0);
 		/* compiling takes its time, and only the thread that asked for it has to wait */
 		if (!(work->command.flags & BF_WANTS_REPLY) || !bf_submit(session, &work->job))
 			run_load(session, &work->job);

@@ -37,6 +37,7 @@ static CUresult context_create(struct bf_session *session, struct bf_frame *fram
 static CUresult context_destroy(struct bf_session *session, struct bf_frame *frame)
 {
 	bf_reap_wait(session, BF_HANDLE_INDEX(frame->given[0]), 0);
+	bf_use_wait(session, frame->given[0]);
 	CUresult status = bf_invoke(frame);
 	if (status == CUDA_SUCCESS)
 		bf_memory_end_context(session, BF_HANDLE_INDEX(frame->given[0]));
@@ -62,6 +63,7 @@ static CUresult primary_release(struct bf_session *session, struct bf_frame *fra
 	if (!bf_handle_resolve(&session->handles, BF_CONTEXT, number, &context))
 		return CUDA_SUCCESS; /* it never came to life */
 	bf_reap_wait(session, (uint32_t)device + 1, 0);
+	bf_use_wait(session, number);
 	CUresult status = bf_invoke(frame);
 	if (status == CUDA_SUCCESS)
 		end_primary(session, (uint32_t)device + 1);
@@ -73,8 +75,10 @@ static CUresult primary_release(struct bf_session *session, struct bf_frame *fra
 static CUresult primary_reset(struct bf_session *session, struct bf_frame *frame)
 {
 	int device = bf_device_of(session, frame->argument[0]);
-	if (device >= 0)
+	if (device >= 0) {
 		bf_reap_wait(session, (uint32_t)device + 1, 0);
+		bf_use_wait(session, BF_HANDLE(BF_CONTEXT, device + 1));
+	}
 	CUresult status = bf_invoke(frame);
 	if (device >= 0 && status == CUDA_SUCCESS)
 		end_primary(session, (uint32_t)device + 1);
@@ -265,8 +269,10 @@ static CUresult mipmap_row(struct bf_session *session, struct bf_frame *frame)
 
 static CUresult unload_row(struct bf_session *session, struct bf_frame *frame)
 {
+	bf_use_wait(session, frame->given[0]);
 	CUresult status = bf_invoke(frame);
 	if (status == CUDA_SUCCESS) {
+		bf_handle_drop_owned(&session->handles, frame->given[0]); /* what was looked up meanwhile */
 		bf_image_drop(session, frame->given[0]);
 		bf_code_refund(session, frame->given[0]);
 	}

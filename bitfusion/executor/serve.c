@@ -319,6 +319,7 @@ static struct bf_session *open_session(const struct bf_serve_options *options)
 	bf_outbox_init(session);
 	bf_staging_init(session);
 	bf_waiters_init(session);
+	bf_uses_init(session);
 	bf_reaper_init(session);
 	bf_virtual_init(session);
 	bf_copy_init(session);

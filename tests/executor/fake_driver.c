@@ -755,6 +755,7 @@ CUresult cuModuleGetGlobal_v2(CUdeviceptr *address, size_t *size, CUmodule modul
 	ENTER();
 	CHECK(module, MAGIC_MODULE, "module of a variable");
 	hold(name);
+	CHECK(module, MAGIC_MODULE, "module unloaded under a variable");
 	*address = 0x1000;
 	*size = strlen(name);
 	return CUDA_SUCCESS;
@@ -765,6 +766,7 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
 	ENTER();
 	CHECK(module, MAGIC_MODULE, "module of a function");
 	hold(name);
+	CHECK(module, MAGIC_MODULE, "module unloaded under a function");
 	for (size_t i = 0; i < sizeof(kernels) / sizeof(*kernels); i++) {
 		if (strcmp(kernels[i].name, name))
 			continue;

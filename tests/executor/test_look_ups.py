@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Callable, Dict
 
 import pytest
-from test_serve import KERNELS, NAP, STORE, end_well, prepare
+from test_serve import INVALID_HANDLE, KERNELS, NAP, STORE, end_well, prepare
 from wire_client import FUNCTION, MODULE, WANTS_REPLY, Client, Worker, handle, padded
 
 Serve = Callable[..., Worker]
 HELD = handle(FUNCTION, 20)
 
 
-def start_global(client: Client, name: bytes) -> int:
-    body = struct.pack("<QQQQ", 1, 1, handle(MODULE, 1), len(name) + 1) + padded(name + b"\0")
+def start(client: Client, what: str, module: int) -> int:
+    """Asks for what the driver finds only when a kernel has stored something."""
+    if what == "function":
+        return client.start_look_up(module, 20, "held")
+    body = struct.pack("<QQQQ", 1, 1, handle(MODULE, module), 5) + padded(b"held\0")
     return client.row("cuModuleGetGlobal_v2", body, WANTS_REPLY)
 
 
@@ -26,10 +29,7 @@ def test_a_look_up_does_not_hold_up_the_stream(serve: Serve, what: str) -> None:
     worker = serve()
     client = worker.client
     address = prepare(client)
-    if what == "function":
-        asked = client.start_look_up(1, 20, "held")
-    else:
-        asked = start_global(client, b"held")
+    asked = start(client, what, 1)
     client.launch(NAP, struct.pack("<Q", 50))
     assert client.synchronize().status == 0
     assert asked not in client.replies
@@ -41,6 +41,26 @@ def test_a_look_up_does_not_hold_up_the_stream(serve: Serve, what: str) -> None:
         assert struct.unpack_from("<Q", reply.body)[0] == HELD
         client.launch(HELD, struct.pack("<Q", 1))
         assert client.synchronize().deferred == 0
+    end_well(worker)
+
+
+@pytest.mark.parametrize("what", ["function", "variable"])
+def test_code_is_unloaded_when_look_ups_are_done(serve: Serve, what: str) -> None:
+    """The driver never loses a module under a call; what is found too late is gone at once."""
+    worker = serve()
+    client = worker.client
+    address = prepare(client)
+    assert client.load_module(2, b"code").status == 0
+    asked = start(client, what, 2)
+    client.row("cuModuleUnload", struct.pack("<Q", handle(MODULE, 2)))
+    client.launch(NAP, struct.pack("<Q", 50))
+    assert client.synchronize().status == 0
+    assert asked not in client.replies
+    client.launch(STORE, struct.pack("<QI", address, 5))
+    assert client.wait(asked).status == 0
+    assert client.load_module(2, b"code").status == 0  # waits until the number is free
+    client.launch(HELD, struct.pack("<Q", 1))
+    assert client.synchronize().deferred == INVALID_HANDLE
     end_well(worker)
 
 
