@@ -105,3 +105,15 @@ bool sg_bulk_copy(struct sg_warp *w, const struct sg_op *i, uint32_t lane, const
 	}
 	return true;
 }
+
+bool sg_bulk_cancel(struct sg_warp *w, const struct sg_op *i, uint32_t lane, uint64_t answer, uint64_t barrier)
+{
+	uint32_t words[4] = { 0 };
+	char *to = end_of(w, i, lane, answer, sizeof(words), true);
+
+	if (!to || !sg_bulk_complete(w, i, lane, barrier, sizeof(words)))
+		return false;
+	words[0] = sg_run_withdraw(w->block->run, &words[1]);
+	memcpy(to, words, sizeof(words));
+	return true;
+}

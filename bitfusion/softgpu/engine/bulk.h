@@ -44,6 +44,10 @@ bool sg_bulk_targets(struct sg_warp *w, const struct sg_op *i, uint32_t lane, co
 		     const uint64_t *mask, struct sg_targets *targets);
 bool sg_bulk_complete(struct sg_warp *w, const struct sg_op *i, uint32_t lane, uint64_t address, uint64_t bytes);
 
+/* Withdraws a cluster that was not begun for the lane's, and writes an answer of four words: whether there was one, and
+ * where its first block is. */
+bool sg_bulk_cancel(struct sg_warp *w, const struct sg_op *i, uint32_t lane, uint64_t answer, uint64_t barrier);
+
 /* tensor.c */
 enum sg_tensor_way { SG_TENSOR_LOAD, SG_TENSOR_STORE, SG_TENSOR_REDUCE };
 enum sg_tensor_mode { SG_TENSOR_TILE, SG_TENSOR_IM2COL, SG_TENSOR_ROWS };

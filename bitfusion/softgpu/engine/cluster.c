@@ -35,14 +35,22 @@ void sg_cluster_free(struct sg_cluster *cluster)
 	free(cluster);
 }
 
-void sg_cluster_start(struct sg_cluster *cluster, uint64_t number)
+void sg_cluster_place(const struct sg_run *run, uint64_t number, uint32_t first[3])
 {
-	const struct sg_run *run = cluster->run;
 	const uint32_t *size = run->cluster;
 	const uint64_t wide = run->launch->grid[0] / size[0], high = run->launch->grid[1] / size[1];
-	const uint32_t base[3] = { (uint32_t)(number % wide) * size[0], (uint32_t)(number / wide % high) * size[1],
-				   (uint32_t)(number / wide / high) * size[2] };
 
+	first[0] = (uint32_t)(number % wide) * size[0];
+	first[1] = (uint32_t)(number / wide % high) * size[1];
+	first[2] = (uint32_t)(number / wide / high) * size[2];
+}
+
+void sg_cluster_start(struct sg_cluster *cluster, uint64_t number)
+{
+	const uint32_t *size = cluster->run->cluster;
+	uint32_t base[3];
+
+	sg_cluster_place(cluster->run, number, base);
 	cluster->arrived = 0;
 	for (uint32_t rank = 0; rank < cluster->size; rank++) {
 		const uint32_t index[3] = { base[0] + rank % size[0], base[1] + rank / size[0] % size[1],

@@ -22,14 +22,15 @@ _TENSOR = "a feature of single architectures: sm_90a, sm_100a"
 _MISSING = {
     "wgmma": _TENSOR,
     "tcgen05": _TENSOR,
-    "multimem": "multicast objects are not modelled",
-    "clusterlaunchcontrol": "a running cluster cannot take another one's place",
+    "multimem": "needs a multicast object, which no software GPU offers"
+    " (`CU_DEVICE_ATTRIBUTE_MULTICAST_SUPPORTED` is 0)",
 }
 
 # Forms of instructions that are otherwise there.
 _SINGLE = "a feature of single architectures and families (sm_100a, sm_120a, sm_120f, …)"
 _MISSING_FORMS = {
     "tensormap.replace": _SINGLE,
+    "clusterlaunchcontrol.try_cancel.multicast::cluster::all": _SINGLE,
     "cp.async.bulk.tensor.im2col::w, .im2col::w::128, .cta_group": _SINGLE,
     "cp.async.bulk.ignore_oob": "what it may read is not defined well enough",
     "cp.async.bulk.tensor of interleaved tensors": "the driver does not make such maps",

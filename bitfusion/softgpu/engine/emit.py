@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Dict, List
 
+from . import function
 from .semantics import OPS, Op
 from .table import GROUPS
 from .version import image_version
@@ -51,6 +52,25 @@ def _check(check: str) -> str:
     return f"SG_CHECK_{check.upper()}"
 
 
+def constants() -> str:
+    """What the encoder and the engine have to agree on, as function.py has it."""
+    lines = [HEADER, "#ifndef SOFTGPU_CONSTANTS_H", "#define SOFTGPU_CONSTANTS_H", ""]
+    for name in ("LANES", "PATTERNS"):
+        lines.append(f"#define SG_{name} {getattr(function, name)}")
+    for name in ("NOWHERE", "NOT", "WIDE"):
+        lines.append(f"#define SG_{name} 0x{getattr(function, name):x}u")
+    for name in ("SHARED_WINDOW", "LOCAL_WINDOW", "PARAM_WINDOW", "CODE_WINDOW"):
+        lines.append(f"#define SG_{name} 0x{getattr(function, name):x}ull")
+    spaces = sorted(("GENERIC", "GLOBAL", "SHARED", "LOCAL", "PARAM", "FRAME"), key=_space)
+    names = [f"SG_{name} = {_space(name)}" for name in spaces] + ["SG_SPACES"]
+    lines += ["", f"enum sg_space_code {{ {', '.join(names)} }};", "", "#endif", ""]
+    return "\n".join(lines)
+
+
+def _space(name: str) -> int:
+    return int(getattr(function, name))
+
+
 def handlers(group: List[Op]) -> str:
     lines = [HEADER, '#include "../run.h"', ""]
     lines += [op.text for op in group if op.text]
@@ -63,6 +83,7 @@ def files() -> Dict[str, str]:
     # a header of its own: it changes more often than the table, and only image.c needs it
     made = {
         "opcodes.h": opcodes(),
+        "constants.h": constants(),
         "version.h": f"{HEADER}\n#define SG_IMAGE_VERSION {number}ull\n",
         "__init__.py": f"{PYTHON_HEADER}SG_IMAGE_VERSION = {number}\n",
     }

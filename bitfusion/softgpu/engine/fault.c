@@ -37,7 +37,7 @@ const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t 
 	if (!run->fault.error) {
 		run->fault.error = error;
 		snprintf(run->fault.text, sizeof(run->fault.text),
-			 "kernel '%.80s', block (%u,%u,%u), thread (%u,%u,%u), PTX line %u: '%.70s': %.120s",
+			 "kernel '%.80s', block (%u,%u,%u), thread (%u,%u,%u), PTX line %u: '%.110s': %.110s",
 			 run->launch->kernel->name, block->index[0], block->index[1], block->index[2], tid[lane],
 			 tid[SG_LANES + lane], tid[2 * SG_LANES + lane], image->lines[record],
 			 image->strings + image->texts[record], what);

@@ -29,12 +29,15 @@ from .table import NUMBERS
 if TYPE_CHECKING:
     from .encode import ModuleEncoder
 
-NOWHERE = 0xFFFFFFFF
 RECORD = struct.Struct("<QIIIIIHH")
+# What the C sources have from here, as SG_LANES and so on (emit.py).
+NOWHERE = 0xFFFFFFFF  # an operand that is not there
 LANES = 32
-PATTERNS = 8  # of a warp: SG_PATTERNS
+PATTERNS = 8  # of addresses, that a warp remembers
 NOT, WIDE = 1, 2  # flags of a record
+# Of a memory record: FRAME is an offset in the function's own local memory, without a register.
 GENERIC, GLOBAL, SHARED, LOCAL, PARAM, FRAME = range(6)
+# Generic addresses of the windows; none is one that user space can have on x86-64 or aarch64.
 SHARED_WINDOW, LOCAL_WINDOW, PARAM_WINDOW, CODE_WINDOW = (n << 56 for n in (1, 2, 3, 4))
 _SCRATCH_PREDICATES = 6
 

@@ -16,17 +16,11 @@
 #include <string.h>
 
 #include "engine.h"
+#include "generated/constants.h"
 
-#define SG_LANES 32
 #define SG_MAX_CLUSTER 16 /* blocks */
 #define SG_ALL 0xffffffffu
 
-/* Generic addresses of the windows; none is an address that user space can have on x86-64 or aarch64. */
-#define SG_SHARED_WINDOW (1ull << 56)
-#define SG_LOCAL_WINDOW (2ull << 56)
-#define SG_PARAM_WINDOW (3ull << 56)
-#define SG_CODE_WINDOW (4ull << 56) /* function addresses: window + 16 * function index */
-#define SG_WINDOW_SIZE (1ull << 32)
 /* Shared addresses have the block of the cluster in their top byte: 0 the own one, else its rank plus 1. */
 #define SG_TAG_SHIFT 24
 #define SG_TAG_MASK 0xff000000u
@@ -65,15 +59,11 @@ struct sg_op {
 };
 _Static_assert(sizeof(struct sg_op) == 32, "records are 32 bytes");
 
-#define SG_NOT 1u /* flags: the guard is negated */
-#define SG_WIDE 2u /* flags: the address register has 64 bits */
+/* flags: SG_NOT, the guard is negated; SG_WIDE, the address register has 64 bits */
 #define SG_SPACE(flags) ((flags) >> 2 & 7)
 #define SG_EXTRA(flags) ((flags) >> 8) /* further records that belong to this one */
-#define SG_NOWHERE SG_ALL /* an operand that is not there */
 
 enum { SG_AREA_REGISTERS, SG_AREA_CONSTANTS, SG_AREA_WARP, SG_AREA_BLOCK };
-/* Of a memory record: SG_FRAME is an offset in the running function's own local memory, without a register. */
-enum sg_space_code { SG_GENERIC, SG_GLOBAL, SG_SHARED, SG_LOCAL, SG_PARAM, SG_FRAME, SG_SPACES };
 
 struct sg_function {
 	const char *name;
@@ -176,8 +166,6 @@ struct sg_group {
 };
 
 struct sg_block;
-
-#define SG_PATTERNS 8
 
 struct sg_warp {
 	char *base[4]; /* registers of the frame, constants, this warp's and this block's special values */
@@ -371,6 +359,7 @@ bool sg_block_deadlock(struct sg_block *block); /* makes it a fault; false: nobo
 /* cluster.c */
 struct sg_cluster *sg_cluster_new(struct sg_run *run);
 void sg_cluster_free(struct sg_cluster *cluster);
+void sg_cluster_place(const struct sg_run *run, uint64_t number, uint32_t first[3]); /* its first block */
 void sg_cluster_start(struct sg_cluster *cluster, uint64_t number);
 enum sg_outcome sg_cluster_run(struct sg_cluster *cluster);
 void sg_cluster_arrive(struct sg_warp *w, uint32_t m);
@@ -391,6 +380,9 @@ uint32_t sg_mbarrier_state_pending(uint64_t state);
 bool sg_run_prepare(struct sg_run *run, const struct sg_launch *launch, struct sg_fault *fault);
 void sg_run_release(struct sg_run *run);
 bool sg_run_cancelled(struct sg_run *run);
+
+/* pool.c: a cluster that was not begun, and now never will be; false: there is none. */
+bool sg_run_withdraw(struct sg_run *run, uint32_t first[3]);
 
 /* fault.c: records the first fault of a launch, stops it, returns NULL for handlers to return. */
 const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t lanes, int error, const char *format,

@@ -206,10 +206,21 @@ def _selp(encoder: FunctionEncoder, instruction: Instruction) -> None:
     )
 
 
-@rule(
-    "prefetch", "prefetchu", "applypriority", "discard", "griddepcontrol", "pmevent", "setmaxnreg"
-)
+@rule("prefetch", "prefetchu", "applypriority", "discard", "pmevent")
 def _nothing(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    """Changes nothing that can be seen here."""
+    encoder.emit("nop")
+
+
+@rule("griddepcontrol")
+def _griddepcontrol(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    """Kernels of a stream follow each other; there is nothing to wait for."""
+    encoder.emit("nop")
+
+
+@rule("setmaxnreg")
+def _setmaxnreg(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    """For `a` targets; without effect, since registers are not shared out."""
     encoder.emit("nop")
 
 

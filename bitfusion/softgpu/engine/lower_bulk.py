@@ -330,6 +330,42 @@ def _zeros(encoder: FunctionEncoder, instruction: Instruction) -> None:
     encoder.emit("bulk_zero", 0, to, _wide(encoder, size))
 
 
+@rule("clusterlaunchcontrol")
+def _launch_control(encoder: FunctionEncoder, instruction: Instruction) -> None:
+    """A cluster takes the place of one that was not begun; `.multicast` is for `a` targets."""
+    verb, *words = instruction.modifiers
+    if verb == "try_cancel":
+        if sorted(set(words) - {"shared::cta"}) != ["async", "b128", _COMPLETE]:
+            raise Unsupported("a request of this form")
+        space = space_of(encoder, tuple(words))
+        where, barrier = (generic(encoder, item, space) for item in instruction.operands)
+        encoder.emit("try_cancel", 0, where, barrier)
+        return
+    to, answer = instruction.operands
+    if verb != "query_cancel" or words[-1] != "b128":
+        raise Unsupported(verb)
+    if words[:-1] == ["is_canceled", "pred"]:
+        flag, zero = _answer_word(encoder, answer, 0), encoder.constant(0, 4)
+        encoder.emit("setp_ne_u32", encoder.predicate_slot(to), flag, zero, NOWHERE)
+    elif words[:-1] == ["get_first_ctaid", "v4", "b32"] and isinstance(to, Vector):
+        for k, item in enumerate(to.items):
+            word = _answer_word(encoder, answer, (k + 1) % 4)
+            encoder.emit("mov_32", encoder.destination(item, 4), word)
+    else:
+        axis = ["get_first_ctaid::x", "get_first_ctaid::y", "get_first_ctaid::z"].index(words[0])
+        if words[1:-1] != ["b32"]:
+            raise Unsupported("a question of this form")
+        encoder.emit("mov_32", encoder.destination(to, 4), _answer_word(encoder, answer, axis + 1))
+
+
+def _answer_word(encoder: FunctionEncoder, answer: Operand, index: int) -> int:
+    """One of the four words of try_cancel's answer: whether, x, y, z."""
+    half, word = encoder.temporary(8), encoder.temporary(4)
+    encoder.emit(f"part_128_{index // 2}", half, encoder.source(answer, 16))
+    encoder.emit(f"part_64_{index % 2}", word, half)
+    return word
+
+
 @rule("tensormap")
 def _tensormap(encoder: FunctionEncoder, instruction: Instruction) -> None:
     """cp_fenceproxy copies a map from shared to global memory; replace is for `a` targets."""

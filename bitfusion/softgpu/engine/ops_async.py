@@ -27,3 +27,5 @@ def fill() -> None:
     hand("tensor_copy", "from64 from64 - raw", check="operands")
     hand("bulk_zero", "- from64 from64")
     hand("bulk_complete", "- from64 from32")
+    # a: where the answer goes, b: the barrier
+    hand("try_cancel", "- from64 from64")

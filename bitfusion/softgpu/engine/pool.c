@@ -44,6 +44,21 @@ static struct sg_cluster *take(struct sg_run *run)
 	return cluster;
 }
 
+bool sg_run_withdraw(struct sg_run *run, uint32_t first[3])
+{
+	bool left;
+
+	pthread_mutex_lock(&run->lock);
+	/* all blocks of a cooperative launch have to run: they wait for each other */
+	left = run->next_cluster < run->clusters && !run->launch->cooperative;
+	if (left) {
+		sg_cluster_place(run, run->next_cluster++, first);
+		run->done_clusters++;
+	}
+	pthread_mutex_unlock(&run->lock);
+	return left;
+}
+
 static void park(struct sg_run *run, struct sg_cluster *cluster)
 {
 	cluster->next = NULL;

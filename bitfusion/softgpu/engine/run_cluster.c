@@ -2,6 +2,7 @@
  *
  * Instructions on clusters: the barrier of all their blocks, and addresses in each other's shared memory.
  */
+#include "bulk.h"
 #include "run.h"
 
 SG_HANDLER(cluster_arrive)
@@ -25,6 +26,15 @@ SG_HANDLER(cluster_wait)
 	now->barrier = SG_CLUSTER_BARRIER;
 	now->wanted = 0;
 	return NULL;
+}
+
+/* Asks for a cluster that was not begun: the answer at a, and the mbarrier at b counts its bytes. */
+SG_HANDLER(try_cancel)
+{
+	const u64 *a = sg_at(w, i->a), *b = sg_at(w, i->b);
+
+	SG_EACH(l, m) if (!sg_bulk_cancel(w, i, l, a[l], b[l])) return NULL;
+	return i + 1;
 }
 
 #define MAPA(bits) \

@@ -218,6 +218,7 @@
 	X(tensor_copy, SG_FROM64, SG_FROM64, SG_NONE, SG_RAW, SG_CHECK_OPERANDS) \
 	X(bulk_zero, SG_NONE, SG_FROM64, SG_FROM64, SG_NONE, SG_CHECK_PLAIN) \
 	X(bulk_complete, SG_NONE, SG_FROM64, SG_FROM32, SG_NONE, SG_CHECK_PLAIN) \
+	X(try_cancel, SG_NONE, SG_FROM64, SG_FROM64, SG_NONE, SG_CHECK_PLAIN) \
 	X(texture, SG_NONE, SG_FROM64, SG_NONE, SG_NONE, SG_CHECK_TEXTURE) \
 	X(texture_query, SG_NONE, SG_FROM64, SG_NONE, SG_NONE, SG_CHECK_TEXTURE) \
 	X(surface_load, SG_NONE, SG_FROM64, SG_NONE, SG_NONE, SG_CHECK_TEXTURE) \
@@ -1368,6 +1369,7 @@ enum sg_opcode {
 	SG_OPCODE_tensor_copy,
 	SG_OPCODE_bulk_zero,
 	SG_OPCODE_bulk_complete,
+	SG_OPCODE_try_cancel,
 	SG_OPCODE_texture,
 	SG_OPCODE_texture_query,
 	SG_OPCODE_surface_load,
