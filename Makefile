@@ -75,7 +75,7 @@ LIBS       := $(CLIENT_LIB) $(NVML_LIBS) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_L
 
 .DELETE_ON_ERROR:
 .PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs gpu-programs demo test test-fast test-sanitizers test-asan test-tsan test-frameworks check lint format \
-        types generate check-generated bench gpu-test release install size clean help
+        types generate check-generated bench bench-softgpu gpu-test release install size clean help
 
 all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
 libs: $(LIBS)
@@ -224,10 +224,15 @@ demo: all $(BUILD)/programs/demo_mandelbrot ## Run a CUDA program through client
 	$(Q)$(PY) tests/demo.py
 bench: all $(BUILD)/bench/driver_bench $(BUILD)/bench/limits ## Measure on the null driver: directly, Unix socket, TCP; table and build/bench.json
 	$(Q)$(PY) tests/bench/run.py $(BENCH_FLAGS)
+bench-softgpu: softgpu $(BUILD)/bench/softgpu_bench $(BUILD)/bench/kernels.ptx ## Measure how the software GPU begins and computes (needs nvcc's wheel)
+	$(Q)$(PY) tests/bench/softgpu.py $(BENCH_FLAGS)
+$(BUILD)/bench/kernels.ptx: tests/bench/kernels.cu $(VENV)/.programs
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -ptx -O2 -arch=compute_$(PTX) -Wno-deprecated-gpu-targets -o $@ $<
 $(BUILD)/bench/%: tests/bench/%.c | $(NEEDS_ZIG)
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
-	$(Q)$(CC) -std=gnu11 -O2 -pthread -o $@ $< -ldl -lpthread
+	$(Q)$(CC) -std=gnu11 -O2 -pthread -o $@ $< -ldl -lpthread -lm
 COMMA = ,
 # With code for the GPU that is there as well, if nvcc knows it.
 gpu-programs: $(patsubst tests/programs/%.cu,$(BUILD)/gpu/%,$(wildcard tests/programs/*.cu))

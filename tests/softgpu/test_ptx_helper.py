@@ -333,3 +333,23 @@ def test_many_writers_and_readers(tmp_path: Path) -> None:
         thread.join()
     assert not torn
     assert not list((tmp_path / "c").glob(".*.tmp"))
+
+
+def test_a_helper_imports_no_large_module_while_it_starts() -> None:
+    """A program's first launch waits for the start; inspect alone would double it."""
+    code = """if True:
+        import os, sys
+        sys.path.insert(0, sys.argv[1])
+        from bitfusion.softgpu.ptx import helper
+        ends = os.pipe()
+        os.close(ends[1])
+        try:
+            helper.serve(ends[0], 1)
+        except helper.EndOfRequests:
+            print(*sys.modules)
+    """
+    command = [sys.executable, "-I", "-S", "-c", code, str(ROOT)]
+    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "bitfusion.softgpu.ptx.parser" in names  # nothing is left for the first request
+    large = {"argparse", "ast", "dataclasses", "dis", "inspect", "json", "logging", "pathlib"}
+    assert not large & set(names)

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import List, Sequence
 
+from ..ptx.record import dataclass
 from .ops_float import FLUSH, SATURATE, name_of
 from .semantics import lane, pair, rounded, spellings
 

@@ -98,9 +98,7 @@ static inline bool resolve(struct sg_warp *w, const struct sg_op *i, uint32_t m,
 		if (i->x > w->block->run->launch->kernel->parameters_size) \
 			return sg_fault(w, i, m, SG_ILLEGAL_ADDRESS, "the kernel has no parameter at %u", i->x); \
 		memcpy(&value, w->block->run->parameters + i->x, sizeof(value)); \
-		for (int l = 0; l < SG_LANES; l++) \
-			d[l] = m >> l & 1 ? (R)value : d[l]; \
-		return i + 1; \
+		SG_LOOP(const R r = (R)value) \
 	} \
 	SG_HANDLER(ldv_##name) \
 	{ \

@@ -51,7 +51,8 @@ void sg_warp_split(struct sg_warp *w, const struct sg_op *pc, struct sg_frame *f
 
 static void remove_group(struct sg_warp *w, uint32_t index)
 {
-	w->groups[index] = w->groups[--w->group_count];
+	if (index != --w->group_count) /* mostly it is the only one, and copying what was just written stalls */
+		w->groups[index] = w->groups[w->group_count];
 }
 
 void sg_warp_leave(struct sg_warp *w, uint32_t m)

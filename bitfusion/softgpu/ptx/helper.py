@@ -128,10 +128,11 @@ def _debug_traceback() -> None:
 
 def serve(request_fd: int, reply_fd: int) -> None:
     """Answer requests until the driver closes the pipe."""
-    from ..engine import encode  # before there is a request: it takes a while
+    from ..engine import encode  # before there is a request: both take a while
+    from . import frontend
     from .cache import Cache, find_folder
 
-    del encode
+    del encode, frontend
     cache = Cache(find_folder(os.environ))
     try:
         _serve(request_fd, reply_fd, cache)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make bench-softgpu`: what the software GPU takes to begin, and to compute on this machine.
+
+Each figure is given as the least and the median of the rounds: a machine that has other things
+to do makes them larger, never smaller. `--realtime` (as root) keeps other programs away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Dict, List
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCH = ROOT / "build" / "bench" / "softgpu_bench"
+PTX = ROOT / "build" / "bench" / "kernels.ptx"
+# the design's targets, in ms
+TARGETS = {
+    "first_load_and_launch, cold": 30.0,
+    "first_load_and_launch, from the cache": 3.0,
+    "add_1M": 12.0,
+    "product_1024": 1200.0,
+}
+Samples = Dict[str, List[float]]
+
+
+def run(prefix: List[str], cache: str, wait: int, into: Samples, how: str = "") -> None:
+    """Run the program once; `how` is said behind the figures of its beginning."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("BITFUSION_", "CUDA_"))}
+    library = ROOT / "build" / "lib" / "softgpu"
+    env.update(
+        LD_LIBRARY_PATH=str(library), BITFUSION_CACHE=cache, BITFUSION_PYTHON=sys.executable
+    )
+    command = [*prefix, str(BENCH), str(PTX), str(wait)]
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    for line in done.stdout.splitlines():
+        figure = json.loads(line)
+        first = figure["metric"].startswith("first")
+        if first or not wait:
+            name = f"{figure['metric']}, {how}" if first else figure["metric"]
+            into.setdefault(name, []).append(figure["value"])
+
+
+def table(samples: Samples, markdown: bool) -> None:
+    head = ("what", "least, ms", "median, ms", "target, ms")
+    rows = [
+        (name, f"{min(values):.4g}", f"{statistics.median(values):.4g}", f"{TARGETS[name]:g}")
+        if name in TARGETS
+        else (name, f"{min(values):.4g}", f"{statistics.median(values):.4g}", "-")
+        for name, values in samples.items()
+    ]
+    if markdown:
+        print("| %s | %s | %s | %s |\n|---|---:|---:|---:|" % head)
+        for row in rows:
+            print("| %s | %s | %s | %s |" % row)
+        return
+    for row in (head, *rows):
+        print("%-46s %12s %12s %12s" % row)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--realtime", action="store_true", help="under chrt: needs to be root")
+    parser.add_argument("--markdown", action="store_true", help="the table as the docs have it")
+    options = parser.parse_args()
+    prefix = ["chrt", "-f", "10"] if options.realtime else []
+    samples: Samples = {}
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            # the compiler has had a second to start since the context; then it is there at once
+            run(prefix, f"{folder}/a", 1000, samples, "cold")
+            run(prefix, f"{folder}/b", 0, samples, "cold, right after the context")
+            run(prefix, f"{folder}/b", 0, samples, "from the cache")
+    table(samples, options.markdown)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
