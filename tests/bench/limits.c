@@ -39,6 +39,7 @@ enum {
 	ONE_WAY = 128,     /* bytes of a one-way message, about a kernel launch */
 	ONE_WAY_COUNT = 200000,
 	WRITE = 4 << 20,   /* bytes of a bulk write */
+	MEMORY = 64 << 20, /* bytes of a buffer that no cache holds */
 	BULK = 1 << 30,    /* bytes moved in a bulk run */
 };
 
@@ -196,17 +197,29 @@ static double ping_pong(void *argument)
 	return median(spent, ROUNDS);
 }
 
-/* Swallows everything; one byte comes back after each BULK bytes or ONE_WAY_COUNT messages. */
-static void swallow(int fd, size_t period)
+/* Pages that were never written are all the same one, which stays in the cache. */
+static char *filled(size_t size)
 {
-	static char buffer[WRITE];
-	size_t left = period;
+	char *buffer = malloc(size);
+
+	if (!buffer)
+		fail("malloc");
+	return memset(buffer, 1, size);
+}
+
+/* Swallows everything into a buffer, round and round; one byte comes back after each `period` bytes. */
+static void swallow(int fd, size_t buffer_size, size_t period)
+{
+	char *buffer = filled(buffer_size);
+	size_t left = period, at = 0;
 
 	for (;;) {
-		ssize_t n = recv(fd, buffer, left < sizeof buffer ? left : sizeof buffer, 0);
+		size_t room = buffer_size - at;
+		ssize_t n = recv(fd, buffer + at, left < room ? left : room, 0);
 
 		if (n <= 0)
 			return;
+		at = (at + n) % buffer_size;
 		left -= n;
 		if (!left) {
 			write_all(fd, buffer, 1);
@@ -217,24 +230,44 @@ static void swallow(int fd, size_t period)
 
 static void swallow_bulk(int fd)
 {
-	swallow(fd, BULK);
+	swallow(fd, WRITE, BULK);
+}
+
+static void swallow_memory(int fd)
+{
+	swallow(fd, MEMORY, BULK);
 }
 
 static void swallow_messages(int fd)
 {
-	swallow(fd, (size_t)ONE_WAY * ONE_WAY_COUNT);
+	swallow(fd, WRITE, (size_t)ONE_WAY * ONE_WAY_COUNT);
 }
+
+struct source {
+	int fd;
+	size_t size; /* of the buffer that is sent round and round */
+	char *buffer;
+};
 
 static double tcp_bandwidth(void *argument)
 {
-	static char block[WRITE];
-	int fd = *(int *)argument;
+	struct source *source = argument;
 	double start = now_us();
 
 	for (size_t sent = 0; sent < BULK; sent += WRITE)
-		write_all(fd, block, WRITE);
-	read_all(fd, block, 1, 0);
+		write_all(source->fd, source->buffer + sent % source->size, WRITE);
+	read_all(source->fd, source->buffer, 1, 0);
 	return BULK / (now_us() - start) / 1e3;
+}
+
+static void measure_bandwidth(const char *name, void (*swallow)(int fd), size_t size)
+{
+	struct source source = { connect_to_child(swallow), size, filled(size) };
+
+	measure(name, "GB/s", tcp_bandwidth, &source);
+	close(source.fd);
+	wait(NULL);
+	free(source.buffer);
 }
 
 static double tcp_one_way(void *argument)
@@ -252,7 +285,7 @@ static double tcp_one_way(void *argument)
 static void measure_tcp(void)
 {
 	struct connection sleeping = { connect_to_child(echo_sleeping), 0 }, spinning;
-	int one_way, bulk;
+	int one_way;
 
 	measure("tcp_rtt_64B", "us", ping_pong, &sleeping);
 	close(sleeping.fd);
@@ -270,10 +303,8 @@ static void measure_tcp(void)
 	close(one_way);
 	wait(NULL);
 
-	bulk = connect_to_child(swallow_bulk);
-	measure("tcp_bandwidth_4MiB_writes", "GB/s", tcp_bandwidth, &bulk);
-	close(bulk);
-	wait(NULL);
+	measure_bandwidth("tcp_bandwidth_in_cache", swallow_bulk, WRITE);
+	measure_bandwidth("tcp_bandwidth_in_memory", swallow_memory, MEMORY);
 }
 
 /* ------------------------------------------------------------------ shared memory */

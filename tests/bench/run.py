@@ -35,14 +35,14 @@ AGAINST: Dict[str, Tuple[str, bool]] = {
     "dtoh_4B": ("tcp_rtt_64B_spinning", False),
     "launch_caller": ("tcp_one_way_128B", False),
     "launch_burst300_caller": ("tcp_one_way_128B", False),
-    "htod_1MiB": ("tcp_bandwidth_4MiB_writes", True),
-    "dtoh_1MiB": ("tcp_bandwidth_4MiB_writes", True),
-    "htod_64MiB": ("tcp_bandwidth_4MiB_writes", True),
-    "dtoh_64MiB": ("tcp_bandwidth_4MiB_writes", True),
-    "htod_512MiB": ("tcp_bandwidth_4MiB_writes", True),
-    "dtoh_512MiB": ("tcp_bandwidth_4MiB_writes", True),
-    "htod_64MiB_pinned_async": ("tcp_bandwidth_4MiB_writes", True),
-    "dtoh_64MiB_pinned_async": ("tcp_bandwidth_4MiB_writes", True),
+    "htod_1MiB": ("tcp_bandwidth_in_cache", True),
+    "dtoh_1MiB": ("tcp_bandwidth_in_cache", True),
+    "htod_64MiB": ("tcp_bandwidth_in_memory", True),
+    "dtoh_64MiB": ("tcp_bandwidth_in_memory", True),
+    "htod_512MiB": ("tcp_bandwidth_in_memory", True),
+    "dtoh_512MiB": ("tcp_bandwidth_in_memory", True),
+    "htod_64MiB_pinned_async": ("tcp_bandwidth_in_memory", True),
+    "dtoh_64MiB_pinned_async": ("tcp_bandwidth_in_memory", True),
 }
 
 Samples = Dict[str, Tuple[str, List[float]]]
