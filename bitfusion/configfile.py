@@ -58,12 +58,22 @@ def parse_toml(text: str, path: str) -> dict[str, object]:
     return loaded
 
 
-def read(path: str, known: Container[str]) -> Iterator[tuple[str, str, str]]:
+def read_text(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(MAX_FILE)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(place=path, why=getattr(error, "strerror", None) or str(error)) from None
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE)
+    except OSError as error:
+        raise ConfigError(place=path, why=error.strerror or str(error)) from None
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        why = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        raise ConfigError(place=f"{path}:{line}", why=why) from None
+
+
+def read(path: str, known: Container[str]) -> Iterator[tuple[str, str, str]]:
+    text = read_text(path)
     for section, table in parse_toml(text, path).items():
         if not isinstance(table, dict):
             raise ConfigError(

@@ -54,17 +54,24 @@ def _find(table: Sequence[Option], word: str, verb: str) -> Option:
     raise UsageError(verb=verb, why=f"unknown option '{word}'")
 
 
+def _unbundle(table: Sequence[Option], word: str, rest: list[str]) -> str:
+    """-vn1 is -v -n1: a flag without a value leaves what is stuck to it in `rest`."""
+    if word.startswith("--") or len(word) == 2:
+        return word
+    flag = next((o for o in table if word[:2] in o.names and not o.value), None)
+    if flag is None:
+        return word
+    rest.insert(0, f"-{word[2:]}")
+    return word[:2]
+
+
 def _split(table: Sequence[Option], word: str, verb: str) -> tuple[Option, Optional[str]]:
     """An option and the value stuck to it: --name=value, -nVALUE, or neither."""
     if word.startswith("--"):
         name, equals, value = word.partition("=")
         return _find(table, name, verb), value if equals else None
     option = _find(table, word[:2], verb)
-    if len(word) == 2:
-        return option, None
-    if not option.value:
-        raise UsageError(verb=verb, why=f"unknown option '{word}'")
-    return option, word[2:].removeprefix("=")
+    return option, word[2:].removeprefix("=") if len(word) > 2 else None
 
 
 def parse(verb: str, table: Sequence[Option], words: Sequence[str]) -> Parsed:
@@ -74,6 +81,7 @@ def parse(verb: str, table: Sequence[Option], words: Sequence[str]) -> Parsed:
         word = rest.pop(0)
         if word == "--":
             break
+        word = _unbundle((*table, HELP), word, rest)
         option, value = _split((*table, HELP), word, verb)
         if option.value and value is None:
             if not rest:

@@ -26,12 +26,13 @@ split as a shell would."""
 OPTIONS = (
     Option(("-n", "--num_gpus"), "N", "number of GPUs"),
     Option(("-p", "--partial"), "FRACTION", "part of each GPU's memory (default: 1)"),
-    Option(("-m", "--memory"), "MB", "MiB of memory on each GPU, instead of -p"),
+    Option(("-m", "--memory"), "MB", "memory of each GPU, in MiB or as 2G, instead of -p"),
     config.option("client.server_list"),
     config.option("client.driver"),
     config.option("client.transport"),
     Option(("-v", "--verbose"), "", "say what happens, on stderr"),
 )
+SOFTWARE = b"bitfusion: no server configured and no GPU here: running on a software GPU\n"
 EXAMPLES = """\
 examples:
   bitfusion run -n 1 -- python3 train.py
@@ -55,8 +56,21 @@ def asked_for(parsed: Parsed) -> Json:
             raise UsageError(verb=verb, why=f"-p: {error}") from None
         request["fraction"] = fraction
     if memory is not None:
-        request["memory"] = positive(verb, "-m", memory) * quantity.MIB
+        request["memory"] = memory_size(verb, memory)
     return request
+
+
+def memory_size(verb: str, text: str) -> int:
+    """Bytes; a number without a unit is of MiB."""
+    if text.isdigit():
+        return positive(verb, "-m", text) * quantity.MIB
+    try:
+        size = quantity.parse_size(text)
+    except ValueError:
+        raise UsageError(
+            verb=verb, why=f"-m must be a number of MiB, or a size as 2G, not '{text}'"
+        ) from None
+    return positive(verb, "-m in MiB", str(size // quantity.MIB)) * quantity.MIB
 
 
 def words_of(parsed: Parsed) -> list[str]:
@@ -194,6 +208,8 @@ def _run_privately(plan: Plan, worker: Optional[Worker], ledgers: bool) -> int:
 
     found = plan.find_gpus()
     log.info(f"No server configured: starting a private one on {found.origin}")
+    if found.software and os.isatty(2) and not plan.settings.text("client.driver"):
+        os.write(2, SOFTWARE)
     server = private.start(found, plan.settings.text("client.transport"), worker, ledgers)
     try:
         from bitfusion.client.launcher import run_program  # meanwhile the server starts

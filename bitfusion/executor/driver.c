@@ -10,12 +10,20 @@
 
 struct bf_driver bf_driver;
 
+/* What the loader says begins with the path. */
+static const char *loader_error(const char *path)
+{
+	const char *text = dlerror();
+	size_t length = strlen(path);
+	return strncmp(text, path, length) || strncmp(text + length, ": ", 2) ? text : text + length + 2;
+}
+
 static CUresult open_library(struct bf_driver *driver, const char *path, char *text, size_t size)
 {
 	/* RTLD_LOCAL: its symbols must not meet those of another libcuda in the process */
 	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	if (!library) {
-		snprintf(text, size, "cannot load the driver '%s': %s", path, dlerror());
+		snprintf(text, size, "the driver '%s' cannot be loaded: %s", path, loader_error(path));
 		return CUDA_ERROR_NO_DEVICE;
 	}
 	driver->library = library;
@@ -23,7 +31,7 @@ static CUresult open_library(struct bf_driver *driver, const char *path, char *t
 #define LOOK_UP(name) driver->name = (__typeof__(driver->name))dlsym(library, #name);
 	BF_DRIVER_FUNCTIONS(LOOK_UP)
 	if (!driver->cuInit || !driver->cuCtxSetCurrent || !driver->cuDevicePrimaryCtxRetain) {
-		snprintf(text, size, "'%s' is not a CUDA driver", path);
+		snprintf(text, size, "the driver '%s' is none: it lacks cuInit or what else each has", path);
 		driver->library = NULL;
 		return CUDA_ERROR_NO_DEVICE;
 	}

@@ -38,6 +38,8 @@ def values(*words: str) -> tuple[dict[str, str], list[str]]:
         (["--num-gpus", "1", "prog", "--", "x"], {"num_gpus": "1"}, ["prog", "--", "x"]),
         (["--server-list=a:1,b", "-v", "p"], {"server_list": "a:1,b", "verbose": ""}, ["p"]),
         (["-v", "-v", "p"], {"verbose": ""}, ["p"]),
+        (["-vn1", "p"], {"verbose": "", "num_gpus": "1"}, ["p"]),
+        (["-vn", "1", "p"], {"verbose": "", "num_gpus": "1"}, ["p"]),
         (["--", "-v"], {}, ["-v"]),
         (["-", "-v"], {}, ["-", "-v"]),
         ([], {}, []),
@@ -52,7 +54,9 @@ def test_parse(words: list[str], options: dict[str, str], rest: list[str]) -> No
     [
         (["-x", "p"], "unknown option '-x'"),
         (["--frob=1", "p"], "unknown option '--frob'"),
-        (["-vn", "1"], "unknown option '-vn'"),
+        (["-vx", "1"], "unknown option '-x'"),
+        (["-vn"], "option '-n' needs a value"),
+        (["-v="], "unknown option '-='"),
         (["-n"], "needs a value"),
         (["-n", "1", "-n", "2", "p"], "given twice"),
         (["--verbose=1", "p"], "takes no value"),
@@ -65,6 +69,13 @@ def test_mistakes(words: list[str], why: str) -> None:
 
 def words_of(*words: str) -> list[str]:
     return run.words_of(parse("run", run.OPTIONS, ["-n", "1", *words]))
+
+
+def test_memory_is_in_mib_or_has_a_unit() -> None:
+    def asked(text: str) -> object:
+        return run.asked_for(parse("run", run.OPTIONS, ["-n", "1", "-m", text]))["memory"]
+
+    assert asked("2048") == asked("2G") == asked("2GiB") == asked("2048M") == 2 << 30
 
 
 def test_a_quoted_command_is_split_like_a_shell_would(tmp_path: object) -> None:
@@ -91,6 +102,10 @@ BAD = [
     (["run", "-n", "1", "-p", "1.5", "true"], "'1.5' is not above 0 and at most 1", 2),
     (["run", "-n", "1", "-p", "0.5", "-m", "100", "true"], "exclude each other", 2),
     (["run", "-n", "1", "-m", "0", "true"], "-m must be", 2),
+    (["run", "-n", "1", "-m", "", "true"], "-m must be a number of MiB", 2),
+    (["run", "-n", "1", "-m", "2X", "true"], "-m must be a number of MiB, or a size as 2G", 2),
+    (["run", "-n", "1", "-m", "1K", "true"], "-m in MiB must be a whole number above 0", 2),
+    (["run", "-n", "1", "-m", "999999999T", "true"], "-m in MiB must be", 2),
     (["run", "-n", "1", "--frob", "true"], "unknown option '--frob'", 2),
     (["run", "-n", "1", "--transport", "pigeon", "true"], "'pigeon' is none of auto", 2),
     (["run", "-n", "1", "--server_list", "a:b", "true"], "no port from 1 to 65535", 2),

@@ -82,8 +82,8 @@ def test_a_file_that_the_environment_names_must_be_there(
 
 def test_unreadable_file(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "c.toml"
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="c.toml"):
+    path.write_bytes(b"# one\n# tw\xffo\n")
+    with pytest.raises(ConfigError, match=r"c.toml:2: byte 0xff is not UTF-8$"):
         config.load((str(path),), None, ("client",))
 
 

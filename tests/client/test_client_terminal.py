@@ -6,7 +6,10 @@ from __future__ import annotations
 import os
 import sys
 
-from runs import HARNESS, PROXY, Terminal
+import pytest
+from runs import HARNESS, PROXY, Terminal, run
+
+from bitfusion import inventory
 
 BASH = ("/bin/bash", "--norc", "--noprofile", "--noediting", "-i")
 
@@ -21,6 +24,15 @@ def test_ctrl_c_interrupts_the_program_and_not_the_run(environment: dict[str, st
     terminal.type("\x03")
     terminal.expect("interrupted")
     assert terminal.end() == 0
+
+
+def test_a_terminal_hears_that_the_gpu_is_software(environment: dict[str, str]) -> None:
+    if not inventory.find("", 1, 1 << 30).software:
+        pytest.skip("does not apply: this machine has a GPU")
+    terminal = Terminal(environment, *HARNESS, "--", "true")
+    terminal.expect("no GPU here: running on a software GPU")
+    assert terminal.end() == 0
+    assert run(environment, "--", "true").stderr == ""  # where nobody watches
 
 
 def test_an_interactive_shell(environment: dict[str, str]) -> None:
