@@ -179,7 +179,8 @@ $(OUT)/programs/%: tests/programs/%.c $(wildcard tests/programs/*.h) | $(NEEDS_Z
 		-o $@ $< -L$(dir $(NULL_LIB)) -lcuda -ldl -lm
 
 # CUDA C++ programs: PTX only, cudart linked statically; one also against the shared cudart.
-CU       = $(patsubst tests/programs/%.cu,$(BUILD)/programs/%,$(wildcard tests/programs/*.cu)) $(BUILD)/programs/vector_add_shared
+CU       = $(patsubst tests/programs/%.cu,$(BUILD)/programs/%,$(wildcard tests/programs/*.cu)) \
+           $(BUILD)/programs/vector_add_shared $(BUILD)/programs/relocatable
 NVCC_DIR = $(firstword $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13 $(VENV)/site/nvidia/cu13))
 NVCC    ?= $(NVCC_DIR)/bin/nvcc
 PTX      = 75
@@ -197,6 +198,13 @@ $(BUILD)/programs/vector_add_shared: tests/programs/vector_add.cu
 	@mkdir -p $(@D)
 	@echo "  NVCC  $< (shared cudart)"
 	$(Q)$(NVCC) $(NVFLAGS) -cudart none -o $@ $< -Xlinker $(NVCC_DIR)/lib/libcudart.so.13 -Xlinker -rpath -Xlinker $(abspath $(NVCC_DIR))/lib
+
+# One of two objects, which nvcc's linker joins.
+PARTS = $(wildcard tests/programs/relocatable/*.cu)
+$(BUILD)/programs/relocatable: $(PARTS)
+	@mkdir -p $(@D)
+	@echo "  NVCC  $<"
+	$(Q)$(NVCC) $(NVFLAGS) -rdc=true -cudart static -o $@ $(PARTS)
 
 check: lint types check-generated test ## Everything that CI asks for
 lint: $(VENV)/.dev ## ruff, clang-format, shellcheck
@@ -235,12 +243,17 @@ $(BUILD)/bench/%: tests/bench/%.c | $(NEEDS_ZIG)
 	$(Q)$(CC) -std=gnu11 -O2 -pthread -o $@ $< -ldl -lpthread -lm
 COMMA = ,
 # With code for the GPU that is there as well, if nvcc knows it.
-gpu-programs: $(patsubst tests/programs/%.cu,$(BUILD)/gpu/%,$(wildcard tests/programs/*.cu))
+gpu-programs: $(patsubst tests/programs/%.cu,$(BUILD)/gpu/%,$(wildcard tests/programs/*.cu)) $(BUILD)/gpu/relocatable
 $(BUILD)/gpu/%: tests/programs/%.cu tests/programs/check.cuh
 	@mkdir -p $(@D)
 	@rm -f $@
 	@echo "  NVCC  $<"
 	$(Q)$(NVCC) $(NVFLAGS) $(if $(GPU_SM),-gencode=arch=compute_$(GPU_SM)$(COMMA)code=sm_$(GPU_SM)) -cudart static -o $@ $<
+$(BUILD)/gpu/relocatable: $(PARTS)
+	@mkdir -p $(@D)
+	@rm -f $@
+	@echo "  NVCC  $<"
+	$(Q)$(NVCC) $(NVFLAGS) $(if $(GPU_SM),-gencode=arch=compute_$(GPU_SM)$(COMMA)code=sm_$(GPU_SM)) -rdc=true -cudart static -o $@ $(PARTS)
 gpu-test: ## For a machine with a real GPU: programs directly and through us
 	+$(Q)bash tests/gpu/run
 

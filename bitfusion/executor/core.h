@@ -35,6 +35,20 @@ static inline size_t bf_pad(size_t size)
 	return (size + 7) & ~(size_t)7;
 }
 
+/* ------------------------------------------------------------------ wrapper.c */
+
+struct bf_wrapper {
+	uint32_t magic, version;
+	const void *data;
+	const void *const *inputs; /* the driver looks so far */
+	const void **parts;
+};
+
+/* Of a load's bulk, which must live as long; false if that is not what its own sizes say. */
+bool bf_wrapper_fill(struct bf_wrapper *wrapper, const uint8_t *bulk, uint64_t size, uint32_t input_count);
+const void *bf_wrapper_code(const struct bf_wrapper *wrapper); /* for the driver */
+void bf_wrapper_free(struct bf_wrapper *wrapper);
+
 /* ------------------------------------------------------------------ driver.c */
 
 /* Functions that the executor calls by itself; each may be NULL in an old driver. */

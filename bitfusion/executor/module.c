@@ -8,17 +8,13 @@
 #include <string.h>
 
 enum { MAX_OPTIONS = 64, MAX_LOG = 256 << 10, LOGS = 2 };
-enum { FATBIN_MAGIC = (int)0xba55ed50, WRAPPER_MAGIC = 0x466243b1 };
 
 /* What the driver may still look at after the call: a preserved image, a link's logs. By handle. */
 struct bf_image {
 	struct bf_image *next;
 	uint64_t handle;
 	uint8_t *data;
-	struct {
-		uint32_t magic, version;
-		const void *data, *extra;
-	} wrapper;
+	struct bf_wrapper wrapper;
 	char *log[LOGS];
 	uint32_t capacity[LOGS];
 	unsigned option_count, library_option_count;
@@ -45,6 +41,7 @@ static void free_image(struct bf_image *image)
 		return;
 	for (int i = 0; i < LOGS; i++)
 		free(image->log[i]);
+	bf_wrapper_free(&image->wrapper);
 	free(image->data);
 	free(image);
 }
@@ -184,18 +181,6 @@ static void answer(struct bf_session *session, const struct load_job *work, cons
 	free(body);
 }
 
-static const void *image_pointer(struct bf_image *image)
-{
-	uint32_t magic;
-	memcpy(&magic, image->data, 4);
-	if (magic != (uint32_t)FATBIN_MAGIC)
-		return image->data;
-	image->wrapper.magic = WRAPPER_MAGIC;
-	image->wrapper.version = 1;
-	image->wrapper.data = image->data;
-	return &image->wrapper;
-}
-
 static CUresult load_code(struct bf_session *session, struct load_job *work, uint64_t *value)
 {
 	struct bf_image *image = work->image;
@@ -203,13 +188,13 @@ static CUresult load_code(struct bf_session *session, struct load_job *work, uin
 	if (work->load.kind == BF_LOAD_MODULE) {
 		if (!driver->cuModuleLoadDataEx)
 			return CUDA_ERROR_NOT_SUPPORTED;
-		return driver->cuModuleLoadDataEx((CUmodule *)value, image_pointer(image), image->option_count,
-						  image->option, image->value);
+		return driver->cuModuleLoadDataEx((CUmodule *)value, bf_wrapper_code(&image->wrapper),
+						  image->option_count, image->option, image->value);
 	}
 	if (!driver->cuLibraryLoadData)
 		return CUDA_ERROR_NOT_SUPPORTED;
-	return driver->cuLibraryLoadData((CUlibrary *)value, image_pointer(image), image->option, image->value,
-					 image->option_count, image->library_option, image->library_value,
+	return driver->cuLibraryLoadData((CUlibrary *)value, bf_wrapper_code(&image->wrapper), image->option,
+					 image->value, image->option_count, image->library_option, image->library_value,
 					 image->library_option_count);
 }
 
@@ -365,9 +350,10 @@ static bool well_formed(const struct bf_load *load)
 			: load->kind == BF_LOAD_LIBRARY ? BF_LIBRARY
 							: BF_LINKSTATE;
 	bool has_image = load->kind != BF_LOAD_LINK_CREATE && load->kind != BF_LOAD_LINK_COMPLETE;
+	unsigned inputs = kind == BF_LINKSTATE ? 0 : BF_MAX_LOAD_INPUTS;
 	return load->kind <= BF_LOAD_LINK_COMPLETE && bf_handle_is(load->handle, kind) &&
 	       load->option_count <= MAX_OPTIONS && load->library_option_count <= MAX_OPTIONS &&
-	       load->bulk_size <= BF_MAX_IMAGE && (load->bulk_size > 0) == has_image;
+	       load->input_count <= inputs && load->bulk_size <= BF_MAX_IMAGE && (load->bulk_size > 0) == has_image;
 }
 
 static CUresult read_load(struct bf_session *session, struct load_job *work, const uint8_t *body, size_t size)
@@ -420,6 +406,9 @@ void bf_op_load(struct bf_session *session, const struct bf_command *command, co
 	} else if (!read_image(session, work)) {
 		session->ended = BF_ENDED_CLIENT_GONE;
 		session->stopped = true;
+	} else if (image->data &&
+		   !bf_wrapper_fill(&image->wrapper, image->data, work->load.bulk_size, work->load.input_count)) {
+		bf_violation(session, "bad sizes of code to be linked");
 	} else {
 		bool links = work->load.kind == BF_LOAD_LINK || work->load.kind == BF_LOAD_LINK_COMPLETE;
 		bf_use_begin(session, &work->use, BF_ANY_CONTEXT, links ? work->load.handle : 0);

@@ -8,6 +8,7 @@
 
 #include <elf.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -17,10 +18,12 @@
 #define FATBIN_MAGIC 0xba55ed50u
 #define ARCHIVE_MAGIC "!<arch>\n"
 
+enum { LINKED_WRAPPER = 2 };
+
 struct wrapper {
 	uint32_t magic, version;
 	const void *data;
-	const void *prelinked; /* version 2: the parts of `data`, which is linked already */
+	const void *const *inputs; /* version 2, of nvcc -rdc: what `data` was linked from; NULL ends it */
 };
 
 struct fatbin {
@@ -68,19 +71,11 @@ static uint64_t elf_size(const uint8_t *image)
 	return end;
 }
 
-CUresult bf_image_of(const void *pointer, struct bf_image *image)
+/* What a program points to, or the wrapper around it. */
+static CUresult measure(const void *pointer, struct bf_image *image)
 {
-	struct wrapper wrapper;
 	struct fatbin fatbin;
 
-	if (!pointer)
-		return CUDA_ERROR_INVALID_VALUE;
-	if (magic_of(pointer) == WRAPPER_MAGIC) {
-		memcpy(&wrapper, pointer, sizeof wrapper);
-		pointer = wrapper.data;
-		if (!pointer)
-			return CUDA_ERROR_INVALID_IMAGE;
-	}
 	*image = (struct bf_image){ .data = pointer };
 	if (magic_of(pointer) == FATBIN_MAGIC) {
 		memcpy(&fatbin, pointer, sizeof fatbin);
@@ -91,6 +86,76 @@ CUresult bf_image_of(const void *pointer, struct bf_image *image)
 		image->size = strlen(pointer) + 1;
 	}
 	return image->size && image->size <= BF_MAX_IMAGE ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
+}
+
+static CUresult measure_wrapped(const void *pointer, struct bf_image *image)
+{
+	struct wrapper wrapper;
+
+	if (magic_of(pointer) == WRAPPER_MAGIC) {
+		memcpy(&wrapper, pointer, sizeof wrapper);
+		pointer = wrapper.data;
+	}
+	return pointer ? measure(pointer, image) : CUDA_ERROR_INVALID_IMAGE;
+}
+
+/* The sizes, then the parts, each at a multiple of 8. */
+static CUresult join(const struct bf_image *parts, uint32_t count, struct bf_image *image)
+{
+	uint64_t size = 8 * (uint64_t)count, at = size;
+	uint8_t *memory;
+
+	for (uint32_t i = 0; i < count && size <= BF_MAX_IMAGE; i++)
+		size += BF_PAD8(parts[i].size);
+	if (size > BF_MAX_IMAGE)
+		return CUDA_ERROR_INVALID_IMAGE;
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	for (uint32_t i = 0; i < count; i++) {
+		memcpy(memory + 8 * (size_t)i, &parts[i].size, 8);
+		memcpy(memory + at, parts[i].data, parts[i].size);
+		at += BF_PAD8(parts[i].size);
+	}
+	*image = (struct bf_image){ memory, size, memory, size, count - 1 };
+	return CUDA_SUCCESS;
+}
+
+/* A driver that has no use for the linked code links the inputs. */
+static CUresult gather(const struct wrapper *wrapper, struct bf_image *image)
+{
+	uint32_t count = 1;
+	struct bf_image *parts;
+	CUresult status;
+
+	while (count <= BF_MAX_LOAD_INPUTS && wrapper->inputs[count - 1])
+		count++;
+	if (count > BF_MAX_LOAD_INPUTS)
+		return CUDA_ERROR_INVALID_IMAGE;
+	parts = calloc(count, sizeof *parts);
+	if (!parts)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	status = wrapper->data ? measure(wrapper->data, &parts[0]) : CUDA_ERROR_INVALID_IMAGE;
+	for (uint32_t i = 1; i < count && !status; i++)
+		status = measure_wrapped(wrapper->inputs[i - 1], &parts[i]);
+	if (!status)
+		status = join(parts, count, image);
+	free(parts);
+	return status;
+}
+
+CUresult bf_image_of(const void *pointer, struct bf_image *image)
+{
+	struct wrapper wrapper;
+
+	if (!pointer)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (magic_of(pointer) == WRAPPER_MAGIC) {
+		memcpy(&wrapper, pointer, sizeof wrapper);
+		if (wrapper.version == LINKED_WRAPPER && wrapper.inputs && wrapper.inputs[0])
+			return gather(&wrapper, image);
+	}
+	return measure_wrapped(pointer, image);
 }
 
 /* The mapping is longer than the file, so that text ends in a NUL. */
@@ -129,7 +194,7 @@ CUresult bf_image_of_file(const char *path, struct bf_image *image)
 		}
 		done += got;
 	}
-	*image = (struct bf_image){ memory, (uint64_t)file.st_size, memory, room };
+	*image = (struct bf_image){ memory, (uint64_t)file.st_size, memory, room, 0 };
 	/* Only text needs the NUL: the rest says how long it is. */
 	if (magic_of(memory) != FATBIN_MAGIC && memcmp(memory, ELFMAG, SELFMAG) != 0 &&
 	    memcmp(memory, ARCHIVE_MAGIC, 8) != 0)

@@ -137,6 +137,7 @@ CUresult bf_load(const struct bf_load *load, const char *text, const struct bf_o
 	((struct bf_load *)at)->option_count = options->count;
 	((struct bf_load *)at)->library_option_count = library_options->count;
 	((struct bf_load *)at)->text_size = (uint32_t)text_size;
+	((struct bf_load *)at)->input_count = image->input_count;
 	at = put_options(at + sizeof *load, options, true);
 	at = put_options(at, library_options, false);
 	memset(at, 0, BF_PAD8(text_size));

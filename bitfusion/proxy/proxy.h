@@ -422,8 +422,9 @@ CUresult bf_copy_any(uint64_t to, uint64_t from, size_t size, CUstream stream, b
 struct bf_image {
 	const void *data;
 	uint64_t size;
-	void *mapping; /* of a file */
+	void *mapping; /* of a file, or of several images joined */
 	uint64_t mapping_size;
+	uint32_t input_count; /* as in struct bf_load */
 };
 
 CUresult bf_image_of(const void *pointer, struct bf_image *image); /* finds the size */

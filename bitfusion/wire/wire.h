@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-enum { BF_PROTOCOL = 3 };
+enum { BF_PROTOCOL = 4 };
 
 /* ------------------------------------------------------------------ limits: checked before anything is allocated */
 
@@ -23,6 +23,7 @@ enum {
 	BF_MAX_LAUNCH_ATTRIBUTES = 64,
 	BF_MAX_DEVICES = 64,
 	BF_MAX_HANDLES = 1 << 24,       /* of one kind in one session */
+	BF_MAX_LOAD_INPUTS = 4096,      /* of code that is linked when it is loaded */
 	BF_MAX_FETCH = 1 << 20,         /* bytes asked for by one BF_FETCH */
 	BF_DEVICE_ATTRIBUTES = 160,     /* CUdevice_attribute 1 … 159; 0 is unused */
 	BF_FUNCTION_ATTRIBUTES = 16,    /* CUfunction_attribute 0 … 15 */
@@ -176,7 +177,10 @@ struct bf_free {
 
 enum bf_load_kind { BF_LOAD_MODULE, BF_LOAD_LIBRARY, BF_LOAD_LINK, BF_LOAD_LINK_CREATE, BF_LOAD_LINK_COMPLETE };
 /* After this struct: option_count CUjit_option (uint32_t, padded to 8), option_count uint64_t values, then
- * library_option_count of the same two. Then bulk: the image (rebuilt from wrapper or pointer to plain bytes).
+ * library_option_count of the same two. Then bulk: the image (rebuilt from wrapper or pointer to plain bytes). With
+ * input_count, which only MODULE and LIBRARY may have, the image was linked from so many inputs, of which the driver
+ * may make what the image is not: the bulk begins with 1 + input_count uint64_t, the size of the image and of each
+ * input; these follow, each padded to 8.
  * JIT log options: the value is the buffer's capacity; the reply body holds uint64_t size + text of
  * the info log, then of the error log (text padded to 8). LINK adds an input: `handle` is the CUlinkState, name
  * follows as text_size bytes. LINK_CREATE mints it (no image). LINK_COMPLETE: BF_DATA frames carry the linked image
@@ -189,7 +193,7 @@ struct bf_load {
 	uint32_t option_count;
 	uint32_t library_option_count;
 	uint32_t text_size; /* padded to 8 */
-	uint32_t zero;
+	uint32_t input_count;
 };
 
 /* The name follows: text_size bytes with its NUL, zero padded to 8. Reply body: struct bf_function_info.

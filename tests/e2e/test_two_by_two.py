@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "tests" / "programs"
 C_PROGRAMS = sorted(p.stem for p in SOURCES.glob("*.c"))
-CUDA_PROGRAMS = sorted(p.stem for p in SOURCES.glob("*.cu")) + ["vector_add_shared"]
+CUDA_PROGRAMS = sorted(p.stem for p in SOURCES.glob("*.cu"))
+CUDA_PROGRAMS += ["vector_add_shared", "relocatable"]
 SCRIPTS = sorted(p.name for p in SOURCES.glob("*.py"))
 # Their output names figures of one run (times, addresses), so only their status is compared.
 UNSTABLE = {"demo_mandelbrot"}

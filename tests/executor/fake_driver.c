@@ -715,15 +715,39 @@ static const struct kernel kernels[] = {
 	{ "print", PRINT, 0 }, { "nap", NAP, 1 },   { "held", NAP, 1 },
 };
 
+struct wrapper {
+	uint32_t magic, version;
+	const char *data;
+	const char *const *inputs;
+};
+
+/* The code of a wrapper, and what it was linked from, in the log. */
+static const char *unwrap(const void *image, char log[64])
+{
+	struct wrapper wrapper;
+	strcpy(log, "what the compiler said");
+	if (memcmp(image, "\xb1\x43\x62\x46", 4) != 0)
+		return image;
+	memcpy(&wrapper, image, sizeof(wrapper));
+	if (wrapper.version != 2)
+		return wrapper.data;
+	int size = sprintf(log, "%.8s of", wrapper.data);
+	for (unsigned i = 0; wrapper.inputs[i]; i++)
+		size += size < 50 ? sprintf(log + size, " %.8s", wrapper.inputs[i]) : 0;
+	return wrapper.data;
+}
+
 CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned count, CUjit_option *options, void **values)
 {
 	ENTER();
 	NEED_CONTEXT();
+	char log[64];
+	const char *code = unwrap(image, log);
 	for (unsigned i = 0; i < count; i++) {
 		if (options[i] == CU_JIT_ERROR_LOG_BUFFER)
-			strcpy(values[i], "what the compiler said");
+			strcpy(values[i], log);
 	}
-	if (memcmp(image, "code", 4))
+	if (memcmp(code, "code", 4))
 		return CUDA_ERROR_INVALID_IMAGE;
 	struct object *made = calloc(1, sizeof(*made));
 	made->magic = MAGIC_MODULE;

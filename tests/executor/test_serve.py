@@ -7,7 +7,7 @@ import os
 import struct
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Callable, List, Tuple
 
 import pytest
 from wire_client import (
@@ -33,6 +33,7 @@ from wire_client import (
     Client,
     Worker,
     handle,
+    joined,
 )
 
 Serve = Callable[..., Worker]
@@ -185,6 +186,38 @@ def test_load_brings_logs(serve: Serve) -> None:
     info, error = struct.unpack_from("<QQ", reply.body)
     assert info == 0 and reply.body[16 : 16 + error] == b"what the compiler said\0"
     end_well(worker)
+
+
+def linked(parts: List[bytes], sizes: List[int]) -> Tuple[bytes, bytes]:
+    """The command and the bulk that load code linked from all parts but the first."""
+    bulk = joined(parts, sizes)
+    head = struct.pack("<QQ6I", len(bulk), handle(MODULE, 1), 0, 0, 2, 0, 0, len(parts) - 1)
+    return head + struct.pack("<IIQQ", 5, 6, 64, 64), bulk
+
+
+def test_linked_code_comes_with_what_it_was_linked_from(serve: Serve) -> None:
+    worker = serve()
+    parts = [b"code", b"one part", b"two"]
+    body, bulk = linked(parts, [len(part) for part in parts])
+    reply = worker.client.operation(OP_LOAD, body, 0, bulk)
+    size = struct.unpack_from("<Q", reply.body, 8)[0]
+    assert (reply.status, reply.body[16 : 16 + size]) == (0, b"code of one part two\0")
+    assert worker.client.get_function(1, 1, "store").status == 0
+    end_well(worker)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(4, 13, 0), (4, 13, 9), (4, 0, 3), (4, 13, -1), (4, -8, 3), (20, 13, 3), (4, 8, 3)],
+)
+def test_linked_code_whose_sizes_are_wrong(serve: Serve, sizes: Tuple[int, ...]) -> None:
+    worker = serve()
+    parts = [b"code", b"one part more", b"two"]
+    body, bulk = linked(parts, [size % (1 << 64) for size in sizes])
+    with pytest.raises((EOFError, ConnectionError)):
+        worker.client.operation(OP_LOAD, body, 0, bulk)
+    status, said = worker.end()
+    assert "bad sizes of code to be linked" in said, status
 
 
 # ---------------------------------------------------------------- waiting

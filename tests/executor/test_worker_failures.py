@@ -46,7 +46,7 @@ def program(worker: Worker) -> List[int]:
         reply = client.replies.pop(request)
         seen.extend((reply.status, reply.deferred))
 
-    seen.append(client.load_module(1, b"code").status)
+    seen.append(client.load_module(1, b"code", b"one part", b"another").status)
     for i, name in enumerate(["store", "spin", "fault", "print", "nap"]):
         reply = client.get_function(1, i + 1, name)
         seen.extend((reply.status, reply.deferred))

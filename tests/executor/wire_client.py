@@ -53,6 +53,11 @@ def padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 8)
 
 
+def joined(parts: Sequence[bytes], sizes: Sequence[int]) -> bytes:
+    """The bulk of linked code: it first, then what it was linked from."""
+    return struct.pack(f"<{len(sizes)}Q", *sizes) + b"".join(padded(part) for part in parts)
+
+
 class Reply(NamedTuple):
     kind: int
     request: int
@@ -167,9 +172,11 @@ class Client:
         )
         return self.command(OP_LAUNCH, body + padded(parameters), flags)
 
-    def load_module(self, index: int, image: bytes) -> Reply:
-        body = struct.pack("<QQIIIIII", len(image), handle(MODULE, index), 0, 0, 0, 0, 0, 0)
-        return self.operation(OP_LOAD, body, 0, image)
+    def load_module(self, index: int, image: bytes, *inputs: bytes) -> Reply:
+        if inputs:
+            image = joined((image, *inputs), [len(part) for part in (image, *inputs)])
+        head = (len(image), handle(MODULE, index), 0, 0, 0, 0, 0, len(inputs))
+        return self.operation(OP_LOAD, struct.pack("<QQIIIIII", *head), 0, image)
 
     def start_look_up(self, module: int, index: int, name: str) -> int:
         text = padded(name.encode() + b"\0")

@@ -240,9 +240,10 @@ def do(runner: Runner, job: Job) -> Outcome:
 def cuda_jobs(nvcc: str) -> List[Job]:
     """One for each CUDA C++ program that there is, whether it could be built or not."""
     found = []
-    for source in sorted((ROOT / "tests" / "programs").glob("*.cu")):
-        path = BUILD / "gpu" / source.stem
-        job = Job("nvcc " + source.stem, [str(path)], 30)
+    sources = (ROOT / "tests" / "programs").glob("*.cu")
+    for name in sorted([*(source.stem for source in sources), "relocatable"]):
+        path = BUILD / "gpu" / name
+        job = Job("nvcc " + name, [str(path)], 30)
         if not path.exists() and nvcc:
             job.missing = "not built: see build/gpu-test.log"
         elif not path.exists():

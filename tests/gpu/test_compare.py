@@ -104,7 +104,7 @@ def test_programs_that_were_not_built(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "gpu").mkdir()
     (tmp_path / "gpu" / "reduce").touch()
     with_nvcc, without = compare.jobs("/bin/nvcc"), compare.jobs("")
-    assert {"nvcc clusters", "nvcc matrix", "steady"} <= set(names(with_nvcc, "missing"))
+    assert {"nvcc clusters", "nvcc relocatable", "steady"} <= set(names(with_nvcc, "missing"))
     assert "nvcc clusters" in names(without, "left_out")
     assert "nvcc reduce" in [job.name for job in with_nvcc]
     assert "nvcc reduce" not in names(with_nvcc, "missing") + names(without, "left_out")

@@ -394,6 +394,42 @@ def test_an_image_is_as_long_as_it_says(broker, run, tmp_path):
     assert [c.bulk for c in broker.peer().named("LOAD")] == [fatbin] * 3 + [b".version 7.0\0"]
 
 
+def test_linked_code_brings_what_it_was_linked_from(broker, run):
+    parts = [
+        struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(text)) + text for text in (b"ab", b"cdefghij")
+    ]
+    text = b".version 7.0"
+    run(
+        broker,
+        """
+        import struct
+        start()
+        parts = [ctypes.create_string_buffer(part) for part in %r]
+        address = ctypes.addressof
+        head = struct.pack("<IIQQ", 0x466243B1, 1, address(parts[2]), 0)
+        one = ctypes.create_string_buffer(head)
+        inputs = (ctypes.c_void_p * 3)(address(parts[1]), address(one), None)
+        def linked(version, inputs):
+            return struct.pack("<IIQQ", 0x466243B1, version, address(parts[0]), inputs)
+        made(cuda.cuModuleLoadData, linked(2, address(inputs)))
+        library = linked(2, address(inputs))
+        made(cuda.cuLibraryLoadData, library, None, None, 0, None, None, 0)
+        made(cuda.cuModuleLoadData, linked(1, address(inputs)))
+        made(cuda.cuModuleLoadData, linked(2, 0))
+        made(cuda.cuModuleLoadData, linked(2, address(inputs) + 16))
+        many = (ctypes.c_void_p * 5000)(*[address(one)] * 4999)
+        print(cuda.cuModuleLoadData(byref(u64()), linked(2, address(many))))
+    """
+        % ([*parts, text],),
+    )
+    whole = struct.pack("<QQQ", 18, 24, 13)
+    whole += b"".join(part + bytes(-len(part) % 8) for part in (*parts, text + b"\0"))
+    loads = broker.peer().named("LOAD")
+    assert [c.bulk for c in loads] == [whole] * 2 + [parts[0]] * 3
+    inputs = [struct.unpack_from("<I", c.body, 36)[0] for c in loads]
+    assert inputs == [2, 2, 0, 0, 0]
+
+
 def test_absent_functions_are_named_once(broker, start):
     process = start(
         broker,

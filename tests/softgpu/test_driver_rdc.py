@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import List
 
 import pytest
-from test_driver_programs import HERE, NVCC, build, environment
+from test_driver_programs import FOLDERS, HERE, NVCC, build, environment
 
 RESULTS = [1001, 2002, 3005, 4010, 1017, 2026, 3037, 4050]
-PARTS = ["rdc_main", "rdc_part"]
+PARTS = sorted((FOLDERS[0] / "relocatable").glob("*.cu"))
 
 pytestmark = [
     pytest.mark.skipif(NVCC is None, reason="no CUDA compiler here"),
@@ -22,11 +22,10 @@ pytestmark = [
 
 def objects(folder: Path, code: str, *flags: str) -> List[str]:
     made = []
-    for name in PARTS:
-        made.append(str(folder / f"{name}.o"))
+    for source in PARTS:
+        made.append(str(folder / f"{source.stem}.o"))
         options = ["-dc", "-gencode", f"arch=compute_75,code={code}", *flags]
-        source = str(HERE / "programs" / f"{name}.cu")
-        subprocess.run([str(NVCC), *options, source, "-o", made[-1]], check=True)
+        subprocess.run([str(NVCC), *options, str(source), "-o", made[-1]], check=True)
     return made
 
 

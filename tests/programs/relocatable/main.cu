@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Relocatable device code: what this file uses is in rdc_part.cu.
+// Relocatable device code: what this file uses is in part.cu.
 #include <cstdio>
 
 extern __device__ int scale(int x);

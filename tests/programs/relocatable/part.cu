@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The other part of rdc_main.cu. Its helper has the name of one there.
+// The other part of main.cu. Its helper has the name of one there.
 __device__ int counter = 100;
 __constant__ int table[4] = { 1000, 2000, 3000, 4000 };
 
