@@ -227,6 +227,56 @@ CUresult exec_replace(CUgraphExec handle, CUgraphNode node, struct work *work)
 	return result;
 }
 
+static int within(const struct graph *graph, const struct node *wanted)
+{
+	for (const struct node *node = graph->first; node; node = node->next)
+		if (node == wanted || (node->child && within(node->child, wanted)))
+			return 1;
+	return 0;
+}
+
+/* What the nodes of a child became lies together, in the order that another graph of its shape has too. With queue_lock
+ * held. */
+static CUresult replace_child(struct exec *exec, const struct graph *child, struct exec_plan *plan)
+{
+	struct step *step = exec->plan->steps, *end = step + exec->plan->count;
+	while (step < end && !within(child, step->node))
+		step++;
+	unsigned count = 0;
+	for (; &step[count] < end && within(child, step[count].node); count++)
+		if (count >= plan->count || step[count].work->kind != plan->steps[count].work->kind)
+			return CUDA_ERROR_INVALID_VALUE;
+	if (count != plan->count)
+		return CUDA_ERROR_INVALID_VALUE;
+	for (unsigned i = 0; i < count; i++) {
+		struct work *old = step[i].work;
+		step[i].work = plan->steps[i].work;
+		plan->steps[i].work = old;
+	}
+	return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuGraphExecChildGraphNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode, CUgraph childGraph)
+{
+	ENTER();
+	struct exec *exec = get(hGraphExec);
+	const struct node *node = object_get(hNode, OBJECT_NODE);
+	struct graph *graph = object_get(childGraph, OBJECT_GRAPH);
+	struct exec_plan *plan = NULL;
+	if (!exec || !node || !node->child || !graph)
+		return CUDA_ERROR_INVALID_VALUE;
+	pthread_mutex_lock(&queue_lock);
+	CUresult result = graph_plan(graph, &plan);
+	if (result == CUDA_SUCCESS)
+		result = own_plan(exec);
+	if (result == CUDA_SUCCESS)
+		result = replace_child(exec, node->child, plan);
+	if (plan)
+		plan_unref(plan);
+	pthread_mutex_unlock(&queue_lock);
+	return result;
+}
+
 EXPORT CUresult cuGraphNodeSetEnabled(CUgraphExec hGraphExec, CUgraphNode hNode, unsigned int isEnabled)
 {
 	ENTER();

@@ -194,7 +194,7 @@ const struct abi_symbol abi_symbols[] = {
 	{"cuGraphEventWaitNodeGetEvent", "cuGraphEventWaitNodeGetEvent", 11010, 0, (void *)cuGraphEventWaitNodeGetEvent},
 	{"cuGraphEventWaitNodeSetEvent", "cuGraphEventWaitNodeSetEvent", 11010, 0, (void *)cuGraphEventWaitNodeSetEvent},
 	{"cuGraphExecBatchMemOpNodeSetParams", "cuGraphExecBatchMemOpNodeSetParams", 11070, 0, NULL},
-	{"cuGraphExecChildGraphNodeSetParams", "cuGraphExecChildGraphNodeSetParams", 11010, 0, NULL},
+	{"cuGraphExecChildGraphNodeSetParams", "cuGraphExecChildGraphNodeSetParams", 11010, 0, (void *)cuGraphExecChildGraphNodeSetParams},
 	{"cuGraphExecDestroy", "cuGraphExecDestroy", 10000, 0, (void *)cuGraphExecDestroy},
 	{"cuGraphExecEventRecordNodeSetEvent", "cuGraphExecEventRecordNodeSetEvent", 11010, 0, (void *)cuGraphExecEventRecordNodeSetEvent},
 	{"cuGraphExecEventWaitNodeSetEvent", "cuGraphExecEventWaitNodeSetEvent", 11010, 0, (void *)cuGraphExecEventWaitNodeSetEvent},
