@@ -47,10 +47,10 @@ CUresult bf_copy_to_device_in_order(CUdeviceptr to, const void *from, size_t siz
 }
 
 /* The program sees what a copy of its own wrote, at once where the copy is not asynchronous. */
-static CUresult wrote_shared(CUstream stream, bool async)
+static CUresult wrote_shared(CUstream stream, bool async, CUresult status)
 {
 	bf_shared_after(stream);
-	return async ? CUDA_SUCCESS : bf_stream_wait(stream);
+	return status || async ? status : bf_stream_wait(stream);
 }
 
 static bool is_shared(CUdeviceptr address)
@@ -87,10 +87,13 @@ CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstre
 	if (status || capture)
 		return status ? status : bf_capture_copy(capture, false, to, (void *)from, size, stream);
 	shared = is_shared(to);
-	status = shared ? bf_shared_before(stream) : CUDA_SUCCESS;
-	if (!status)
-		status = send_from_host(to, from, size, stream, async);
-	return status || !shared ? status : wrote_shared(stream, async);
+	status = shared ? bf_shared_before(stream, true) : CUDA_SUCCESS;
+	if (status)
+		return status;
+	status = send_from_host(to, from, size, stream, async);
+	if (shared)
+		return wrote_shared(stream, async, status);
+	return status || async || !bf_shared_in_use() ? status : bf_shared_finish(stream);
 }
 
 static CUresult send_to_host(struct bf_wait *wait, CUdeviceptr from, size_t size, CUstream stream, bool async,
@@ -162,7 +165,7 @@ CUresult bf_copy_to_host(void *to, CUdeviceptr from, size_t size, CUstream strea
 	if (status || capture)
 		return status ? status : bf_capture_copy(capture, true, from, to, size, stream);
 	if (bf_shared_in_use() && (is_shared(from) || !async)) /* a wait, so kernels see what the program wrote */
-		status = bf_shared_before(stream);
+		status = bf_shared_before(stream, false);
 	if (status)
 		return status;
 	if (async && bf_host_is_pinned(to))
@@ -189,11 +192,12 @@ static CUresult send_between(CUdeviceptr to, CUdeviceptr from, size_t size, CUst
 static CUresult copy_shared(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream, bool async)
 {
 	bool to_shared = is_shared(to);
-	CUresult status = to_shared || is_shared(from) ? bf_shared_before(stream) : CUDA_SUCCESS;
+	CUresult status = to_shared || is_shared(from) ? bf_shared_before(stream, to_shared) : CUDA_SUCCESS;
 
-	if (!status)
-		status = send_between(to, from, size, stream, async);
-	return status || !to_shared ? status : wrote_shared(stream, async);
+	if (status)
+		return status;
+	status = send_between(to, from, size, stream, async);
+	return to_shared ? wrote_shared(stream, async, status) : status;
 }
 
 CUresult bf_copy_between(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream, bool async)
@@ -219,7 +223,10 @@ static CUresult copy_on_host(void *to, const void *from, size_t size, CUstream s
 	status = bf_capture_find(stream, &capture);
 	if (status || capture)
 		return status ? status : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-	status = async ? bf_stream_wait(stream) : CUDA_SUCCESS; /* the host does it, in its place in the stream */
+	if (async) /* the host does it, in its place in the stream */
+		status = bf_stream_wait(stream);
+	else if (bf_shared_in_use())
+		status = bf_shared_finish(stream);
 	if (!status)
 		status = bf_host_settle(from, size);
 	if (!status)

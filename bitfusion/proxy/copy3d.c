@@ -277,8 +277,12 @@ static CUresult start_receiving_box(const struct box *box, CUstream stream)
 
 static CUresult copy_on_host(const struct box *box, CUstream stream, bool async)
 {
-	CUresult status = async ? bf_stream_wait(stream) : CUDA_SUCCESS;
+	CUresult status = CUDA_SUCCESS;
 
+	if (async)
+		status = bf_stream_wait(stream);
+	else if (bf_shared_in_use())
+		status = bf_shared_finish(stream);
 	if (!status)
 		status = bf_host_settle(box->from.at, side_size(box, &box->from));
 	if (!status)
@@ -326,15 +330,18 @@ static CUresult send_or_receive(const struct box *box, CUstream stream, bool asy
 static CUresult copy_shared(struct box *box, CUstream stream, bool async)
 {
 	bool from_shared = settle_shared(box, &box->from), to_shared = settle_shared(box, &box->to);
-	bool waits = !async && box->to.type == CU_MEMORYTYPE_HOST;
-	CUresult status = from_shared || to_shared || waits ? bf_shared_before(stream) : CUDA_SUCCESS;
+	bool to_host = box->to.type == CU_MEMORYTYPE_HOST, from_host = box->from.type == CU_MEMORYTYPE_HOST;
+	CUresult status = CUDA_SUCCESS;
 
-	if (!status)
-		status = send_or_receive(box, stream, async);
-	if (!status && to_shared)
+	if (from_shared || to_shared || (to_host && !async))
+		status = bf_shared_before(stream, to_shared);
+	if (status)
+		return status;
+	status = send_or_receive(box, stream, async);
+	if (to_shared)
 		bf_shared_after(stream);
 	/* what a copy that has waited tells the program, or brings it, is all there */
-	return status || async || !(to_shared || waits) ? status : bf_stream_wait(stream);
+	return status || async || !(to_shared || to_host || from_host) ? status : bf_shared_finish(stream);
 }
 
 static CUresult copy_box(struct box *box, CUstream stream, bool async)

@@ -94,28 +94,46 @@ UNWATCHED bool bf_difference_next(const uint8_t *one, const uint8_t *other, size
 	return true;
 }
 
-/* No byte of the word is 0. */
-UNWATCHED static bool is_full(uint64_t word)
+/* All bits of those bytes in which the two differ. */
+UNWATCHED static uint64_t differing_bytes(uint64_t one, uint64_t other)
 {
-	return !((word - 0x0101010101010101) & ~word & 0x8080808080808080);
+	uint64_t low = 0x7f7f7f7f7f7f7f7f, bits = one ^ other;
+
+	return ((((bits & low) + low) | bits) >> 7 & 0x0101010101010101) * 0xff;
 }
 
-UNWATCHED static void take_byte(uint8_t *to, uint8_t *agreed, const uint8_t *from, size_t at)
+/* At once, as the device has written it, whatever other threads of the program write beside. */
+UNWATCHED static void apply_word(uint8_t *to, uint8_t *agreed, const uint8_t *from)
 {
-	if (agreed[at] != from[at])
-		to[at] = agreed[at] = from[at];
+	uint64_t *word = (uint64_t *)(void *)to, known = word_at(agreed), wanted = word_at(from);
+	uint64_t mask = differing_bytes(known, wanted), seen = __atomic_load_n(word, __ATOMIC_RELAXED);
+
+	while (!__atomic_compare_exchange_n(word, &seen, (seen & ~mask) | (wanted & mask), true, __ATOMIC_RELEASE,
+					    __ATOMIC_RELAXED))
+		;
+	memcpy(agreed, &wanted, sizeof wanted);
+}
+
+UNWATCHED static void apply_byte(uint8_t *to, uint8_t *agreed, const uint8_t *from)
+{
+	if (*agreed != *from)
+		*(volatile uint8_t *)to = *agreed = *from;
 }
 
 UNWATCHED void bf_difference_apply(uint8_t *to, uint8_t *agreed, const uint8_t *from, size_t size)
 {
-	for (size_t at = 0; (at = first_difference(agreed, from, size, at)) < size;) {
-		size_t end = size - at < 8 ? size : at + 8;
+	size_t at = 0;
 
-		if (end - at == 8 && is_full(word_at(agreed + at) ^ word_at(from + at))) {
-			bf_difference_copy(to + at, from + at, 8);
-			bf_difference_copy(agreed + at, from + at, 8);
+	while ((at = first_difference(agreed, from, size, at)) < size) {
+		size_t into = (uintptr_t)(to + at) % 8;
+
+		if (into <= at && size - (at - into) >= 8) {
+			at -= into;
+			apply_word(to + at, agreed + at, from + at);
+			at += 8;
+		} else {
+			apply_byte(to + at, agreed + at, from + at);
+			at++;
 		}
-		for (; at < end; at++)
-			take_byte(to, agreed, from, at);
 	}
 }

@@ -233,6 +233,16 @@ BF_EXPORT CUresult cuGraphDestroyNode(CUgraphNode hNode)
 
 /* ------------------------------------------------------------------ launching */
 
+/* The memory may have got a twin after the copy was captured: then that is what earlier work has written. */
+static CUresult bring_in_one(const struct bf_graph_copy *copy, CUstream stream)
+{
+	CUdeviceptr twin;
+
+	if (bf_shared_in_use() && bf_shared_find(copy->host, copy->size, &twin))
+		return bf_copy_between(copy->buffer->address, twin, copy->size, stream, true);
+	return bf_copy_to_device_in_order(copy->buffer->address, copy->host, copy->size, stream);
+}
+
 static CUresult bring_in(const struct bf_graph_work *work, CUstream stream)
 {
 	CUresult status = CUDA_SUCCESS;
@@ -240,9 +250,8 @@ static CUresult bring_in(const struct bf_graph_work *work, CUstream stream)
 	for (unsigned i = 0; i < work->copy_count && !status; i++) {
 		const struct bf_graph_copy *copy = &work->copies[i];
 
-		if (copy->to_host)
-			continue;
-		status = bf_copy_to_device_in_order(copy->buffer->address, copy->host, copy->size, stream);
+		if (!copy->to_host)
+			status = bring_in_one(copy, stream);
 	}
 	return status;
 }
@@ -263,11 +272,13 @@ static CUresult bring_out(const struct bf_graph_work *work, CUstream stream)
 /* Nodes may use any shared memory that has a twin by now. */
 static CUresult send_launch(CUgraphExec exec, CUstream stream)
 {
-	CUresult status = bf_shared_in_use() ? bf_shared_before(stream) : CUDA_SUCCESS;
+	bool shared = bf_shared_in_use();
+	CUresult status = shared ? bf_shared_before(stream, true) : CUDA_SUCCESS;
 
-	if (!status)
-		status = BF_CALL(cuGraphLaunch, BF_ARG(exec), BF_ARG(stream));
-	if (!status && bf_shared_in_use())
+	if (status)
+		return status;
+	status = BF_CALL(cuGraphLaunch, BF_ARG(exec), BF_ARG(stream));
+	if (shared)
 		bf_shared_after(stream);
 	return status;
 }

@@ -15,7 +15,7 @@ static void drop_buffer(struct bf_graph_buffer *buffer)
 {
 	if (atomic_fetch_sub(&buffer->references, 1) > 1)
 		return;
-	cuMemFree_v2(buffer->address);
+	bf_memory_free(buffer->address);
 	free(buffer);
 }
 

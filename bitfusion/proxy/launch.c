@@ -131,11 +131,8 @@ static CUresult wait_for_proof(struct bf_function *function, struct bf_wait *wai
 	return status;
 }
 
-static CUresult send_launch(const struct launch *launch)
+static CUresult put_launch(const struct launch *launch, bool unproven, struct bf_wait *wait)
 {
-	const bool unproven = !bf_function_is_loaded(launch->function);
-	struct bf_wait wait = { 0 };
-	CUresult status = CUDA_SUCCESS;
 	size_t attributes = launch->wire.attribute_count * sizeof(CUlaunchAttribute);
 	size_t size = sizeof(struct bf_command) + sizeof(struct bf_launch) + attributes +
 		      BF_PAD8(launch->wire.parameters_size);
@@ -144,7 +141,7 @@ static CUresult send_launch(const struct launch *launch)
 	if (BF_UNLIKELY(!command))
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
 	if (BF_UNLIKELY(unproven))
-		((struct bf_command *)command)->request = bf_wait_add(&wait, BF_OP_LAUNCH);
+		((struct bf_command *)command)->request = bf_wait_add(wait, BF_OP_LAUNCH);
 	command += sizeof(struct bf_command);
 	memcpy(command, &launch->wire, sizeof launch->wire);
 	command += sizeof(struct bf_launch);
@@ -152,8 +149,19 @@ static CUresult send_launch(const struct launch *launch)
 		memcpy(command, launch->attributes, attributes);
 	put_parameters(command + attributes, launch);
 	bf_queue_end(unproven ? BF_NOW : BF_LATER);
-	if (bf_shared_in_use())
+	return CUDA_SUCCESS;
+}
+
+static CUresult send_launch(const struct launch *launch, bool shared)
+{
+	const bool unproven = !bf_function_is_loaded(launch->function);
+	struct bf_wait wait = { 0 };
+	CUresult status = put_launch(launch, unproven, &wait);
+
+	if (BF_UNLIKELY(shared))
 		bf_shared_after(launch->stream);
+	if (BF_UNLIKELY(status))
+		return status;
 	if (BF_UNLIKELY(unproven))
 		status = wait_for_proof(launch->function, &wait);
 	return BF_UNLIKELY(launches_block() && !status) ? bf_stream_wait(launch->stream) : status;
@@ -169,7 +177,7 @@ static CUresult share(const struct launch *launch)
 		status = bf_shared_touch_words(launch->blob, launch->wire.parameters_size);
 	for (uint32_t i = 0; !launch->blob && i < function->parameter_count && !status; i++)
 		status = bf_shared_touch_words(launch->parameters[i], function->parameters[i].size);
-	return status ? status : bf_shared_before(launch->stream);
+	return status ? status : bf_shared_before(launch->stream, true);
 }
 
 /* A kernel of a library is of any context. */
@@ -187,6 +195,7 @@ static CUresult start(struct launch *launch, CUfunction function, void **extra, 
 	struct bf_context *context = bf_context_at(bf_self.current);
 	struct bf_stream *stream = NULL;
 	CUresult status = bf_check();
+	bool shared;
 
 	if (BF_UNLIKELY(status))
 		return status;
@@ -215,12 +224,13 @@ static CUresult start(struct launch *launch, CUfunction function, void **extra, 
 		status = read_extra(launch, extra);
 	else if (BF_UNLIKELY(launch->function->parameter_count && (extra || !launch->parameters)))
 		status = CUDA_ERROR_INVALID_VALUE;
-	if (!status && bf_shared_in_use())
+	shared = !status && bf_shared_in_use();
+	if (BF_UNLIKELY(shared))
 		status = share(launch);
 	if (BF_UNLIKELY(status))
 		return status;
 	bf_credit_take(stream ? &stream->credit : &context->credit, launch->stream, 0);
-	return send_launch(launch);
+	return send_launch(launch, shared);
 }
 
 #define SHAPE .grid = { gridDimX, gridDimY, gridDimZ }, .block = { blockDimX, blockDimY, blockDimZ }

@@ -57,13 +57,11 @@ BF_EXPORT CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytesize, unsigne
 	return status;
 }
 
-CUresult bf_managed_free(const struct bf_range *range)
+void bf_managed_free(const struct bf_range *range)
 {
-	CUresult status = bf_shared_drop(range);
-
+	bf_shared_drop(range);
 	if (bf_map_remove(range->base, 1u << BF_RANGE_MANAGED, NULL))
 		bf_arena_give((void *)(uintptr_t)range->base, range->size);
-	return status;
 }
 
 /* ------------------------------------------------------------------ advice */

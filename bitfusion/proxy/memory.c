@@ -111,9 +111,17 @@ BF_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
 }
 
 /* One-way: the server frees after all that was issued before, as CUDA does. */
+CUresult bf_memory_free(CUdeviceptr address)
+{
+	struct bf_free release = { address };
+
+	if (!bf_map_remove(address, 1u << BF_RANGE_DEVICE | 1u << BF_RANGE_POOL, NULL))
+		return CUDA_ERROR_INVALID_VALUE;
+	return bf_post(BF_OP_FREE, &release, sizeof release);
+}
+
 BF_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 {
-	struct bf_free release = { dptr };
 	CUresult status = bf_check();
 	struct bf_range range = { 0 };
 
@@ -121,13 +129,15 @@ BF_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 		return status;
 	if (bf_map_find(dptr, &range) && bf_fault_of(range.context))
 		return bf_fault_of(range.context);
-	if (range.kind == BF_RANGE_MANAGED && range.base == dptr)
-		return bf_managed_free(&range);
+	if (range.kind == BF_RANGE_MANAGED && range.base == dptr) {
+		bf_managed_free(&range);
+		return CUDA_SUCCESS;
+	}
 	if (range.kind == BF_RANGE_DEVICE && range.twin) /* that of registered memory */
 		return CUDA_ERROR_INVALID_VALUE;
-	if (!bf_map_remove(dptr, 1u << BF_RANGE_DEVICE | 1u << BF_RANGE_POOL, NULL))
-		return CUDA_ERROR_INVALID_VALUE;
-	return bf_post(BF_OP_FREE, &release, sizeof release);
+	if (bf_shared_in_use()) /* CUDA waits here, and some programs look at what work has written next */
+		bf_shared_wait_for_all();
+	return bf_memory_free(dptr);
 }
 
 BF_EXPORT CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
@@ -279,10 +289,13 @@ BF_EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *dptr, size_t bytesi
 static CUresult free_async(CUdeviceptr dptr, CUstream stream, bool per_thread)
 {
 	CUresult status = check();
+	struct bf_range range;
 	uint64_t sequence;
 
 	if (status || !dptr)
 		return status;
+	if (bf_map_find(dptr, &range) && range.twin)
+		return CUDA_ERROR_INVALID_VALUE;
 	if (!bf_map_remove(dptr, 1u << BF_RANGE_DEVICE | 1u << BF_RANGE_POOL, NULL))
 		return CUDA_ERROR_INVALID_VALUE;
 	return bf_call_numbered(BF_cuMemFreeAsync, (const uint64_t[]){ dptr, BF_ARG(stream) }, per_thread, &sequence);

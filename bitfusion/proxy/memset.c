@@ -27,14 +27,13 @@ static CUresult send(const struct fill *fill, CUstream stream, bool async)
 /* Of memory that the program has too: a fill that is not asynchronous is over on return. */
 static CUresult fill_shared(const struct fill *fill, CUstream stream, bool async)
 {
-	CUresult status = bf_shared_before(stream);
+	CUresult status = bf_shared_before(stream, true);
 
-	if (!status)
-		status = send(fill, stream, async);
 	if (status)
 		return status;
+	status = send(fill, stream, async);
 	bf_shared_after(stream);
-	return async ? CUDA_SUCCESS : bf_stream_wait(stream);
+	return status || async ? status : bf_stream_wait(stream);
 }
 
 static CUresult fill(const struct fill *fill, CUstream stream, bool async, bool per_thread)

@@ -124,6 +124,7 @@ CUresult bf_wait_for(struct bf_wait *wait); /* status with deferred failures fol
 /* The same for a call that gives something to the program: it must not be lost because of an earlier failure,
  * which the next call that only waits reports instead. */
 CUresult bf_wait_for_result(struct bf_wait *wait);
+void bf_fail_later(CUresult status); /* of a call that has no one to tell it: the next that waits does */
 void bf_wait_drop(struct bf_wait *wait);    /* frees the body */
 void bf_reply_break(void);                 /* fails all waits: the connection is gone */
 /* Stream of a copy in flight that writes into [data, data + size), if there is one. */
@@ -399,6 +400,7 @@ struct bf_physical { /* by cuMemCreate */
 	_Atomic unsigned handles;
 };
 
+CUresult bf_memory_free(CUdeviceptr address); /* one-way; not what is managed */
 CUresult bf_global_found(uint64_t parent, CUdeviceptr address, size_t size);
 CUresult bf_device_range_check(uint64_t address, uint64_t size); /* inside one allocation? */
 CUresult bf_host_settle(const void *data, size_t size); /* waits for copies that write this memory */

@@ -89,6 +89,12 @@ static void keep_deferred(int32_t status)
 		atomic_compare_exchange_strong(&replies.deferred, &none, status);
 }
 
+void bf_fail_later(CUresult status)
+{
+	if (!bf_is_fault(status)) /* else the context knows */
+		keep_deferred((int32_t)status);
+}
+
 /* Nobody waits for an asynchronous copy: its failure is reported by the next call that does wait. */
 static void finish_copy(struct bf_wait *wait)
 {

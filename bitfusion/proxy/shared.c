@@ -12,16 +12,18 @@
 enum { STREAMS = 32 };
 
 struct work {
-	uint64_t stream; /* bf_stream_number, 0 when free */
+	uint64_t number; /* bf_stream_number, 0 when free */
+	CUstream stream;
 	uint32_t context;
+	unsigned starting; /* threads that are sending some */
 	uint64_t sequence; /* of the latest command */
 };
 enum { SEVERAL = UINT32_MAX }; /* contexts */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct bf_twin *twins;
-static struct work work[STREAMS];
-static struct work others; /* all that found no room above; a stream of its own for each context is not known */
+static struct work work[STREAMS + 1]; /* the last one is of all that found no room before it */
+static struct work *const others = &work[STREAMS];
 _Atomic bool bf_shared_used;
 static _Atomic unsigned twin_count;
 
@@ -125,29 +127,64 @@ bool bf_shared_find(const void *memory, size_t size, CUdeviceptr *device)
 
 static bool is_quiet(void)
 {
-	bool quiet = !others.sequence;
+	bool quiet = true;
 
-	for (int i = 0; i < STREAMS && quiet; i++)
-		quiet = !work[i].stream;
+	for (int i = 0; i <= STREAMS && quiet; i++)
+		quiet = !work[i].number;
 	return quiet;
 }
 
-static void note(uint64_t stream, uint32_t context, uint64_t sequence)
+static bool is_busy(void)
 {
-	struct work *place = NULL;
+	bool busy;
+
+	if (!atomic_load_explicit(&twin_count, memory_order_relaxed))
+		return false;
+	pthread_mutex_lock(&lock);
+	busy = !is_quiet();
+	pthread_mutex_unlock(&lock);
+	return busy;
+}
+
+static struct work *place_of(uint64_t number)
+{
+	struct work *place = others;
 
 	for (int i = 0; i < STREAMS; i++) {
-		if (work[i].stream == stream) {
-			place = &work[i];
-			break;
-		}
-		if (!work[i].stream && !place)
+		if (work[i].number == number)
+			return &work[i];
+		if (!work[i].number && place == others)
 			place = &work[i];
 	}
-	if (place)
-		*place = (struct work){ stream, context, sequence };
-	else
-		others = (struct work){ 0, others.sequence && others.context != context ? SEVERAL : context, sequence };
+	return place;
+}
+
+/* Before the work is sent: from then on it may write, and a host function in it may look. */
+static void note_start(CUstream stream)
+{
+	const struct bf_stream *entry = bf_handle_find(BF_STREAM, BF_ARG(stream));
+	uint32_t context = entry ? entry->entry.context : bf_self.current;
+	uint64_t number = bf_stream_number(stream);
+	struct work *place = place_of(number);
+
+	if (place == others && place->number && place->context != context)
+		context = SEVERAL;
+	place->number = place == others ? UINT64_MAX : number;
+	place->stream = stream;
+	place->context = context;
+	place->starting++;
+}
+
+static void note_sent(CUstream stream)
+{
+	struct work *place = place_of(bf_stream_number(stream));
+
+	if (!place->starting) /* a place has become free meanwhile, or nothing was noted */
+		place = others;
+	if (!place->starting)
+		return;
+	place->starting--;
+	place->sequence = bf_queue_sequence();
 }
 
 /* ------------------------------------------------------------------ before work, and after it has been sent */
@@ -199,7 +236,7 @@ static CUresult order(CUstream stream)
 }
 
 /* What is captured runs when its graph is launched. */
-CUresult bf_shared_before(CUstream stream)
+CUresult bf_shared_before(CUstream stream, bool writes)
 {
 	uint64_t capture = 0;
 	CUresult status;
@@ -211,18 +248,22 @@ CUresult bf_shared_before(CUstream stream)
 		return status;
 	pthread_mutex_lock(&lock);
 	status = send_all();
+	if (!status && writes)
+		note_start(stream);
 	pthread_mutex_unlock(&lock);
-	return status ? status : order(stream);
+	if (!status)
+		status = order(stream);
+	if (status && writes)
+		bf_shared_after(stream);
+	return status;
 }
 
 void bf_shared_after(CUstream stream)
 {
-	const struct bf_stream *entry = bf_handle_find(BF_STREAM, BF_ARG(stream));
-
 	if (!atomic_load_explicit(&twin_count, memory_order_relaxed))
 		return;
 	pthread_mutex_lock(&lock);
-	note(bf_stream_number(stream), entry ? entry->entry.context : bf_self.current, bf_queue_sequence());
+	note_sent(stream);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -243,12 +284,10 @@ CUresult bf_shared_before_wait(void)
 /* Work that only other waits told to be over stays noted: then a later wait fetches in vain. */
 static void settle(uint64_t stream, uint32_t context, uint64_t sequence)
 {
-	for (int i = 0; i < STREAMS; i++)
-		if (((stream && work[i].stream == stream) || (context && work[i].context == context)) &&
-		    work[i].sequence <= sequence)
-			work[i].stream = 0;
-	if (context && others.context == context && others.sequence <= sequence)
-		others.sequence = 0;
+	for (int i = 0; i <= STREAMS; i++)
+		if (((stream && work[i].number == stream) || (context && work[i].context == context)) &&
+		    !work[i].starting && work[i].sequence <= sequence)
+			work[i].number = 0;
 }
 
 static CUresult fetch(uint64_t stream, uint32_t context, uint64_t sequence)
@@ -277,58 +316,114 @@ CUresult bf_shared_waited_context(uint32_t context, uint64_t sequence)
 	return fetch(0, context, sequence);
 }
 
+/* The copy is one that CUDA has finished, with all before it, when it returns. */
+CUresult bf_shared_finish(CUstream stream)
+{
+	return is_busy() ? bf_stream_wait(stream) : CUDA_SUCCESS;
+}
+
+static bool context_lives(uint32_t index)
+{
+	const struct bf_context *context = bf_context_at(index);
+
+	return context && bf_is_alive(&context->entry);
+}
+
+static CUresult wait_for_contexts(void)
+{
+	CUresult status = CUDA_SUCCESS, one;
+
+	for (uint32_t i = 1; i < bf_handle_count(BF_CONTEXT); i++) {
+		if (!context_lives(i))
+			continue;
+		bf_self.current = i;
+		one = cuCtxSynchronize();
+		status = status ? status : one;
+	}
+	return status;
+}
+
+/* In a capture nothing can be waited for. A stream that has been destroyed still does what it had to do. */
+static CUresult wait_for_one(const struct work *now)
+{
+	uint64_t capture;
+
+	if (now->context == SEVERAL)
+		return wait_for_contexts();
+	if (!context_lives(now->context))
+		return CUDA_SUCCESS;
+	bf_self.current = now->context;
+	if (now->number == UINT64_MAX || bf_stream_check(now->stream))
+		return cuCtxSynchronize();
+	return bf_capture_find(now->stream, &capture) || capture ? CUDA_SUCCESS : bf_stream_wait(now->stream);
+}
+
+void bf_shared_wait_for_all(void)
+{
+	uint32_t before = bf_self.current;
+	struct work now[STREAMS + 1];
+
+	if (!is_busy())
+		return;
+	pthread_mutex_lock(&lock);
+	memcpy(now, work, sizeof now);
+	pthread_mutex_unlock(&lock);
+	for (int i = 0; i <= STREAMS; i++)
+		if (now[i].number)
+			bf_fail_later(wait_for_one(&now[i]));
+	bf_self.current = before;
+}
+
 /* ------------------------------------------------------------------ around a host function
  *
- * It runs behind work of its stream and before work that was sent long ago. A failure has nobody to be told to: the
- * program's next wait finds it too.
+ * It runs behind work of its stream and before work that was sent long ago. The program's next wait tells a failure.
  */
 
 void bf_shared_enter_function(void)
 {
 	pthread_mutex_lock(&lock);
-	if (!is_quiet() && bf_twins_fetch(twins))
-		bf_debug("cannot fetch shared memory for a host function, ignoring");
+	if (!is_quiet())
+		bf_fail_later(bf_twins_fetch(twins));
 	pthread_mutex_unlock(&lock);
 }
 
 void bf_shared_leave_function(void)
 {
+	CUresult status = CUDA_SUCCESS;
+
 	pthread_mutex_lock(&lock);
-	if (twins && (send_all() || bf_twins_arrive()))
-		bf_debug("cannot send what a host function wrote to shared memory, ignoring");
+	if (twins)
+		status = send_all();
+	if (twins && !status)
+		status = bf_twins_arrive();
 	pthread_mutex_unlock(&lock);
+	bf_fail_later(status);
 }
 
 /* ------------------------------------------------------------------ the end of it */
 
 /* Work may still use the memory: as in CUDA, who frees it waits. */
-CUresult bf_shared_drop(const struct bf_range *range)
+void bf_shared_drop(const struct bf_range *range)
 {
 	uint32_t before = bf_self.current;
-	CUresult status = CUDA_SUCCESS;
 
+	bf_shared_wait_for_all();
 	if (!range->twin)
-		return CUDA_SUCCESS;
+		return;
 	bf_self.current = range->twin->carrier->context;
-	status = cuCtxSynchronize();
 	pthread_mutex_lock(&lock);
 	forget(range->twin);
 	bf_twin_free(range->twin, true);
 	pthread_mutex_unlock(&lock);
 	bf_self.current = before;
-	return status;
 }
 
+/* Unmapping waits for work, which may wait for a host function, which may wait for the lock: so it waits first. */
 void bf_shared_end_context(uint32_t context)
 {
-	uint32_t before = bf_self.current;
 	struct bf_twin *next;
 
-	/* unmapping waits for work, which may wait for a host function, which may wait for the lock */
-	bf_self.current = context;
-	if (atomic_load(&twin_count))
-		cuCtxSynchronize();
-	bf_self.current = before;
+	bf_shared_wait_for_all();
 	pthread_mutex_lock(&lock);
 	for (struct bf_twin *twin = twins; twin; twin = next) {
 		next = twin->next;

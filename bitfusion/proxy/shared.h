@@ -42,20 +42,25 @@ CUresult bf_shared_touch(uint64_t address);
 CUresult bf_shared_touch_words(const void *words, size_t size);
 /* Has all of the memory a twin? Then its device address. */
 bool bf_shared_find(const void *memory, size_t size, CUdeviceptr *device);
-/* Before work that may use twins goes to the stream, and after it went there. */
-CUresult bf_shared_before(CUstream stream);
+/* Before work that may use twins goes to the stream. With `writes` it may change them: then bf_shared_after follows,
+ * whether or not the work could be sent. */
+CUresult bf_shared_before(CUstream stream, bool writes);
 void bf_shared_after(CUstream stream);
 /* Before the program waits: a kernel may be waiting for what the program wrote. */
 CUresult bf_shared_before_wait(void);
 /* The program has waited: for the stream with this number, up to the command with this number. 0: for no one stream. */
 CUresult bf_shared_waited(uint64_t stream_number, uint64_t sequence);
 CUresult bf_shared_waited_context(uint32_t context, uint64_t sequence);
+/* Behind a copy after which, in CUDA, all that the stream had before is over. */
+CUresult bf_shared_finish(CUstream stream);
+/* As freeing memory does: for all work that may use shared memory. */
+void bf_shared_wait_for_all(void);
 /* A host function of the program is about to run, in its place in a stream, and has run. */
 void bf_shared_enter_function(void);
 void bf_shared_leave_function(void);
-CUresult bf_managed_free(const struct bf_range *range);
+void bf_managed_free(const struct bf_range *range);
 /* The memory is about to go. */
-CUresult bf_shared_drop(const struct bf_range *range);
+void bf_shared_drop(const struct bf_range *range);
 void bf_shared_end_context(uint32_t context);
 
 /* ------------------------------------------------------------------ finding what changed (difference.c) */
@@ -69,7 +74,14 @@ struct bf_run {
 bool bf_difference_next(const uint8_t *one, const uint8_t *other, size_t size, size_t from, size_t gap,
 			struct bf_run *run);
 void bf_difference_copy(uint8_t *to, const uint8_t *from, size_t size);
-/* What differs between `agreed` and `from` goes to both others; no other byte is written. */
+/* What differs between `agreed` and `from` goes to both others; no other byte of `to` changes. */
 void bf_difference_apply(uint8_t *to, uint8_t *agreed, const uint8_t *from, size_t size);
+
+/* ------------------------------------------------------------------ memory that may be gone (reach.c) */
+
+/* Bytes in pages that cannot be read are taken from `otherwise`; false when there are some. */
+bool bf_reach_read(uint8_t *to, const uint8_t *from, const uint8_t *otherwise, size_t size);
+/* As bf_difference_apply, but pages that cannot be written stay different; false when there are some. */
+bool bf_reach_apply(uint8_t *to, uint8_t *agreed, const uint8_t *from, size_t size);
 
 #endif

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 
 /* Bytes that did not change are cheaper to send than another command. */
-enum { GAP = 64, FETCH = 1 << 20, FETCHES = 16 };
+enum { GAP = 64, FETCH = 1 << 20, FETCHES = 16, WINDOW = 64 << 10 };
 
 static struct bf_carrier *carriers;
 
@@ -71,6 +71,12 @@ void bf_carriers_end(uint32_t context)
 
 /* ------------------------------------------------------------------ making and freeing */
 
+/* Registered memory may be gone by now. Its twin has an address of its own. */
+static bool is_programs_own(const struct bf_twin *twin)
+{
+	return twin->allocated;
+}
+
 static CUresult place(struct bf_twin *twin, const struct bf_range *range)
 {
 	twin->allocated = range->kind == BF_RANGE_REGISTERED;
@@ -115,7 +121,7 @@ CUresult bf_twin_make(const struct bf_range *range, struct bf_twin **made)
 void bf_twin_free(struct bf_twin *twin, bool context_lives)
 {
 	if (twin->allocated && twin->device && context_lives)
-		cuMemFree_v2(twin->device);
+		bf_memory_free(twin->device);
 	if (twin->agreed != MAP_FAILED)
 		munmap(twin->agreed, twin->size);
 	free(twin);
@@ -124,30 +130,62 @@ void bf_twin_free(struct bf_twin *twin, bool context_lives)
 /* ------------------------------------------------------------------ to the server */
 
 /* What is sent is what is noted, whatever other threads write meanwhile. */
-static CUresult send_run(struct bf_twin *twin, const struct bf_run *run)
+static CUresult send_run(struct bf_twin *twin, uint64_t offset, const uint8_t *now, uint64_t size)
 {
-	uint8_t *bytes = twin->agreed + run->start;
+	bf_difference_copy(twin->agreed + offset, now, size);
+	return bf_copy_send_to_device(twin->device + offset, twin->agreed + offset, size, twin->carrier->stream);
+}
 
-	bf_difference_copy(bytes, twin->host + run->start, run->end - run->start);
-	return bf_copy_send_to_device(twin->device + run->start, bytes, run->end - run->start, twin->carrier->stream);
+/* `now`: what the program has at that offset. */
+static CUresult send_changes(struct bf_twin *twin, uint64_t offset, const uint8_t *now, uint64_t size, bool alone)
+{
+	const uint8_t *agreed = twin->agreed + offset;
+	struct bf_run run = { 0 };
+	CUresult status = CUDA_SUCCESS;
+
+	while (!status && bf_difference_next(now, agreed, size, run.end, alone ? GAP : 0, &run)) {
+		twin->carrier->unmarked = true;
+		status = send_run(twin, offset + run.start, now + run.start, run.end - run.start);
+	}
+	return status;
+}
+
+/* With the lock of shared.c held, as everything here. */
+static CUresult send_reachable(struct bf_twin *twin, bool alone)
+{
+	static uint8_t window[WINDOW];
+	CUresult status = CUDA_SUCCESS;
+	uint64_t size;
+
+	for (uint64_t at = 0; at < twin->size && !status; at += size) {
+		size = twin->size - at < WINDOW ? twin->size - at : WINDOW;
+		bf_reach_read(window, twin->host + at, twin->agreed + at, size);
+		status = send_changes(twin, at, window, size, alone);
+	}
+	return status;
+}
+
+static CUresult mark_sent(struct bf_carrier *carrier)
+{
+	CUresult status = BF_CALL(cuEventRecord, BF_ARG(carrier->sent_event), BF_ARG(carrier->stream));
+
+	carrier->unmarked = status != CUDA_SUCCESS;
+	carrier->sent++;
+	return status;
 }
 
 CUresult bf_twin_send(struct bf_twin *twin, bool alone)
 {
 	uint32_t before = bf_self.current;
-	struct bf_run run = { 0 };
-	CUresult status = CUDA_SUCCESS;
-	bool sent = false;
+	CUresult status;
 
 	bf_self.current = twin->carrier->context;
-	while (!status && bf_difference_next(twin->host, twin->agreed, twin->size, run.end, alone ? GAP : 0, &run)) {
-		status = send_run(twin, &run);
-		sent = true;
-	}
-	if (sent && !status)
-		status = BF_CALL(cuEventRecord, BF_ARG(twin->carrier->sent_event), BF_ARG(twin->carrier->stream));
-	if (sent)
-		twin->carrier->sent++;
+	if (is_programs_own(twin))
+		status = send_reachable(twin, alone);
+	else
+		status = send_changes(twin, 0, twin->host, twin->size, alone);
+	if (!status && twin->carrier->unmarked)
+		status = mark_sent(twin->carrier);
 	bf_self.current = before;
 	return status;
 }
@@ -184,6 +222,16 @@ struct batch {
 	CUresult status;
 };
 
+static void apply(struct bf_twin *twin, uint64_t offset, const uint8_t *now, uint64_t size)
+{
+	uint8_t *host = twin->host + offset, *agreed = twin->agreed + offset;
+
+	if (!is_programs_own(twin))
+		bf_difference_apply(host, agreed, now, size);
+	else if (!bf_reach_apply(host, agreed, now, size))
+		bf_debug("registered memory that a kernel has written is gone or closed, ignoring");
+}
+
 static void start(struct batch *batch, struct bf_twin *twin, uint64_t offset)
 {
 	struct fetch *fetch = &batch->fetch[batch->count];
@@ -207,12 +255,11 @@ static void finish(struct batch *batch)
 	for (unsigned i = 0; i < batch->count; i++) {
 		struct fetch *fetch = &batch->fetch[i];
 		struct bf_twin *twin = fetch->twin;
-		CUresult status = bf_wait_for(&fetch->wait);
+		CUresult status = bf_wait_for_result(&fetch->wait); /* an earlier failure is the program's */
 
 		bf_wait_drop(&fetch->wait);
 		if (!status) {
-			bf_difference_apply(twin->host + fetch->offset, twin->agreed + fetch->offset, fetch->wait.data,
-					    fetch->size);
+			apply(twin, fetch->offset, fetch->wait.data, fetch->size);
 			twin->carrier->arrived = fetch->sent;
 		} else if (!batch->status) {
 			batch->status = status;

@@ -14,6 +14,7 @@ struct bf_carrier {
 	uint64_t context_id; /* indices of contexts are used again */
 	CUstream stream;
 	CUevent sent_event;       /* recorded behind the latest upload */
+	bool unmarked;            /* it is not yet */
 	uint64_t sent, arrived;   /* uploads */
 	uint64_t ordered, ordered_stream; /* the stream that last was made to wait for that many of them */
 };

@@ -430,18 +430,6 @@ CUresult cuStreamBatchMemOp_ptsz(CUstream stream, unsigned int count, CUstreamBa
 	return cuStreamBatchMemOp_v2_ptsz(stream, count, paramArray, flags);
 }
 
-CUresult cuStreamBatchMemOp_v2(CUstream stream, unsigned int count, CUstreamBatchMemOpParams *paramArray, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)count, (uint64_t)(uintptr_t)paramArray, (uint64_t)flags};
-	return bf_call(BF_cuStreamBatchMemOp_v2, arguments);
-}
-
-CUresult cuStreamBatchMemOp_v2_ptsz(CUstream stream, unsigned int count, CUstreamBatchMemOpParams *paramArray, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)count, (uint64_t)(uintptr_t)paramArray, (uint64_t)flags};
-	return bf_call_per_thread(BF_cuStreamBatchMemOp_v2, arguments);
-}
-
 CUresult cuStreamCopyAttributes(CUstream dst, CUstream src)
 {
 	uint64_t arguments[] = {(uint64_t)(uintptr_t)dst, (uint64_t)(uintptr_t)src};
@@ -512,18 +500,6 @@ CUresult cuStreamWaitValue32_ptsz(CUstream stream, CUdeviceptr addr, cuuint32_t 
 	return cuStreamWaitValue32_v2_ptsz(stream, addr, value, flags);
 }
 
-CUresult cuStreamWaitValue32_v2(CUstream stream, CUdeviceptr addr, cuuint32_t value, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call(BF_cuStreamWaitValue32_v2, arguments);
-}
-
-CUresult cuStreamWaitValue32_v2_ptsz(CUstream stream, CUdeviceptr addr, cuuint32_t value, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call_per_thread(BF_cuStreamWaitValue32_v2, arguments);
-}
-
 CUresult cuStreamWaitValue64(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)
 {
 	return cuStreamWaitValue64_v2(stream, addr, value, flags);
@@ -532,18 +508,6 @@ CUresult cuStreamWaitValue64(CUstream stream, CUdeviceptr addr, cuuint64_t value
 CUresult cuStreamWaitValue64_ptsz(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)
 {
 	return cuStreamWaitValue64_v2_ptsz(stream, addr, value, flags);
-}
-
-CUresult cuStreamWaitValue64_v2(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call(BF_cuStreamWaitValue64_v2, arguments);
-}
-
-CUresult cuStreamWaitValue64_v2_ptsz(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call_per_thread(BF_cuStreamWaitValue64_v2, arguments);
 }
 
 CUresult cuStreamWriteValue32(CUstream stream, CUdeviceptr addr, cuuint32_t value, unsigned int flags)
@@ -556,18 +520,6 @@ CUresult cuStreamWriteValue32_ptsz(CUstream stream, CUdeviceptr addr, cuuint32_t
 	return cuStreamWriteValue32_v2_ptsz(stream, addr, value, flags);
 }
 
-CUresult cuStreamWriteValue32_v2(CUstream stream, CUdeviceptr addr, cuuint32_t value, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call(BF_cuStreamWriteValue32_v2, arguments);
-}
-
-CUresult cuStreamWriteValue32_v2_ptsz(CUstream stream, CUdeviceptr addr, cuuint32_t value, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call_per_thread(BF_cuStreamWriteValue32_v2, arguments);
-}
-
 CUresult cuStreamWriteValue64(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)
 {
 	return cuStreamWriteValue64_v2(stream, addr, value, flags);
@@ -576,18 +528,6 @@ CUresult cuStreamWriteValue64(CUstream stream, CUdeviceptr addr, cuuint64_t valu
 CUresult cuStreamWriteValue64_ptsz(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)
 {
 	return cuStreamWriteValue64_v2_ptsz(stream, addr, value, flags);
-}
-
-CUresult cuStreamWriteValue64_v2(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call(BF_cuStreamWriteValue64_v2, arguments);
-}
-
-CUresult cuStreamWriteValue64_v2_ptsz(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)stream, (uint64_t)addr, (uint64_t)value, (uint64_t)flags};
-	return bf_call_per_thread(BF_cuStreamWriteValue64_v2, arguments);
 }
 
 CUresult cuTensorMapEncodeIm2col(CUtensorMap *tensorMap, CUtensorMapDataType tensorDataType, cuuint32_t tensorRank, void *globalAddress, const cuuint64_t *globalDim, const cuuint64_t *globalStrides, const int *pixelBoxLowerCorner, const int *pixelBoxUpperCorner, cuuint32_t channelsPerPixel, cuuint32_t pixelsPerColumn, const cuuint32_t *elementStrides, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion l2Promotion, CUtensorMapFloatOOBfill oobFill)
