@@ -32,7 +32,7 @@ from __future__ import annotations
 import struct
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
-from ..ptx.ir import Function, Imm, Module, Relocation, Special, Sym, Variable
+from ..ptx.ir import Function, Imm, Module, PtxError, Relocation, Special, Sym, Variable
 from . import (  # noqa: F401 - they register rules
     lower_async,
     lower_bulk,
@@ -290,6 +290,7 @@ class ModuleEncoder:
         for record, table, labels in one.tables:
             for k, label in enumerate(labels):
                 self.targets[table + 1 + k] = place[label] - record
+        _check_limit(function, "local memory", one.local_bytes, _LOCAL)
         one.local_bytes = (one.local_bytes + 15) // 16 * 16
         return one
 
@@ -331,7 +332,11 @@ class ModuleEncoder:
     ) -> Tuple[List[Tuple[int, ...]], List[Tuple[int, ...]]]:
         rows: List[Tuple[int, ...]] = []
         parameters: List[Tuple[int, ...]] = []
-        const_bytes = min(sum(v.size for v in self._placed if v.space == "const"), 65536)
+        const_bytes = sum(v.size for v in self._placed if v.space == "const")
+        if const_bytes > _CONSTANTS:
+            raise PtxError(
+                f"the module has {const_bytes} bytes of constants, {_CONSTANTS} at most"
+            )
         for function in self.functions.values():
             if not function.entry or function.body is None:
                 continue
@@ -339,6 +344,11 @@ class ModuleEncoder:
             sizes = [variable.size for variable in function.params]
             total = offsets[-1] + sizes[-1] if sizes else 0
             stack, deep = self._stack(function.name, encoded)
+            _check_limit(function, "parameters", total, _PARAMETERS)
+            _check_limit(
+                function, "static shared memory", self.reach.needed(function.name), _SHARED
+            )
+            _check_limit(function, "local memory", stack, _LOCAL)
             maximum, required, cluster = _launch_bounds(function)
             major, minor = self.module.version
             rows.append(
@@ -394,17 +404,26 @@ class ModuleEncoder:
 
 
 _DEEP_STACK = 65536
+# bytes that a kernel, a thread and a module may have, as the compute capabilities' table has them
+_PARAMETERS, _SHARED, _LOCAL, _CONSTANTS = 32764, 49152, 524288, 65536
+
+
+def _check_limit(function: Function, what: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise PtxError(f"'{function.name}' has {size} bytes of {what}, {limit} at most")
 
 
 def _launch_bounds(function: Function) -> Tuple[int, Tuple[int, int, int], Tuple[int, int, int]]:
     def triple(name: str, missing: int) -> Tuple[int, int, int]:
         given = [*function.directives.get(name, ())][:3]
         padded = given + [1] * (3 - len(given)) if given else [missing] * 3
+        if any(not 0 <= value < 1 << 31 for value in padded):
+            raise PtxError(f".{name} of kernel '{function.name}' is out of range")
         return (padded[0], padded[1], padded[2])
 
     required = triple("reqntid", 0)
     x, y, z = required if required[0] else triple("maxntid", 0)
-    return (x * y * z or 1024, required, triple("reqnctapercluster", 0))
+    return (min(x * y * z or 1024, 1024), required, triple("reqnctapercluster", 0))
 
 
 def _registers(function: Function) -> int:

@@ -25,6 +25,7 @@ class Reach:
             self._variables.update({v.name: v for v in function.variables if v.space == "shared"})
         self._offsets: Dict[str, int] = {}
         self._sizes: Dict[str, int] = {}
+        self._needed: Dict[str, int] = {}
         self._dynamic: Dict[str, int] = {}
         if self._variables:
             self._place()
@@ -40,6 +41,10 @@ class Reach:
 
     def static_size(self, kernel: str) -> int:
         return self._sizes.get(kernel, 0)
+
+    def needed(self, kernel: str) -> int:
+        """Bytes of the statics that a kernel can reach: what an assembler counts as its own."""
+        return self._needed.get(kernel, 0)
 
     def _place(self) -> None:
         functions = self._module.functions
@@ -60,7 +65,8 @@ class Reach:
                 users.setdefault(name, set()).add(kernel)
         statics = [v for v in self._variables.values() if not self._is_dynamic(v)]
         common = [v for v in statics if len(users.get(v.name, ())) > 1 or v.name in addressed]
-        end = self._lay(common, 0)
+        self._lay(common, 0)
+        self._needed = {k: sum(v.size for v in statics if v.name in r) for k, r in kernels.items()}
         base = {
             k: max([self._offsets[v.name] + v.size for v in common if v.name in r] + [0])
             for k, r in kernels.items()
@@ -68,7 +74,6 @@ class Reach:
         for kernel, reached in kernels.items():
             alone = [v for v in statics if v.name in reached and v.name not in self._offsets]
             self._sizes[kernel] = self._lay(alone, base[kernel])
-        del end
         self._place_dynamic(kernels, uses)
 
     def _is_dynamic(self, variable: Variable) -> bool:
