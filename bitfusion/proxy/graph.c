@@ -51,6 +51,12 @@ void bf_graph_set_work(uint64_t handle, struct bf_graph_work *work)
 		give(graph, both);
 }
 
+static void copy_all(struct bf_graph *to, struct bf_graph *from)
+{
+	give(to, take(from));
+	bf_keep_copy(to, from);
+}
+
 /* ------------------------------------------------------------------ instantiating and copying */
 
 static CUresult instantiate(CUgraphExec *phGraphExec, CUgraph hGraph, uint64_t flags)
@@ -58,7 +64,7 @@ static CUresult instantiate(CUgraphExec *phGraphExec, CUgraph hGraph, uint64_t f
 	CUresult status = BF_CALL(cuGraphInstantiateWithFlags, BF_ARG(phGraphExec), BF_ARG(hGraph), flags);
 
 	if (!status)
-		give(find(BF_GRAPHEXEC, BF_ARG(*phGraphExec)), take(find(BF_GRAPH, BF_ARG(hGraph))));
+		copy_all(find(BF_GRAPHEXEC, BF_ARG(*phGraphExec)), find(BF_GRAPH, BF_ARG(hGraph)));
 	return status;
 }
 
@@ -126,7 +132,7 @@ BF_EXPORT CUresult cuGraphClone(CUgraph *phGraphClone, CUgraph originalGraph)
 	CUresult status = BF_CALL(cuGraphClone, BF_ARG(phGraphClone), BF_ARG(originalGraph));
 
 	if (!status)
-		give(find(BF_GRAPH, BF_ARG(*phGraphClone)), take(find(BF_GRAPH, BF_ARG(originalGraph))));
+		copy_all(find(BF_GRAPH, BF_ARG(*phGraphClone)), find(BF_GRAPH, BF_ARG(originalGraph)));
 	return status;
 }
 
@@ -140,6 +146,8 @@ BF_EXPORT CUresult cuGraphAddChildGraphNode(CUgraphNode *phGraphNode, CUgraph hG
 
 	if (both && !bf_work_is_sound(both))
 		status = CUDA_ERROR_NOT_SUPPORTED;
+	if (!status) /* should the call fail after all, they are kept for longer than they need be */
+		status = bf_keep_add(graph, find(BF_GRAPH, BF_ARG(childGraph)));
 	if (!status)
 		status = BF_CALL(cuGraphAddChildGraphNode, BF_ARG(phGraphNode), BF_ARG(hGraph), BF_ARG(dependencies),
 				 numDependencies, BF_ARG(childGraph));
@@ -164,8 +172,10 @@ static CUresult destroy(unsigned call, enum bf_handle_kind kind, uint64_t handle
 	if (!graph)
 		return CUDA_ERROR_INVALID_VALUE;
 	status = bf_call(call, &handle);
-	if (!status)
+	if (!status) {
 		give(graph, NULL);
+		bf_keep_drop(graph);
+	}
 	return status;
 }
 
@@ -186,7 +196,7 @@ BF_EXPORT CUresult cuGraphExecUpdate(CUgraphExec hGraphExec, CUgraph hGraph, CUg
 				  BF_ARG(updateResult_out));
 
 	if (!status)
-		give(find(BF_GRAPHEXEC, BF_ARG(hGraphExec)), take(find(BF_GRAPH, BF_ARG(hGraph))));
+		copy_all(find(BF_GRAPHEXEC, BF_ARG(hGraphExec)), find(BF_GRAPH, BF_ARG(hGraph)));
 	return status;
 }
 
@@ -221,7 +231,10 @@ BF_EXPORT CUresult cuGraphExecChildGraphNodeSetParams(CUgraphExec hGraphExec, CU
 {
 	if (has_work(BF_GRAPHEXEC, BF_ARG(hGraphExec)) || has_work(BF_GRAPH, BF_ARG(childGraph)))
 		return CUDA_ERROR_NOT_SUPPORTED;
-	return BF_CALL(cuGraphExecChildGraphNodeSetParams, BF_ARG(hGraphExec), BF_ARG(hNode), BF_ARG(childGraph));
+	CUresult status =
+		BF_CALL(cuGraphExecChildGraphNodeSetParams, BF_ARG(hGraphExec), BF_ARG(hNode), BF_ARG(childGraph));
+	return status ? status
+		      : bf_keep_add(find(BF_GRAPHEXEC, BF_ARG(hGraphExec)), find(BF_GRAPH, BF_ARG(childGraph)));
 }
 
 BF_EXPORT CUresult cuGraphDestroyNode(CUgraphNode hNode)
@@ -304,6 +317,7 @@ static CUresult launch(CUgraphExec exec, CUstream stream, bool per_thread)
 	CUresult status = bf_check();
 	struct bf_graph *graph = find(BF_GRAPHEXEC, BF_ARG(exec));
 	struct bf_graph_work *work;
+	uint64_t capture;
 
 	if (!status && !graph)
 		status = CUDA_ERROR_INVALID_VALUE;
@@ -311,6 +325,13 @@ static CUresult launch(CUgraphExec exec, CUstream stream, bool per_thread)
 		status = bf_stream_resolve(&stream, per_thread);
 	if (status)
 		return status;
+	if (bf_keep_launched(graph, stream)) {
+		status = bf_capture_find(stream, &capture);
+		if (!status && capture) /* the capture's graph would have to keep them */
+			status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+		if (status)
+			return status;
+	}
 	work = take(graph);
 	if (!work)
 		return send_launch(exec, stream);

@@ -31,7 +31,16 @@ struct bf_graph_work {
 struct bf_graph {
 	struct bf_entry entry;
 	struct bf_graph_work *work; /* under the lock of graph.c, NULL for most */
+	struct bf_keep *keep;     /* under the lock of user_object.c, NULL for most */
+	CUstream last;      /* where an instance was launched the last time */
+	bool launched;
 };
+
+/* Objects of the program that a graph keeps (user_object.c). Either graph may be NULL. */
+void bf_keep_copy(struct bf_graph *to, const struct bf_graph *from);
+CUresult bf_keep_add(struct bf_graph *to, const struct bf_graph *from);
+void bf_keep_drop(struct bf_graph *graph);
+bool bf_keep_launched(struct bf_graph *graph, CUstream stream); /* whether it keeps any */
 
 /* A copy of [host, host + size): the node in the graph copies to or from `device` instead. */
 CUresult bf_work_add_copy(struct bf_graph_work **work, bool to_host, void *host, size_t size, CUdeviceptr *device);

@@ -102,15 +102,16 @@ EXPORT CUresult cuGraphExecDestroy(CUgraphExec hGraphExec)
 /* A graph launched into a capture: its steps become nodes, one after the other. */
 static CUresult capture_plan(struct stream *stream, const struct exec_plan *plan)
 {
+	struct node *last = NULL;
 	for (unsigned i = 0; i < plan->count; i++) {
 		struct work *copy = plan->steps[i].enabled ? work_copy(plan->steps[i].work) : NULL;
 		if (!plan->steps[i].enabled)
 			continue;
 		if (!copy)
 			return CUDA_ERROR_OUT_OF_MEMORY;
-		TRY(capture_add(stream, copy, NULL));
+		TRY(capture_add(stream, copy, &last));
 	}
-	return CUDA_SUCCESS;
+	return last ? user_list_add(&last->graph->users, &plan->users) : CUDA_SUCCESS;
 }
 
 /* Events that the graph waits for are those recorded when it is launched; those it records stand for this launch. */
@@ -187,14 +188,18 @@ static CUresult own_plan(struct exec *exec)
 	if (!copy)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	copy->references = 1;
-	for (unsigned i = 0; i < plan->count; i++) {
+	CUresult result = user_list_add(&copy->users, &plan->users);
+	for (unsigned i = 0; i < plan->count && result == CUDA_SUCCESS; i++) {
 		copy->steps[i] = plan->steps[i];
 		copy->steps[i].work = work_copy(plan->steps[i].work);
-		if (!copy->steps[i].work) {
-			plan_unref(copy);
-			return CUDA_ERROR_OUT_OF_MEMORY;
-		}
-		copy->count++;
+		if (copy->steps[i].work)
+			copy->count++;
+		else
+			result = CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	if (result != CUDA_SUCCESS) {
+		plan_unref(copy);
+		return result;
 	}
 	plan_unref(plan);
 	exec->plan = copy;

@@ -36,9 +36,7 @@ void graph_free(struct graph *graph)
 		graph->first = node->next;
 		node_free(node);
 	}
-	for (unsigned i = 0; i < graph->user_count; i++)
-		user_object_unref(graph->users[i], 1);
-	free(graph->users);
+	user_list_free(&graph->users);
 	object_free(graph);
 }
 
@@ -147,6 +145,7 @@ static CUresult place(struct node *node, struct exec_plan *plan)
 static CUresult place_all(struct graph *graph, struct exec_plan *plan)
 {
 	unsigned left = graph->count;
+	TRY(user_list_add(&plan->users, &graph->users));
 	for (struct node *node = graph->first; node; node = node->next)
 		node->placed = 0;
 	while (left) {
@@ -184,6 +183,7 @@ void plan_unref(struct exec_plan *plan)
 		return;
 	for (unsigned i = 0; i < plan->count; i++)
 		work_free(plan->steps[i].work);
+	user_list_free(&plan->users);
 	free(plan);
 }
 
@@ -223,7 +223,7 @@ static CUresult clone_node(struct node *node, struct graph *into)
 CUresult graph_clone(struct graph *graph, struct graph **result)
 {
 	struct graph *clone = graph_new();
-	CUresult status = clone ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+	CUresult status = clone ? user_list_add(&clone->users, &graph->users) : CUDA_ERROR_OUT_OF_MEMORY;
 	for (struct node *node = graph->first; node && status == CUDA_SUCCESS; node = node->next)
 		status = clone_node(node, clone);
 	for (struct node *node = graph->first; node && status == CUDA_SUCCESS; node = node->next) {

@@ -29,13 +29,18 @@ struct node {
 	void **parameters; /* of a kernel: made when they are asked for */
 };
 
+/* Objects of the program, a reference each. */
+struct user_list {
+	struct user_object **users;
+	unsigned count;
+};
+
 struct graph {
 	struct object object;
 	struct node *first, **end;
 	unsigned count, id, next_node;
 	int is_child;
-	struct user_object **users;
-	unsigned user_count;
+	struct user_list users;
 };
 
 /* One entry of a plan. */
@@ -47,6 +52,7 @@ struct step {
 
 struct exec_plan {
 	int references; /* under queue_lock: the instance, and launches in flight */
+	struct user_list users;
 	unsigned count;
 	struct step steps[];
 };
@@ -73,7 +79,8 @@ int node_reaches(struct node *const *from, unsigned count, const struct node *no
 CUresult graph_plan(struct graph *graph, struct exec_plan **plan);
 CUresult graph_clone(struct graph *graph, struct graph **clone);
 void graph_memory_unref(struct graph_memory *memory);
-void user_object_unref(struct user_object *object, unsigned count);
+CUresult user_list_add(struct user_list *to, const struct user_list *from);
+void user_list_free(struct user_list *list);
 CUgraphNodeType node_type(const struct work *work);
 
 #endif

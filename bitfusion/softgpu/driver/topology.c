@@ -6,13 +6,6 @@
 
 #include <stdlib.h>
 
-struct user_object {
-	struct object object;
-	void *pointer;
-	CUhostFn destroy;
-	_Atomic unsigned references;
-};
-
 static struct graph *get(CUgraph handle)
 {
 	return object_get(handle, OBJECT_GRAPH);
@@ -294,84 +287,4 @@ EXPORT CUresult cuGraphDestroyNode(CUgraphNode hNode)
 	node_free(node);
 	pthread_mutex_unlock(&queue_lock);
 	return CUDA_SUCCESS;
-}
-
-/* ------------------------------------------------------------------ objects of the program that a graph keeps */
-
-void user_object_unref(struct user_object *object, unsigned count)
-{
-	if (atomic_fetch_sub(&object->references, count) != count)
-		return;
-	object->destroy(object->pointer);
-	object_free(object);
-}
-
-EXPORT CUresult cuUserObjectCreate(CUuserObject *object_out, void *ptr, CUhostFn destroy, unsigned int initialRefcount,
-				   unsigned int flags)
-{
-	ENTER();
-	if (!object_out || !destroy || !initialRefcount || flags != CU_USER_OBJECT_NO_DESTRUCTOR_SYNC)
-		return CUDA_ERROR_INVALID_VALUE;
-	struct user_object *object = object_new(OBJECT_USER, sizeof *object);
-	if (!object)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	object->pointer = ptr;
-	object->destroy = destroy;
-	object->references = initialRefcount;
-	*object_out = (CUuserObject)object;
-	return CUDA_SUCCESS;
-}
-
-EXPORT CUresult cuUserObjectRetain(CUuserObject handle, unsigned int count)
-{
-	ENTER();
-	struct user_object *object = object_get(handle, OBJECT_USER);
-	if (!object || !count)
-		return CUDA_ERROR_INVALID_VALUE;
-	object->references += count;
-	return CUDA_SUCCESS;
-}
-
-EXPORT CUresult cuUserObjectRelease(CUuserObject handle, unsigned int count)
-{
-	ENTER();
-	struct user_object *object = object_get(handle, OBJECT_USER);
-	if (!object || !count || count > object->references)
-		return CUDA_ERROR_INVALID_VALUE;
-	user_object_unref(object, count);
-	return CUDA_SUCCESS;
-}
-
-EXPORT CUresult cuGraphRetainUserObject(CUgraph hGraph, CUuserObject handle, unsigned int count, unsigned int flags)
-{
-	ENTER();
-	struct graph *graph = get(hGraph);
-	struct user_object *object = object_get(handle, OBJECT_USER);
-	if (!graph || !object || !count || (flags & ~(unsigned)CU_GRAPH_USER_OBJECT_MOVE))
-		return CUDA_ERROR_INVALID_VALUE;
-	struct user_object **more = realloc(graph->users, (graph->user_count + count) * sizeof *more);
-	if (!more)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	graph->users = more;
-	for (unsigned i = 0; i < count; i++)
-		graph->users[graph->user_count++] = object;
-	if (!(flags & CU_GRAPH_USER_OBJECT_MOVE))
-		object->references += count;
-	return CUDA_SUCCESS;
-}
-
-EXPORT CUresult cuGraphReleaseUserObject(CUgraph hGraph, CUuserObject handle, unsigned int count)
-{
-	ENTER();
-	struct graph *graph = get(hGraph);
-	struct user_object *object = object_get(handle, OBJECT_USER);
-	if (!graph || !object || !count)
-		return CUDA_ERROR_INVALID_VALUE;
-	for (unsigned i = 0; i < graph->user_count && count; i++)
-		if (graph->users[i] == object) {
-			graph->users[i--] = graph->users[--graph->user_count];
-			count--;
-			user_object_unref(object, 1);
-		}
-	return count ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }

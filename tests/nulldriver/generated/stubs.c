@@ -3309,6 +3309,8 @@ CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode)
 CUresult cuUserObjectCreate(CUuserObject *object_out, void *ptr, CUhostFn destroy, unsigned int initialRefcount, unsigned int flags)
 {
 	NULL_ENTER();
+	if (object_out)
+		memset(object_out, 0, sizeof *object_out);
 	return CUDA_SUCCESS;
 }
 
