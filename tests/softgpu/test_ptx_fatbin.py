@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ptx_fatbins import container, entry, lz4_literals, ptx
 
-from bitfusion.softgpu.ptx import fatbin, lz4, zstd
+from bitfusion.softgpu.ptx import cubin, fatbin, lz4, zstd
 from bitfusion.softgpu.ptx.frontend import Item, read_image, read_images
 from bitfusion.softgpu.ptx.ir import PtxError
 
@@ -45,9 +45,37 @@ def test_machine_code_alone_is_refused_with_the_reason() -> None:
     error = refusal(container([entry(2, 90, b"\x7fELF"), entry(2, 80, b"\x7fELF")]))
     assert error.status == 209
     assert "sm_80, sm_90" in str(error)
+    assert "machine code (SASS)" in str(error)
     error = refusal(container([entry(1, 130, ptx("sm_130"))]))
     assert error.status == 209
     assert "compute_130" in str(error)
+
+
+def tiny_cubin() -> bytes:
+    members = fatbin.entries((DATA / "tiny.fatbin").read_bytes())
+    return next(e.unpack() for e in members if e.kind == fatbin.KIND_ELF)
+
+
+def test_a_refusal_names_the_kernels_of_machine_code() -> None:
+    names = cubin.kernels(tiny_cubin())
+    assert names == ["tiny"]
+    error = refusal(
+        container([entry(2, 90, tiny_cubin()), entry(2, 80, b"\x7fELF" + bytes(99999))])
+    )
+    assert f"of '{names[0]}' has only machine code (SASS) for sm_80, sm_90" in str(error)
+    error = refusal(tiny_cubin())
+    assert f"of '{names[0]}' is machine code (SASS) for sm_90" in str(error)
+    assert cubin.say(["a", "b", "c" * 200, "d", "e"]) == f"'a', 'b', '{'c' * 100}...' and 2 more"
+
+
+def test_damaged_machine_code_has_no_names() -> None:
+    whole = tiny_cubin()
+    for size in range(0, len(whole), 7):
+        cubin.kernels(whole[:size])
+    for place in range(40, 64):
+        for value in (0, 1, 127, 255):
+            cubin.kernels(whole[:place] + bytes([value]) + whole[place + 1 :])
+    assert cubin.kernels(whole[:4] + b"\1" + whole[5:]) == []
 
 
 def test_cubins_are_refused() -> None:

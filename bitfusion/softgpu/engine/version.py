@@ -23,6 +23,7 @@ WITHOUT_EFFECT = {
     "ptx/__init__.py",
     "ptx/__main__.py",
     "ptx/cache.py",
+    "ptx/cubin.py",
     "ptx/dump.py",
     "ptx/helper.py",
 }

@@ -10,6 +10,7 @@ import re
 import struct
 from typing import List, Optional, Tuple
 
+from . import cubin
 from .ir import PtxError
 from .record import dataclass
 
@@ -25,6 +26,7 @@ FLAG_LZ4, FLAG_ZSTD = 0x2000, 0x8000
 NEWEST_PTX = 121  # what we know the instructions of, whatever the device says it is
 MAX_ENTRIES = 65536
 MAX_UNPACKED = 1 << 30
+MAX_LOOKED_INTO = 8 << 20  # of machine code, for names in a message
 
 _HEADER = struct.Struct("<IHHQ")
 _ENTRY = struct.Struct("<HHIQIIHHIIIQQQ")
@@ -138,13 +140,25 @@ def _why_none(members: List[Entry]) -> str:
     newer = sorted({e.arch for e in members if e.kind == KIND_PTX})
     parts = []
     if machine:
-        parts.append("machine code for " + ", ".join(f"sm_{arch}" for arch in machine))
+        parts.append("machine code (SASS) for " + ", ".join(f"sm_{arch}" for arch in machine))
     if newer:
         parts.append("PTX for " + ", ".join(f"compute_{arch}" for arch in newer))
     return (
-        f"the image has only {' and '.join(parts) or 'unknown entries'}; the software GPU "
-        f"needs PTX for compute_{NEWEST_PTX} or older"
+        f"the image{_kernels_of(members)} has only {' and '.join(parts) or 'unknown entries'}; "
+        f"the software GPU needs PTX for compute_{NEWEST_PTX} or older"
     )
+
+
+def _kernels_of(members: List[Entry]) -> str:
+    """Read the names in the smallest cubin: those for other architectures have the same."""
+    cubins = [e for e in members if e.kind == KIND_ELF and e.size <= MAX_LOOKED_INTO]
+    if not cubins:
+        return ""
+    try:
+        names = cubin.kernels(min(cubins, key=lambda e: len(e.data)).unpack())
+    except PtxError:
+        return ""
+    return f" of {cubin.say(names)}" if names else ""
 
 
 def cubin_arch(data: bytes) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import List, Sequence
 
-from . import fatbin
+from . import cubin, fatbin
 from .fatbin import INVALID_IMAGE, NO_BINARY_FOR_GPU
 from .ir import Module, PtxError
 from .link import Input, link
@@ -57,9 +57,11 @@ def _sniff(item: Item, alone: bool) -> List[Input]:
         if not alone and fatbin.embedded(data):
             return _images(fatbin.embedded(data), name, False, [])
         arch = fatbin.cubin_arch(data)
-        what = f"machine code for sm_{arch}" if arch else "machine code"
+        what = "machine code (SASS)" + (f" for sm_{arch}" if arch else "")
+        names = cubin.kernels(data)
         raise PtxError(
-            f"the image is {what}; the software GPU needs PTX "
+            f"the image{' of ' + cubin.say(names) if names else ''} is {what}; "
+            "the software GPU needs PTX "
             "(compile with -gencode arch=compute_XX,code=compute_XX)",
             NO_BINARY_FOR_GPU,
         )
