@@ -66,8 +66,7 @@ static CUresult find_stream(struct bf_session *session, uint64_t number, CUstrea
 	return bf_stream_ready(session, number, value);
 }
 
-/* With the client's memory on one side. */
-static CUresult may_copy(struct bf_session *session, uint64_t number, CUstream *stream)
+CUresult bf_may_copy(struct bf_session *session, uint64_t number, CUstream *stream)
 {
 	CUresult status = find_stream(session, number, stream);
 	CUstreamCaptureStatus capturing = CU_STREAM_CAPTURE_STATUS_NONE;
@@ -109,7 +108,7 @@ void bf_op_htod(struct bf_session *session, const struct bf_command *from, const
 	uint64_t left = copy.bulk_size;
 	CUresult status = session->context_status;
 	if (status == CUDA_SUCCESS)
-		status = may_copy(session, copy.stream, &transfer.stream);
+		status = bf_may_copy(session, copy.stream, &transfer.stream);
 	if (status == CUDA_SUCCESS && copy.late)
 		status = bf_upload_late(session, &command, &transfer, copy.late);
 	else if (status == CUDA_SUCCESS && copy.size)
@@ -133,7 +132,7 @@ void bf_op_dtoh(struct bf_session *session, const struct bf_command *command, co
 				     .total = copy->size };
 	CUresult status = session->context_status;
 	if (status == CUDA_SUCCESS)
-		status = may_copy(session, copy->stream, &transfer.stream);
+		status = bf_may_copy(session, copy->stream, &transfer.stream);
 	if (status == CUDA_SUCCESS)
 		bf_start_download(session, command, &transfer, copy->async);
 	else
@@ -191,7 +190,7 @@ void bf_op_copy3d(struct bf_session *session, const struct bf_command *from, con
 	uint64_t left = copy.bulk_size;
 	CUresult status = session->context_status;
 	if (status == CUDA_SUCCESS)
-		status = (from_host || to_host ? may_copy : find_stream)(session, copy.stream, &transfer.stream);
+		status = (from_host || to_host ? bf_may_copy : find_stream)(session, copy.stream, &transfer.stream);
 	if (status == CUDA_SUCCESS)
 		status = translate_shape(session, &transfer.shape);
 	if (status == CUDA_SUCCESS && to_host) {

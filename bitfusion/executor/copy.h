@@ -13,6 +13,7 @@ struct transfer {
 	uint64_t device; /* linear: the device address */
 	uint64_t width, height, depth, total;
 	CUstream stream;
+	const uint64_t *known; /* by a client that has some of it (refresh.c): digests of what it has; else NULL */
 };
 
 struct piece {
@@ -34,5 +35,11 @@ CUresult bf_upload_late(struct bf_session *session, const struct bf_command *com
 			uint32_t source);
 void bf_start_download(struct bf_session *session, const struct bf_command *command, const struct transfer *transfer,
 		       bool async);
+
+/* With the client's memory on one side. */
+CUresult bf_may_copy(struct bf_session *session, uint64_t number, CUstream *stream);
+/* Sends what differs from the known; bit i of the answer: piece i does. */
+uint64_t bf_refresh_send(struct bf_session *session, uint32_t request, const uint64_t *known, const uint8_t *bytes,
+			 size_t size);
 
 #endif

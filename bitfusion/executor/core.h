@@ -509,6 +509,7 @@ void bf_op_devices(struct bf_session *, const struct bf_command *, const uint8_t
 void bf_op_launch(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_htod(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_dtoh(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_refresh(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_copy3d(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_alloc(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_free(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);

@@ -6,6 +6,7 @@
 #include "copy.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* A synchronous copy of more than this is pumped through a few buffers; an asynchronous one must have its
  * source read in the stream's order, so it takes as many as it needs, up to a size that is pumped too. */
@@ -23,6 +24,7 @@ struct bf_pending {
 	struct bf_marker *marker; /* completed: all of it has arrived in the buffers */
 	uint32_t request, context;
 	CUresult status; /* of enqueueing it */
+	uint64_t *known; /* digests, behind what is held; or NULL */
 	unsigned count;
 	struct held held[];
 };
@@ -40,17 +42,29 @@ static void send_held(struct bf_session *session, uint32_t request, struct held 
 	bf_send(session, &reply, &data, sizeof(data), slot->data, held->size, slot);
 }
 
+static void reply(struct bf_session *session, uint32_t request, const uint64_t *known, CUresult status,
+		  uint64_t differing)
+{
+	bf_reply(session, request, status, known ? &differing : NULL, known ? sizeof(differing) : 0);
+}
+
 static void finish_pending(struct bf_session *session, struct bf_pending *pending, CUresult status)
 {
+	uint64_t differing = 0;
 	for (unsigned i = 0; i < pending->count; i++) {
-		if (status == CUDA_SUCCESS)
-			send_held(session, pending->request, &pending->held[i]);
-		else
-			bf_staging_give(session, pending->held[i].slot);
+		struct held *held = &pending->held[i];
+		if (status == CUDA_SUCCESS && !pending->known) {
+			send_held(session, pending->request, held);
+			continue;
+		}
+		if (status == CUDA_SUCCESS) /* it is the only one */
+			differing = bf_refresh_send(session, pending->request, pending->known, held->slot->data,
+						    held->size);
+		bf_staging_give(session, held->slot);
 	}
 	if (pending->marker)
 		bf_marker_give(session, pending->marker);
-	bf_reply(session, pending->request, status, NULL, 0);
+	reply(session, pending->request, pending->known, status, differing);
 	free(pending);
 }
 
@@ -187,11 +201,14 @@ static void download(struct bf_session *session, const struct bf_command *comman
 	while (bf_staging_full(session) && !bf_host_function_pending(session) && !atomic_load(&session->over))
 		bf_staging_relieve(session);
 	size_t bytes = sizeof(struct bf_pending) + count_pieces(transfer) * sizeof(struct held);
-	struct bf_pending *pending = calloc(1, bytes);
+	size_t digests = transfer->known ? BF_REFRESH_PIECES(transfer->total) * sizeof(uint64_t) : 0;
+	struct bf_pending *pending = calloc(1, bytes + digests);
 	if (!pending) {
 		bf_done(session, command, CUDA_ERROR_OUT_OF_MEMORY, NULL, 0);
 		return;
 	}
+	if (digests)
+		pending->known = memcpy((uint8_t *)pending + bytes, transfer->known, digests);
 	pending->request = command->request;
 	pending->context = command->context;
 	pending->status = enqueue_download(session, transfer, pending);
@@ -305,9 +322,13 @@ void bf_start_download(struct bf_session *session, const struct bf_command *comm
 	/* on this thread, so that no later command can change what is being sent; the client waits, so it reads */
 	uint8_t *place = async ? NULL : bf_look_through(session, transfer, true);
 	if (place) {
+		uint64_t differing = 0;
 		bf_settle(session);
-		bf_send_data(session, command->request, 0, place, transfer->total);
-		bf_reply(session, command->request, CUDA_SUCCESS, NULL, 0);
+		if (transfer->known)
+			differing = bf_refresh_send(session, command->request, transfer->known, place, transfer->total);
+		else
+			bf_send_data(session, command->request, 0, place, transfer->total);
+		reply(session, command->request, transfer->known, CUDA_SUCCESS, differing);
 		return;
 	}
 	if (transfer->total <= (async ? PUMP_ASYNC : PUMP_SYNC) || bf_host_function_pending(session)) {

@@ -183,6 +183,7 @@ static const struct {
 	[BF_OP_LAUNCH] = { bf_op_launch, sizeof(struct bf_launch), true, false },
 	[BF_OP_HTOD] = { bf_op_htod, sizeof(struct bf_copy), true, true },
 	[BF_OP_DTOH] = { bf_op_dtoh, sizeof(struct bf_copy), true, true },
+	[BF_OP_REFRESH] = { bf_op_refresh, sizeof(struct bf_refresh), true, false },
 	[BF_OP_COPY3D] = { bf_op_copy3d, sizeof(struct bf_copy3d), true, true },
 	[BF_OP_ALLOC] = { bf_op_alloc, sizeof(struct bf_alloc), true, false },
 	[BF_OP_FREE] = { bf_op_free, sizeof(struct bf_free), true, false },

@@ -116,12 +116,6 @@ CUresult bf_copy_send_to_device(CUdeviceptr to, const void *from, size_t size, C
 	return send_to_device(to, from, size, stream, true, false);
 }
 
-CUresult bf_copy_send_to_host(struct bf_wait *wait, CUdeviceptr from, size_t size, CUstream stream,
-			      enum bf_urgency urgency, uint64_t *sequence)
-{
-	return send_to_host(wait, from, size, stream, false, urgency, sequence);
-}
-
 static void copy_finished(struct bf_wait *wait)
 {
 }

@@ -410,8 +410,6 @@ bool bf_host_is_pinned(const void *data);
 
 /* A command and no more: nothing is checked, no order is kept but the stream's. *sequence: its number. */
 CUresult bf_copy_send_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream);
-CUresult bf_copy_send_to_host(struct bf_wait *wait, CUdeviceptr from, size_t size, CUstream stream,
-			      enum bf_urgency urgency, uint64_t *sequence);
 CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async);
 /* From memory that the stream may still write, pinned or not, as a graph reads it. */
 CUresult bf_copy_to_device_in_order(CUdeviceptr to, const void *from, size_t size, CUstream stream);

@@ -5,13 +5,15 @@
  * upload is behind no work of the program and a download sees every upload before it.
  */
 #define _GNU_SOURCE
+#include "digest.h"
 #include "twin.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 /* Bytes that did not change are cheaper to send than another command. */
-enum { GAP = 64, FETCH = 1 << 20, FETCHES = 16, WINDOW = 64 << 10 };
+enum { GAP = 64, FETCH = BF_MAX_REFRESH, FETCHES = 16, WINDOW = 64 << 10 };
 
 static struct bf_carrier *carriers;
 
@@ -106,7 +108,9 @@ CUresult bf_twin_make(const struct bf_range *range, struct bf_twin **made)
 	twin->size = range->size;
 	twin->managed = range->kind == BF_RANGE_MANAGED;
 	twin->agreed = mmap(NULL, range->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	status = twin->agreed == MAP_FAILED ? CUDA_ERROR_OUT_OF_MEMORY : find_carrier(&twin->carrier);
+	twin->digests = calloc(BF_REFRESH_PIECES(range->size), sizeof *twin->digests + sizeof *twin->digested);
+	status = twin->agreed == MAP_FAILED || !twin->digests ? CUDA_ERROR_OUT_OF_MEMORY : find_carrier(&twin->carrier);
+	twin->digested = (bool *)(twin->digests + BF_REFRESH_PIECES(range->size));
 	if (!status)
 		status = place(twin, range);
 	if (!status)
@@ -124,15 +128,23 @@ void bf_twin_free(struct bf_twin *twin, bool context_lives)
 		bf_memory_free(twin->device);
 	if (twin->agreed != MAP_FAILED)
 		munmap(twin->agreed, twin->size);
+	free(twin->digests);
 	free(twin);
 }
 
 /* ------------------------------------------------------------------ to the server */
 
+static void forget_digests(struct bf_twin *twin, uint64_t offset, uint64_t size)
+{
+	for (uint64_t i = offset / BF_REFRESH_PIECE; i * BF_REFRESH_PIECE < offset + size; i++)
+		twin->digested[i] = false;
+}
+
 /* What is sent is what is noted, whatever other threads write meanwhile. */
 static CUresult send_run(struct bf_twin *twin, uint64_t offset, const uint8_t *now, uint64_t size)
 {
 	bf_difference_copy(twin->agreed + offset, now, size);
+	forget_digests(twin, offset, size);
 	return bf_copy_send_to_device(twin->device + offset, twin->agreed + offset, size, twin->carrier->stream);
 }
 
@@ -226,26 +238,75 @@ static void apply(struct bf_twin *twin, uint64_t offset, const uint8_t *now, uin
 {
 	uint8_t *host = twin->host + offset, *agreed = twin->agreed + offset;
 
+	forget_digests(twin, offset, size);
 	if (!is_programs_own(twin))
 		bf_difference_apply(host, agreed, now, size);
 	else if (!bf_reach_apply(host, agreed, now, size))
 		bf_debug("registered memory that a kernel has written is gone or closed, ignoring");
 }
 
+static uint64_t digest_of(struct bf_twin *twin, uint64_t piece)
+{
+	uint64_t at = piece * BF_REFRESH_PIECE, left = twin->size - at;
+
+	if (!twin->digested[piece])
+		twin->digests[piece] = bf_digest(twin->agreed + at, left < BF_REFRESH_PIECE ? left : BF_REFRESH_PIECE);
+	twin->digested[piece] = true;
+	return twin->digests[piece];
+}
+
+/* Only what differs from what both sides had comes back. */
+static CUresult ask(struct fetch *fetch)
+{
+	const struct bf_twin *twin = fetch->twin;
+	struct bf_refresh refresh = { twin->device + fetch->offset, fetch->size, BF_ARG(twin->carrier->stream) };
+	uint64_t pieces = BF_REFRESH_PIECES(fetch->size), digest;
+	uint8_t *command = bf_queue_begin(BF_OP_REFRESH, sizeof(struct bf_command) + sizeof refresh + pieces * 8,
+					  BF_WANTS_REPLY, bf_self.current);
+
+	if (!command)
+		return CUDA_ERROR_DEVICE_UNAVAILABLE;
+	((struct bf_command *)command)->request = bf_wait_add(&fetch->wait, BF_OP_REFRESH);
+	command += sizeof(struct bf_command);
+	memcpy(command, &refresh, sizeof refresh);
+	command += sizeof refresh;
+	for (uint64_t i = 0; i < pieces; i++) {
+		digest = digest_of(fetch->twin, fetch->offset / BF_REFRESH_PIECE + i);
+		memcpy(command + i * 8, &digest, 8);
+	}
+	bf_queue_end(BF_LATER);
+	return CUDA_SUCCESS;
+}
+
 static void start(struct batch *batch, struct bf_twin *twin, uint64_t offset)
 {
 	struct fetch *fetch = &batch->fetch[batch->count];
-	uint64_t sequence;
 
 	*fetch = (struct fetch){ .twin = twin, .offset = offset, .sent = twin->carrier->sent };
 	fetch->size = twin->size - offset < FETCH ? twin->size - offset : FETCH;
 	fetch->wait.data = batch->room + (size_t)batch->count * FETCH;
 	fetch->wait.data_size = fetch->size;
 	bf_self.current = twin->carrier->context;
-	batch->status = bf_copy_send_to_host(&fetch->wait, twin->device + offset, fetch->size, twin->carrier->stream,
-					     BF_LATER, &sequence);
+	batch->status = ask(fetch);
 	if (!batch->status)
 		batch->count++;
+}
+
+static CUresult apply_differing(const struct fetch *fetch)
+{
+	uint64_t differing, size;
+
+	if (fetch->wait.body_size < sizeof differing)
+		return CUDA_ERROR_UNKNOWN;
+	memcpy(&differing, fetch->wait.body, sizeof differing);
+	for (uint64_t at = 0; at < fetch->size; at += BF_REFRESH_PIECE, differing >>= 1) {
+		if (!(differing & 1))
+			continue;
+		size = fetch->size - at < BF_REFRESH_PIECE ? fetch->size - at : BF_REFRESH_PIECE;
+		apply(fetch->twin, fetch->offset + at, fetch->wait.data + at, size);
+	}
+	fetch->twin->carrier->arrived = fetch->sent;
+	return CUDA_SUCCESS;
 }
 
 /* All of them are waited for, also after a failure: they live in this thread's frame. */
@@ -254,16 +315,13 @@ static void finish(struct batch *batch)
 	bf_queue_flush();
 	for (unsigned i = 0; i < batch->count; i++) {
 		struct fetch *fetch = &batch->fetch[i];
-		struct bf_twin *twin = fetch->twin;
 		CUresult status = bf_wait_for_result(&fetch->wait); /* an earlier failure is the program's */
 
-		bf_wait_drop(&fetch->wait);
-		if (!status) {
-			apply(twin, fetch->offset, fetch->wait.data, fetch->size);
-			twin->carrier->arrived = fetch->sent;
-		} else if (!batch->status) {
+		if (!status)
+			status = apply_differing(fetch);
+		if (!batch->status)
 			batch->status = status;
-		}
+		bf_wait_drop(&fetch->wait);
 	}
 	batch->count = 0;
 }

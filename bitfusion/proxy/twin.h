@@ -27,6 +27,8 @@ struct bf_twin {
 	bool allocated;  /* at an address of its own, with cuMemAlloc */
 	bool managed;    /* by cuMemAllocManaged: dies with its context */
 	uint8_t *agreed; /* what both sides had when they last agreed */
+	uint64_t *digests; /* of its pieces */
+	bool *digested;    /* this one is still right */
 	struct bf_carrier *carrier;
 };
 

@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-enum { BF_PROTOCOL = 4 };
+enum { BF_PROTOCOL = 5 };
 
 /* ------------------------------------------------------------------ limits: checked before anything is allocated */
 
@@ -25,6 +25,8 @@ enum {
 	BF_MAX_HANDLES = 1 << 24,       /* of one kind in one session */
 	BF_MAX_LOAD_INPUTS = 4096,      /* of code that is linked when it is loaded */
 	BF_MAX_FETCH = 1 << 20,         /* bytes asked for by one BF_FETCH */
+	BF_REFRESH_PIECE = 16 << 10,    /* bytes that one digest of a BF_OP_REFRESH is of */
+	BF_MAX_REFRESH = 64 * BF_REFRESH_PIECE,
 	BF_DEVICE_ATTRIBUTES = 160,     /* CUdevice_attribute 1 … 159; 0 is unused */
 	BF_FUNCTION_ATTRIBUTES = 16,    /* CUfunction_attribute 0 … 15 */
 };
@@ -124,6 +126,7 @@ enum bf_operation {
 	BF_OP_GOODBYE,        /* the program ends in good order; nothing follows */
 	BF_OP_LATE,           /* struct bf_late with bulk: answers a BF_FETCH */
 	BF_OP_PROGRESS,       /* struct bf_progress: BF_PROGRESS comes when the stream has got there */
+	BF_OP_REFRESH,        /* struct bf_refresh: device to host, as BF_OP_DTOH, but only what the client has not */
 	BF_FIRST_ROW = 64
 };
 
@@ -152,6 +155,15 @@ struct bf_copy {
 	uint32_t late;
 };
 
+/* A uint64_t follows for each started BF_REFRESH_PIECE: the digest (digest.h) of what the client has. Answered with BF_DATA
+ * of those that differ, then a reply whose body is a uint64_t: bit i is set when piece i did. At most BF_MAX_REFRESH bytes. */
+struct bf_refresh {
+	uint64_t device;
+	uint64_t size;
+	uint64_t stream;
+};
+#define BF_REFRESH_PIECES(size) (((size) + BF_REFRESH_PIECE - 1) / BF_REFRESH_PIECE)
+
 /* `shape` is CUDA_MEMCPY3D_v2 (verbatim layout). A host side has been packed by the client: its pitch is
  * WidthInBytes, its height Height, its offsets 0; its pointer is ignored. Host to host never travels. */
 struct bf_copy3d {
@@ -164,10 +176,10 @@ struct bf_copy3d {
 
 /* Reply body: uint64_t address, uint64_t pitch. */
 struct bf_alloc {
-	uint64_t size;                      /* bytes; or width when pitched */
-	uint64_t height;                    /* 0: not pitched */
-	uint32_t element_size;              /* pitched only */
-	uint32_t rejected_count;            /* addresses that follow (uint64_t each): a program mapping lies there,
+	uint64_t size; /* bytes; or width when pitched */
+	uint64_t height; /* 0: not pitched */
+	uint32_t element_size; /* pitched only */
+	uint32_t rejected_count; /* addresses that follow (uint64_t each): a program mapping lies there,
 	                                     * so give another address and free these */
 };
 
@@ -199,11 +211,11 @@ struct bf_load {
 /* The name follows: text_size bytes with its NUL, zero padded to 8. Reply body: struct bf_function_info.
  * Without a name the place counts: then nothing is loaded, no attribute is known, and the reply brings the name. */
 struct bf_get_function {
-	uint64_t parent;   /* BF_MODULE (cuModuleGetFunction), BF_LIBRARY (cuLibraryGetKernel), or BF_KERNEL with
+	uint64_t parent; /* BF_MODULE (cuModuleGetFunction), BF_LIBRARY (cuLibraryGetKernel), or BF_KERNEL with
 	                    * text_size 0 (cuKernelGetFunction) */
 	uint64_t proposed; /* handle minted by the client, used if the driver's handle is not known yet */
 	uint32_t text_size;
-	uint32_t place;    /* 1 + its place among all of the module or library; 0: by name */
+	uint32_t place; /* 1 + its place among all of the module or library; 0: by name */
 };
 
 /* offsets and sizes follow: parameter_count × {uint32_t offset, uint32_t size}; then the name */
@@ -213,13 +225,13 @@ struct bf_function_info {
 	uint32_t parameters_size; /* bytes of the whole packed buffer */
 	int32_t attribute[BF_FUNCTION_ATTRIBUTES];
 	uint32_t attribute_valid; /* bit i: attribute[i] is known */
-	uint32_t name_size;       /* 0, or bytes of the name with its NUL, zero padded to 8 */
+	uint32_t name_size; /* 0, or bytes of the name with its NUL, zero padded to 8 */
 };
 
 struct bf_host_function {
 	uint64_t stream;
 	uint64_t function; /* a number of the client's, which the callback brings back; never an address */
-	uint64_t data;     /* the same, not used today */
+	uint64_t data; /* the same, not used today */
 	uint32_t kind; /* 0 cuLaunchHostFunc, 1 cuStreamAddCallback */
 	uint32_t zero;
 };
@@ -241,11 +253,11 @@ struct bf_progress {
 /* ------------------------------------------------------------------ server to client */
 
 enum bf_reply_kind {
-	BF_REPLY,    /* ends request `request`; body as its call defines */
-	BF_DATA,     /* struct bf_data, then its bytes: part of request `request`'s destination */
+	BF_REPLY, /* ends request `request`; body as its call defines */
+	BF_DATA, /* struct bf_data, then its bytes: part of request `request`'s destination */
 	BF_CALLBACK, /* struct bf_callback: run the program's function */
-	BF_OUTPUT,   /* struct bf_output, then text padded to 8: device printf (fd 1) or driver messages (fd 2) */
-	BF_FETCH,    /* struct bf_fetch: a stream has got to a copy whose source is to be read late; send the bytes */
+	BF_OUTPUT, /* struct bf_output, then text padded to 8: device printf (fd 1) or driver messages (fd 2) */
+	BF_FETCH, /* struct bf_fetch: a stream has got to a copy whose source is to be read late; send the bytes */
 	BF_PROGRESS, /* no body: answers a BF_OP_PROGRESS, also where the stream failed; brings no deferred failure */
 };
 
@@ -253,14 +265,14 @@ struct bf_reply {
 	uint32_t size; /* header and body, without the bytes of BF_DATA; multiple of 8 */
 	uint32_t kind;
 	uint32_t request;
-	int32_t status;         /* CUresult of this call */
-	int32_t deferred;       /* CUresult of the first one-way command that failed since the last BF_REPLY, or 0 */
+	int32_t status; /* CUresult of this call */
+	int32_t deferred; /* CUresult of the first one-way command that failed since the last BF_REPLY, or 0 */
 	uint32_t deferred_call; /* and which call it was */
 };
 
 struct bf_data {
 	uint64_t offset; /* into the destination */
-	uint64_t size;   /* raw bytes that follow */
+	uint64_t size; /* raw bytes that follow */
 };
 
 struct bf_callback {
@@ -272,8 +284,8 @@ struct bf_callback {
 struct bf_fetch {
 	uint64_t token;
 	uint64_t offset, size; /* of the source, packed if it is a box; at most BF_MAX_FETCH at once */
-	uint32_t source;       /* `late` of the copy */
-	uint32_t last;         /* nothing more will be asked of it */
+	uint32_t source; /* `late` of the copy */
+	uint32_t last; /* nothing more will be asked of it */
 };
 
 struct bf_output {
@@ -292,7 +304,7 @@ struct bf_device {
 	char pci_bus_id[32];
 	uint8_t uuid[16];
 	uint64_t total_memory; /* bytes: of the slice */
-	uint64_t used_memory;  /* bytes: by all processes of the session, now; 0 where there are no slices */
+	uint64_t used_memory; /* bytes: by all processes of the session, now; 0 where there are no slices */
 	int32_t least_priority, greatest_priority;
 	struct {
 		int32_t status; /* CUresult */

@@ -19,6 +19,7 @@ from wire_client import (
     INVALID_HANDLE,
     MODULE,
     NOT_READY,
+    NULL,
     OP_ALLOC,
     OP_CALLBACK_DONE,
     OP_DEVICES,
@@ -74,6 +75,61 @@ def test_copies_of_many_sizes(serve: Serve, tcp: bool) -> None:
         client.free(address)
     assert client.sync("cuCtxSynchronize").deferred == 0
     end_well(worker)
+
+
+PIECE = 16 << 10
+
+
+def digest(piece: bytes) -> int:
+    """As bitfusion/wire/digest.h: eight lanes, then those one after the other."""
+
+    def mix(state: int, word: int) -> int:
+        state ^= word
+        return ((state << 29 | state >> 35) & NULL) * 0x9FB21C651E98DF25 & NULL
+
+    words = [int.from_bytes(piece[i : i + 8], "little") for i in range(0, len(piece), 8)]
+    result = len(piece)
+    for i in range(8):
+        lane = (i + 1) * 0xD6E8FEB86659FD93 & NULL
+        for word in words[i::8]:
+            lane = mix(lane, word)
+        result = mix(result, lane)
+        result ^= result >> 32
+    return result
+
+
+@pytest.mark.parametrize("size", [1, 100, PIECE, 3 * PIECE + 5, 64 * PIECE])
+def test_a_refresh_brings_what_differs(serve: Serve, size: int) -> None:
+    worker = serve()
+    client = worker.client
+    status, address = client.alloc(size)
+    assert status == 0
+    data = bytearray(os.urandom(size))
+    client.upload(address, bytes(data))
+    pieces = range(0, size, PIECE)
+    known = [digest(data[at : at + PIECE]) for at in pieces]
+    reply = client.refresh(address, size, known)
+    assert (reply.status, reply.body, reply.bulk) == (0, bytes(8), b"")
+    changed = {0, len(pieces) // 2, len(pieces) - 1}
+    for i in changed:
+        data[min(size, (i + 1) * PIECE) - 1] ^= 0x10
+    client.upload(address, bytes(data))
+    reply = client.refresh(address, size, known)
+    assert (reply.status, int.from_bytes(reply.body, "little")) == (
+        0,
+        sum(1 << i for i in changed),
+    )
+    assert reply.bulk == b"".join(data[i * PIECE : (i + 1) * PIECE] for i in sorted(changed))
+    end_well(worker)
+
+
+@pytest.mark.parametrize("size, known", [(0, 0), (PIECE + 1, 1), (PIECE, 2), (64 * PIECE + 1, 65)])
+def test_a_refresh_of_a_bad_size(serve: Serve, size: int, known: int) -> None:
+    worker = serve()
+    with pytest.raises((EOFError, ConnectionError)):
+        worker.client.refresh(prepare(worker.client), size, [0] * known)
+    status, said = worker.end()
+    assert "bad refresh" in said, status
 
 
 def test_many_small_uploads_of_odd_sizes_in_one_flush(serve: Serve) -> None:

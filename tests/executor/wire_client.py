@@ -37,7 +37,8 @@ NULL = 2**64 - 1
     OP_GOODBYE,
     OP_LATE,
     OP_PROGRESS,
-) = range(16)
+    OP_REFRESH,
+) = range(17)
 
 (_, CONTEXT, MODULE, FUNCTION, LIBRARY, KERNEL, STREAM, EVENT, MEMPOOL, GRAPH) = range(10)
 
@@ -165,6 +166,10 @@ class Client:
         reply = self.wait(self.start_download(address, size, stream, 0, flags))
         assert reply.status == 0, reply.status
         return reply.bulk
+
+    def refresh(self, address: int, size: int, known: Sequence[int], stream: int = 0) -> Reply:
+        body = struct.pack("<QQQ%dQ" % len(known), address, size, stream, *known)
+        return self.operation(OP_REFRESH, body)
 
     def launch(self, function: int, parameters: bytes, stream: int = 0, flags: int = 0) -> int:
         body = struct.pack(

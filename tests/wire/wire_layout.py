@@ -14,7 +14,7 @@ from typing import Dict, Tuple
 ROOT = Path(__file__).resolve().parents[2]
 
 MAGIC = b"BFWIRE\r\n"
-PROTOCOL = 4
+PROTOCOL = 5
 HELLO = struct.Struct("<8sIIQII")
 WELCOME = struct.Struct("<8sIiQII")
 COMMAND = struct.Struct("<IHHII")
@@ -53,6 +53,7 @@ OPERATIONS = (
     "GOODBYE",
     "LATE",
     "PROGRESS",
+    "REFRESH",
 )
 
 
