@@ -162,8 +162,9 @@ test-asan: ## Build the libraries under AddressSanitizer and UBSan into build/as
 	$(Q)$(MAKE) KIND=asan libs nulldriver
 test-tsan: ## The same under ThreadSanitizer into build/tsan; runs nothing
 	$(Q)$(MAKE) KIND=tsan libs nulldriver
-FRAMEWORKS ?= tensorflow jax cupy numba
-test-frameworks: all $(VENV)/.runtime $(FRAMEWORKS:%=$(BUILD)/frameworks/%/.ready) ## TensorFlow, JAX, CuPy and numba-cuda on software GPUs: downloads gigabytes
+FRAMEWORKS ?= tensorflow jax cublas cupy numba
+# cuBLAS is part of what CuPy needs.
+test-frameworks: all $(VENV)/.runtime $(patsubst %,$(BUILD)/frameworks/%/.ready,$(sort $(FRAMEWORKS:cublas=cupy))) ## TensorFlow, JAX, cuBLAS, CuPy and numba-cuda on software GPUs: downloads gigabytes
 	$(Q)$(PY) tests/frameworks/run.py $(FRAMEWORKS)
 $(BUILD)/frameworks/%/.ready: tests/requirements/%.txt tests/venv.sh
 	@echo "  VENV  frameworks/$*"

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Large frameworks, unmodified, on software GPUs: directly and through Bitfusion over TCP.
 
-Each script compares what the GPU computes with what the CPU computes and fails by itself; here
-both ways of running it must print the same. Ends with a table; status 1 when anything failed.
+A script compares what the GPU computes with what the CPU computes and fails by itself, and both
+ways of running it must print the same. A suite counts by itself what is right and knows what is
+not. Ends with one table; status 1 when anything failed.
 """
 
 from __future__ import annotations
@@ -11,82 +12,122 @@ import argparse
 import subprocess
 import sys
 import time
-from typing import List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 from how import HERE, HOW
 
 ROOT = HERE.parents[1]
 WAYS = ("direct", "tcp")
-SCRIPTS = {"tensorflow": "tensorflow_train.py", "jax": "jax_train.py"}
-# These count by themselves what is right, and know what is not; numba-cuda's takes half an hour.
-SUITES = {"cupy": ("run_cupy.py", WAYS), "numba": ("run_numba_cuda.py", ("direct",))}
+
+
+class Framework(NamedTuple):
+    environment: str  # below build/frameworks, with tests/requirements/NAME.txt
+    script: str
+    packages: Tuple[str, ...]  # whose versions the table says
+    is_suite: bool = False
+
+
+FRAMEWORKS: Dict[str, Framework] = {
+    "tensorflow": Framework(
+        "tensorflow",
+        "tensorflow_train.py",
+        ("tensorflow", "nvidia-cublas-cu12", "nvidia-cudnn-cu12"),
+    ),
+    "jax": Framework("jax", "jax_train.py", ("jax", "nvidia-cublas-cu12", "nvidia-cudnn-cu12")),
+    "cublas": Framework("cupy", "cublas_gemm.py", ("nvidia-cublas", "numpy")),
+    "cupy": Framework("cupy", "run_cupy.py", ("cupy-cuda13x", "nvidia-cublas"), True),
+    "numba": Framework("numba", "run_numba_cuda.py", ("numba-cuda", "numba"), True),
+}
 
 
 class Outcome(NamedTuple):
     status: int
     stdout: str
     stderr: str
+
+
+class Row(NamedTuple):
+    framework: str
+    way: str
     seconds: float
+    verdict: str
+    is_good: bool
+
+    def __str__(self) -> str:
+        return f"{self.framework:12} {self.way:8} {self.seconds:8.1f} s  {self.verdict}"
 
 
-def python_of(framework: str) -> str:
-    return str(ROOT / "build" / "frameworks" / framework / "bin" / "python")
+def python_of(framework: Framework) -> str:
+    return str(ROOT / "build" / "frameworks" / framework.environment / "bin" / "python")
 
 
-def run(how: str, framework: str, limit: float) -> Outcome:
-    command = [*HOW[how], python_of(framework), str(HERE / SCRIPTS[framework])]
-    began = time.monotonic()
+def versions(framework: Framework) -> str:
+    code = "import sys, importlib.metadata as m; print(*[m.version(n) for n in sys.argv[1:]])"
+    command = [python_of(framework), "-c", code, *framework.packages]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return ", ".join(f"{name} {version}" for name, version in zip(framework.packages, found))
+
+
+def run_script(framework: Framework, way: str, limit: float) -> Outcome:
+    command = [*HOW[way], python_of(framework), str(HERE / framework.script)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=limit, errors="replace", check=False
+        )
     except subprocess.TimeoutExpired:
-        return Outcome(-1, "", f"no end after {limit:.0f} s", limit)
-    return Outcome(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+        return Outcome(-1, "", f"no end after {limit:.0f} s")
+    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def judge(outcome: Outcome, direct: Outcome) -> str:
+def judge(outcome: Outcome, direct: Outcome) -> Tuple[str, bool]:
     if outcome.status != 0:
-        return f"failed with status {outcome.status}"
+        return f"FAILED with status {outcome.status}", False
     if outcome.stdout != direct.stdout:
-        return "prints other things than directly"
-    return "agrees with the CPU"
+        return "PRINTS other things than directly", False
+    return "agrees with the CPU", True
 
 
-def run_suite(framework: str) -> Tuple[List[str], bool]:
-    script, ways = SUITES[framework]
-    lines, failed = [], False
-    for how in ways:
+def compare(name: str, limit: float) -> List[Row]:
+    rows, direct = [], None
+    for way in WAYS:
         began = time.monotonic()
-        command = [python_of(framework), str(HERE / script), "--how", how]
-        status = subprocess.run(command, check=False).returncode
-        verdict = "as expected" if status == 0 else "not as expected"
-        lines.append(f"{framework:12} {how:8} {time.monotonic() - began:6.1f} s  {verdict}")
-        failed = failed or status != 0
-    return lines, failed
+        outcome = run_script(FRAMEWORKS[name], way, limit)
+        direct = direct or outcome
+        rows.append(Row(name, way, time.monotonic() - began, *judge(outcome, direct)))
+        print(rows[-1], flush=True)
+        if not rows[-1].is_good:
+            print(outcome.stdout + outcome.stderr[-4000:], file=sys.stderr)
+    return rows
+
+
+def run_suite(name: str) -> List[Row]:
+    framework, rows = FRAMEWORKS[name], []
+    for way in WAYS:
+        began = time.monotonic()
+        command = [python_of(framework), str(HERE / framework.script), "--how", way]
+        is_good = subprocess.run(command, check=False).returncode == 0
+        verdict = "as expected" if is_good else "NOT as expected"
+        rows.append(Row(name, way, time.monotonic() - began, verdict, is_good))
+    return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("frameworks", nargs="*", default=[*SCRIPTS, *SUITES], metavar="FRAMEWORK")
-    parser.add_argument("--limit", type=float, default=600, help="seconds for each run")
+    parser.add_argument("frameworks", nargs="*", metavar="FRAMEWORK")
+    parser.add_argument("--limit", type=float, default=1800, help="seconds for each script")
     options = parser.parse_args()
-    lines, failed = [], False
-    for framework in options.frameworks:
-        if framework in SUITES:
-            told, wrong = run_suite(framework)
-            lines += told
-            failed = failed or wrong
-            continue
-        direct = run("direct", framework, options.limit)
-        for how in WAYS:
-            outcome = direct if how == "direct" else run(how, framework, options.limit)
-            verdict = judge(outcome, direct)
-            lines.append(f"{framework:12} {how:8} {outcome.seconds:6.1f} s  {verdict}")
-            print(lines[-1], flush=True)
-            if not verdict.startswith("agrees"):
-                failed = True
-                print(outcome.stdout + outcome.stderr[-4000:], file=sys.stderr)
-    print("\n" + "\n".join(lines))
-    return int(failed)
+    names = options.frameworks or [*FRAMEWORKS]
+    for name in names:
+        if name not in FRAMEWORKS:
+            parser.error(f"no framework is called '{name}': {', '.join(FRAMEWORKS)}")
+    rows: List[Row] = []
+    for name in names:
+        rows += run_suite(name) if FRAMEWORKS[name].is_suite else compare(name, options.limit)
+    print()
+    for name in names:
+        print(f"{name:12} {versions(FRAMEWORKS[name])}")
+    print(*rows, sep="\n")
+    return int(not all(row.is_good for row in rows))
 
 
 if __name__ == "__main__":
