@@ -154,8 +154,10 @@ static void forget_ranges(struct sg_block *block)
 void sg_block_start(struct sg_block *block, const uint32_t index[3])
 {
 	const struct sg_run *run = block->run;
-	const struct sg_op *first = run->image->ops + run->function->first;
+	const uint32_t done = block->used ? run->function->prologue : 0; /* its registers are still there */
+	const struct sg_op *first = run->image->ops + run->function->first + done;
 
+	block->used = true;
 	set_index(block, index);
 	memset(block->barriers, 0, sizeof(block->barriers));
 	block->open_barriers = 0;

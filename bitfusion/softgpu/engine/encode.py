@@ -7,7 +7,7 @@ for each section, and the sections, 8-aligned, little-endian:
 ops        records of 32 bytes: u64 opcode, u32 d, a, b, c, x, u16 guard, u16 flags
 lines      u32 per record: line of the PTX text
 texts      u32 per record: offset in strings
-functions  u32 name, first record, records, register bytes, local bytes, line
+functions  u32 name, first record, records, register bytes, local bytes, line, prologue records
 constants  u64 value, u32 variable or 0xffffffff, u16 bytes (2, 4, 8), u16 kind
 variables  u32 name, u32 flags (1 constant, 2 managed), u64 size, align, data, bytes of data
 relocations u32 variable, u32 symbol or 0xffffffff, u64 offset, u64 value, u32 size, u32 shift
@@ -47,10 +47,13 @@ from . import (  # noqa: F401 - they register rules
 )
 from .function import CODE_WINDOW, LANES, NOWHERE, RECORD, FunctionEncoder, Unsupported, abi_layout
 from .generated import SG_IMAGE_VERSION
+from .hoist import copies_of_special, hoist, writes
 from .lower import lower
 from .lower_control import load_register_parameters
 from .reach import Reach
+from .table import NUMBERS
 
+_UNKNOWN = NUMBERS["unknown"]
 _WARP = {"tid.x": 0, "tid.y": 1, "tid.z": 2, "warpid": 3}
 _BLOCK = {
     name: index
@@ -230,7 +233,7 @@ class ModuleEncoder:
         encoded: Dict[str, FunctionEncoder] = {}
         for function in self.functions.values():
             if function.body is None:
-                rows.append((self.string(function.name), 0, 0, 64, 0, 0))
+                rows.append((self.string(function.name), 0, 0, 64, 0, 0, 0))
                 continue
             one = self._function(function)
             encoded[function.name] = one
@@ -242,6 +245,7 @@ class ModuleEncoder:
                     one.register_bytes,
                     one.local_bytes,
                     one.lines[0] if one.lines else 0,
+                    one.prologue,
                 )
             )
             records += one.records
@@ -253,7 +257,7 @@ class ModuleEncoder:
             (b"".join(RECORD.pack(*record) for record in records), len(records)),
             (_words(lines), len(lines)),
             (_words(texts), len(texts)),
-            _table("<6I", rows),
+            _table("<7I", rows),
             _table("<QIHH", [(v, var, width, kind) for v, width, var, kind in self._constants]),
             _table("<IIQQQQ", [self._variable(variable, data) for variable in self._placed]),
             _table("<IIQQII", [row for v in self._placed for row in self._relocations(v)]),
@@ -267,28 +271,36 @@ class ModuleEncoder:
         ]
         return _assemble(sections)
 
-    def _function(self, function: Function) -> FunctionEncoder:
+    def _function(self, function: Function, in_order: bool = False) -> FunctionEncoder:
         one = FunctionEncoder(self, function)
         load_register_parameters(one)
+        body, first, labels = function.body or [], 0, function.labels
+        if function.entry and not in_order:
+            count = writes(function)
+            copies = one.alias_specials(copies_of_special(function, count))
+            body, first, labels = hoist(function, count, copies)
         starts: List[int] = []
-        joins = set(function.labels.values())
-        for index, instruction in enumerate(function.body or []):
+        joins = set(labels.values())
+        for index, instruction in enumerate(body):
             starts.append(len(one.records))
-            if index in joins:
+            if index == first and any(record[0] == _UNKNOWN for record in one.records):
+                return self._function(function, True)  # it may be that no thread gets there
+            if index in joins or index == first:
                 one.forget_patterns()
             lower(one, instruction)
             if instruction.opcode == "call":
                 one.forget_patterns()
         starts.append(len(one.records))
+        one.prologue = starts[first]
         one.guard = one.flags = 0
         if not function.entry:
             one.emit("ret")
         one.emit("exit")
-        place = {label: starts[index] for label, index in function.labels.items()}
+        place = {label: starts[index] for label, index in labels.items()}
         for record, label in one.branches:
             one.records[record][5] = (place[label] - record) & NOWHERE
-        for record, table, labels in one.tables:
-            for k, label in enumerate(labels):
+        for record, table, names in one.tables:
+            for k, label in enumerate(names):
                 self.targets[table + 1 + k] = place[label] - record
         _check_limit(function, "local memory", one.local_bytes, _LOCAL)
         one.local_bytes = (one.local_bytes + 15) // 16 * 16

@@ -67,6 +67,7 @@ class FunctionEncoder:
         self._patterns: Dict[Tuple[int, int], int] = {}  # (operand, bytes) -> slot
         self._pattern_count = 0
         self._written: Set[int] = set()
+        self.prologue = 0  # records that only the first block in its memory runs
         self._place_registers()
         self._place_locals()
 
@@ -86,6 +87,16 @@ class FunctionEncoder:
             if kind != "pred":
                 self.widths[name] = max(TYPE_BYTES[kind], 2)
                 self.slots[name] = self._slot(self.widths[name])
+
+    def alias_specials(self, copies: Dict[str, Special]) -> Set[str]:
+        """Give registers the place of the special ones that they are copies of; says which."""
+        done = set()
+        for name, special in copies.items():
+            found = self.module.special(special.name)
+            if found is not None and self.widths.get(name) == found[1]:
+                self.slots[name] = found[0]
+                done.add(name)
+        return done
 
     def _slot(self, width: int) -> int:
         at = self.register_bytes

@@ -104,7 +104,8 @@ static bool read_functions(struct sg_image *image)
 							    .count = row->count,
 							    .register_bytes = row->register_bytes,
 							    .local_bytes = row->local_bytes,
-							    .line = row->line };
+							    .line = row->line,
+							    .prologue = row->prologue };
 	}
 	return true;
 }

@@ -34,7 +34,7 @@ struct sg_header {
 };
 
 struct sg_function_row {
-	uint32_t name, first, count, register_bytes, local_bytes, line;
+	uint32_t name, first, count, register_bytes, local_bytes, line, prologue;
 };
 
 struct sg_variable_row {

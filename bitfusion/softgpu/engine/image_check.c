@@ -306,7 +306,9 @@ static bool mark_starts(struct checker *c)
 		last = k;
 	}
 	if (first == end)
-		return true;
+		return !c->function->prologue;
+	if (c->function->prologue >= end - first || !c->starts[first + c->function->prologue])
+		return false;
 	return ops[last].code == SG_OPCODE_exit && !ops[last].guard && !(ops[last].flags & SG_NOT);
 }
 

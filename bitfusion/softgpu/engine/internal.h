@@ -71,6 +71,7 @@ struct sg_function {
 	uint32_t register_bytes, local_bytes;
 	uint32_t parameter_bytes; /* at the start of the local frame: what a caller writes */
 	uint32_t line; /* of the first record */
+	uint32_t prologue; /* records at its start that do the same in every block of a launch */
 };
 
 struct sg_copy { /* one argument or result of a call; both offsets are from the start of a local frame */
@@ -234,6 +235,7 @@ struct sg_block {
 	uint32_t warp_count;
 	uint32_t warps_left;
 	bool progress; /* a warp ran since this was cleared */
+	bool used; /* a block of this launch ran here before: its kernel's prologue has been run */
 	uint32_t open_barriers; /* bit a barrier at which somebody has arrived */
 	struct sg_barrier barriers[SG_BARRIERS];
 	char *specials; /* SG_AREA_BLOCK */
