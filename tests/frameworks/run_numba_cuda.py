@@ -3,7 +3,7 @@
 
 Each module of the suite runs in a process of its own, and what comes after a failure in a new one.
 A test that crashes its process or does not come to an end has failed. Exits with 1 when a test
-fails that numba_cuda_failures.txt does not explain.
+fails that numba_cuda_failures.txt does not explain, and when one passes that it lists.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterable, List, Tuple
 
 from how import HERE, HOW
 
 EXPLAINED = HERE / "numba_cuda_failures.txt"
 # Timings of kernel launches, and tests of numba's own simulator.
 NO_TESTS_OF_GPUS = ("benchmarks", "cudasim")
+# How the reasons begin of tests that no single process without hardware can pass.
+UNABLE = "needs "
 
 Entry = Dict[str, Any]
 
@@ -66,22 +68,34 @@ def wait(process: subprocess.Popen[bytes], results: Path, limit: float) -> str:
     return f"the process ended with status {process.returncode}"
 
 
-def attempt(module: str, options: argparse.Namespace, results: Path, done: List[str]) -> str:
+def attempt(
+    module: str, how: str, options: argparse.Namespace, results: Path, done: List[str]
+) -> str:
     worker = [sys.executable, str(HERE / "unittest_worker.py")]
-    command = [*HOW[options.how], *worker, str(results), module, *done]
+    command = [*HOW[how], *worker, str(results), module, *done]
     log = results.with_suffix(".log")
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
         return wait(process, results, options.timeout)
 
 
-def run_module(module: str, options: argparse.Namespace, folder: Path) -> List[Entry]:
+def note_end(results: Path, test: str, why: str) -> Entry:
+    """Of a process that could not write it down itself."""
+    entry = {"test": test, "outcome": "failed", "seconds": 0, "text": why}
+    with results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+    return entry
+
+
+def run_module(module: str, how: str, options: argparse.Namespace, folder: Path) -> List[Entry]:
     results = folder / (module + ".jsonl")
-    results.touch()
     finished: Dict[str, Entry] = {}
+    if options.resume and results.exists() and any("end" in entry for entry in read(results)):
+        return list({e["test"]: e for e in read(results) if "test" in e}.values())
+    results.write_bytes(b"")
     while True:
         before = len(finished)
-        why = attempt(module, options, results, list(finished))
+        why = attempt(module, how, options, results, list(finished))
         entries = read(results)
         started = ""
         for entry in entries:
@@ -91,68 +105,86 @@ def run_module(module: str, options: argparse.Namespace, folder: Path) -> List[E
         if any("end" in entry for entry in entries):
             break
         if started and started not in finished:
-            finished[started] = {"test": started, "outcome": "failed", "seconds": 0, "text": why}
+            finished[started] = note_end(results, started, why)
         if len(finished) == before:
-            finished[module] = {"test": module, "outcome": "failed", "seconds": 0, "text": why}
+            finished[module] = note_end(results, module, why)
             break
-    print(f"{module}: {summary(list(finished.values()))}", flush=True)
+    print(f"{how}: {module}: {summary(finished.values())}", flush=True)
     return list(finished.values())
 
 
-def summary(entries: List[Entry]) -> str:
+def summary(entries: Iterable[Entry]) -> str:
     counts = Counter(entry["outcome"] for entry in entries)
-    ran = counts["passed"] + counts["failed"]
-    share = f" ({100 * counts['passed'] / ran:.1f} % of {ran})" if ran else ""
-    return (
-        f"{counts['passed']} passed{share}, {counts['failed']} failed, {counts['skipped']} skipped"
-    )
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("passed", "failed", "skipped"))
 
 
 def explained() -> Dict[str, str]:
     """Lines `test: reason`; blank lines and those that begin with # say nothing."""
     found = {}
-    if EXPLAINED.exists():
-        for line in EXPLAINED.read_text(encoding="utf-8").splitlines():
-            if line and not line.startswith("#"):
-                test, reason = line.split(": ", 1)
-                found[test] = reason
+    for line in EXPLAINED.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            test, reason = line.split(": ", 1)
+            found[test] = reason
     return found
 
 
-def compare(entries: List[Entry], how: str) -> int:
+def share(entries: Iterable[Entry]) -> str:
+    outcomes = [entry["outcome"] for entry in entries if entry["outcome"] != "skipped"]
+    passed = outcomes.count("passed")
+    return f"{passed} of {len(outcomes)} ({100 * passed / max(len(outcomes), 1):.1f} %)"
+
+
+def compare(entries: List[Entry], how: str, whole: bool) -> Tuple[str, int]:
+    """Tells what is not as the list of failures says; gives a summary and their number."""
     reasons = explained()
-    wrong = 0
-    for entry in sorted(entries, key=lambda entry: str(entry["test"])):
-        reason = reasons.get(entry["test"])
-        if entry["outcome"] == "failed":
-            last = entry["text"].strip().splitlines()[-1:] or [""]
-            wrong += reason is None
-            print(f"FAILED {entry['test']}: {reason or 'NOT EXPLAINED: ' + last[0]}")
-        elif entry["outcome"] == "passed" and reason:
-            print(f"PASSED {entry['test']}, although it is called a failure: {reason}")
-    print(f"numba-cuda's own tests, {how}: {summary(entries)}")
-    return wrong
+    outcomes = {entry["test"]: entry["outcome"] for entry in entries}
+    failed = [entry for entry in entries if entry["outcome"] == "failed"]
+    unexplained = [entry for entry in failed if entry["test"] not in reasons]
+    for entry in unexplained:
+        last = entry["text"].strip().splitlines()[-1:] or [""]
+        print(f"{how}: FAILED, NOT EXPLAINED: {entry['test']}: {last[0]}")
+    surprises = [test for test in reasons if outcomes.get(test) == "passed"]
+    for test in surprises:
+        print(f"{how}: PASSED, although it is called a failure: {test}: {reasons[test]}")
+    missing = [test for test in reasons if whole and test not in outcomes]
+    for test in missing:
+        print(f"{how}: NO SUCH TEST, although it is called a failure: {test}")
+    able = [e for e in entries if not reasons.get(e["test"], "").startswith(UNABLE)]
+    skipped = sum(entry["outcome"] == "skipped" for entry in entries)
+    text = (
+        f"{how}: {share(entries)} passed, {len(failed) - len(unexplained)} failed as explained, "
+        f"{len(unexplained)} failed otherwise, {skipped} skipped; "
+        f"without those that need several processes: {share(able)}"
+    )
+    return text, len(unexplained) + len(surprises) + len(missing)
+
+
+def run_all(how: str, options: argparse.Namespace, folder: Path) -> List[Entry]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        names = modules(options.only)
+        runs = pool.map(lambda name: run_module(name, how, options, folder), names)
+        return [entry for run in runs for entry in run]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--how", choices=sorted(HOW), default="direct")
+    parser.add_argument("--how", choices=sorted(HOW), nargs="+", default=["direct", "tcp"])
     parser.add_argument("--only", default="", help="modules whose name contains this")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one test")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--results", help="keep the results of each test in this folder")
+    parser.add_argument("--resume", action="store_true", help="not what that folder has in full")
     options = parser.parse_args()
+    wrong, lines = 0, []
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(options.results or scratch)
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("*.jsonl"):
-            old.unlink()
-        with ThreadPoolExecutor(options.jobs) as pool:
-            runs = pool.map(lambda m: run_module(m, options, folder), modules(options.only))
-            entries = [entry for run in runs for entry in run]
-        with (folder / "all.json").open("w", encoding="utf-8") as file:
-            json.dump(entries, file, indent=1)
-    sys.exit(1 if compare(entries, options.how) else 0)
+        for how in options.how:
+            entries = run_all(how, options, Path(options.results or scratch) / how)
+            line, found = compare(entries, how, not options.only)
+            lines.append(line)
+            wrong += found
+    print("numba-cuda's own tests\n" + "\n".join(lines))
+    sys.exit(1 if wrong else 0)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the unittest tests of one module and writes what happens to each, one JSON line at a time.
+"""Runs the tests of one module and writes what happens to each, one JSON line at a time.
+
+Tests are those that unittest finds, and functions of the module that pytest would take.
 
 usage: unittest_worker.py RESULTS MODULE [TEST TO LEAVE OUT]...
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 import time
 import unittest
 import warnings
-from typing import Any, Iterator, TextIO, Union
+from typing import Any, Callable, Iterator, TextIO, Union
 
 
 class Report(unittest.TestResult):
@@ -89,11 +92,32 @@ def tests_of(suite: Union[unittest.TestSuite, unittest.TestCase]) -> Iterator[un
         yield from tests_of(inner)
 
 
+class FunctionTest(unittest.FunctionTestCase):
+    """With a name like that of any other test."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        super().__init__(function)
+        self.name = f"{function.__module__}.{function.__name__}"
+
+    def id(self) -> str:
+        return self.name
+
+
+def functions_of(module: str) -> Iterator[unittest.TestCase]:
+    """None of a module that cannot be imported: unittest has told that already."""
+    for name, value in list(
+        vars(sys.modules.get(module)).items() if module in sys.modules else []
+    ):
+        if name.startswith("test_") and inspect.isfunction(value) and value.__module__ == module:
+            yield FunctionTest(value)
+
+
 def main() -> None:
     results, module, *left_out = sys.argv[1:]
     warnings.simplefilter("default")
     suite = unittest.defaultTestLoader.loadTestsFromName(module)
-    wanted = unittest.TestSuite(test for test in tests_of(suite) if test.id() not in left_out)
+    tests = [*tests_of(suite), *functions_of(module)]
+    wanted = unittest.TestSuite(test for test in tests if test.id() not in left_out)
     with open(results, "a", encoding="utf-8") as file:
         report = Report(file)
         wanted.run(report)
