@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The only thing that takes time on the null driver: host functions, which a thread of its own calls, one after the other,
- * as real drivers do. Waits wait for all of them, queries say that they are not done.
+ * as real drivers do. Waits wait for all of them, queries say that they are not done; those of a stream that was created
+ * mean its own.
  */
 #include "null.h"
 
@@ -19,7 +20,7 @@ struct job {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static struct job *first, **last = &first;
+static struct job *first, **last = &first; /* the first one may be running */
 static atomic_uint pending;
 static int started;
 static pthread_t thread;
@@ -33,16 +34,16 @@ static void *run_jobs(void *unused)
 		while (!first)
 			pthread_cond_wait(&changed, &lock);
 		job = first;
-		first = job->next;
-		if (!first)
-			last = &first;
 		pthread_mutex_unlock(&lock);
 		if (job->callback)
 			job->callback(job->stream, CUDA_SUCCESS, job->data);
 		else
 			job->function(job->data);
-		free(job);
 		pthread_mutex_lock(&lock);
+		first = job->next;
+		if (!first)
+			last = &first;
+		free(job);
 		atomic_fetch_sub(&pending, 1);
 		pthread_cond_broadcast(&changed);
 		pthread_mutex_unlock(&lock);
@@ -68,28 +69,47 @@ static CUresult enqueue(struct job job)
 	return started ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-static CUresult wait_for_all(void)
+/* With the lock held. */
+static int is_busy(CUstream stream)
+{
+	const struct job *job = first;
+
+	if ((uintptr_t)stream <= (uintptr_t)CU_STREAM_PER_THREAD)
+		return job != NULL;
+	while (job && job->stream != stream)
+		job = job->next;
+	return job != NULL;
+}
+
+static CUresult wait_for(CUstream stream)
 {
 	if (__builtin_expect(!atomic_load_explicit(&pending, memory_order_acquire), 1))
 		return CUDA_SUCCESS;
 	if (pthread_equal(pthread_self(), thread))
 		return CUDA_ERROR_NOT_PERMITTED;
 	pthread_mutex_lock(&lock);
-	while (atomic_load(&pending))
+	while (is_busy(stream))
 		pthread_cond_wait(&changed, &lock);
 	pthread_mutex_unlock(&lock);
 	return CUDA_SUCCESS;
 }
 
-static CUresult ask(void)
+static CUresult ask(CUstream stream)
 {
-	return atomic_load_explicit(&pending, memory_order_acquire) ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
+	int busy;
+
+	if (__builtin_expect(!atomic_load_explicit(&pending, memory_order_acquire), 1))
+		return CUDA_SUCCESS;
+	pthread_mutex_lock(&lock);
+	busy = is_busy(stream);
+	pthread_mutex_unlock(&lock);
+	return busy ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
 }
 
 CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void *data)
 {
 	NULL_ENTER();
-	return enqueue((struct job){ .function = function, .data = data });
+	return enqueue((struct job){ .function = function, .stream = stream, .data = data });
 }
 
 CUresult cuStreamAddCallback(CUstream stream, CUstreamCallback callback, void *data, unsigned int flags)
@@ -101,29 +121,29 @@ CUresult cuStreamAddCallback(CUstream stream, CUstreamCallback callback, void *d
 CUresult cuStreamSynchronize(CUstream stream)
 {
 	NULL_ENTER();
-	return wait_for_all();
+	return wait_for(stream);
 }
 
 CUresult cuEventSynchronize(CUevent event)
 {
 	NULL_ENTER();
-	return wait_for_all();
+	return wait_for(NULL);
 }
 
 CUresult cuCtxSynchronize(void)
 {
 	NULL_ENTER();
-	return wait_for_all();
+	return wait_for(NULL);
 }
 
 CUresult cuStreamQuery(CUstream stream)
 {
 	NULL_ENTER();
-	return ask();
+	return ask(stream);
 }
 
 CUresult cuEventQuery(CUevent event)
 {
 	NULL_ENTER();
-	return ask();
+	return ask(NULL);
 }

@@ -1694,20 +1694,6 @@ CUresult cuLogsUnregisterCallback(CUlogsCallbackHandle callback)
 	return CUDA_SUCCESS;
 }
 
-CUresult cuMemAddressFree(CUdeviceptr ptr, size_t size)
-{
-	NULL_ENTER();
-	return CUDA_SUCCESS;
-}
-
-CUresult cuMemAddressReserve(CUdeviceptr *ptr, size_t size, size_t alignment, CUdeviceptr addr, unsigned long long flags)
-{
-	NULL_ENTER();
-	if (ptr)
-		memset(ptr, 0, (sizeof(CUdeviceptr)));
-	return CUDA_SUCCESS;
-}
-
 CUresult cuMemAdvise(CUdeviceptr devPtr, size_t count, CUmem_advise advice, CUdevice device)
 {
 	NULL_ENTER();
