@@ -227,6 +227,20 @@ def test_dynamic_shared_memory() -> None:
     assert run(body, head, block=32, shared=128).tolist() == [7128] * 32
 
 
+def test_the_last_16_bytes_of_shared_memory_are_whole() -> None:
+    """libNVVM reads four words where a program needs three."""
+    head = ".extern .shared .align 16 .b8 d[];"
+    body = """
+    mov.u32 r4, 7; st.shared.u32 [d+24], r4; ld.shared.v4.u32 {r0, r1, r2, r3}, [d+16];
+    mov.u32 r5, %dynamic_smem_size; mad.lo.u32 r5, r5, 1000, r2; cvt.u64.u32 x, r5;
+    st.global.u64 [o], x;
+    """
+    assert run(body, head, shared=28).tolist() == [28007]
+    beyond = body.replace("[d+16]", "[d+32]")
+    with pytest.raises(DeviceFault, match="no shared memory"):
+        run(beyond, head, shared=28)
+
+
 def test_local_memory_belongs_to_a_thread() -> None:
     body = """
     .local .align 4 .b8 l[40]; mov.u64 x, l; mul.lo.u32 r0, t, 3; st.local.u32 [l], r0;

@@ -63,7 +63,9 @@ bool sg_run_prepare(struct sg_run *run, const struct sg_launch *launch, struct s
 	run->function = &image->functions[image->kernel_function[kernel]];
 	run->block_threads = (uint32_t)threads;
 	run->warp_count = (uint32_t)(threads + SG_LANES - 1) / SG_LANES;
-	run->shared_size = (launch->kernel->static_shared + 15) / 16 * 16 + launch->dynamic_shared;
+	/* Compilers load all 16 bytes where they need some: shared memory never ends in between on a GPU. */
+	run->shared_size = (launch->kernel->static_shared + 15) / 16 * 16;
+	run->shared_size += (launch->dynamic_shared + 15) / 16 * 16;
 	run->local_size = (image->kernel_stack[kernel] + 15) / 16 * 16;
 	run->cluster_size = 1;
 	run->clusters = 1;
