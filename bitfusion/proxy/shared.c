@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * When the two sides of shared memory agree. Work that may use it is noted by stream, so that a wait knows whether
- * anything could have changed since the last one.
+ * When the two sides of shared memory agree: before work, around waits and host functions, and never in between.
  */
 #define _GNU_SOURCE
 #include "graph.h"
@@ -9,21 +8,8 @@
 
 #include <string.h>
 
-enum { STREAMS = 32 };
-
-struct work {
-	uint64_t number; /* bf_stream_number, 0 when free */
-	CUstream stream;
-	uint32_t context;
-	unsigned starting; /* threads that are sending some */
-	uint64_t sequence; /* of the latest command */
-};
-enum { SEVERAL = UINT32_MAX }; /* contexts */
-
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct bf_twin *twins;
-static struct work work[STREAMS + 1]; /* the last one is of all that found no room before it */
-static struct work *const others = &work[STREAMS];
 _Atomic bool bf_shared_used;
 static _Atomic unsigned twin_count;
 
@@ -123,17 +109,7 @@ bool bf_shared_find(const void *memory, size_t size, CUdeviceptr *device)
 	return found;
 }
 
-/* ------------------------------------------------------------------ what is under way, with the lock held */
-
-static bool is_quiet(void)
-{
-	bool quiet = true;
-
-	for (int i = 0; i <= STREAMS && quiet; i++)
-		quiet = !work[i].number;
-	return quiet;
-}
-
+/* Is work under way? */
 static bool is_busy(void)
 {
 	bool busy;
@@ -141,57 +117,16 @@ static bool is_busy(void)
 	if (!atomic_load_explicit(&twin_count, memory_order_relaxed))
 		return false;
 	pthread_mutex_lock(&lock);
-	busy = !is_quiet();
+	busy = !bf_flight_none();
 	pthread_mutex_unlock(&lock);
 	return busy;
-}
-
-static struct work *place_of(uint64_t number)
-{
-	struct work *place = others;
-
-	for (int i = 0; i < STREAMS; i++) {
-		if (work[i].number == number)
-			return &work[i];
-		if (!work[i].number && place == others)
-			place = &work[i];
-	}
-	return place;
-}
-
-/* Before the work is sent: from then on it may write, and a host function in it may look. */
-static void note_start(CUstream stream)
-{
-	const struct bf_stream *entry = bf_handle_find(BF_STREAM, BF_ARG(stream));
-	uint32_t context = entry ? entry->entry.context : bf_self.current;
-	uint64_t number = bf_stream_number(stream);
-	struct work *place = place_of(number);
-
-	if (place == others && place->number && place->context != context)
-		context = SEVERAL;
-	place->number = place == others ? UINT64_MAX : number;
-	place->stream = stream;
-	place->context = context;
-	place->starting++;
-}
-
-static void note_sent(CUstream stream)
-{
-	struct work *place = place_of(bf_stream_number(stream));
-
-	if (!place->starting) /* a place has become free meanwhile, or nothing was noted */
-		place = others;
-	if (!place->starting)
-		return;
-	place->starting--;
-	place->sequence = bf_queue_sequence();
 }
 
 /* ------------------------------------------------------------------ before work, and after it has been sent */
 
 static CUresult send_all(void)
 {
-	bool alone = is_quiet();
+	bool alone = bf_flight_none();
 	CUresult status = CUDA_SUCCESS;
 
 	for (struct bf_twin *twin = twins; twin && !status; twin = twin->next)
@@ -249,7 +184,7 @@ CUresult bf_shared_before(CUstream stream, bool writes)
 	pthread_mutex_lock(&lock);
 	status = send_all();
 	if (!status && writes)
-		note_start(stream);
+		bf_flight_start(stream);
 	pthread_mutex_unlock(&lock);
 	if (!status)
 		status = order(stream);
@@ -263,7 +198,7 @@ void bf_shared_after(CUstream stream)
 	if (!atomic_load_explicit(&twin_count, memory_order_relaxed))
 		return;
 	pthread_mutex_lock(&lock);
-	note_sent(stream);
+	bf_flight_sent(stream);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -276,18 +211,9 @@ CUresult bf_shared_before_wait(void)
 	if (!atomic_load_explicit(&twin_count, memory_order_relaxed))
 		return CUDA_SUCCESS;
 	pthread_mutex_lock(&lock);
-	status = is_quiet() ? CUDA_SUCCESS : send_all();
+	status = bf_flight_none() ? CUDA_SUCCESS : send_all();
 	pthread_mutex_unlock(&lock);
 	return status;
-}
-
-/* Work that only other waits told to be over stays noted: then a later wait fetches in vain. */
-static void settle(uint64_t stream, uint32_t context, uint64_t sequence)
-{
-	for (int i = 0; i <= STREAMS; i++)
-		if (((stream && work[i].number == stream) || (context && work[i].context == context)) &&
-		    !work[i].starting && work[i].sequence <= sequence)
-			work[i].number = 0;
 }
 
 static CUresult fetch(uint64_t stream, uint32_t context, uint64_t sequence)
@@ -297,10 +223,10 @@ static CUresult fetch(uint64_t stream, uint32_t context, uint64_t sequence)
 	if (!atomic_load_explicit(&twin_count, memory_order_relaxed))
 		return CUDA_SUCCESS;
 	pthread_mutex_lock(&lock);
-	if (!is_quiet()) {
+	if (!bf_flight_none()) {
 		status = bf_twins_fetch(twins);
 		if (!status)
-			settle(stream, context, sequence);
+			bf_flight_settle(stream, context, sequence);
 	}
 	pthread_mutex_unlock(&lock);
 	return status;
@@ -322,55 +248,19 @@ CUresult bf_shared_finish(CUstream stream)
 	return is_busy() ? bf_stream_wait(stream) : CUDA_SUCCESS;
 }
 
-static bool context_lives(uint32_t index)
-{
-	const struct bf_context *context = bf_context_at(index);
-
-	return context && bf_is_alive(&context->entry);
-}
-
-static CUresult wait_for_contexts(void)
-{
-	CUresult status = CUDA_SUCCESS, one;
-
-	for (uint32_t i = 1; i < bf_handle_count(BF_CONTEXT); i++) {
-		if (!context_lives(i))
-			continue;
-		bf_self.current = i;
-		one = cuCtxSynchronize();
-		status = status ? status : one;
-	}
-	return status;
-}
-
-/* In a capture nothing can be waited for. A stream that has been destroyed still does what it had to do. */
-static CUresult wait_for_one(const struct work *now)
-{
-	uint64_t capture;
-
-	if (now->context == SEVERAL)
-		return wait_for_contexts();
-	if (!context_lives(now->context))
-		return CUDA_SUCCESS;
-	bf_self.current = now->context;
-	if (now->number == UINT64_MAX || bf_stream_check(now->stream))
-		return cuCtxSynchronize();
-	return bf_capture_find(now->stream, &capture) || capture ? CUDA_SUCCESS : bf_stream_wait(now->stream);
-}
-
 void bf_shared_wait_for_all(void)
 {
 	uint32_t before = bf_self.current;
-	struct work now[STREAMS + 1];
+	struct bf_flights now;
 
 	if (!is_busy())
 		return;
 	pthread_mutex_lock(&lock);
-	memcpy(now, work, sizeof now);
+	now = *bf_flights();
 	pthread_mutex_unlock(&lock);
-	for (int i = 0; i <= STREAMS; i++)
-		if (now[i].number)
-			bf_fail_later(wait_for_one(&now[i]));
+	for (int i = 0; i <= BF_FLIGHTS; i++)
+		if (now.one[i].number)
+			bf_fail_later(bf_flight_wait(&now.one[i]));
 	bf_self.current = before;
 }
 
@@ -382,7 +272,7 @@ void bf_shared_wait_for_all(void)
 void bf_shared_enter_function(void)
 {
 	pthread_mutex_lock(&lock);
-	if (!is_quiet())
+	if (!bf_flight_none())
 		bf_fail_later(bf_twins_fetch(twins));
 	pthread_mutex_unlock(&lock);
 }
@@ -437,6 +327,6 @@ void bf_shared_end_context(uint32_t context)
 		bf_twin_free(twin, false);
 	}
 	bf_carriers_end(context);
-	settle(0, context, UINT64_MAX);
+	bf_flight_settle(0, context, UINT64_MAX);
 	pthread_mutex_unlock(&lock);
 }

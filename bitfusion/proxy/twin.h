@@ -44,4 +44,29 @@ CUresult bf_twins_arrive(void);
 struct bf_carrier *bf_carriers(void);
 void bf_carriers_end(uint32_t context);
 
+/* ------------------------------------------------------------------ work under way (flight.c) */
+
+enum { BF_FLIGHTS = 32 };
+
+struct bf_flight {
+	uint64_t number; /* bf_stream_number, 0 when free */
+	CUstream stream;
+	uint32_t context;
+	unsigned starting; /* threads that are sending some */
+	uint64_t sequence; /* of the latest command */
+};
+
+struct bf_flights {
+	struct bf_flight one[BF_FLIGHTS + 1]; /* the last one is of all that found no room before it */
+};
+
+const struct bf_flights *bf_flights(void);
+bool bf_flight_none(void);
+/* Before the work is sent: from then on it may write, and a host function in it may look. */
+void bf_flight_start(CUstream stream);
+void bf_flight_sent(CUstream stream);
+/* What of that stream, or context, was sent up to there is over. */
+void bf_flight_settle(uint64_t stream_number, uint32_t context, uint64_t sequence);
+CUresult bf_flight_wait(const struct bf_flight *flight); /* without the lock; leaves another context current */
+
 #endif
