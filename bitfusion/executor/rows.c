@@ -3,6 +3,7 @@
  * Rows that mean more to the executor than their call: contexts, streams' flags, captures, and memory that
  * counts against the session's slice.
  */
+#include "format.h"
 #include "virtual.h"
 
 #include <stdlib.h>
@@ -190,24 +191,11 @@ static CUresult memory_info(struct bf_session *session, struct bf_frame *frame)
 	return status;
 }
 
-/* Formats have 1, 2 or 4 bytes per channel; the compressed ones count for a byte. */
-static unsigned channel_bytes(CUarray_format format)
-{
-	switch ((int)format) {
-	case CU_AD_FORMAT_UNSIGNED_INT32:
-	case CU_AD_FORMAT_SIGNED_INT32:
-	case CU_AD_FORMAT_FLOAT: return 4;
-	case CU_AD_FORMAT_UNSIGNED_INT16:
-	case CU_AD_FORMAT_SIGNED_INT16:
-	case CU_AD_FORMAT_HALF: return 2;
-	default: return 1;
-	}
-}
-
 /* A driver pads rows, by how much it does not say: 64 bytes is the least that any does. */
 static uint64_t array_bytes(const CUDA_ARRAY3D_DESCRIPTOR *what)
 {
-	uint64_t total = (uint64_t)channel_bytes(what->Format) * (what->NumChannels ? what->NumChannels : 1);
+	unsigned channel = bf_format_bytes(what->Format); /* what is compressed counts for a byte */
+	uint64_t total = (uint64_t)(channel ? channel : 1) * (what->NumChannels ? what->NumChannels : 1);
 	if (__builtin_mul_overflow(total, what->Width ? what->Width : 1, &total) || total > UINT64_MAX - 63)
 		return UINT64_MAX;
 	total = (total + 63) / 64 * 64;
@@ -320,7 +308,6 @@ static const struct {
 	{ "cuMemAllocAsync_ptsz", alloc_row },
 	{ "cuMemAllocFromPoolAsync", alloc_row },
 	{ "cuMemAllocFromPoolAsync_ptsz", alloc_row },
-	{ "cuMemAllocManaged", alloc_row },
 	{ "cuMemCreate", bf_virtual_create },
 	{ "cuMemFreeAsync", free_row },
 	{ "cuMemFreeAsync_ptsz", free_row },

@@ -4,27 +4,12 @@
  * does not fit is refused when it is asked for and not when it is too late.
  */
 #define _GNU_SOURCE
+#include "format.h"
 #include "proxy.h"
 
 static struct bf_array *find(CUarray array)
 {
 	return bf_handle_find(BF_ARRAY, BF_ARG(array));
-}
-
-/* Bytes of an element, 0 for formats whose elements are not counted this way. */
-static size_t element_size(const CUDA_ARRAY3D_DESCRIPTOR *shape)
-{
-	switch ((int)shape->Format) {
-	case CU_AD_FORMAT_UNSIGNED_INT8:
-	case CU_AD_FORMAT_SIGNED_INT8: return shape->NumChannels;
-	case CU_AD_FORMAT_UNSIGNED_INT16:
-	case CU_AD_FORMAT_SIGNED_INT16:
-	case CU_AD_FORMAT_HALF: return (size_t)2 * shape->NumChannels;
-	case CU_AD_FORMAT_UNSIGNED_INT32:
-	case CU_AD_FORMAT_SIGNED_INT32:
-	case CU_AD_FORMAT_FLOAT: return (size_t)4 * shape->NumChannels;
-	default: return 0;
-	}
 }
 
 CUresult bf_array_check(CUarray array, const size_t offset[3], const size_t size[3])
@@ -34,7 +19,7 @@ CUresult bf_array_check(CUarray array, const size_t offset[3], const size_t size
 	if (!found)
 		return CUDA_ERROR_INVALID_HANDLE;
 	const CUDA_ARRAY3D_DESCRIPTOR *shape = &found->shape;
-	const size_t element = element_size(shape);
+	const size_t element = (size_t)bf_format_bytes(shape->Format) * shape->NumChannels;
 	const size_t room[3] = { element ? shape->Width * element : SIZE_MAX, shape->Height ? shape->Height : 1,
 				 shape->Depth ? shape->Depth : 1 };
 
