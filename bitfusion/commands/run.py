@@ -91,7 +91,9 @@ def words_of(parsed: Parsed) -> list[str]:
 
 def describe(request: Json) -> str:
     memory, fraction = request.get("memory"), request.get("fraction")
-    text, each = ("1 GPU", "") if request["gpus"] == 1 else (f"{request['gpus']} GPUs", " each")
+    count = request["gpus"]
+    assert isinstance(count, int)
+    text, each = quantity.plural(count, "GPU"), "" if count == 1 else " each"
     if isinstance(memory, int):
         return f"{text} with {quantity.format_mib(memory)}{each}"
     return (
