@@ -3,47 +3,9 @@
  * Damages fat binaries and PTX text at random and takes them apart as the driver does: fuzz_loader SEED COUNT FILE….
  * Built with sanitizers. Prints how many were refused and how many gave kernels.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "../../bitfusion/softgpu/driver/fatbin.h"
 #include "../../bitfusion/softgpu/driver/ptxtext.h"
-
-static uint64_t state;
-
-static uint64_t next_random(void)
-{
-	state ^= state << 13;
-	state ^= state >> 7;
-	state ^= state << 17;
-	return state;
-}
-
-/* Bytes that mean something to the scan, and offsets that do to the headers. */
-static void damage(unsigned char *bytes, size_t size)
-{
-	static const char telling[] = "{}\"/*;.@,()[]=\n\\ %$\0x9";
-	const size_t window = next_random() % 2 ? size : (size < 100 ? size : 100);
-
-	for (int k = (int)(next_random() % 5); k >= 0; k--) {
-		const size_t at = next_random() % window, from = next_random() % size;
-		size_t length = next_random() % 40;
-
-		switch (next_random() % 5) {
-		case 0: bytes[at] ^= (unsigned char)(1u << next_random() % 8); break;
-		case 1: bytes[at] = (unsigned char)next_random(); break;
-		case 2: bytes[at] = (unsigned char)telling[next_random() % sizeof telling]; break;
-		case 3: bytes[at] = (unsigned char)(next_random() % 2 ? 0xff : 0); break;
-		default:
-			if (length > size - at)
-				length = size - at;
-			if (length > size - from)
-				length = size - from;
-			memmove(bytes + at, bytes + from, length);
-		}
-	}
-}
+#include "fuzz_damage.h"
 
 static void look_up(struct ptx_text *text)
 {
@@ -90,25 +52,13 @@ static int take_apart(const unsigned char *bytes, size_t size)
 	return found;
 }
 
-static unsigned char *read_file(const char *name, size_t *size)
-{
-	FILE *file = fopen(name, "rb");
-	unsigned char *bytes = malloc(1 << 22);
-
-	if (!file || !bytes)
-		exit(2);
-	*size = fread(bytes, 1, 1 << 22, file);
-	fclose(file);
-	return bytes;
-}
-
 int main(int count, char **words)
 {
 	long refused = 0, found = 0;
 
 	if (count < 4)
 		return 2;
-	state = strtoull(words[1], NULL, 0) * 0x9e3779b97f4a7c15ull + 1;
+	seed_random(words[1]);
 	for (int k = 3; k < count; k++) {
 		size_t size;
 		unsigned char *good = read_file(words[k], &size);
@@ -118,11 +68,9 @@ int main(int count, char **words)
 			return 1;
 		}
 		for (long turn = strtol(words[2], NULL, 0); turn > 0; turn--) {
-			const size_t cut = next_random() % 20 ? size : next_random() % size + 1;
-			unsigned char *bad = malloc(cut); /* of that size: reading over the end is seen */
+			size_t cut;
+			unsigned char *bad = damaged(good, size, &cut);
 
-			memcpy(bad, good, cut);
-			damage(bad, cut);
 			if (take_apart(bad, cut))
 				found++;
 			else

@@ -6,10 +6,12 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Tuple
 
 import pytest
-from instrumented import compiler
+from instrumented import built, compiler
 from ptx_fatbins import container, entry, lz4_literals, ptx
+from test_driver_programs import LIBRARY, build, environment
 
 HERE = Path(__file__).resolve().parent
 DRIVER = HERE.parents[1] / "bitfusion/softgpu/driver"
@@ -57,3 +59,27 @@ def test_damaged_code_does_no_harm(program: Path, tmp_path: Path, seed: int) -> 
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     counts = re.fullmatch(r"refused (\d+) found (\d+)\n", done.stdout)
     assert counts and int(counts[1]) > 500 and int(counts[2]) > 500
+
+
+def load_damaged(tmp_path: Path, library: Path, flags: Tuple[str, ...], turns: int) -> None:
+    """Through the driver's own functions, with the compiler's process behind them."""
+    driver = build("fuzz_driver", tmp_path, flags, library, HERE / "fuzz_driver.c")
+    files = [*HERE.glob("data/*.fatbin"), HERE / "kernels/stress.ptx"]
+    env = environment(library, BITFUSION_CACHE="off", ASAN_OPTIONS="detect_leaks=0")
+    command = [driver, str(tmp_path), "2", str(turns), *map(str, files)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    counts = re.fullmatch(r"refused (\d+) loaded (\d+)\n", done.stdout)
+    assert counts and int(counts[1]) > turns / 2 and int(counts[2]) > turns / 4, done.stdout
+    assert "cannot load code: the file is cut off" in done.stderr
+
+
+def test_damaged_code_is_refused_by_the_driver(tmp_path: Path) -> None:
+    load_damaged(tmp_path, LIBRARY, (), 60)
+
+
+@pytest.mark.sanitizers
+@pytest.mark.timeout(900)
+def test_damaged_code_is_refused_by_the_driver_under_asan(tmp_path: Path) -> None:
+    library = built("asan", "softgpu") / "lib" / "softgpu"
+    load_damaged(tmp_path, library, ("-fsanitize=address,undefined",), 150)

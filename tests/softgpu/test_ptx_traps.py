@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from forms import HEAD
 from machine import machine, zeros
+
+HERE = Path(__file__).resolve().parent
 
 
 def run(body: str, blocks: int, threads: int) -> list[int]:
@@ -53,3 +58,40 @@ def test_the_block_is_numbered_along_x_first() -> None:
     out = zeros(60, "u4")
     machine().compile(text).launch("k", 1, (5, 3, 4), out)
     assert out.tolist() == list(range(60))
+
+
+def test_the_last_bytes_of_the_largest_parameters() -> None:
+    """32,764 bytes are the most that a kernel takes."""
+    text = f"""{HEAD}.visible .entry k(.param .u64 out, .param .align 4 .b8 s[32756]) {{
+    .reg .b64 o; .reg .b32 a, b; ld.param.u64 o, [out]; ld.param.u32 a, [s];
+    ld.param.u32 b, [s+32752]; st.global.v2.u32 [o], {{a, b}}; ret; }}"""
+    out = zeros(2, "u4")
+    block = b"\x01\x02\x03\x04" + bytes(32748) + b"\xfc\xfd\xfe\xff"
+    machine().compile(text).launch("k", 1, 1, out, block)
+    assert out.tolist() == [0x04030201, 0xFFFEFDFC]
+
+
+def test_no_shared_memory_is_reserved_below_the_kernel_s() -> None:
+    """The kernel's own begins at 0, and what is reserved has no bytes at addresses it can have."""
+    body = """ld.param.u64 o, [out]; mov.u32 a, s; mov.u32 b, %reserved_smem_offset_begin;
+    mov.u32 c, %reserved_smem_offset_end; mov.u32 d, %total_smem_size; mov.u32 e, %aggr_smem_size;
+    mov.u32 f, %dynamic_smem_size; st.global.v4.u32 [o], {a, b, c, d};
+    st.global.v2.u32 [o+16], {e, f}; ret;"""
+    text = f"""{HEAD}.visible .entry k(.param .u64 out) {{ .reg .b64 o; .shared .b8 s[64];
+    .reg .b32 a, b, c, d, e, f; {body} }}"""
+    out = zeros(6, "u4")
+    machine().compile(text).launch("k", 1, 1, out, shared=48)
+    assert out.tolist() == [0, 0, 0, 112, 112, 48]
+
+
+def test_the_table_of_traps_names_tests_that_are_there() -> None:
+    text = (HERE.parents[1] / "docs/softgpu.md").read_text().partition("## What goes wrong")[2]
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) >= 25
+    for row in rows:
+        named = re.findall(r"`(test_\w+\.py)`(?: \(([^)]*)\))?", row)
+        assert named, row
+        for file, tests in named:
+            source = (HERE / file).read_text()
+            for name in re.findall(r"test_\w+", tests):
+                assert f"def {name}(" in source, (file, name)

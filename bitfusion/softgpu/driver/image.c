@@ -70,6 +70,26 @@ uint64_t image_size(const void *code, const void **start, int *text)
 	return size == MAX_IMAGE ? 0 : size;
 }
 
+/* Whether the code in a file is all there. What it says of its own length may be wrong. */
+static int is_whole(const void *code, size_t size)
+{
+	const unsigned char *bytes = code;
+	const void *start;
+	Elf64_Ehdr header;
+	int text;
+	if (size >= 4 && (read_number(bytes, 4) == WRAPPER_MAGIC || /* which has an address of a process */
+			  (read_number(bytes, 4) == FATBIN_MAGIC && size < FATBIN_HEADER)))
+		return 0;
+	if (size >= SELFMAG && !memcmp(bytes, ELFMAG, SELFMAG)) {
+		if (size < sizeof header)
+			return 0;
+		memcpy(&header, bytes, sizeof header);
+		if (header.e_shoff > size || (uint64_t)header.e_shnum * header.e_shentsize > size - header.e_shoff)
+			return 0;
+	}
+	return image_size(code, &start, &text) <= size;
+}
+
 /* ------------------------------------------------------------------ code that is still to be linked */
 
 enum { LINK_ENTRY = 0x4246, INPUT_ANY = 10, LINKED_WRAPPER = 2, MAX_INPUTS = 4096 };
@@ -321,6 +341,14 @@ static void tell(const struct jit_options *options, CUresult result, const char 
 	const int must_say = result == CUDA_ERROR_JIT_COMPILER_NOT_FOUND || !options || !options->error;
 	if (driver.debug || (is_new && must_say))
 		driver_say(line);
+}
+
+CUresult image_check_file(const void *code, size_t size)
+{
+	if (is_whole(code, size))
+		return CUDA_SUCCESS;
+	tell(NULL, CUDA_ERROR_INVALID_IMAGE, "the file is cut off, or is no code");
+	return CUDA_ERROR_INVALID_IMAGE;
 }
 
 CUresult image_load(struct image **image, const void *code, const struct jit_options *options)

@@ -3,6 +3,7 @@
  * Libraries: images without a context. Each context that uses one gets its own instance of it.
  */
 #include "driver.h"
+#include "image.h"
 #include "memory.h"
 #include "module.h"
 #include "queue.h"
@@ -129,8 +130,10 @@ EXPORT CUresult cuLibraryLoadFromFile(CUlibrary *library, const char *fileName, 
 	void *bytes;
 	size_t size;
 	TRY(file_read(fileName, &bytes, &size));
-	CUresult result = cuLibraryLoadData(library, bytes, jitOptions, jitOptionsValues, numJitOptions, libraryOptions,
-					    libraryOptionValues, numLibraryOptions);
+	CUresult result = image_check_file(bytes, size);
+	if (result == CUDA_SUCCESS)
+		result = cuLibraryLoadData(library, bytes, jitOptions, jitOptionsValues, numJitOptions, libraryOptions,
+					   libraryOptionValues, numLibraryOptions);
 	free(bytes);
 	return result;
 }

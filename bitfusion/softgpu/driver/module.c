@@ -3,6 +3,7 @@
  * Modules: an image in a context. Its variables are allocations like others.
  */
 #include "driver.h"
+#include "image.h"
 #include "memory.h"
 #include "module.h"
 #include "queue.h"
@@ -256,7 +257,9 @@ EXPORT CUresult cuModuleLoad(CUmodule *module, const char *fname)
 	void *bytes;
 	size_t size;
 	TRY(file_read(fname, &bytes, &size));
-	CUresult result = load(module, bytes, NULL);
+	CUresult result = image_check_file(bytes, size);
+	if (result == CUDA_SUCCESS)
+		result = load(module, bytes, NULL);
 	free(bytes);
 	return result;
 }
