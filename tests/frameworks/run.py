@@ -9,6 +9,7 @@ not. Ends with one table; status 1 when anything failed.
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import time
@@ -50,11 +51,26 @@ class Row(NamedTuple):
     framework: str
     way: str
     seconds: float
+    cpu_seconds: float  # of all its processes: what neighbours on the machine do not change
     verdict: str
     is_good: bool
 
     def __str__(self) -> str:
-        return f"{self.framework:12} {self.way:8} {self.seconds:8.1f} s  {self.verdict}"
+        times = f"{self.seconds:7.0f} s {self.cpu_seconds:7.0f} s CPU"
+        return f"{self.framework:12} {self.way:8} {times}  {self.verdict}"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.began, self.cpu = time.monotonic(), self.spent()
+
+    @staticmethod
+    def spent() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    def read(self) -> Tuple[float, float]:
+        return time.monotonic() - self.began, self.spent() - self.cpu
 
 
 def python_of(framework: Framework) -> str:
@@ -90,10 +106,10 @@ def judge(outcome: Outcome, direct: Outcome) -> Tuple[str, bool]:
 def compare(name: str, limit: float) -> List[Row]:
     rows, direct = [], None
     for way in WAYS:
-        began = time.monotonic()
+        clock = Clock()
         outcome = run_script(FRAMEWORKS[name], way, limit)
         direct = direct or outcome
-        rows.append(Row(name, way, time.monotonic() - began, *judge(outcome, direct)))
+        rows.append(Row(name, way, *clock.read(), *judge(outcome, direct)))
         print(rows[-1], flush=True)
         if not rows[-1].is_good:
             print(outcome.stdout + outcome.stderr[-4000:], file=sys.stderr)
@@ -103,11 +119,11 @@ def compare(name: str, limit: float) -> List[Row]:
 def run_suite(name: str) -> List[Row]:
     framework, rows = FRAMEWORKS[name], []
     for way in WAYS:
-        began = time.monotonic()
+        clock = Clock()
         command = [python_of(framework), str(HERE / framework.script), "--how", way]
         is_good = subprocess.run(command, check=False).returncode == 0
         verdict = "as expected" if is_good else "NOT as expected"
-        rows.append(Row(name, way, time.monotonic() - began, verdict, is_good))
+        rows.append(Row(name, way, *clock.read(), verdict, is_good))
     return rows
 
 
