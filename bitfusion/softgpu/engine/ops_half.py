@@ -76,6 +76,11 @@ def _extremes() -> None:
                 for xor in ("", "xorsign.abs"):
                     call = f"sg_{op}{'_nan' if nan else ''}{'_xorsign' if xor else ''}32"
                     text = h.half(f"{call}({h.single('A')}, {h.single('B')})")
+                    if xor:  # an f32 made of a NaN does not have its sign
+                        a, b = h.single("A"), h.single("B")
+                        none = f"{a} != {a} {'||' if nan else '&&'} {b} != {b}"
+                        sign = f"({none} ? 0 : (A ^ B) & 0x8000)"
+                        text = f"({text} & 0x7fff) | {sign}"
                     parts = (op, h.ftz, nan, xor.replace(".", "_"))
                     h.define(parts, 2, text, spellings([op], [h.ftz], [nan], [xor]))
 
