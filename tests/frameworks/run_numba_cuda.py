@@ -171,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--how", choices=sorted(HOW), nargs="+", default=["direct", "tcp"])
     parser.add_argument("--only", default="", help="modules whose name contains this")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds for one test")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds for one test")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--results", help="keep the results of each test in this folder")
     parser.add_argument("--resume", action="store_true", help="not what that folder has in full")
