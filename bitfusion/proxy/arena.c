@@ -53,15 +53,7 @@ static bool make_usable(uint64_t base, size_t size)
 /* Where a sanitizer may have its tables at the driver's addresses, this process proposes some. */
 static uint64_t propose(size_t size)
 {
-	uint8_t *place;
-
-	if (BF_MAP_MAY_RESERVE)
-		return 0;
-	place = mmap(NULL, size + BLOCK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (place == MAP_FAILED)
-		return 0;
-	munmap(place, size + BLOCK);
-	return (BF_ARG(place) + BLOCK - 1) & ~(BLOCK - 1);
+	return BF_MAP_MAY_RESERVE ? 0 : bf_map_find_free(size, BLOCK);
 }
 
 static void widen(uint64_t base, size_t size)

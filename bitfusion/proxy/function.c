@@ -36,6 +36,14 @@ static struct bf_parameter *take_parameters(const struct bf_wait *wait, const st
 }
 
 /* An entry that was used before keeps its old layout in memory for a launch that may be reading it. */
+static void take_attributes(struct bf_function *function, const struct bf_function_info *info)
+{
+	for (int i = 0; i < BF_FUNCTION_ATTRIBUTES; i++)
+		atomic_store_explicit(&function->attribute[i], info->attribute[i], memory_order_relaxed);
+	function->device = bf_self.current ? bf_context_at(bf_self.current)->device : 0;
+	atomic_store(&function->attribute_valid, info->attribute_valid);
+}
+
 static CUresult fill_entry(struct bf_function *function, const struct bf_wait *wait,
 			   const struct bf_function_info *info, uint64_t parent, const char *name)
 {
@@ -46,11 +54,8 @@ static CUresult fill_entry(struct bf_function *function, const struct bf_wait *w
 	function->parameter_count = info->parameter_count;
 	function->parameters_size = info->parameters_size;
 	function->parameters = parameters;
-	for (int i = 0; i < BF_FUNCTION_ATTRIBUTES; i++)
-		atomic_store_explicit(&function->attribute[i], info->attribute[i], memory_order_relaxed);
-	atomic_store(&function->attribute_valid, info->attribute_valid);
+	take_attributes(function, info);
 	atomic_store(&function->loaded, false);
-	function->device = bf_self.current ? bf_context_at(bf_self.current)->device : 0;
 	function->parent = parent;
 	if (BF_HANDLE_KIND(parent) == BF_MODULE && bf_handle_find(BF_MODULE, parent))
 		function->entry.context = ((const struct bf_entry *)bf_handle_find(BF_MODULE, parent))->context;
@@ -62,12 +67,8 @@ static CUresult fill_entry(struct bf_function *function, const struct bf_wait *w
 /* Those that were found by their place have no attributes, until they are asked for by name. */
 static void describe(struct bf_function *function, const struct bf_function_info *info)
 {
-	if (atomic_load(&function->attribute_valid) || !info->attribute_valid)
-		return;
-	for (int i = 0; i < BF_FUNCTION_ATTRIBUTES; i++)
-		atomic_store_explicit(&function->attribute[i], info->attribute[i], memory_order_relaxed);
-	function->device = bf_self.current ? bf_context_at(bf_self.current)->device : 0;
-	atomic_store(&function->attribute_valid, info->attribute_valid);
+	if (!atomic_load(&function->attribute_valid) && info->attribute_valid)
+		take_attributes(function, info);
 }
 
 /* What was asked for by its place comes with its name. */

@@ -230,6 +230,19 @@ void bf_map_unreserve(uint64_t base, uint64_t size)
 		munmap((void *)(uintptr_t)base, size);
 }
 
+uint64_t bf_map_find_free(uint64_t size, uint64_t alignment)
+{
+	void *place;
+
+	if (size + alignment < size)
+		return 0;
+	place = mmap(NULL, size + alignment, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (place == MAP_FAILED)
+		return 0;
+	munmap(place, size + alignment);
+	return (BF_ARG(place) + alignment - 1) & ~(alignment - 1);
+}
+
 void bf_map_remove_parent(uint64_t parent)
 {
 	pthread_rwlock_wrlock(&lock);

@@ -385,6 +385,8 @@ void bf_map_change_parent(uint64_t from, uint64_t to); /* of what is mapped */
 /* Addresses alone; false: the program has something there. */
 bool bf_map_reserve(uint64_t base, uint64_t size);
 void bf_map_unreserve(uint64_t base, uint64_t size);
+/* Addresses that nothing of the program has just now; 0 when there are none. */
+uint64_t bf_map_find_free(uint64_t size, uint64_t alignment);
 bool bf_is_reserved(uint64_t address); /* by cuMemAddressReserve */
 bool bf_is_device_memory(uint64_t address); /* or an address where such memory could be mapped */
 void bf_map_remove_context(uint32_t context);

@@ -8,7 +8,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum { MAX_ATTEMPTS = 16 };
 
@@ -50,20 +49,6 @@ bool bf_is_reserved(uint64_t address)
 	return reservation;
 }
 
-/* Addresses that nothing of the program has just now; 0 when there are none. */
-static uint64_t find_free(uint64_t size, uint64_t alignment)
-{
-	void *place;
-
-	if (size + alignment < size)
-		return 0;
-	place = mmap(NULL, size + alignment, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (place == MAP_FAILED)
-		return 0;
-	munmap(place, size + alignment);
-	return (BF_ARG(place) + alignment - 1) & ~(alignment - 1);
-}
-
 static CUresult ask(uint64_t size, uint64_t alignment, uint64_t wanted, uint64_t flags, uint64_t *base)
 {
 	return BF_CALL(cuMemAddressReserve, BF_ARG(base), size, alignment, wanted, flags);
@@ -88,7 +73,7 @@ BF_EXPORT CUresult cuMemAddressReserve(CUdeviceptr *ptr, size_t size, size_t ali
 		bf_debug("the program uses %#llx: reserving another address", (unsigned long long)base);
 		rejected[count++] = base;
 		status = CUDA_ERROR_OUT_OF_MEMORY;
-		wanted = find_free(size, alignment > 2 << 20 ? alignment : 2 << 20);
+		wanted = bf_map_find_free(size, alignment > 2 << 20 ? alignment : 2 << 20);
 		if (count == MAX_ATTEMPTS || !wanted)
 			break;
 	}
