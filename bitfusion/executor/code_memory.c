@@ -20,7 +20,9 @@ static uint64_t allocated(struct bf_session *session, int device)
 
 void bf_code_measure(struct bf_session *session, struct bf_code_memory *before)
 {
-	before->device = session->ledger && !bf_reap_pending(session) ? bf_context_device(session) : -1;
+	before->device = -1;
+	if (session->ledger && !bf_reap_pending(session))
+		bf_context_device(session, &before->device);
 	if (before->device < 0)
 		return;
 	before->allocated = allocated(session, before->device);

@@ -69,14 +69,19 @@ CUresult bf_context_use(struct bf_session *session, uint32_t index)
 	return status;
 }
 
-int bf_context_device(struct bf_session *session)
+int bf_device_of(struct bf_session *session, uint64_t ordinal)
 {
-	CUdevice ordinal;
-	if (session->driver->cuCtxGetDevice(&ordinal) != CUDA_SUCCESS)
-		return -1;
 	for (uint32_t i = 0; i < session->options.device_count; i++) {
-		if (session->ordinal[i] == ordinal)
+		if (session->ordinal[i] == (CUdevice)ordinal)
 			return (int)i;
 	}
 	return -1;
+}
+
+CUresult bf_context_device(struct bf_session *session, int *device)
+{
+	CUdevice ordinal;
+	CUresult status = session->driver->cuCtxGetDevice(&ordinal);
+	*device = status == CUDA_SUCCESS ? bf_device_of(session, (uint64_t)ordinal) : -1;
+	return status == CUDA_SUCCESS && *device < 0 ? CUDA_ERROR_INVALID_DEVICE : status;
 }

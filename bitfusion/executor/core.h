@@ -475,8 +475,10 @@ static inline CUresult bf_context_ensure(struct bf_session *session, uint32_t in
 	return bf_context_use(session, index);
 }
 bool bf_context_resolve(struct bf_session *session, uint32_t index, uint64_t *context);
-/* The session's index of the current context's device, or -1. */
-int bf_context_device(struct bf_session *session);
+/* The session's index of the driver's device, or -1. */
+int bf_device_of(struct bf_session *session, uint64_t ordinal);
+/* The same of the current context's device; -1 with a failure. */
+CUresult bf_context_device(struct bf_session *session, int *device);
 
 /* ------------------------------------------------------------------ call.c */
 

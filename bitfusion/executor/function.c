@@ -47,8 +47,8 @@ static void describe_attributes(struct bf_session *session, bool kernel, uint64_
 				struct bf_function_info *info)
 {
 	struct bf_driver *driver = session->driver;
-	int device = kernel ? bf_context_device(session) : 0;
-	if (device < 0)
+	int device = 0;
+	if (kernel && bf_context_device(session, &device) != CUDA_SUCCESS)
 		return; /* a kernel's attributes are those on one device */
 	for (int i = 0; i < BF_FUNCTION_ATTRIBUTES; i++) {
 		CUresult status = CUDA_ERROR_NOT_SUPPORTED;

@@ -11,9 +11,9 @@
 
 CUresult bf_memory_charge(struct bf_session *session, uint64_t size, int *device)
 {
-	*device = bf_context_device(session);
-	if (!session->ledger || *device < 0)
-		return CUDA_SUCCESS; /* without a context the driver itself refuses */
+	CUresult status = bf_context_device(session, device);
+	if (!session->ledger || status != CUDA_SUCCESS)
+		return status; /* nothing is taken that cannot be counted */
 	if (bf_ledger_reserve(session->ledger, session->options.slot, (uint32_t)*device, size) != 0)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	return CUDA_SUCCESS;
@@ -42,22 +42,26 @@ uint64_t bf_memory_total(struct bf_session *session, uint32_t device, uint64_t t
 CUresult bf_memory_info(struct bf_session *session, uint64_t info[2])
 {
 	size_t free = 0, total = 0;
+	int device;
 	CUresult status = session->driver->cuMemGetInfo_v2(&free, &total);
+	if (status == CUDA_SUCCESS)
+		status = bf_context_device(session, &device);
+	if (status != CUDA_SUCCESS)
+		return status;
 	info[0] = free;
 	info[1] = total;
-	int device = status == CUDA_SUCCESS ? bf_context_device(session) : -1;
-	uint64_t freed = device >= 0 && bf_reap_pending(session) ? bf_reap_memory(session, (uint32_t)device, 0) : 0;
+	uint64_t freed = bf_reap_pending(session) ? bf_reap_memory(session, (uint32_t)device, 0) : 0;
 	info[0] = freed < info[1] - info[0] ? info[0] + freed : info[1];
-	uint64_t limit = device >= 0 ? limit_of(session, (uint32_t)device) : 0;
+	uint64_t limit = limit_of(session, (uint32_t)device);
 	if (!limit)
-		return status;
+		return CUDA_SUCCESS;
 	uint64_t used[BF_MAX_DEVICES] = { 0 };
 	bf_ledger_used(session->ledger, -1, used, BF_MAX_DEVICES);
 	used[device] -= freed < used[device] ? freed : used[device];
 	uint64_t left = used[device] < limit ? limit - used[device] : 0;
 	info[0] = left < info[0] ? left : info[0];
 	info[1] = limit < info[1] ? limit : info[1];
-	return status;
+	return CUDA_SUCCESS;
 }
 
 struct info_job {

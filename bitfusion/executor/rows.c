@@ -11,15 +11,6 @@
 
 /* ------------------------------------------------------------------ contexts */
 
-int bf_device_of(struct bf_session *session, uint64_t ordinal)
-{
-	for (uint32_t i = 0; i < session->options.device_count; i++) {
-		if (session->ordinal[i] == (CUdevice)ordinal)
-			return (int)i;
-	}
-	return -1;
-}
-
 /* Everything that threads of ours believe about current contexts is void. */
 static void forget_contexts(struct bf_session *session)
 {

@@ -12,7 +12,5 @@ CUresult bf_virtual_release(struct bf_session *session, struct bf_frame *frame);
 CUresult bf_virtual_retain(struct bf_session *session, struct bf_frame *frame);
 CUresult bf_virtual_map(struct bf_session *session, struct bf_frame *frame);
 CUresult bf_virtual_unmap(struct bf_session *session, struct bf_frame *frame);
-/* The session's index of the driver's device, or -1. */
-int bf_device_of(struct bf_session *session, uint64_t ordinal);
 
 #endif
