@@ -255,3 +255,54 @@ BF_EXPORT CUresult cuGraphExecKernelNodeSetParams(CUgraphExec hGraphExec, CUgrap
 	wide = widen(nodeParams);
 	return set_kernel(hGraphExec, hNode, &wide);
 }
+
+/* ------------------------------------------------------------------ of any kind: as the function for its kind adds it */
+
+static CUcontext or_current(CUcontext context)
+{
+	if (!context)
+		cuCtxGetCurrent(&context);
+	return context;
+}
+
+static CUresult add_any(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
+			size_t numDependencies, const CUgraphNodeParams *params)
+{
+#define HEAD phGraphNode, hGraph, dependencies, numDependencies
+	CUDA_KERNEL_NODE_PARAMS_v2 kernel;
+	CUDA_MEMSET_NODE_PARAMS set;
+
+	if (!params)
+		return CUDA_ERROR_INVALID_VALUE;
+	switch ((int)params->type) {
+	case CU_GRAPH_NODE_TYPE_KERNEL:
+		memcpy(&kernel, &params->kernel, sizeof kernel);
+		return add_kernel(HEAD, &kernel);
+	case CU_GRAPH_NODE_TYPE_MEMCPY:
+		return cuGraphAddMemcpyNode(HEAD, &params->memcpy.copyParams, or_current(params->memcpy.copyCtx));
+	case CU_GRAPH_NODE_TYPE_MEMSET:
+		memcpy(&set, &params->memset, sizeof set);
+		return cuGraphAddMemsetNode(HEAD, &set, or_current(params->memset.ctx));
+	case CU_GRAPH_NODE_TYPE_GRAPH: return cuGraphAddChildGraphNode(HEAD, params->graph.graph);
+	case CU_GRAPH_NODE_TYPE_EMPTY: return cuGraphAddEmptyNode(HEAD);
+	case CU_GRAPH_NODE_TYPE_WAIT_EVENT: return cuGraphAddEventWaitNode(HEAD, params->eventWait.event);
+	case CU_GRAPH_NODE_TYPE_EVENT_RECORD: return cuGraphAddEventRecordNode(HEAD, params->eventRecord.event);
+	default: bf_debug("refused: a graph node of type %d", (int)params->type); return CUDA_ERROR_NOT_SUPPORTED;
+	}
+#undef HEAD
+}
+
+BF_EXPORT CUresult cuGraphAddNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
+				  size_t numDependencies, CUgraphNodeParams *nodeParams)
+{
+	return add_any(phGraphNode, hGraph, dependencies, numDependencies, nodeParams);
+}
+
+/* Edges that let a kernel begin before the one ahead of it is over become whole ones, which order more. */
+BF_EXPORT CUresult cuGraphAddNode_v2(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
+				     const CUgraphEdgeData *dependencyData, size_t numDependencies,
+				     CUgraphNodeParams *nodeParams)
+{
+	(void)dependencyData;
+	return add_any(phGraphNode, hGraph, dependencies, numDependencies, nodeParams);
+}

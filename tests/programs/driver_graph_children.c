@@ -28,13 +28,29 @@ static CUgraphNode add_scale(CUgraph graph, CUgraphNode after, unsigned factor)
 	return node;
 }
 
+/* The same, by the function for nodes of any kind. */
+static CUgraphNode add_any_scale(CUgraph graph, CUgraphNode after, unsigned factor)
+{
+	CUgraphNode node;
+	unsigned n = 1;
+	void *parameters[] = { &memory, &factor, &n };
+	CUgraphNodeParams params = { .type = CU_GRAPH_NODE_TYPE_KERNEL };
+
+	params.kernel.func = scale;
+	params.kernel.gridDimX = params.kernel.gridDimY = params.kernel.gridDimZ = 1;
+	params.kernel.blockDimX = params.kernel.blockDimY = params.kernel.blockDimZ = 1;
+	params.kernel.kernelParams = parameters;
+	CHECK(cuGraphAddNode_v2(&node, graph, after ? &after : NULL, NULL, after ? 1 : 0, &params));
+	return node;
+}
+
 /* times FIRST, then times SECOND */
 static CUgraph pair(unsigned first, unsigned second)
 {
 	CUgraph graph;
 
 	CHECK(cuGraphCreate(&graph, 0));
-	add_scale(graph, add_scale(graph, NULL, first), second);
+	add_any_scale(graph, add_scale(graph, NULL, first), second);
 	return graph;
 }
 

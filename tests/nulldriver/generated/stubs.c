@@ -847,12 +847,16 @@ CUresult cuGraphAddMemsetNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CU
 CUresult cuGraphAddNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies, size_t numDependencies, CUgraphNodeParams *nodeParams)
 {
 	NULL_ENTER();
+	if (phGraphNode)
+		*phGraphNode = (CUgraphNode)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
 CUresult cuGraphAddNode_v2(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies, const CUgraphEdgeData *dependencyData, size_t numDependencies, CUgraphNodeParams *nodeParams)
 {
 	NULL_ENTER();
+	if (phGraphNode)
+		*phGraphNode = (CUgraphNode)(uintptr_t)null_mint();
 	return CUDA_SUCCESS;
 }
 
