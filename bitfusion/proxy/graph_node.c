@@ -283,7 +283,10 @@ static CUresult add_any(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphN
 	case CU_GRAPH_NODE_TYPE_MEMSET:
 		memcpy(&set, &params->memset, sizeof set);
 		return cuGraphAddMemsetNode(HEAD, &set, or_current(params->memset.ctx));
-	case CU_GRAPH_NODE_TYPE_GRAPH: return cuGraphAddChildGraphNode(HEAD, params->graph.graph);
+	case CU_GRAPH_NODE_TYPE_GRAPH:
+		if (params->graph.ownership != CU_GRAPH_CHILD_GRAPH_OWNERSHIP_CLONE)
+			return CUDA_ERROR_NOT_SUPPORTED; /* here children are always copies */
+		return cuGraphAddChildGraphNode(HEAD, params->graph.graph);
 	case CU_GRAPH_NODE_TYPE_EMPTY: return cuGraphAddEmptyNode(HEAD);
 	case CU_GRAPH_NODE_TYPE_WAIT_EVENT: return cuGraphAddEventWaitNode(HEAD, params->eventWait.event);
 	case CU_GRAPH_NODE_TYPE_EVENT_RECORD: return cuGraphAddEventRecordNode(HEAD, params->eventRecord.event);

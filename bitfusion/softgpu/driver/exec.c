@@ -114,6 +114,12 @@ static CUresult capture_plan(struct stream *stream, const struct exec_plan *plan
 	return last ? user_list_add(&last->graph->users, &plan->users) : CUDA_SUCCESS;
 }
 
+/* Recorded by a step further ahead: steps follow each other, so there is nothing to wait for. */
+static int is_of_this_launch(const struct event *event, const struct stream *stream)
+{
+	return event->stream == stream && event->position > stream->submitted;
+}
+
 /* Events that the graph waits for are those recorded when it is launched; those it records stand for this launch. */
 static CUresult bind_events(struct stream *stream, struct work *work, const struct exec_plan *plan)
 {
@@ -122,7 +128,7 @@ static CUresult bind_events(struct stream *stream, struct work *work, const stru
 		struct event *event = step->record.event;
 		if (!plan->steps[i].enabled)
 			continue;
-		if (step->kind == WORK_EVENT_WAIT && event->stream)
+		if (step->kind == WORK_EVENT_WAIT && event->stream && !is_of_this_launch(event, stream))
 			TRY(work_depend(work, event->stream, event->position));
 		if (step->kind != WORK_RECORD)
 			continue;

@@ -297,7 +297,10 @@ EXPORT CUresult cuGraphAddNode_v2(CUgraphNode *phGraphNode, CUgraph hGraph, cons
 		return cuGraphAddMemsetNode(HEAD, (const CUDA_MEMSET_NODE_PARAMS *)&nodeParams->memset,
 					    nodeParams->memset.ctx);
 	case CU_GRAPH_NODE_TYPE_HOST: return cuGraphAddHostNode(HEAD, (const CUDA_HOST_NODE_PARAMS *)&nodeParams->host);
-	case CU_GRAPH_NODE_TYPE_GRAPH: return cuGraphAddChildGraphNode(HEAD, nodeParams->graph.graph);
+	case CU_GRAPH_NODE_TYPE_GRAPH:
+		if (nodeParams->graph.ownership != CU_GRAPH_CHILD_GRAPH_OWNERSHIP_CLONE)
+			return CUDA_ERROR_NOT_SUPPORTED; /* children are always copies */
+		return cuGraphAddChildGraphNode(HEAD, nodeParams->graph.graph);
 	case CU_GRAPH_NODE_TYPE_EMPTY: return cuGraphAddEmptyNode(HEAD);
 	case CU_GRAPH_NODE_TYPE_WAIT_EVENT: return cuGraphAddEventWaitNode(HEAD, nodeParams->eventWait.event);
 	case CU_GRAPH_NODE_TYPE_EVENT_RECORD: return cuGraphAddEventRecordNode(HEAD, nodeParams->eventRecord.event);
