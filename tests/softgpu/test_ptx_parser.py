@@ -156,6 +156,16 @@ def test_vector_registers_become_scalars() -> None:
     assert function.registers["w.x"] == "u16"
 
 
+def test_a_vector_and_a_predicate_are_results_of_one_instruction() -> None:
+    """As nvcc has it for tex2D<float>(texture, x, y, &resident)."""
+    last = instructions(
+        ".reg .f32 %f<9>; .reg .b64 %rd<9>; .reg .pred %p<9>;"
+        "tex.2d.v4.f32.f32 {%f1, %f2, %f3, %f4}|%p1, [%rd1, {%f5, %f6}];"
+    )[-1]
+    items = tuple(ir.Reg(f"%f{i}") for i in range(1, 5))
+    assert last.operands[0] == ir.Pair(ir.Vector(items), ir.Reg("%p1"))
+
+
 def test_register_ranges() -> None:
     function = body_of(".reg .b32 %r<12>, %q, x1<3>; mov.u32 %r11, %q; mov.u32 x10, x12;")
     assert function.registers == {"%r11": "b32", "%q": "b32", "x10": "b32", "x12": "b32"}

@@ -38,6 +38,7 @@ _MISSING_FORMS = {
     "mma.block_scale": _SINGLE,
     "ldmatrix.m16n16, .m8n16; stmatrix.m16n8": _SINGLE,
     "cvt.rs": _SINGLE,
+    "tex, tld4 with a second result, whether it is resident": "sparse arrays are not modelled",
     "tex, tld4 of depth textures": "the driver does not make them",
     "tex.2dms, .a2dms, tex.cube with offsets": "no such textures; the ISA has no such offsets",
     "tex, suld, … by .texref, .samplerref, .surfref variables": "removed from CUDA 12 on",

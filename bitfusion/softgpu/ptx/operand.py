@@ -221,7 +221,7 @@ class Names:
             return self._bracket(text)
         if first in "{(":
             if text[-1] != ("}" if first == "{" else ")"):
-                return self._constant(text)
+                return self._pair(text) if first == "{" and "|" in text else self._constant(text)
             if first == "{":
                 return ir.Vector(self._list(text[1:-1]))
             return self._constant(text)
