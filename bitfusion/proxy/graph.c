@@ -325,13 +325,14 @@ static CUresult launch(CUgraphExec exec, CUstream stream, bool per_thread)
 		status = bf_stream_resolve(&stream, per_thread);
 	if (status)
 		return status;
-	if (bf_keep_launched(graph, stream)) {
+	if (bf_keeps(graph)) {
 		status = bf_capture_find(stream, &capture);
 		if (!status && capture) /* the capture's graph would have to keep them */
 			status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 		if (status)
 			return status;
 	}
+	bf_keep_launched(graph, stream);
 	work = take(graph);
 	if (!work)
 		return send_launch(exec, stream);

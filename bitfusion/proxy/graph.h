@@ -33,6 +33,7 @@ struct bf_graph {
 	struct bf_graph_work *work; /* under the lock of graph.c, NULL for most */
 	struct bf_keep *keep;     /* under the lock of user_object.c, NULL for most */
 	CUstream last;      /* where an instance was launched the last time */
+	uint32_t last_context;
 	bool launched;
 };
 
@@ -40,7 +41,8 @@ struct bf_graph {
 void bf_keep_copy(struct bf_graph *to, const struct bf_graph *from);
 CUresult bf_keep_add(struct bf_graph *to, const struct bf_graph *from);
 void bf_keep_drop(struct bf_graph *graph);
-bool bf_keep_launched(struct bf_graph *graph, CUstream stream); /* whether it keeps any */
+bool bf_keeps(const struct bf_graph *graph);
+void bf_keep_launched(struct bf_graph *graph, CUstream stream);
 
 /* A copy of [host, host + size): the node in the graph copies to or from `device` instead. */
 CUresult bf_work_add_copy(struct bf_graph_work **work, bool to_host, void *host, size_t size, CUdeviceptr *device);

@@ -131,15 +131,34 @@ static void end_of_launches(void *keep)
 	finish(gone);
 }
 
-/* Launches of an instance come one after the other, so the last one's stream tells when all are through. */
-static void give_up(struct bf_keep *keep, bool launched, CUstream stream)
+/* False where nobody can tell when the launches are over: a capture would take the function into the program's graph. */
+static bool end_after_launches(struct bf_keep *keep, CUstream stream)
 {
+	uint64_t capture;
+
+	if (bf_stream_check(stream)) { /* gone; what it had to do may go on */
+		cuCtxSynchronize();
+		end_of_launches(keep);
+		return true;
+	}
+	return !bf_capture_find(stream, &capture) && !capture && !cuLaunchHostFunc(stream, end_of_launches, keep);
+}
+
+/* Launches of an instance come one after the other, so the last one's stream tells when all are through. */
+static void give_up(struct bf_keep *keep, const struct bf_graph *graph)
+{
+	uint32_t before = bf_self.current;
+
 	if (!keep)
 		return;
-	if (!launched)
+	if (!graph->launched) {
 		end_of_launches(keep);
-	else if (cuLaunchHostFunc(stream, end_of_launches, keep))
+		return;
+	}
+	bf_self.current = graph->last_context;
+	if (!end_after_launches(keep, graph->last))
 		bf_debug("nobody can tell when a graph's launches end: what it keeps stays");
+	bf_self.current = before;
 }
 
 static void replace(struct bf_graph *graph, struct bf_keep *by)
@@ -150,7 +169,7 @@ static void replace(struct bf_graph *graph, struct bf_keep *by)
 	old = graph->keep;
 	graph->keep = by;
 	pthread_mutex_unlock(&lock);
-	give_up(old, graph->launched, graph->last);
+	give_up(old, graph);
 }
 
 void bf_keep_copy(struct bf_graph *to, const struct bf_graph *from)
@@ -190,14 +209,21 @@ void bf_keep_drop(struct bf_graph *graph)
 	graph->launched = false;
 }
 
-bool bf_keep_launched(struct bf_graph *graph, CUstream stream)
+bool bf_keeps(const struct bf_graph *graph)
 {
 	pthread_mutex_lock(&lock);
 	const bool keeps = graph->keep != NULL;
 	pthread_mutex_unlock(&lock);
-	graph->last = stream;
-	graph->launched = true;
 	return keeps;
+}
+
+void bf_keep_launched(struct bf_graph *graph, CUstream stream)
+{
+	const struct bf_stream *entry = bf_handle_find(BF_STREAM, BF_ARG(stream));
+
+	graph->last = stream;
+	graph->last_context = entry ? entry->entry.context : bf_self.current;
+	graph->launched = true;
 }
 
 /* ------------------------------------------------------------------ the program's calls */

@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-enum { OBJECTS = 8 };
+enum { OBJECTS = 10 };
 
 static atomic_int destroyed[OBJECTS];
 static atomic_int may_go;
@@ -125,6 +125,67 @@ static void updates(CUdeviceptr memory, CUcontext context, CUstream stream)
 	show("nothing", 5, 1);
 }
 
+/* The stream of the last launch is gone before the instance is. */
+static void lost_stream(CUdeviceptr memory, CUcontext context)
+{
+	CUgraph graph = make_graph(memory, context);
+	CUuserObject object = make(7, 1);
+	CUgraphExec exec;
+	CUstream stream;
+
+	CHECK(cuGraphRetainUserObject(graph, object, 1, CU_GRAPH_USER_OBJECT_MOVE));
+	CHECK(cuGraphInstantiateWithFlags(&exec, graph, 0));
+	CHECK(cuGraphDestroy(graph));
+	CHECK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+	CHECK(cuGraphLaunch(exec, stream));
+	CHECK(cuStreamDestroy_v2(stream));
+	show("its stream is gone", 7, 0);
+	CHECK(cuGraphExecDestroy(exec));
+	show("the instance, too", 7, 1);
+}
+
+static void replaced_child(CUdeviceptr memory, CUcontext context)
+{
+	CUgraph graph = make_graph(memory, context), old = make_graph(memory, context);
+	CUgraph child = make_graph(memory, context);
+	CUuserObject object = make(8, 1);
+	CUgraphNode node;
+	CUgraphExec exec;
+
+	CHECK(cuGraphAddChildGraphNode(&node, graph, NULL, 0, old));
+	CHECK(cuGraphInstantiateWithFlags(&exec, graph, 0));
+	CHECK(cuGraphRetainUserObject(child, object, 1, CU_GRAPH_USER_OBJECT_MOVE));
+	CHECK(cuGraphExecChildGraphNodeSetParams(exec, node, child));
+	CHECK(cuGraphDestroy(child));
+	CHECK(cuGraphDestroy(old));
+	CHECK(cuGraphDestroy(graph));
+	show("the new child's is kept by the instance", 8, 0);
+	CHECK(cuGraphExecDestroy(exec));
+	show("and by nothing else", 8, 1);
+}
+
+/* What ends a launch is no part of what the program captures. */
+static void in_a_capture(CUdeviceptr memory, CUcontext context, CUstream stream)
+{
+	CUgraph graph = make_graph(memory, context), captured;
+	CUuserObject object = make(9, 1);
+	CUgraphExec exec;
+	size_t count = 0;
+
+	CHECK(cuGraphRetainUserObject(graph, object, 1, CU_GRAPH_USER_OBJECT_MOVE));
+	CHECK(cuGraphInstantiateWithFlags(&exec, graph, 0));
+	CHECK(cuGraphDestroy(graph));
+	CHECK(cuGraphLaunch(exec, stream));
+	CHECK(cuStreamSynchronize(stream));
+	CHECK(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_RELAXED));
+	CHECK(cuMemsetD32Async(memory, 3, 1, stream));
+	CHECK(cuGraphExecDestroy(exec));
+	CHECK(cuStreamEndCapture(stream, &captured));
+	CHECK(cuGraphGetNodes(captured, NULL, &count));
+	printf("nodes captured: %zu\n", count);
+	CHECK(cuGraphDestroy(captured));
+}
+
 static void mistakes(CUdeviceptr memory, CUcontext context)
 {
 	CUgraph graph = make_graph(memory, context);
@@ -156,6 +217,9 @@ int main(void)
 	copies(memory, context);
 	instances(memory, context, stream);
 	updates(memory, context, stream);
+	lost_stream(memory, context);
+	replaced_child(memory, context);
+	in_a_capture(memory, context, stream);
 	mistakes(memory, context);
 	return 0;
 }

@@ -282,6 +282,8 @@ EXPORT CUresult cuGraphExecChildGraphNodeSetParams(CUgraphExec hGraphExec, CUgra
 		result = own_plan(exec);
 	if (result == CUDA_SUCCESS)
 		result = replace_child(exec, node->child, plan);
+	if (result == CUDA_SUCCESS) /* what the old child kept stays until the instance ends */
+		result = user_list_add(&exec->plan->users, &plan->users);
 	if (plan)
 		plan_unref(plan);
 	pthread_mutex_unlock(&queue_lock);

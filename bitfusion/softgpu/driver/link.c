@@ -99,7 +99,7 @@ EXPORT CUresult cuLinkComplete(CUlinkState state, void **cubinOut, size_t *sizeO
 			result = link->result ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 		} else if (driver.debug || result == CUDA_ERROR_JIT_COMPILER_NOT_FOUND) {
 			char line[1024];
-			snprintf(line, sizeof line, "cannot link: %s", text);
+			snprintf(line, sizeof line, "cannot link: %.1000s", text);
 			driver_say(line);
 		}
 		jit_options_report(&link->options, result, text);
