@@ -42,6 +42,8 @@ WARN     += $(if $(findstring zig,$(CC))$(findstring clang,$(CC)),-Wno-pass-fail
 
 # ---- sources: a library whose folder is empty is left out
 ABI    := $(wildcard bitfusion/abi/*.c bitfusion/abi/generated/*.c)
+# Driver functions that are made of others in the same way; the null driver generates its own.
+COPIES := bitfusion/abi/copies/arraycopy.c
 WIRE   := $(wildcard bitfusion/wire/*.c bitfusion/wire/generated/*.c)
 PROXY  := $(wildcard bitfusion/proxy/*.c bitfusion/proxy/generated/*.c)
 EXEC   := $(wildcard bitfusion/executor/*.c bitfusion/executor/generated/*.c)
@@ -85,13 +87,13 @@ engine: $(ENGINE_LIB)
 softgpu: $(SOFT_LIB) $(JIT_LIB)
 nulldriver: $(NULL_LIB)
 
-$(CLIENT_LIB): $(call objects,$(PROXY) $(WIRE) $(ABI)) $(wildcard bitfusion/proxy/generated/exports.map)
+$(CLIENT_LIB): $(call objects,$(PROXY) $(WIRE) $(ABI) $(COPIES)) $(wildcard bitfusion/proxy/generated/exports.map)
 $(CLIENT_LIB): LINK = -Wl,-soname,libcuda.so.1 -Wl,--version-script=bitfusion/proxy/generated/exports.map
 $(SERVER_LIB): $(call objects,$(EXEC) $(WIRE))
 $(SERVER_LIB): LINK = -Wl,-soname,libbfexecutor.so
 $(ENGINE_LIB): $(ENGINE_OBJECTS)
 $(ENGINE_LIB): LINK = -Wl,-soname,libsoftgpu-engine.so
-$(SOFT_LIB): $(call objects,$(DRIVER) $(ABI)) $(ENGINE_OBJECTS) $(wildcard bitfusion/softgpu/driver/generated/exports.map)
+$(SOFT_LIB): $(call objects,$(DRIVER) $(ABI) $(COPIES)) $(ENGINE_OBJECTS) $(wildcard bitfusion/softgpu/driver/generated/exports.map)
 $(SOFT_LIB): LINK = -Wl,-soname,libcuda.so.1 -Wl,--version-script=bitfusion/softgpu/driver/generated/exports.map
 $(JIT_LIB): $(call objects,$(JITLNK))
 $(JIT_LIB): LINK = -Wl,-soname,libnvJitLink.so.13

@@ -385,7 +385,7 @@ static struct side to_side(const CUDA_MEMCPY3D *copy)
 			 copy->dstHeight ? copy->dstHeight : copy->Height, offset);
 }
 
-CUresult bf_copy_3d(const CUDA_MEMCPY3D *copy, CUstream stream, bool async, bool per_thread)
+static CUresult copy_3d(const CUDA_MEMCPY3D *copy, CUstream stream, bool async, bool per_thread)
 {
 	CUresult status = bf_stream_enter(&stream, per_thread);
 	struct box box;
@@ -401,25 +401,25 @@ CUresult bf_copy_3d(const CUDA_MEMCPY3D *copy, CUstream stream, bool async, bool
 static CUresult copy_2d(const CUDA_MEMCPY2D *copy, CUstream stream, bool async, bool per_thread)
 {
 	if (!copy)
-		return bf_copy_3d(NULL, stream, async, per_thread);
-	return bf_copy_3d(&(CUDA_MEMCPY3D){ .srcXInBytes = copy->srcXInBytes,
-					    .srcY = copy->srcY,
-					    .srcMemoryType = copy->srcMemoryType,
-					    .srcHost = copy->srcHost,
-					    .srcDevice = copy->srcDevice,
-					    .srcArray = copy->srcArray,
-					    .srcPitch = copy->srcPitch,
-					    .dstXInBytes = copy->dstXInBytes,
-					    .dstY = copy->dstY,
-					    .dstMemoryType = copy->dstMemoryType,
-					    .dstHost = copy->dstHost,
-					    .dstDevice = copy->dstDevice,
-					    .dstArray = copy->dstArray,
-					    .dstPitch = copy->dstPitch,
-					    .WidthInBytes = copy->WidthInBytes,
-					    .Height = copy->Height,
-					    .Depth = 1 },
-			  stream, async, per_thread);
+		return copy_3d(NULL, stream, async, per_thread);
+	return copy_3d(&(CUDA_MEMCPY3D){ .srcXInBytes = copy->srcXInBytes,
+					 .srcY = copy->srcY,
+					 .srcMemoryType = copy->srcMemoryType,
+					 .srcHost = copy->srcHost,
+					 .srcDevice = copy->srcDevice,
+					 .srcArray = copy->srcArray,
+					 .srcPitch = copy->srcPitch,
+					 .dstXInBytes = copy->dstXInBytes,
+					 .dstY = copy->dstY,
+					 .dstMemoryType = copy->dstMemoryType,
+					 .dstHost = copy->dstHost,
+					 .dstDevice = copy->dstDevice,
+					 .dstArray = copy->dstArray,
+					 .dstPitch = copy->dstPitch,
+					 .WidthInBytes = copy->WidthInBytes,
+					 .Height = copy->Height,
+					 .Depth = 1 },
+		       stream, async, per_thread);
 }
 
 BF_EXPORT CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D *pCopy)
@@ -454,20 +454,20 @@ BF_EXPORT CUresult cuMemcpy2DAsync_v2_ptsz(const CUDA_MEMCPY2D *pCopy, CUstream 
 
 BF_EXPORT CUresult cuMemcpy3D_v2(const CUDA_MEMCPY3D *pCopy)
 {
-	return bf_copy_3d(pCopy, NULL, false, false);
+	return copy_3d(pCopy, NULL, false, false);
 }
 
 BF_EXPORT CUresult cuMemcpy3D_v2_ptds(const CUDA_MEMCPY3D *pCopy)
 {
-	return bf_copy_3d(pCopy, NULL, false, true);
+	return copy_3d(pCopy, NULL, false, true);
 }
 
 BF_EXPORT CUresult cuMemcpy3DAsync_v2(const CUDA_MEMCPY3D *pCopy, CUstream hStream)
 {
-	return bf_copy_3d(pCopy, hStream, true, false);
+	return copy_3d(pCopy, hStream, true, false);
 }
 
 BF_EXPORT CUresult cuMemcpy3DAsync_v2_ptsz(const CUDA_MEMCPY3D *pCopy, CUstream hStream)
 {
-	return bf_copy_3d(pCopy, hStream, true, true);
+	return copy_3d(pCopy, hStream, true, true);
 }

@@ -311,7 +311,6 @@ struct bf_array {
 /* Is there such an array, and does the box, x in bytes, lie in it? */
 CUresult bf_array_check(CUarray array, const size_t offset[3], const size_t size[3]);
 void bf_texture_end_context(uint32_t context);
-CUresult bf_copy_3d(const CUDA_MEMCPY3D *copy, CUstream stream, bool async, bool per_thread);
 
 struct bf_parameter {
 	uint32_t offset, size;
