@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from instrumented import compiler
+from test_driver_programs import environment
 
 HERE = Path(__file__).resolve().parent
 OURS = HERE.parents[1] / "build" / "lib" / "softgpu" / "libnvJitLink.so.13"
@@ -110,3 +111,46 @@ def test_other_names_are_found_as_ever(nvrtc: Path) -> None:
         "ctypes.CDLL(None).dlsym is not None, ctypes.CDLL(None).getpid() > 0"
     )
     assert ask(nvrtc, questions) == ["False", "False", "True", "True"]
+
+
+LIMITED = """
+import ctypes
+linker, cuda = ctypes.CDLL(None), ctypes.CDLL("libcuda.so.1")
+moves = "".join(f"mov.b64 %d{i}, 1;" for i in range(99))
+TEXT = (".version 9.0 .target sm_90 .address_size 64 .visible .entry k() "
+    "{ .reg .b64 %d<99>; " + moves + " ret; }").encode()
+
+def check(result):
+    assert result == 0, result
+
+def registers(*options):
+    link, module, kernel = (ctypes.c_void_p() for _ in range(3))
+    size, count = ctypes.c_size_t(), ctypes.c_int()
+    words = (ctypes.c_char_p * len(options))(*options)
+    check(linker.nvJitLinkCreate(ctypes.byref(link), len(options), words))
+    check(linker.nvJitLinkAddData(link, 2, TEXT, ctypes.c_size_t(len(TEXT)), b"name"))
+    check(linker.nvJitLinkComplete(link))
+    check(linker.nvJitLinkGetLinkedCubinSize(link, ctypes.byref(size)))
+    code = ctypes.create_string_buffer(size.value)
+    check(linker.nvJitLinkGetLinkedCubin(link, code))
+    check(linker.nvJitLinkDestroy(ctypes.byref(link)))
+    check(cuda.cuModuleLoadData(ctypes.byref(module), code))
+    check(cuda.cuModuleGetFunction(ctypes.byref(kernel), module, b"k"))
+    check(cuda.cuFuncGetAttribute(ctypes.byref(count), 4, kernel))  # NUM_REGS
+    return count.value
+
+context = ctypes.c_void_p()
+check(cuda.cuInit(0))
+check(cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0))
+check(cuda.cuCtxSetCurrent(context))
+print(registers(b"-arch=sm_130"), registers(b"-arch=sm_130", b"-maxrregcount=38"))
+"""
+
+
+def test_a_link_limits_the_registers_of_its_kernels() -> None:
+    env = environment(LD_PRELOAD=str(OURS))
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "64 38\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from ptx_fatbins import container, entry, lz4_literals, ptx
 
+from bitfusion.softgpu.engine import encode
 from bitfusion.softgpu.ptx import cubin, fatbin, lz4, zstd
 from bitfusion.softgpu.ptx.frontend import Item, read_image, read_images
 from bitfusion.softgpu.ptx.ir import PtxError
@@ -233,6 +234,18 @@ def test_link_inputs_are_linked_together() -> None:
     module = read_image(image)
     assert sorted(module.functions) == ["f", "k"]
     assert module.functions["f"].body is not None
+
+
+def test_a_link_limits_registers() -> None:
+    declared = [b".reg .b64 %d<99>;"] + [b"mov.b64 %%d%d, 1;" % i for i in range(99)]
+    body = b"{ " + b" ".join(declared) + b" ret; }"
+    text = b".version 9.0\n.target sm_90\n.visible .entry k() " + body
+    text += b"\n.visible .entry own() .maxnreg 40 " + body
+    made = entry(fatbin.KIND_LINK_INPUT, 1, text, size=len(text))
+    for limit, wanted in ((0, [64, 40]), (38, [38, 40]), (255, [64, 40])):
+        limited = made[:24] + struct.pack("<HH", limit, 0) + made[28:]
+        module = read_image(container([limited]))
+        assert [encode._registers(module.functions[name]) for name in ("k", "own")] == wanted
 
 
 def test_members_of_archives_come_when_they_are_missed() -> None:

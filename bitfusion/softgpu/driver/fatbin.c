@@ -29,7 +29,7 @@ struct entry_header {
 	uint32_t header_size;
 	uint64_t stored;
 	uint32_t compressed, options;
-	uint16_t minor, major;
+	uint16_t minor, major; /* of a link's input, minor is its limit of registers */
 	uint32_t arch, name_offset, name_size;
 	uint64_t flags, zero, size;
 };
@@ -248,7 +248,7 @@ char *fatbin_text(const void *bytes, size_t size, size_t *text_size)
 		const struct entry_header *first = &members->list[0].head;
 		if (!members->links)
 			text = choose(members, text_size);
-		else if (members->count == 1 && first->arch == LINK_INPUT_PTX)
+		else if (members->count == 1 && first->arch == LINK_INPUT_PTX && !first->minor)
 			text = unpack(&members->list[0], text_size);
 	}
 	free(members);

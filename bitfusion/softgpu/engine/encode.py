@@ -443,7 +443,8 @@ def _registers(function: Function) -> int:
     words = sum(
         2 if kind in ("b64", "u64", "s64", "f64") else 1 for kind in function.registers.values()
     )
-    return max(16, min(words // 3, 64))
+    limit = min(function.directives.get("maxnreg", ()), default=64)
+    return max(16, min(words // 3, limit, 64))
 
 
 def _target(name: str) -> int:

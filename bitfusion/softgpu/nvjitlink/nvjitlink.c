@@ -40,7 +40,7 @@ struct entry_header {
 	uint32_t header_size;
 	uint64_t padded_size;
 	uint32_t compressed_size, option_offset;
-	uint16_t minor, major;
+	uint16_t register_limit, unused; /* 0 for none; elsewhere the version */
 	uint32_t arch; /* here: the input type */
 	uint32_t name_offset, name_size;
 	uint64_t flags, zero, size;
@@ -54,6 +54,7 @@ struct link {
 	char *ptx; /* what became of them */
 	char **options;
 	unsigned option_count;
+	uint16_t register_limit;
 	char error[512];
 };
 
@@ -95,6 +96,16 @@ static void free_link(struct link *link)
 	free(link);
 }
 
+/* No kernel has more than 255 registers. */
+static void read_option(struct link *link, const char *option)
+{
+	static const char name[] = "-maxrregcount=";
+	long limit = strncmp(option, name, sizeof name - 1) ? 0 : strtol(option + sizeof name - 1, NULL, 10);
+
+	if (limit > 0 && limit < 256)
+		link->register_limit = (uint16_t)limit;
+}
+
 static int keep_options(struct link *link, uint32_t count, const char **options)
 {
 	link->options = calloc(count + 1, sizeof *link->options);
@@ -106,6 +117,7 @@ static int keep_options(struct link *link, uint32_t count, const char **options)
 		if (!copy)
 			return INTERNAL;
 		link->options[link->option_count++] = copy;
+		read_option(link, copy);
 	}
 	return SUCCESS;
 }
@@ -140,7 +152,12 @@ EXPORT int nvJitLinkDestroy(struct link **handle)
 static int add_entry(struct link *link, int type, const void *data, size_t size)
 {
 	struct entry_header header = {
-		.kind = LINK_ENTRY, .version = 0x0101, .header_size = ENTRY_HEADER, .arch = type, .size = size
+		.kind = LINK_ENTRY,
+		.version = 0x0101,
+		.header_size = ENTRY_HEADER,
+		.register_limit = link->register_limit,
+		.arch = type,
+		.size = size,
 	};
 	size_t padding = -size & 7;
 

@@ -84,7 +84,15 @@ def _links(entries: Sequence[fatbin.Entry]) -> List[Input]:
             inputs += _sniff(item, False)
     if refused and not inputs:
         raise refused[0]
+    _limit_registers(inputs, entries[0].version[1])
     return inputs
+
+
+def _limit_registers(inputs: Sequence[Input], limit: int) -> None:
+    """As nvJitLink's -maxrregcount does: for what does not say a limit of its own."""
+    kernels = [f for one in inputs for f in one.module.functions.values() if f.entry]
+    for kernel in kernels if limit else ():
+        kernel.directives.setdefault("maxnreg", (limit,))
 
 
 def _link_item(entry: fatbin.Entry) -> Item:
