@@ -211,6 +211,15 @@ SETTINGS = (
         "workers kept ready (default: 1)",
     ),
     Setting(
+        "server.state_dir",
+        parse_text,
+        "",
+        "--state_dir",
+        "FOLDER",
+        "BITFUSION_STATE_DIR",
+        "what outlives the server (default: /var/lib/bitfusion, ~/.local/state/bitfusion)",
+    ),
+    Setting(
         "server.worker_user",
         parse_text,
         "",

@@ -108,6 +108,11 @@ class CannotListen(BitfusionError):
     template = "cannot listen on '{address}': {why}"
 
 
+class StateFolderInUse(BitfusionError):
+    template = "cannot serve: another server uses folder '{path}'"
+    hint = "give this one a folder of its own with --state_dir"
+
+
 class MissingPackage(BitfusionError):
     template = "cannot {what}: the Python package '{package}' is not installed"
     hint = "in a checkout run 'make'; else python3 -m pip install {package}"

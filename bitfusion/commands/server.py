@@ -20,6 +20,7 @@ OPTIONS = (
     config.option("server.data_ports"),
     config.option("server.driver"),
     config.option("server.spare_workers"),
+    config.option("server.state_dir"),
     Option(("-q", "--quiet"), "", "log warnings and errors only"),
 )
 EXAMPLES = """\

@@ -1,28 +1,72 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The control plane's requests and answers, whatever carried them: values in, values out."""
+"""The control plane's requests and answers, whatever carried them: one table of routes.
+
+A handler gets what was asked and by whom, and returns its answer, or a Later.
+"""
 
 from __future__ import annotations
 
-import os
-import socket
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from bitfusion import __version__
-from bitfusion.quantity import parse_fraction
-from bitfusion.server.pool import InUse, NotEnough, Request
-from bitfusion.server.sessions import Refusal, Session, Sessions
-from bitfusion.wire.control import PROTOCOL, Call, Json, Reply, failure
+from bitfusion.server.caller import Caller, Refusal
+from bitfusion.server.peer import Answer, Peer
+from bitfusion.server.pool import InUse, NotEnough
+from bitfusion.wire.control import Call, Json, failure
+
+ANYBODY, CLIENT, ADMIN = "anybody", "client", "admin"  # who may
+
+
+class Incoming(NamedTuple):
+    """A call, and who makes it."""
+
+    call: Call
+    names: tuple[str, ...]  # what stands for each {} of the route
+    caller: Caller
+    peer: Peer
+
+    @property
+    def body(self) -> Json:
+        return self.call.body
+
+    def query(self, key: str) -> str:
+        """A parameter after the path's question mark; '' where it is missing."""
+        for pair in self.call.path.partition("?")[2].split("&"):
+            name, _, value = pair.partition("=")
+            if name == key:
+                return value
+        return ""
+
+    def query_number(self, key: str, default: float, most: float) -> float:
+        text = self.query(key)
+        try:
+            number = float(text) if text else default
+        except ValueError:
+            number = -1
+        if not 0 <= number <= most:
+            raise Refusal(400, "bad-request", f"'{key}' must be a number from 0 to {most:g}")
+        return number
+
+
+Handler = Callable[[Incoming], Answer]
+Identify = Callable[[Call, Peer], Caller]  # raises Refusal
+
+
+class Route(NamedTuple):
+    method: str
+    path: str  # "/v1/sessions/{}/tickets"
+    may: str  # ANYBODY: not even identified
+    handler: Handler
 
 
 class Api:
-    def __init__(self, sessions: Sessions, data: Json) -> None:
-        """data: where data connections go, as clients are told."""
-        self.sessions = sessions
-        self.data = data
+    def __init__(self, routes: Iterable[Route], identify: Identify) -> None:
+        self._routes = [(route, split(route.path)) for route in routes]
+        self._identify = identify
 
-    def handle(self, call: Call, owner: object) -> Reply:
-        parts = call.path.partition("?")[0].strip("/").split("/")
+    def handle(self, call: Call, peer: Peer) -> Answer:
         try:
-            return self._route(call, parts, owner)
+            return self._route(call, peer)
         except Refusal as refusal:
             return failure(refusal.status, refusal.kind, str(refusal))
         except NotEnough as error:
@@ -30,93 +74,29 @@ class Api:
         except InUse as error:
             return failure(409, "in-use", str(error))
 
-    def _route(self, call: Call, parts: list[str], owner: object) -> Reply:
-        if parts == ["v1", "server"] and call.method == "GET":
-            return Reply(200, self._server())
-        if parts == ["v1", "gpus"] and call.method == "GET":
-            return Reply(200, {"gpus": self.list_gpus()})
-        if parts == ["v1", "sessions"] and call.method == "POST":
-            return Reply(201, self._session(self.sessions.open(owner, parse_request(call.body))))
-        if len(parts) == 3 and parts[:2] == ["v1", "sessions"] and call.method == "DELETE":
-            self.sessions.close(owner, parts[2])
-            return Reply(200, {})
-        if (
-            len(parts) == 4
-            and parts[1] == "sessions"
-            and parts[3] == "tickets"
-            and call.method == "POST"
-        ):
-            pid = call.body.get("pid", 0)
-            ticket = self.sessions.make_ticket(
-                owner, parts[2], pid if isinstance(pid, int) else 0, call.body.get("cold") is True
-            )
-            return Reply(201, {"ticket": ticket})
+    def _route(self, call: Call, peer: Peer) -> Answer:
+        parts = split(call.path)
+        for route, pattern in self._routes:
+            if call.method == route.method and matches(pattern, parts):
+                names = tuple(part for part, own in zip(parts, pattern) if own == "{}")
+                caller = self._admit(route, call, peer)
+                return route.handler(Incoming(call, names, caller, peer))
         return failure(404, "not-found", f"no {call.method} of {call.path[:100]}")
 
-    def _server(self) -> Json:
-        return {
-            "product": "bitfusion",
-            "version": __version__,
-            "protocol": PROTOCOL,
-            "hostname": socket.gethostname(),
-            "pid": os.getpid(),
-        }
-
-    def list_gpus(self) -> list[Json]:
-        pool = self.sessions.pool
-        rows: list[Json] = []
-        for index, gpu in enumerate(pool.gpus):
-            held = [
-                {
-                    "session": session.name,
-                    "memory": part.memory,
-                    "used": used,
-                    "processes": len(session.workers),
-                }
-                for session in self.sessions.by_name.values()
-                for part, used in zip(session.slices, session.used())
-                if part.gpu == index
-            ]
-            rows.append(
-                {
-                    "index": index,
-                    "name": gpu.name,
-                    "uuid": gpu.uuid,
-                    "memory": gpu.memory,
-                    "free": pool.free(index),
-                    "sessions": held,
-                }
-            )
-        return rows
-
-    def _session(self, session: Session) -> Json:
-        gpus = self.sessions.pool.gpus
-        return {
-            "session": session.name,
-            "software": self.sessions.inventory.software,
-            "gpus": [
-                {
-                    "index": s.gpu,
-                    "name": gpus[s.gpu].name,
-                    "memory": s.memory,
-                    "total": gpus[s.gpu].memory,
-                }
-                for s in session.slices
-            ],
-            "data": self.data,
-        }
+    def _admit(self, route: Route, call: Call, peer: Peer) -> Caller:
+        if route.may == ANYBODY:
+            return Caller("")
+        caller = self._identify(call, peer)
+        if route.may == ADMIN and not caller.admin:
+            raise Refusal(403, "forbidden", "this is for operators")
+        return caller
 
 
-def parse_request(body: Json) -> Request:
-    gpus, fraction, memory = body.get("gpus"), body.get("fraction", "1"), body.get("memory", 0)
-    if not isinstance(gpus, int) or isinstance(gpus, bool) or not 1 <= gpus <= 1 << 20:
-        raise Refusal(400, "bad-request", "'gpus' must be a whole number above 0")
-    if not isinstance(memory, int) or isinstance(memory, bool) or not 0 <= memory < 1 << 62:
-        raise Refusal(400, "bad-request", "'memory' must be a number of bytes")
-    if not isinstance(fraction, str):
-        raise Refusal(400, "bad-request", "'fraction' must be a text such as '0.5'")
-    try:
-        parse_fraction(fraction)
-    except ValueError as error:
-        raise Refusal(400, "bad-request", f"'fraction': {error}") from None
-    return Request(gpus, fraction, memory)
+def split(path: str) -> list[str]:
+    return path.partition("?")[0].strip("/").split("/")
+
+
+def matches(pattern: list[str], parts: list[str]) -> bool:
+    return len(pattern) == len(parts) and all(
+        own == part or own == "{}" for own, part in zip(pattern, parts)
+    )

@@ -10,7 +10,14 @@ from typing import Optional
 
 from bitfusion.errors import MissingPackage
 from bitfusion.server.peer import BrokenRules
-from bitfusion.wire.control import MAX_BODY, Call, Reply, failure, unpack_object
+from bitfusion.wire.control import (
+    MAX_BODY,
+    SECRET_HEADER,
+    Call,
+    Reply,
+    failure,
+    unpack_object,
+)
 
 try:
     import h11
@@ -18,6 +25,7 @@ except ImportError:
     raise MissingPackage(what="serve", package="h11") from None
 
 MAX_HEADERS = 16 << 10
+SECRET = SECRET_HEADER.lower().encode()
 
 
 class HttpCodec:
@@ -61,7 +69,15 @@ class HttpCodec:
         except ValueError as error:
             raise BrokenRules(f"a request's body is not JSON: {error}") from None
         method = self._request.method.decode("ascii")
-        return Call(method, self._request.target.decode("ascii", "replace"), body)
+        target = self._request.target.decode("ascii", "replace")
+        return Call(method, target, body, self._header(b"authorization"), self._header(SECRET))
+
+    def _header(self, wanted: bytes) -> str:
+        assert self._request is not None
+        for name, value in self._request.headers:
+            if name == wanted:
+                return bytes(value).decode("ascii", "replace")
+        return ""
 
     def reply(self, reply: Reply) -> bytes:
         body = json.dumps(reply.body).encode() + b"\n"

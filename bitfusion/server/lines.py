@@ -30,9 +30,11 @@ class LineCodec:
         except ValueError as error:
             raise BrokenRules(f"not a request: {error}") from None
         method, path, body = value.get("method"), value.get("path"), value.get("body", {})
-        if not isinstance(method, str) or not isinstance(path, str) or not isinstance(body, dict):
+        secret = value.get("secret", "")
+        texts = all(isinstance(text, str) for text in (method, path, secret))
+        if not texts or not isinstance(body, dict):
             raise BrokenRules("not a request")
-        return Call(method, path, body)
+        return Call(str(method), str(path), body, secret=str(secret))
 
     def reply(self, reply: Reply) -> bytes:
         return pack_line({"status": reply.status, "body": reply.body})

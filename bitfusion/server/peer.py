@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Optional, Protocol
+from typing import Optional, Protocol, Union
 
 from bitfusion import log
 from bitfusion.server.loop import READ, WRITE, Loop
@@ -17,10 +17,32 @@ from bitfusion.wire.control import Call, Reply
 
 RECEIVE = 64 << 10
 MAX_OUTPUT = 4 << 20  # of a client that does not read its answers
+MAX_AHEAD = 64 << 10  # of a client that asks on while its last answer is to come
 
 
 class BrokenRules(Exception):
     """The other end does not speak our language; its connection is dropped."""
+
+
+class Later:
+    """An answer that a handler does not have yet; its peer takes no further call until then."""
+
+    def __init__(self) -> None:
+        self.on_gone: Callable[[], None] = lambda: None  # nobody waits any more
+        self.reply: Optional[Reply] = None
+        self._deliver: Optional[Callable[[Reply], None]] = None
+
+    def complete(self, reply: Reply) -> None:
+        """Once; it does nothing where nobody waits any more."""
+        self.reply = reply
+        if self._deliver is not None:
+            self._deliver(reply)
+
+    def send_to(self, deliver: Optional[Callable[[Reply], None]]) -> None:
+        self._deliver = deliver
+
+
+Answer = Union[Reply, Later]
 
 
 class Codec(Protocol):
@@ -37,7 +59,7 @@ class Peer:
         loop: Loop,
         sock: socket.socket,
         codec: Codec,
-        handle: Callable[[Call, object], Reply],
+        handle: Callable[[Call, Peer], Answer],
         on_close: Callable[[Peer], None],
         name: str,
     ) -> None:
@@ -48,11 +70,18 @@ class Peer:
         self._handle = handle
         self._on_close = on_close
         self._output = bytearray()
+        self._ahead = bytearray()
+        self._later: Optional[Later] = None
         self._ending = False
         self.closed = False
         self.calls = 0
         sock.setblocking(False)
         loop.watch(sock.fileno(), READ, self._ready)
+
+    @property
+    def waits(self) -> bool:
+        """For an answer of ours."""
+        return self._later is not None
 
     def _ready(self, events: int) -> None:
         if events & WRITE:
@@ -69,10 +98,16 @@ class Peer:
             data = b""
         if not data:
             self.close()
-            return
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         try:
-            self._codec.feed(data)
-            self._answer_all()
+            if self._later is not None:
+                self._keep_ahead(data)
+            else:
+                self._codec.feed(data)
+                self._answer_all()
         except BrokenRules as error:
             log.warn(f"dropping {self.name}: {error}")
             self._output += self._codec.complain(str(error))
@@ -80,18 +115,41 @@ class Peer:
         except Exception:
             self.close()
             raise
-        self._ending = self._ending or self._codec.finished()
+        self._ending = self._ending or (self._later is None and self._codec.finished())
         self._flush()
 
+    def _keep_ahead(self, data: bytes) -> None:
+        self._ahead += data
+        if len(self._ahead) > MAX_AHEAD:
+            raise BrokenRules("it asks on and on without waiting for an answer")
+
     def _answer_all(self) -> None:
-        while True:
+        while self._later is None:
             call = self._codec.next_call()
             if call is None:
                 return
             self.calls += 1
-            self._output += self._codec.reply(self._handle(call, self))
+            answer = self._handle(call, self)
+            if isinstance(answer, Later):
+                if answer.reply is None:
+                    self._later = answer
+                    answer.send_to(self._completed)
+                    return
+                answer = answer.reply
+            self._output += self._codec.reply(answer)
+
+    def _completed(self, reply: Reply) -> None:
+        """The answer has come, from some other turn of the loop."""
+        assert self._later is not None
+        self._later.send_to(None)
+        self._later = None
+        ahead, self._ahead = bytes(self._ahead), bytearray()
+        self._output += self._codec.reply(reply)
+        self._take(ahead)
 
     def _flush(self) -> None:
+        if self.closed:
+            return
         try:
             while self._output:
                 sent = self._socket.send(self._output)
@@ -109,8 +167,13 @@ class Peer:
             )
 
     def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self._loop.unwatch(self._socket.fileno())
-            self._socket.close()
-            self._on_close(self)
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.unwatch(self._socket.fileno())
+        self._socket.close()
+        later, self._later = self._later, None
+        if later is not None:
+            later.send_to(None)
+            later.on_gone()
+        self._on_close(self)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from typing import Optional
@@ -13,11 +14,15 @@ from bitfusion.errors import CannotListen
 from bitfusion.inventory import Inventory, describe
 from bitfusion.quantity import plural
 from bitfusion.server.accept import Acceptor
+from bitfusion.server.api import Api
+from bitfusion.server.caller import ANONYMOUS, OPERATOR
 from bitfusion.server.http import HttpCodec
+from bitfusion.server.lines import LineCodec
 from bitfusion.server.loop import Loop
 from bitfusion.server.nursery import Worker
 from bitfusion.server.peer import Peer
 from bitfusion.server.service import Service
+from bitfusion.server.state import ADMIN, StateFolder
 from bitfusion.server.worker import ExecutorWorker, pick_python, pick_user
 
 MAX_PEERS = 512
@@ -59,6 +64,7 @@ class Doorman:
 
     def __init__(self, service: Service, sock: socket.socket) -> None:
         self._service = service
+        self._api = Api(service.routes, lambda _call, _peer: ANONYMOUS)
         self.peers: set[Peer] = set()
         self._acceptor = Acceptor(service.loop, sock, self._take)
 
@@ -71,9 +77,7 @@ class Doorman:
             sock.close()
             return
         linux.keep_alive(sock)
-        peer = Peer(
-            self._service.loop, sock, HttpCodec(), self._service.api.handle, self._gone, name
-        )
+        peer = Peer(self._service.loop, sock, HttpCodec(), self._api.handle, self._gone, name)
         self.peers.add(peer)
         self._watch_idle(peer, self._service.loop)
 
@@ -81,7 +85,8 @@ class Doorman:
         def look() -> None:
             if peer.closed:
                 return
-            if not self._service.sessions.has(peer) and peer.calls == seen:
+            busy = peer.waits or peer.calls != seen
+            if not busy and not self._service.sessions.has(peer):
                 peer.close()
             else:
                 self._watch_idle(peer, loop)
@@ -95,6 +100,27 @@ class Doorman:
 
     def close(self) -> None:
         self._acceptor.close()
+
+
+class AdminDoor:
+    """Accepts operators' connections, on a socket that only they may open."""
+
+    def __init__(self, service: Service, folder: StateFolder) -> None:
+        self._loop = service.loop
+        self._api = Api(service.routes, lambda _call, _peer: OPERATOR)
+        self._folder = folder
+        self._gone = service.sessions.close_owner
+        self._acceptor = Acceptor(service.loop, folder.bind(ADMIN, socket.SOCK_STREAM), self._take)
+
+    def _take(self, sock: socket.socket) -> None:
+        if linux.peer_credentials(sock)[1] not in (0, os.geteuid()):
+            sock.close()
+            return
+        Peer(self._loop, sock, LineCodec(), self._api.handle, self._gone, "an operator")
+
+    def close(self) -> None:
+        self._acceptor.close()
+        self._folder.remove(ADMIN)
 
 
 def worker_environment(user: str, software: bool) -> dict[str, str]:
@@ -120,6 +146,8 @@ def serve(
         else ""
     )
     linux.set_process_name("bitfusion-serve")
+    folder = StateFolder(settings.text("server.state_dir") or paths.state_folder())
+    folder.lock()
     service = Service(
         inventory,
         worker or ExecutorWorker(),
@@ -136,7 +164,7 @@ def serve(
         raise
     service.listen_tcp(data)
     service.listen_unix()
-    doorman = Doorman(service, control)
+    doorman, admin = Doorman(service, control), AdminDoor(service, folder)
     where = config.format_address(control.getsockname()[:2])
     log.info(
         f"Bitfusion {__version__} serves {plural(len(inventory.gpus), 'GPU')} "
@@ -145,4 +173,5 @@ def serve(
     )
     service.run(settings.number("server.spare_workers"))
     doorman.close()
+    admin.close()
     log.info(f"server ends; longest turn of its loop {service.loop.longest_turn_s * 1000:.1f} ms")

@@ -14,6 +14,9 @@ from typing import Optional
 from bitfusion import log
 from bitfusion.inventory import Inventory
 from bitfusion.server.api import Api
+from bitfusion.server.api_pool import PoolApi
+from bitfusion.server.api_sessions import SessionApi
+from bitfusion.server.caller import ANONYMOUS
 from bitfusion.server.data import DataListener
 from bitfusion.server.lines import LineCodec
 from bitfusion.server.loop import Loop
@@ -52,7 +55,10 @@ class Service:
             environment,
         )
         self.data: Json = {}
-        self.api = Api(self.sessions, self.data)
+        self.routes = [
+            *PoolApi(self.sessions).routes(),
+            *SessionApi(self.sessions, self.data).routes(),
+        ]
         self._listeners: list[DataListener] = []
 
     def _worker_ended(self, number: int, how: str) -> None:
@@ -95,7 +101,7 @@ def serve_private(service: Service, control: socket.socket, transport: str) -> N
         service.loop,
         control,
         LineCodec(),
-        service.api.handle,
+        Api(service.routes, lambda _call, _peer: ANONYMOUS).handle,
         lambda _peer: service.loop.stop(),
         "the launcher",
     )

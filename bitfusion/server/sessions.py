@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Optional, Protocol
 
 from bitfusion import log
 from bitfusion.inventory import Inventory
+from bitfusion.server.caller import Refusal
 from bitfusion.server.nursery import Job
 from bitfusion.server.pool import Pool, Request, Slice
 from bitfusion.wire.control import OK
@@ -26,15 +27,6 @@ MAX_WORKERS = 256  # of one session
 MAX_WORKERS_IN_ALL = 2048
 TICKET_LIFE_S = 30.0
 TERM_PATIENCE_S = 2.0
-
-
-class Refusal(Exception):
-    """A request that cannot be granted: HTTP status, kind for programs, text for people."""
-
-    def __init__(self, status: int, kind: str, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.kind = kind
 
 
 class Ledger(Protocol):

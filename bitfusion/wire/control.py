@@ -17,6 +17,7 @@ PROTOCOL = 5  # of the command stream and of the control plane; BF_PROTOCOL in w
 # ------------------------------------------ control plane
 
 MAX_BODY = 64 << 10
+SECRET_HEADER = "Session-Secret"
 
 Json = dict[str, object]
 
@@ -25,6 +26,8 @@ class Call(NamedTuple):
     method: str
     path: str
     body: Json
+    authorization: str = ""  # how its caller proves who it is
+    secret: str = ""  # of the session that it is about
 
 
 class Reply(NamedTuple):

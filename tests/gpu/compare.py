@@ -61,7 +61,8 @@ def find_driver() -> str:
 def start_server(driver: str, config: str, log: Path) -> Iterator[str]:
     """HOST:PORT of a server on loopback that serves what this driver has."""
     with log.open("wb") as output:
-        options = ["--listen", "127.0.0.1:0", "--driver", driver]
+        state = str(log.with_suffix(".state"))
+        options = ["--listen", "127.0.0.1:0", "--driver", driver, "--state_dir", state]
         if config:
             options += ["--config", config]
         process = subprocess.Popen(

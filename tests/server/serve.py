@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server for the network whose workers are in Python, from tests/client/harness.py.
 
-usage: serve.py WORKER GPUS MEMORY_MIB; prints its control port and its data port.
+usage: serve.py WORKER GPUS MEMORY_MIB STATE_DIR; prints its control port and its data port.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def main() -> None:
     settings = Config()
     settings.set("server.listen", "127.0.0.1:0", "test")
     settings.set("server.data_ports", "0", "test")
+    settings.set("server.state_dir", sys.argv[4], "test")
     log.set_level(log.INFO)
     public.serve(
         Inventory(gpus, "none", "test GPUs", {}, "", True), settings, worker, ledgers=False

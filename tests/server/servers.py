@@ -40,9 +40,14 @@ class Server:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        self._state = tempfile.TemporaryDirectory(prefix="bf-")
+        self.state = self._state.name
         self.mark = f"{os.getpid()}-{random.random()}"
         self.process = subprocess.Popen(
-            [sys.executable, os.path.join(HERE, "serve.py"), worker, str(gpus), str(mib)],
+            [
+                *(sys.executable, os.path.join(HERE, "serve.py"), worker),
+                *(str(gpus), str(mib), self.state),
+            ],
             env={**os.environ, "TEST_MARK": self.mark},
             stderr=self._log,
             preexec_fn=limit,
