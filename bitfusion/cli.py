@@ -7,12 +7,12 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from bitfusion import linux
 from bitfusion.errors import BitfusionError, SystemFailure, UnknownVerb, UsageError
-from bitfusion.options import HELP, describe, parse
+from bitfusion.options import HELP, Command, describe, parse
 
 VERBS = {
     "run": "run a program on GPUs of the pool, or of this machine",
@@ -20,6 +20,7 @@ VERBS = {
     "smi": "show the GPUs, their memory and the sessions on them",
     "server": "serve this machine's GPUs",
     "softgpu": "run a program directly on the software GPU",
+    "config": "show the settings and where they come from",
     "version": "show the version",
     "help": "show help about a command",
 }
@@ -40,20 +41,37 @@ def overview() -> str:
     return OVERVIEW.format(verbs="\n".join(f"  {v:{width}}  {text}" for v, text in VERBS.items()))
 
 
-def help_for(verb: str) -> str:
-    if verb not in VERBS:
-        raise UnknownVerb(verb=verb)
-    if verb == "help":
+def load_command(verb: str, words: Sequence[str]) -> tuple[str, Command, Sequence[str]]:
+    """The command that these words name, with its whole name, and the words after it."""
+    module = importlib.import_module(f"bitfusion.commands.{verb}")
+    below: Mapping[str, Command] = getattr(module, "SUBCOMMANDS", {})
+    name = words[0].replace("-", "_") if words else ""
+    if name in below:
+        return f"{verb} {name}", below[name], words[1:]
+    command = Command(module.USAGE, module.ABOUT, module.OPTIONS, module.EXAMPLES, module.run)
+    return verb, command, words
+
+
+def help_for(words: Sequence[str]) -> str:
+    if words[0] not in VERBS:
+        raise UnknownVerb(verb=words[0])
+    if words[0] == "help":
         return overview()
+    name, command, rest = load_command(words[0], words[1:])
+    if rest:
+        raise UsageError(verb="help", why=f"unexpected word '{rest[0]}'")
+    return describe_command(name, command)
+
+
+def describe_command(name: str, command: Command) -> str:
     import textwrap  # only here: a run does without
 
-    command = importlib.import_module(f"bitfusion.commands.{verb}")
     usage = textwrap.fill(
-        f"usage: bitfusion {verb} {command.USAGE}", HELP_WIDTH, subsequent_indent="         "
+        f"usage: bitfusion {name} {command.usage}", HELP_WIDTH, subsequent_indent="         "
     )
-    about = textwrap.fill(command.ABOUT, HELP_WIDTH)
-    options = describe((*command.OPTIONS, HELP), HELP_WIDTH)
-    return f"{usage}\n\n{about}\n\noptions:\n{options}\n\n{command.EXAMPLES.strip()}\n"
+    about = textwrap.fill(command.about, HELP_WIDTH)
+    options = describe((*command.options, HELP), HELP_WIDTH)
+    return f"{usage}\n\n{about}\n\noptions:\n{options}\n\n{command.examples.strip()}\n"
 
 
 def dispatch(words: Sequence[str]) -> int:
@@ -63,18 +81,15 @@ def dispatch(words: Sequence[str]) -> int:
     if verb not in VERBS:
         raise UnknownVerb(verb=verb)
     if verb == "help":
-        about = [word for word in words[1:] if word not in HELP.names]
-        if len(about) > 1:
-            raise UsageError(verb=verb, why=f"unexpected word '{about[1]}'")
-        sys.stdout.write(help_for(about[0]) if about else overview())
+        about = [word.replace("-", "_") for word in words[1:] if word not in HELP.names]
+        sys.stdout.write(help_for(about) if about else overview())
         return 0
-    command = importlib.import_module(f"bitfusion.commands.{verb}")
-    parsed = parse(verb, command.OPTIONS, words[1:])
+    name, command, rest = load_command(verb, words[1:])
+    parsed = parse(name, command.options, rest, command.mixed)
     if parsed.has(HELP.key):
-        sys.stdout.write(help_for(verb))
+        sys.stdout.write(describe_command(name, command))
         return 0
-    status: int = command.run(parsed)
-    return status
+    return command.run(parsed)
 
 
 def report(error: BitfusionError) -> None:

@@ -42,7 +42,9 @@ def find_line(text: str, section: str, key: str) -> int:
 def as_text(value: object, place: str) -> str:
     if isinstance(value, list):
         return ",".join(as_text(item, place) for item in value)
-    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int, float)):
         return str(value)
     raise ConfigError(place=place, why=f"'{value}' is not a text, a number or a list of them")
 
@@ -62,8 +64,11 @@ def read_text(path: str) -> str:
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_FILE)
+    except PermissionError:
+        hint = "the group of that file may read it: are you a member, and logged in since?"
+        raise ConfigError(place=path, why="permission denied", hint=hint) from None
     except OSError as error:
-        raise ConfigError(place=path, why=error.strerror or str(error)) from None
+        raise ConfigError(place=path, why=(error.strerror or str(error)).lower()) from None
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

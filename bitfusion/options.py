@@ -5,7 +5,7 @@ is not one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional
 
 from bitfusion.errors import UsageError
@@ -35,6 +35,17 @@ class Parsed:
 
     def text(self, key: str) -> Optional[str]:
         return self.values.get(key)
+
+
+class Command(NamedTuple):
+    """A command or a subcommand: what help says about it, its options, and what it does."""
+
+    usage: str
+    about: str
+    options: Sequence[Option]
+    examples: str
+    run: Callable[[Parsed], int]
+    mixed: bool = False  # options may stand between the words
 
 
 HELP = Option(("-h", "--help"), "", "show this help")
@@ -74,13 +85,17 @@ def _split(table: Sequence[Option], word: str, verb: str) -> tuple[Option, Optio
     return option, word[2:].removeprefix("=") if len(word) > 2 else None
 
 
-def parse(verb: str, table: Sequence[Option], words: Sequence[str]) -> Parsed:
+def parse(verb: str, table: Sequence[Option], words: Sequence[str], mixed: bool = False) -> Parsed:
+    """mixed: words and options in any order, until '--'."""
     parsed = Parsed(verb, table)
     rest = list(words)
-    while rest and rest[0].startswith("-") and rest[0] != "-":
+    while rest and (mixed or (rest[0].startswith("-") and rest[0] != "-")):
         word = rest.pop(0)
         if word == "--":
             break
+        if not word.startswith("-") or word == "-":
+            parsed.words.append(word)
+            continue
         word = _unbundle((*table, HELP), word, rest)
         option, value = _split((*table, HELP), word, verb)
         if option.value and value is None:
@@ -92,7 +107,7 @@ def parse(verb: str, table: Sequence[Option], words: Sequence[str]) -> Parsed:
         if option.key in parsed.values and option.value:
             raise UsageError(verb=verb, why=f"option '{option.names[-1]}' is given twice")
         parsed.values[option.key] = value if value is not None else ""
-    parsed.words = rest
+    parsed.words += rest
     return parsed
 
 
@@ -117,6 +132,16 @@ def describe(table: Sequence[Option], line_width: int) -> str:
 def refuse_words(parsed: Parsed) -> None:
     if parsed.words:
         raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[0]}'")
+
+
+def take_words(parsed: Parsed, *names: str) -> list[str]:
+    """The words of a command that has exactly these."""
+    for number, name in enumerate(names):
+        if len(parsed.words) <= number:
+            raise UsageError(verb=parsed.verb, why=f"which {name}? it is missing")
+    if len(parsed.words) > len(names):
+        raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[len(names)]}'")
+    return parsed.words
 
 
 def positive(verb: str, name: str, text: str) -> int:

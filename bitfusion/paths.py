@@ -51,18 +51,18 @@ def user_file(name: str) -> str:
     return os.path.join(os.path.expanduser("~"), ".bitfusion", name)
 
 
-def state_folder() -> str:
-    """Where a server keeps what outlives it, unless it is told another place."""
-    if is_root():
-        return "/var/lib/bitfusion"
-    base = os.environ.get("XDG_STATE_HOME") or os.path.join(
-        os.path.expanduser("~"), ".local", "state"
-    )
-    return os.path.join(base, "bitfusion")
-
-
 def is_root() -> bool:
     return os.geteuid() == 0
+
+
+def state_folder() -> str:
+    """What a server keeps when nobody says where."""
+    if is_root():
+        return "/var/lib/bitfusion"
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(base, "bitfusion")
 
 
 def runtime_folder() -> str:

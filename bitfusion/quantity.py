@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Amounts: sizes of memory as people write them, exact fractions, numbers of things. Pure."""
+"""Amounts: sizes of memory and times as people write them, exact fractions, numbers of things.
+Pure.
+"""
 
 from __future__ import annotations
 
+import re
+
 MIB = 1 << 20
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+SECONDS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+LONGEST_S = 1e10  # some 300 years
+_TIME = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|[wdhms])")
 
 
 def plural(count: int, thing: str) -> str:
@@ -42,3 +49,24 @@ def part_of(memory: int, fraction: str) -> int:
 
 def format_mib(size: int) -> str:
     return f"{size // MIB} MiB"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from '30', '30s', '10m', '1h30m', '365d'; ValueError for anything else."""
+    whole = text + "s" if text.replace(".", "").isdigit() else text
+    parts = _TIME.findall(whole)
+    if not parts or "".join(number + unit for number, unit in parts) != whole:
+        raise ValueError(f"'{text}' is not a time such as 30s, 10m, 8h or 365d")
+    seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
+    if seconds > LONGEST_S:
+        raise ValueError(f"'{text}' is too long a time")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """As parse_duration takes it, in whole seconds: 8h, 1d12h, 1m30s, 0s."""
+    left, text = int(seconds + 0.5), ""
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, int(SECONDS[unit]))
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"

@@ -21,7 +21,7 @@ OPTIONS = (
 
 def run(parsed: Parsed, show: Callable[[Sequence[Listed]], str]) -> int:
     refuse_words(parsed)
-    servers = query(config.load(config.client_files(), parsed, ("client", "softgpu")))
+    servers = query(config.load_client(parsed))
     if parsed.has("json"):
         text = json.dumps([as_json(server) for server in servers], indent=2) + "\n"
     else:

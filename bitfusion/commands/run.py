@@ -153,7 +153,7 @@ def list_command(parsed: Parsed) -> str:
 
 def run(parsed: Parsed, worker: Optional[Worker] = None, ledgers: bool = True) -> int:
     request, words = asked_for(parsed), words_of(parsed)
-    settings = config.load(config.client_files(), parsed, ("client", "softgpu"))
+    settings = config.load_client(parsed)
     log.set_level(log.INFO if parsed.has("verbose") else log.WARN)
     path = program.find(words[0], dict(os.environ))
     plan = Plan(request, path, words, settings, list_command(parsed))

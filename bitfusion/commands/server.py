@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import os
-
-from bitfusion import config, inventory, log, paths
-from bitfusion.errors import UsageError
+from bitfusion import config, inventory, log
 from bitfusion.options import Option, Parsed, refuse_words
 
 USAGE = "[--config FILE] [options]"
@@ -31,11 +28,7 @@ examples:
 
 def run(parsed: Parsed) -> int:
     refuse_words(parsed)
-    given = parsed.text("config")
-    if given is not None and not os.path.exists(given):
-        raise UsageError(verb=parsed.verb, why=f"no such file '{given}'")
-    files = (given,) if given else (paths.system_file("server.toml"),)
-    settings = config.load(files, parsed, ("server", "softgpu"))
+    settings = config.load_server(parsed)
     log.set_level(log.WARN if parsed.has("quiet") else log.INFO)
     from bitfusion.server import public
 

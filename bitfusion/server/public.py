@@ -146,7 +146,7 @@ def serve(
         else ""
     )
     linux.set_process_name("bitfusion-serve")
-    folder = StateFolder(settings.text("server.state_dir") or paths.state_folder())
+    folder = StateFolder(settings.text("server.state_dir"))
     folder.lock()
     service = Service(
         inventory,

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
-from bitfusion import cli, config, errors, inventory
+from bitfusion import cli, errors, inventory, settings
 from bitfusion.client.program import find
 from bitfusion.commands import run
-from bitfusion.options import Option, Parsed, describe, parse
+from bitfusion.options import Command, Option, Parsed, describe, parse, take_words
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TABLE = (
@@ -65,6 +67,16 @@ def test_parse(words: list[str], options: dict[str, str], rest: list[str]) -> No
 def test_mistakes(words: list[str], why: str) -> None:
     with pytest.raises(errors.UsageError, match=why):
         values(*words)
+
+
+def test_words_and_options_in_any_order() -> None:
+    parsed = parse("token create", TABLE, ["alice", "-n", "1", "--", "-v"], mixed=True)
+    assert (parsed.values, parsed.words) == ({"num_gpus": "1"}, ["alice", "-v"])
+    assert take_words(parsed, "name", "flag") == ["alice", "-v"]
+    with pytest.raises(errors.UsageError, match="unexpected word '-v'"):
+        take_words(parsed, "name")
+    with pytest.raises(errors.UsageError, match="which end"):
+        take_words(parsed, "name", "flag", "end")
 
 
 def words_of(*words: str) -> list[str]:
@@ -275,19 +287,26 @@ def test_requests_in_words(request_: dict[str, object], text: str) -> None:
     assert run.describe(request_) == text
 
 
+def every_command() -> Iterator[tuple[str, Command]]:
+    for verb in cli.VERBS:
+        if verb != "help":
+            yield cli.load_command(verb, [])[:2]
+            module = importlib.import_module(f"bitfusion.commands.{verb}")
+            for name in getattr(module, "SUBCOMMANDS", {}):
+                yield cli.load_command(verb, [name])[:2]
+
+
 def test_every_verb_and_option_is_documented() -> None:
     with open(os.path.join(ROOT, "docs", "commands.md")) as file:
         text = file.read()
     for verb in cli.VERBS:
         assert f"bitfusion {verb}" in text, verb
-    import importlib
-
-    for verb in cli.VERBS:
-        if verb != "help":
-            for option in importlib.import_module(f"bitfusion.commands.{verb}").OPTIONS:
-                for name in option.names:
-                    assert f"`{name}" in text, (verb, name)
-    for setting in config.SETTINGS:
+    for name, command in every_command():
+        assert f"bitfusion {name}" in text, name
+        for option in command.options:
+            for word in option.names:
+                assert f"`{word}" in text, (name, word)
+    for setting in settings.SETTINGS:
         assert setting.name.partition(".")[2] in text, setting.name
         assert setting.environment in text
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
+import re
 
 import pytest
 
-from bitfusion import config
+from bitfusion import cli, config, quantity, settings, values
 from bitfusion.errors import ConfigError
 from bitfusion.options import parse
 
@@ -54,7 +56,16 @@ def test_an_option_of_the_same_name_elsewhere_is_not_a_setting() -> None:
         ("[client\n", 1, "Expected"),
         ("[client]\na = \n", 2, "Invalid value"),
         ("x = 1\n", 1, "unknown key 'x' outside any section"),
-        ("[client]\ntransport = true\n", 2, "'True' is not a text"),
+        ("[client]\ntransport = true\n", 2, "'true' is none of"),
+        ("[client]\ntransport = 1979-05-27\n", 2, "'1979-05-27' is not a text"),
+        ("[client]\ntoken = 'alice'\n", 2, "the token is not NAME:SECRET"),
+        ("[client]\nqueue_timeout = '10 minutes'\n", 2, "not a time such as 30s, 10m"),
+        ("[client]\nlease = 0\n", 2, "not a time above 0"),
+        ("[server]\ninsecure = 'maybe'\n", 2, "'maybe' is neither true nor false"),
+        ("[cluster]\nstore = 'redis://a:1'\n", 2, "neither sqlite nor etcd://HOST:PORT"),
+        ("[cluster]\n\nstore = 'etcd://'\n", 3, "neither sqlite nor etcd://HOST:PORT"),
+        ("[limits]\ngpus = -1\n", 2, "'-1' is not a whole number"),
+        ("[limits]\n[limit]\ngpus = 1\n", 3, "unknown key 'gpus' in \\[limit\\]"),
         ("[softgpu]\n# size\nmemory = '4Q'\n", 3, "not a size"),
         ("[server]\nlisten = 'nowhere:99999'\n", 2, "no port"),
         ("[server]\ndata_ports = '9-5'\n", 2, "not a range"),
@@ -87,15 +98,104 @@ def test_unreadable_file(tmp_path: pathlib.Path) -> None:
         config.load((str(path),), None, ("client",))
 
 
-def test_samples_are_valid_and_name_every_key() -> None:
-    for name, sections in (("client", ("client", "softgpu")), ("server", ("server", "softgpu"))):
-        path = ROOT / "etc" / "bitfusion" / f"{name}.toml"
-        config.load((str(path),), None, sections)
-        text = path.read_text()
-        for setting in config.SETTINGS:
-            section, _, key = setting.name.partition(".")
-            if section == name:
-                assert f"{key} =" in text, setting.name
+SAMPLES = [("client", settings.CLIENT_SECTIONS), ("server", settings.SERVER_SECTIONS)]
+
+
+@pytest.mark.parametrize(("name", "sections"), SAMPLES)
+def test_samples_show_every_key_with_its_default(
+    name: str, sections: tuple[str, ...], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    sample = (ROOT / "etc" / "bitfusion" / f"{name}.toml").read_text()
+    live = [line for line in sample.splitlines() if line and not line.startswith(("#", "["))]
+    assert live == []  # as it is, it changes nothing
+    path = write(tmp_path / f"{name}.toml", re.sub(r"(?m)^#(?=\w+ = )", "", sample))
+    loaded, plain = config.load((path,), None, ()), config.Config()
+    for setting in settings.SETTINGS:
+        if setting.name.partition(".")[0] in sections:
+            assert loaded.origins[setting.name].startswith(path), setting.name
+            assert loaded.value(setting.name) == plain.value(setting.name), setting.name
+        else:
+            assert loaded.origins[setting.name] == "default", setting.name
+
+
+def test_defaults_are_valid_and_in_help() -> None:
+    for setting in settings.SETTINGS:
+        config.Config().value(setting.name)
+        told = setting.default if isinstance(setting.default, str) else ""
+        if setting.option and "(default: " in setting.help and told not in ("", "auto"):
+            assert f"(default: {told}" in setting.help, setting.name
+
+
+def test_paths_are_relative_to_their_file(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path / "c.toml", '[client]\nca = "ca.crt"\n')
+    assert config.load((path,), None, ("client",)).text("client.ca") == str(tmp_path / "ca.crt")
+    path = write(tmp_path / "c.toml", '[client]\nca = ""\n')
+    assert config.load((path,), None, ("client",)).text("client.ca") == ""
+
+
+def test_a_flag_sets_a_truth() -> None:
+    table = (config.option("server.insecure"),)
+    assert config.load((), parse("server", table, ["--insecure"]), ("server",)).truth(
+        "server.insecure"
+    )
+    assert not config.load((), parse("server", table, []), ("server",)).truth("server.insecure")
+
+
+def test_where_state_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert config.Config().text("server.state_dir") == "/state/bitfusion"
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert config.Config().text("server.state_dir") == "/home/me/.local/state/bitfusion"
+
+
+def test_show_tells_values_and_origins_and_masks_secrets(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = "0123456789abcdef" * 4
+    client = write(tmp_path / "c.toml", f'[client]\ntoken = "alice:{secret}"\nlease = 60\n')
+    server = write(tmp_path / "s.toml", '[server]\nlisten = "0.0.0.0"\n[limits]\ntime = "8h"\n')
+    tmp_path.chmod(0o500)  # nothing is written beside them
+    monkeypatch.setenv("BITFUSION_CONFIG", client)
+    monkeypatch.setenv("BITFUSION_TRANSPORT", "tcp")
+    assert cli.dispatch(["config", "--show", "--config", server]) == 0
+    out = capsys.readouterr().out
+    rows = {
+        line.split()[0]: line.split()[1:] for line in out.splitlines() if line[:1] != "#" if line
+    }
+    assert rows["client.token"] == ["alice:********", f"{client}:2"] and secret not in out
+    assert rows["client.lease"] == ["60", f"{client}:3"]
+    assert rows["client.transport"] == ["tcp", "BITFUSION_TRANSPORT"]
+    assert rows["server.listen"] == ["0.0.0.0", f"{server}:2"]
+    assert rows["limits.time"] == ["8h", f"{server}:4"] and rows["client.ca"] == ["-", "default"]
+    assert set(rows) == set(settings.BY_NAME)
+    assert cli.dispatch(["config", "--json", "--config", server]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["server"]["limits.time"] == {"value": "8h", "origin": f"{server}:4"}
+    assert secret not in json.dumps(told)
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "shown"),
+    [("30", 30, "30s"), ("30s", 30, "30s"), ("10m", 600, "10m"), ("8h", 28800, "8h"),
+     ("365d", 31536000, "365d"), ("1h30m", 5400, "1h30m"), ("90m", 5400, "1h30m"), ("0", 0, "0s"),
+     ("1.5h", 5400, "1h30m"), ("250ms", 0.25, "0s"), ("2w", 1209600, "14d")],
+)  # fmt: skip
+def test_times(text: str, seconds: float, shown: str) -> None:
+    assert quantity.parse_duration(text) == seconds
+    assert quantity.format_duration(seconds) == shown
+    assert quantity.parse_duration(shown) == int(seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "10 m", "-1s", "1y", "1h30", "h1", "1e3", "1,5h", "9999999999w", "\u0661s"]
+)
+def test_wrong_times(text: str) -> None:
+    with pytest.raises(ValueError):
+        quantity.parse_duration(text)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +204,7 @@ def test_samples_are_valid_and_name_every_key() -> None:
 )
 def test_bad_addresses(text: str) -> None:
     with pytest.raises(ValueError):
-        config.parse_address(text)
+        values.parse_address(text)
 
 
 def test_home_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
