@@ -36,7 +36,7 @@ class Listener:
         self.values: dict[str, Json] = {}
         self.versions: dict[str, int] = {}
         self.states: list[bool] = []
-        self.told: list[str] = []
+        self.told: list[str] = []  # keys, in order; -key where it was deleted
 
     def open(self) -> Listener:
         self.store.open(self._changed, self.states.append)
@@ -49,7 +49,7 @@ class Listener:
 
     def _changed(self, key: str, value: Optional[Json], version: int) -> None:
         assert version != self.versions.get(key, 0), f"{key} was told twice"
-        self.told.append(key)
+        self.told.append(key if value is not None else f"-{key}")
         if value is None:
             assert version == 0
             del self.values[key], self.versions[key]

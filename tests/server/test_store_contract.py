@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from etcds import EtcdServer
 from stores import Listener
 
 from bitfusion.server.loop import Loop
@@ -24,7 +26,15 @@ from bitfusion.server.store_memory import Memory
 from bitfusion.server.store_sqlite import SqliteStore
 
 Open = Callable[[], Listener]
-KINDS = ("memory", "sqlite")
+KINDS = ("memory", "sqlite", "etcd")
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def etcd() -> Iterator[EtcdServer]:
+    server = EtcdServer()
+    yield server
+    server.end()
 
 
 @pytest.fixture()
@@ -37,10 +47,14 @@ def opened(request: pytest.FixtureRequest, loop: Loop, tmp_path: Path) -> Iterat
     """Opens another store over the same keys; the first of a SQLite file is the server's."""
     listeners: list[Listener] = []
     memory = Memory(loop)
+    prefix = f"/test/{next(NUMBERS)}/"
 
     def make() -> Store:
         if request.param == "memory":
             return memory.store()
+        if request.param == "etcd":
+            etcd: EtcdServer = request.getfixturevalue("etcd")
+            return etcd.store(loop, prefix)
         return SqliteStore(str(tmp_path), loop, serving=not listeners)
 
     def open_one() -> Listener:
@@ -62,7 +76,7 @@ def test_a_key_is_put_changed_and_deleted(opened: Open) -> None:
     assert one.commit(Change("tokens/a", None, one.versions["tokens/a"])) == APPLIED
     assert one.values == {}
     assert one.commit(Change("tokens/a", None)) == APPLIED  # nothing to delete
-    assert one.told == ["tokens/a"] * 3
+    assert one.told == ["tokens/a", "tokens/a", "-tokens/a"]
 
 
 def test_what_is_not_as_expected_changes_nothing(opened: Open) -> None:

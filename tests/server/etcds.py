@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An etcd of our own: on loopback, in memory, ended by its process id."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from typing import Optional
+
+from bitfusion import linux
+from bitfusion.server.etcd import Endpoint, resolve
+from bitfusion.server.loop import Loop
+from bitfusion.server.store_etcd import EtcdStore
+
+PROGRAM = shutil.which("etcd")
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+TRIES = 5
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for sock in sockets:
+        sock.bind(("127.0.0.1", 0))
+    ports: list[int] = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as sock:
+            sock.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            sock.settimeout(2)
+            return b'"health":"true"' in sock.recv(4096)
+    except OSError:
+        return False
+
+
+class EtcdServer:
+    def __init__(self) -> None:
+        assert PROGRAM, "Debian's package 'etcd-server' is not installed"
+        self.folder = tempfile.mkdtemp(prefix="bitfusion-etcd-", dir=MEMORY)
+        self.process: Optional[subprocess.Popen[bytes]] = None
+        for _ in range(TRIES):
+            self.port, self._peer_port = free_ports(2)
+            self.start()
+            if self.process:
+                return
+        raise AssertionError(self.log)
+
+    @property
+    def log(self) -> str:
+        with open(os.path.join(self.folder, "log"), errors="replace") as file:
+            return file.read()[-3000:]
+
+    def start(self) -> None:
+        """With what it had, on the port that it had."""
+        url, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self._peer_port}"
+        parent = os.getpid()
+        assert PROGRAM
+        with open(os.path.join(self.folder, "log"), "wb") as log:
+            process = subprocess.Popen(
+                [
+                    *(PROGRAM, "--data-dir", os.path.join(self.folder, "data")),
+                    *("--listen-client-urls", url, "--advertise-client-urls", url),
+                    *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+                    *("--initial-cluster", f"default={peer}"),
+                    *("--heartbeat-interval", "20", "--election-timeout", "100"),
+                ],
+                stdout=log,
+                stderr=log,
+                preexec_fn=lambda: linux.die_with_parent(signal.SIGKILL, parent),
+            )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and process.poll() is None:
+            if answers(self.port):
+                self.process = process
+                return
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGCONT)
+
+    def empty(self) -> None:
+        """While it does not run."""
+        shutil.rmtree(os.path.join(self.folder, "data"))
+
+    def copy(self) -> None:
+        shutil.copytree(os.path.join(self.folder, "data"), os.path.join(self.folder, "copy"))
+
+    def put_copy_back(self) -> None:
+        self.empty()
+        shutil.copytree(os.path.join(self.folder, "copy"), os.path.join(self.folder, "data"))
+
+    def end(self) -> None:
+        if self.process:
+            self.kill()
+        shutil.rmtree(self.folder)
+
+    def endpoints(self) -> list[Endpoint]:
+        return resolve([("127.0.0.1", self.port)])
+
+    def store(self, loop: Loop, prefix: str = "/bitfusion/", lease_s: float = 30) -> EtcdStore:
+        return EtcdStore(loop, self.endpoints(), prefix, lease_s)
