@@ -1,0 +1,507 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who gets which GPUs of which server, and who is next. Pure: no sockets, files or clocks.
+
+The order of the queue is start-time fair queueing over clients: an ask starts, in virtual time,
+when its client's ask before it ends, or now, and ends its cost later; those that start first come
+first. So under load each client gets the same, however much it asks for. `decide` serves in this
+order whatever fits. So that nobody who asks for much starves, the first ones that do not fit have
+a server kept for them, one each: those behind get no memory there that they will need.
+
+An ask of a client that holds, or is next to get, as much as its limits allow is held back, and
+with it those that this client made later; nobody else waits for that. One that only servers which
+are away could meet is set aside until they return.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from typing import NamedTuple, Optional
+
+from bitfusion.server import reasons
+from bitfusion.server.caller import Limits
+from bitfusion.server.capacity import Fence, Host, Key, Rank, place
+from bitfusion.server.fleet import Fleet, Selector, wanted
+from bitfusion.server.holding import Holding
+from bitfusion.server.pool import Slice
+from bitfusion.server.views import Ask, Grant, Place, ServerView, TooMuch
+from bitfusion.server.waiting import Client, Lane, Line, Waiter
+
+SERVERS_PER_FENCE = 16  # of so many servers, one may be kept for somebody who waits
+FEW = 16  # servers with new room: for more, the whole queue is looked at
+
+Candidates = list[tuple[Key, int, Waiter, Optional[Lane], Optional[Host]]]
+UNLIMITED = Limits()
+START: Key = (float("-inf"), 0.0, "")
+
+
+class Held(NamedTuple):
+    client: str
+    server: str
+    slices: tuple[Slice, ...]
+    since_s: float
+    weight: float  # in GPUs
+    waiter: Optional[Waiter] = None  # which undo puts back
+
+
+class Scheduler:
+    def __init__(self, spread: bool = False, servers_per_fence: int = SERVERS_PER_FENCE) -> None:
+        self._spread = spread
+        self._servers_per_fence = servers_per_fence
+        self._fleet = Fleet(spread)
+        self._limits: dict[str, Limits] = {}
+        self._clients: dict[str, Client] = {}
+        self._held: dict[str, Held] = {}
+        self._waiters: dict[str, Waiter] = {}
+        self._order = Line()
+        self._lanes: dict[Selector, dict[int, Lane]] = {}
+        self._aside: dict[str, Waiter] = {}  # no server is up that could meet them
+        self._kept: dict[str, Waiter] = {}  # those for whom a server is kept
+        self._gained: dict[str, Host] = {}  # servers where there may be room that was not
+        self._fresh: dict[str, Waiter] = {}  # asks in the queue that were not tried yet
+        self._lost: set[Selector] = set()  # whose servers became fewer
+        self._fences = 0  # counts what may let somebody keep a server
+        self._virtual = 0.0
+        self._latest = 0.0  # virtual end of all that was granted
+        self._active = 0  # clients that have asks in the queue
+        self._in_use = 0.0  # GPUs
+        self._holding = Holding()
+
+    # ---- facts
+
+    def set_server(self, view: ServerView) -> None:
+        known = self._fleet.hosts.get(view.id)
+        if known is not None:
+            if known.present and known.view == view:
+                return
+            self._leave(known)
+        host = self._fleet.put(view)
+        self._fences += 1
+        self._gained[host.id] = host
+        for waiter in list(self._aside.values()):
+            if waiter.selector.includes(host) and self._possible(waiter):
+                del self._aside[waiter.ask.id]
+                self._hold_back(waiter)
+                self._settle(waiter.client)
+
+    def remove_server(self, server: str, forget: bool = False) -> None:
+        """It is away: its sessions count on. Forgotten, nobody waits for its return."""
+        host = self._fleet.hosts.get(server)
+        if host is not None:
+            self._leave(host)
+            self._fleet.remove(host, forget)
+            self._gained.pop(server, None)
+
+    def _leave(self, host: Host) -> None:
+        """It will not be as it was: those who count on it are to be looked at again."""
+        for waiter in [w for w in self._kept.values() if w.host is host]:
+            self._unfence(waiter)
+        self._lost.update(selector for selector in self._lanes if selector.includes(host))
+        self._fences += 1
+
+    def set_limits(self, client: str, limits: Limits) -> None:
+        if self._limits.get(client, UNLIMITED) != limits:
+            self._limits[client] = limits
+            self._settle(self._client(client))
+
+    def hold(
+        self, session: str, client: str, server: str, slices: Sequence[Slice], now_s: float
+    ) -> None:
+        """A session has these slices since then, whoever gave them. Of one that still waits here
+        it is the end of its waiting.
+        """
+        known = self._held.get(session)
+        if known is not None:
+            if (known.client, known.server, known.slices) == (client, server, tuple(slices)):
+                self._held[session] = known._replace(since_s=now_s)
+                return
+            self._give_back(session)
+        waiter = self._waiters.get(session)
+        if waiter is not None:
+            self._serve(waiter)
+        self._take(session, self._as_held(client, server, tuple(slices), now_s, waiter))
+
+    def _as_held(
+        self,
+        client: str,
+        server: str,
+        slices: tuple[Slice, ...],
+        now_s: float,
+        waiter: Optional[Waiter],
+    ) -> Held:
+        host = self._fleet.hosts.get(server)
+        sizes = host.memory if host else {}
+        weight = sum(part.memory / sizes.get(part.gpu, part.memory or 1) for part in slices)
+        return Held(client, server, slices, now_s, weight, waiter)
+
+    def release(self, session: str, now_s: float) -> None:
+        held = self._give_back(session)
+        if held is not None:
+            self._holding.add(now_s - held.since_s, held.weight)
+
+    def _take(self, session: str, held: Held) -> None:
+        client = self._client(held.client)
+        self._held[session] = held
+        self._in_use += held.weight
+        client.gpus += len(held.slices)
+        client.memory += sum(part.memory for part in held.slices)
+        self._fleet.sessions.setdefault(held.server, {})[session] = held.slices
+        host = self._fleet.hosts.get(held.server)
+        if host is not None:
+            self._fleet.changed(host)
+        self._settle(client)
+
+    def _give_back(self, session: str) -> Optional[Held]:
+        held = self._held.pop(session, None)
+        if held is None:
+            return None
+        client = self._client(held.client)
+        self._in_use -= held.weight
+        client.gpus -= len(held.slices)
+        client.memory -= sum(part.memory for part in held.slices)
+        del self._fleet.sessions[held.server][session]
+        host = self._fleet.hosts.get(held.server)
+        if host is not None:
+            self._fleet.changed(host)
+            self._gained[host.id] = host
+        self._settle(client)
+        if client.memory_limit is not None:
+            self._fresh.update((waiter.ask.id, waiter) for waiter in client.ready.waiters)
+        self._forget(client)
+        return held
+
+    # ---- the queue
+
+    def submit(self, ask: Ask) -> None:
+        if ask.id in self._waiters or ask.id in self._held:
+            return
+        client, limits = self._client(ask.client), self._limits.get(ask.client, UNLIMITED)
+        selector = self._fleet.selector(ask.filters, ask.servers)
+        waiter = Waiter(ask, client, selector, self._fleet.totals.largest)
+        why = reasons.too_much(self._fleet, waiter, limits)
+        if why:
+            self._forget(client)
+            raise TooMuch(why)
+        self._wait(waiter)
+        if self._possible(waiter):
+            self._hold_back(waiter)
+            self._settle(client)
+        else:
+            self._aside[ask.id] = waiter
+
+    def _wait(self, waiter: Waiter) -> None:
+        self._waiters[waiter.ask.id] = waiter
+        waiter.selector.users += 1
+        waiter.client.waiting += 1
+
+    def cancel(self, ask_id: str) -> None:
+        waiter = self._waiters.get(ask_id)
+        if waiter is not None:
+            client = waiter.client
+            self._drop(waiter)
+            self._settle(client)
+            self._forget(client)
+
+    def _drop(self, waiter: Waiter) -> None:
+        del self._waiters[waiter.ask.id]
+        waiter.selector.users -= 1
+        waiter.client.waiting -= 1
+        if waiter.queued:
+            self._leave_order(waiter)
+        elif self._aside.pop(waiter.ask.id, None) is None:
+            waiter.client.back.remove(waiter)
+
+    def _possible(self, waiter: Waiter) -> bool:
+        """With the servers that are up."""
+        return self._fleet.possible(waiter.selector, waiter.ask.gpus, waiter.need_ever, live=True)
+
+    def _client(self, name: str) -> Client:
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = Client(name)
+        return client
+
+    def _forget(self, client: Client) -> None:
+        """One who has nothing, waits for nothing and is owed nothing is as good as new."""
+        if not client.waiting and not client.gpus and client.served <= self._virtual:
+            self._clients.pop(client.name, None)
+
+    def _hold_back(self, waiter: Waiter) -> None:
+        turns = [other.turn for other in waiter.client.back]
+        waiter.client.back.insert(bisect_left(turns, waiter.turn), waiter)
+
+    def _settle(self, client: Client) -> None:
+        """Let as many of its asks into the queue as its limits allow, the oldest first."""
+        limits = self._limits.get(client.name, UNLIMITED)
+        client.memory_limit = limits.memory or None
+        gpus = memory = 1 << 62
+        if limits.gpus:
+            gpus = limits.gpus - client.gpus - sum(w.ask.gpus for w in client.ready.waiters)
+        if limits.memory:
+            least = sum(self._least(waiter) for waiter in client.ready.waiters)
+            memory = limits.memory - client.memory - least
+        while client.ready and (gpus < 0 or memory < 0):
+            last = client.ready.waiters[-1]
+            gpus += last.ask.gpus
+            memory += self._least(last) if limits.memory else 0
+            self._leave_order(last)
+            self._hold_back(last)
+        while client.back:
+            waiter = client.back[0]
+            gpus -= waiter.ask.gpus
+            memory -= self._least(waiter) if limits.memory else 0
+            if gpus < 0 or memory < 0:
+                break
+            client.back.pop(0)
+            self._start(waiter)
+
+    def _least(self, waiter: Waiter) -> int:
+        if waiter.least is None:
+            waiter.least = reasons.least_memory(self._fleet, waiter)
+        return waiter.least
+
+    def _start(self, waiter: Waiter) -> None:
+        """Give it a place in the queue."""
+        self._virtual = max(self._virtual, self._order.keys[0][0] if self._order else self._latest)
+        client = waiter.client
+        start = max(self._virtual, client.end)
+        later = client.ready.after(waiter.turn)
+        if later is not None:  # it was here before that one
+            start = min(start, later.key[0])
+        waiter.key = (start, *waiter.turn)
+        self._enter_order(waiter)
+
+    def _enter_order(self, waiter: Waiter) -> None:
+        waiter.queued = True
+        self._active += not waiter.client.ready
+        waiter.client.ready.add(waiter)
+        self._order.add(waiter)
+        lanes = self._lanes.setdefault(waiter.selector, {})
+        if waiter.ask.gpus not in lanes:
+            lanes[waiter.ask.gpus] = Lane()
+        lanes[waiter.ask.gpus].add(waiter)
+        self._fresh[waiter.ask.id] = waiter
+
+    def _leave_order(self, waiter: Waiter) -> None:
+        waiter.queued = False
+        waiter.client.ready.remove(waiter)
+        self._active -= not waiter.client.ready
+        self._order.remove(waiter)
+        lanes = self._lanes[waiter.selector]
+        lanes[waiter.ask.gpus].remove(waiter)
+        if not lanes[waiter.ask.gpus].blocks:
+            del lanes[waiter.ask.gpus]
+            if not lanes:
+                del self._lanes[waiter.selector]
+        self._fresh.pop(waiter.ask.id, None)
+        self._unfence(waiter)
+
+    # ---- decisions
+
+    def decide(self, now_s: float) -> list[Grant]:
+        """Grants, in the order of the queue; they are in force at once."""
+        grants: list[Grant] = []
+        self._set_aside()
+        after = self._serve_first(grants, now_s)
+        self._serve_others(grants, after, now_s)
+        self._gained.clear()
+        self._fresh.clear()
+        return grants
+
+    def undo(self, grant: Grant) -> None:
+        """It could not be carried out: the ask has its place in the queue again."""
+        held = self._held.get(grant.ask.id)
+        waiter = held.waiter if held else None
+        if waiter is None:
+            return
+        client = waiter.client
+        if client.served == waiter.end:
+            client.served = waiter.end_before
+        waiter.selector = self._fleet.selector(waiter.ask.filters, waiter.ask.servers)
+        self._wait(waiter)
+        if self._possible(waiter):
+            self._enter_order(waiter)
+        else:
+            self._aside[grant.ask.id] = waiter
+        self._give_back(grant.ask.id)
+
+    def _set_aside(self) -> None:
+        for selector in self._lost:
+            lanes = list(self._lanes.get(selector, {}).values())
+            for waiter in [w for lane in lanes for block in lane.blocks for w in block.waiters]:
+                if not self._possible(waiter):
+                    self._leave_order(waiter)
+                    self._aside[waiter.ask.id] = waiter
+                    self._settle(waiter.client)
+        self._lost.clear()
+
+    def _serve_first(self, grants: list[Grant], now_s: float) -> Key:
+        """Those who may keep a server; returns the place of the last of them."""
+        order = self._order
+        count = max(1, self._fleet.totals.hosts // self._servers_per_fence)
+        if len(order) > count:
+            for waiter in [w for w in self._kept.values() if w.key >= order.keys[count]]:
+                self._unfence(waiter)
+        at = 0
+        while at < min(count, len(order)):
+            waiter = order.waiters[at]
+            if self._may_fit(waiter) and self._grant(waiter, grants, now_s):
+                continue
+            if waiter.host is None:
+                self._fence(waiter)
+            at += 1
+        return order.keys[at - 1] if at else START
+
+    def _may_fit(self, waiter: Waiter) -> bool:
+        if waiter.ask.id in self._fresh or len(self._gained) > FEW:
+            return True
+        return any(
+            waiter.selector.includes(host) and waiter.fits(host) for host in self._gained.values()
+        )
+
+    def _serve_others(self, grants: list[Grant], after: Key, now_s: float) -> None:
+        """Those behind, of whom only new ones and those who fit where there is new room may have
+        luck.
+        """
+        if len(self._gained) > FEW:
+            start = bisect_right(self._order.keys, after)
+            for waiter in self._order.waiters[start:]:
+                if waiter.queued:
+                    self._grant(waiter, grants, now_s)
+            return
+        heap: Candidates = []
+        for waiter in self._fresh.values():
+            if waiter.key > after:
+                heappush(heap, (waiter.key, len(heap), waiter, None, None))
+        for host in self._gained.values():
+            self._look_for(heap, after, host)
+        while heap:
+            key, number, waiter, lane, gained = heappop(heap)
+            if waiter.queued and waiter.key == key and (gained is None or waiter.fits(gained)):
+                self._grant(waiter, grants, now_s)
+            if lane is not None and gained is not None:
+                room = waiter.selector.room(gained, waiter.ask.gpus)
+                found = lane.first(key, room, gained)
+                if found is not None:
+                    heappush(heap, (found.key, number, found, lane, gained))
+
+    def _look_for(self, heap: Candidates, after: Key, host: Host) -> None:
+        """Add the first of each lane that fits on this server."""
+        for selector in (*host.selectors, *(host.group.selectors if host.group else ())):
+            for count, lane in self._lanes.get(selector, {}).items():
+                found = lane.first(after, selector.room(host, count), host)
+                if found is not None:
+                    heappush(heap, (found.key, len(heap), found, lane, host))
+
+    def _grant(self, waiter: Waiter, grants: list[Grant], now_s: float) -> bool:
+        ask = waiter.ask
+        found = self._fleet.best(waiter.selector, ask.gpus, waiter.need_now)
+        found = found or self._where_kept(waiter)
+        if found is None:
+            return False
+        host, slices = found
+        self._serve(waiter)
+        self._take(ask.id, self._as_held(ask.client, host.id, slices, now_s, waiter))
+        grants.append(Grant(ask, host.id, slices))
+        return True
+
+    def _where_kept(self, waiter: Waiter) -> Optional[tuple[Host, tuple[Slice, ...]]]:
+        """The best place on servers that are kept for it, or for those who come later."""
+        best: Optional[tuple[Rank, tuple[Slice, ...]]] = None
+        for owner in self._kept.values():
+            kept = owner.host
+            if kept is None or owner.key < waiter.key or not waiter.selector.includes(kept):
+                continue
+            gpus, count = waiter.selector.gpus(kept), waiter.ask.gpus
+            found = place(kept, kept.free, gpus, count, waiter.need_now, self._spread)
+            if found is not None and (best is None or found < best):
+                best = found
+        return (self._fleet.hosts[best[0][-1]], best[1]) if best else None
+
+    def _serve(self, waiter: Waiter) -> None:
+        """It waits no more."""
+        if waiter.queued:
+            self._virtual += waiter.cost / max(1, self._active)
+            self._latest = max(self._latest, waiter.end)
+            waiter.end_before = waiter.client.served
+            waiter.client.served = max(waiter.client.served, waiter.end)
+        self._drop(waiter)
+
+    def _fence(self, waiter: Waiter) -> None:
+        """Keep a server for it."""
+        if waiter.tried == self._fences:
+            return
+        ask, selector = waiter.ask, waiter.selector
+        host = self._fleet.emptiest(selector, ask.gpus, waiter.need_ever)
+        if host is None:
+            waiter.tried = self._fences
+            return
+        needs = wanted(host, selector.gpus(host), ask.gpus, waiter.need_ever)
+        host.fence = Fence(waiter.key, needs, frozenset(host.sessions))
+        waiter.host = host
+        self._kept[ask.id] = waiter
+        self._fleet.changed(host)
+
+    def _unfence(self, waiter: Waiter) -> None:
+        host, waiter.host = waiter.host, None
+        if host is not None:
+            del self._kept[waiter.ask.id]
+            host.fence = None
+            self._fleet.changed(host)
+            self._gained[host.id] = host
+            self._fences += 1
+
+    # ---- telling those who wait
+
+    def place(self, ask_id: str, now_s: float) -> Place:
+        """KeyError for an ask that does not wait."""
+        waiter = self._waiters[ask_id]
+        client, of = waiter.client, len(self._waiters)
+        if waiter.queued:
+            position = bisect_left(self._order.keys, waiter.key) + 1
+            return Place(position, of, self._estimate(waiter, now_s))
+        start = max(self._virtual, client.end)
+        position = bisect_left(self._order.keys, (start, *waiter.turn)) + 1
+        if waiter in client.back:
+            position += client.back.index(waiter)
+        return Place(min(position, of), of, None)
+
+    def _estimate(self, waiter: Waiter, now_s: float) -> Optional[float]:
+        """What is ahead of it, by the rate at which GPUs that it may have become free; where a
+        server is kept for it, not before that one can be empty enough.
+        """
+        mean, totals = self._holding.mean(), self._fleet.totals
+        if mean is None or self._in_use <= 0:
+            return None
+        lanes = self._lanes[waiter.selector].values()
+        waiting, ahead = sum(map(len, lanes)), sum(lane.before(waiter.key) for lane in lanes)
+        work = waiter.cost + ahead * sum(lane.cost for lane in lanes) / waiting
+        share = self._fleet.gpus_of(waiter.selector) / max(1, totals.gpus)
+        if share <= 0:
+            return None
+        estimate = work * mean / (self._in_use * share)
+        if waiter.host is None:
+            return estimate
+        empty = self._empty_in(waiter.host, now_s)
+        return None if empty is None else max(estimate, empty) if ahead else empty
+
+    def _empty_in(self, host: Host, now_s: float) -> Optional[float]:
+        """Seconds until what the fence asks for is free, as sessions usually last."""
+        assert host.fence
+        ends = []
+        for session, slices in host.sessions.items():
+            held = self._held[session]
+            rest = self._holding.rest(now_s - held.since_s)
+            limit = self._limits.get(held.client, UNLIMITED).time_s
+            if limit:
+                left = max(0.0, held.since_s + limit - now_s)
+                rest = left if rest is None else min(rest, left)
+            ends.append((float("inf") if rest is None else rest, slices))
+        free, needs = dict(host.free), host.fence.needs
+        for rest, slices in sorted(ends, key=lambda end: end[0]):
+            for part in slices:
+                free[part.gpu] = free.get(part.gpu, 0) + part.memory
+            if all(free[gpu] >= need for gpu, need in needs.items()):
+                return None if rest == float("inf") else rest
+        return None

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the scheduler is told and what it answers. Values only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+from bitfusion.server.filters import Filter
+from bitfusion.server.pool import Slice
+
+
+class GpuView(NamedTuple):
+    index: int  # type: ignore[assignment]  # tuple.index is not missed
+    name: str
+    memory: int  # bytes
+    uuid: str = ""
+
+
+class ServerView(NamedTuple):
+    id: str
+    name: str
+    addresses: tuple[str, ...]
+    gpus: tuple[GpuView, ...]
+    cuda_version: str = ""
+    driver_version: str = ""
+    rdma: bool = False
+    drained: bool = False
+
+
+class Ask(NamedTuple):
+    id: str  # becomes the session's name
+    client: str
+    gpus: int
+    fraction: str = "1"  # of each GPU's memory; ignored when memory is given
+    memory: int = 0  # bytes on each GPU
+    share: float = 0.0  # of each GPU's time, at most; no matter for where it goes
+    filters: tuple[Filter, ...] = ()
+    servers: tuple[str, ...] = ()  # ids, names or addresses; () for any
+    at_s: float = 0.0  # when it was made: a client's asks are served in this order
+
+
+class Grant(NamedTuple):
+    ask: Ask
+    server: str
+    slices: tuple[Slice, ...]
+
+
+class Place(NamedTuple):
+    position: int  # from 1
+    of: int
+    estimate_s: Optional[float]  # None where nothing is known
+
+
+class TooMuch(Exception):
+    """More than the pool or the client's limits can ever give."""
