@@ -68,6 +68,13 @@ CUresult bf_context_check(void)
 	return (CUresult)atomic_load_explicit(&context->fault, memory_order_relaxed);
 }
 
+uint32_t bf_context_any(void)
+{
+	struct bf_context *context = bf_context_at(bf_self.current);
+
+	return context && bf_is_alive(&context->entry) ? bf_self.current : primary_index(0);
+}
+
 static CUresult check_current(void)
 {
 	CUresult status = bf_check();

@@ -7,107 +7,155 @@
 #include "graph.h"
 #include "twin.h"
 
-enum { SEVERAL = UINT32_MAX }; /* contexts */
+#include <stdlib.h>
+#include <string.h>
 
-static struct bf_flights flights;
-static struct bf_flight *const others = &flights.one[BF_FLIGHTS];
-
-const struct bf_flights *bf_flights(void)
-{
-	return &flights;
-}
+static struct bf_flight *flights;
+static size_t count, capacity; /* those in use are among the first `count` */
 
 bool bf_flight_none(void)
 {
-	bool quiet = true;
-
-	for (int i = 0; i <= BF_FLIGHTS && quiet; i++)
-		quiet = !flights.one[i].number;
-	return quiet;
+	return !count;
 }
 
-static struct bf_flight *place_of(uint64_t number)
+struct bf_flight *bf_flights_now(size_t *number)
 {
-	struct bf_flight *place = others;
+	struct bf_flight *copy = count ? malloc(count * sizeof *copy) : NULL;
 
-	for (int i = 0; i < BF_FLIGHTS; i++) {
-		if (flights.one[i].number == number)
-			return &flights.one[i];
-		if (!flights.one[i].number && place == others)
-			place = &flights.one[i];
+	*number = count;
+	return copy ? memcpy(copy, flights, count * sizeof *copy) : NULL;
+}
+
+static struct bf_flight *find(uint64_t number)
+{
+	for (size_t i = 0; i < count; i++)
+		if (flights[i].number == number)
+			return &flights[i];
+	return NULL;
+}
+
+bool bf_flight_known(CUstream stream)
+{
+	return find(bf_stream_number(stream));
+}
+
+static struct bf_flight *add(void)
+{
+	size_t larger = capacity ? capacity * 2 : 16;
+	struct bf_flight *moved;
+
+	if (count == capacity) {
+		moved = realloc(flights, larger * sizeof *moved);
+		if (!moved)
+			return NULL;
+		flights = moved;
+		capacity = larger;
 	}
-	return place;
+	flights[count] = (struct bf_flight){ .number = 0 };
+	return &flights[count++];
 }
 
 /* Before the work is sent: from then on it may write, and a host function in it may look. */
-void bf_flight_start(CUstream stream)
+CUresult bf_flight_start(CUstream stream)
 {
 	const struct bf_stream *entry = bf_handle_find(BF_STREAM, BF_ARG(stream));
-	uint32_t context = entry ? entry->entry.context : bf_self.current;
 	uint64_t number = bf_stream_number(stream);
-	struct bf_flight *place = place_of(number);
+	struct bf_flight *flight = find(number);
 
-	if (place == others && place->number && place->context != context)
-		context = SEVERAL;
-	place->number = place == others ? UINT64_MAX : number;
-	place->stream = stream;
-	place->context = context;
-	place->starting++;
+	if (!flight)
+		flight = add();
+	if (!flight)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	flight->number = number;
+	flight->stream = stream;
+	flight->context = entry ? entry->entry.context : bf_self.current;
+	flight->heir = bf_is_heir(stream);
+	flight->over = false;
+	flight->starting++;
+	return CUDA_SUCCESS;
 }
 
 void bf_flight_sent(CUstream stream)
 {
-	struct bf_flight *place = place_of(bf_stream_number(stream));
+	struct bf_flight *flight = find(bf_stream_number(stream));
 
-	if (!place->starting) /* a place has become free meanwhile, or nothing was noted */
-		place = others;
-	if (!place->starting)
+	if (!flight || !flight->starting)
 		return;
-	place->starting--;
-	place->sequence = bf_queue_sequence();
+	flight->starting--;
+	flight->sequence = bf_queue_sequence();
+}
+
+static void settle_if(bool (*settles)(const struct bf_flight *flight, const struct bf_flight *wanted),
+		      const struct bf_flight *wanted)
+{
+	for (size_t i = count; i-- > 0;)
+		if (!flights[i].starting && settles(&flights[i], wanted))
+			flights[i] = flights[--count];
+}
+
+static bool is_waited_for(const struct bf_flight *flight, const struct bf_flight *wanted)
+{
+	return ((wanted->number && flight->number == wanted->number) ||
+		(wanted->context && flight->context == wanted->context)) &&
+	       flight->sequence <= wanted->sequence;
 }
 
 /* Work that only other waits told to be over stays noted: then a later wait fetches in vain. */
 void bf_flight_settle(uint64_t stream, uint32_t context, uint64_t sequence)
 {
-	for (int i = 0; i <= BF_FLIGHTS; i++)
-		if (((stream && flights.one[i].number == stream) || (context && flights.one[i].context == context)) &&
-		    !flights.one[i].starting && flights.one[i].sequence <= sequence)
-			flights.one[i].number = 0;
+	settle_if(is_waited_for, &(struct bf_flight){ .number = stream, .context = context, .sequence = sequence });
 }
 
-static bool context_lives(uint32_t index)
+void bf_flight_end(CUstream stream, bool inherited)
 {
-	const struct bf_context *context = bf_context_at(index);
+	struct bf_flight *flight = find(bf_stream_number(stream));
 
-	return context && bf_is_alive(&context->entry);
+	if (flight && inherited)
+		*flight = flights[--count];
+	else if (flight)
+		flight->orphaned = true;
 }
 
-static CUresult wait_for_contexts(void)
-{
-	CUresult status = CUDA_SUCCESS, one;
+/* ------------------------------------------------------------------ streams that the program does not wait for */
 
-	for (uint32_t i = 1; i < bf_handle_count(BF_CONTEXT); i++) {
-		if (!context_lives(i))
+void bf_flight_ask_heirs(void)
+{
+	uint32_t before = bf_self.current;
+
+	for (size_t i = 0; i < count; i++) {
+		if (flights[i].starting || !flights[i].heir)
 			continue;
-		bf_self.current = i;
-		one = cuCtxSynchronize();
-		status = status ? status : one;
+		bf_self.current = flights[i].context;
+		flights[i].over = !BF_CALL(cuStreamQuery, BF_ARG(flights[i].stream));
 	}
-	return status;
+	bf_self.current = before;
 }
 
-/* In a capture nothing can be waited for. A stream that has been destroyed still does what it had to do. */
+static bool is_over(const struct bf_flight *flight, const struct bf_flight *wanted)
+{
+	(void)wanted;
+	return flight->over;
+}
+
+void bf_flight_settle_heirs(void)
+{
+	settle_if(is_over, NULL);
+}
+
+/* ------------------------------------------------------------------ waiting */
+
+/* In a capture nothing can be waited for. A stream that is gone has left its work to another. */
 CUresult bf_flight_wait(const struct bf_flight *now)
 {
+	const struct bf_context *context = bf_context_at(now->context);
 	uint64_t capture;
 
-	if (now->context == SEVERAL)
-		return wait_for_contexts();
-	if (!context_lives(now->context))
+	if (!context || !bf_is_alive(&context->entry))
 		return CUDA_SUCCESS;
 	bf_self.current = now->context;
-	if (now->number == UINT64_MAX || bf_stream_check(now->stream))
+	if (now->orphaned)
 		return cuCtxSynchronize();
+	if (bf_stream_check(now->stream))
+		return CUDA_SUCCESS;
 	return bf_capture_find(now->stream, &capture) || capture ? CUDA_SUCCESS : bf_stream_wait(now->stream);
 }

@@ -3,7 +3,7 @@
  * Libraries and their kernels, which need no context and live until they are unloaded.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "shared.h"
 
 /* The table of host functions is a pointer into the program; it only serves host code. */
 static void drop_host_table(struct bf_options *options, CUjit_option *names, void **values, CUlibraryOption *from,
@@ -88,7 +88,7 @@ BF_EXPORT CUresult cuLibraryUnload(CUlibrary library)
 	if (status)
 		return status;
 	bf_function_free_parent(BF_ARG(library));
-	bf_map_remove_parent(BF_ARG(library));
+	bf_variables_drop(BF_ARG(library));
 	return BF_CALL(cuLibraryUnload, BF_ARG(library));
 }
 
@@ -125,27 +125,4 @@ BF_EXPORT CUresult cuLibraryGetModule(CUmodule *pMod, CUlibrary library)
 	if (!pMod)
 		return CUDA_ERROR_INVALID_VALUE;
 	return BF_CALL(cuLibraryGetModule, BF_ARG(pMod), BF_ARG(library));
-}
-
-BF_EXPORT CUresult cuLibraryGetGlobal(CUdeviceptr *dptr, size_t *bytes, CUlibrary library, const char *name)
-{
-	CUresult status = check_library(library);
-	CUdeviceptr address = 0;
-	size_t size = 0;
-
-	if (!status)
-		status = bf_context_check();
-	if (status)
-		return status;
-	if (!name || (!dptr && !bytes))
-		return CUDA_ERROR_INVALID_VALUE;
-	status = BF_CALL(cuLibraryGetGlobal, BF_ARG(&address), BF_ARG(&size), BF_ARG(library), BF_ARG(name));
-	if (status)
-		return status;
-	bf_global_found(BF_ARG(library), address, size);
-	if (dptr)
-		*dptr = address;
-	if (bytes)
-		*bytes = size;
-	return CUDA_SUCCESS;
 }

@@ -69,11 +69,11 @@ static bool grow(void)
  * Allocations are smaller than pages, so a page belongs to all the ranges that touch it.
  */
 
-static bool map_nothing(uint64_t start, uint64_t end)
+static bool map_pages(uint64_t start, uint64_t end, int protection)
 {
 	void *wanted = (void *)(uintptr_t)start, *got;
 
-	got = mmap(wanted, end - start, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+	got = mmap(wanted, end - start, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
 		   -1, 0);
 	if (got == wanted)
 		return true;
@@ -82,7 +82,12 @@ static bool map_nothing(uint64_t start, uint64_t end)
 		return false;
 	}
 	/* ENOMEM, EINVAL: the number is beyond this process, so the program cannot have it either */
-	return errno != EEXIST;
+	return protection == PROT_NONE && errno != EEXIST;
+}
+
+static bool maps_pages(const struct bf_range *range)
+{
+	return range->reserved && (BF_MAP_MAY_RESERVE || range->usable);
 }
 
 /* The pages of [base, base + size) that no other range holds. Ranges that reserve nothing may lie between two in
@@ -112,10 +117,10 @@ static bool reserve_pages(const struct bf_range *range)
 {
 	uint64_t start, end;
 
-	if (!BF_MAP_MAY_RESERVE || !range->reserved)
+	if (!maps_pages(range))
 		return true;
 	own_pages(range->base, range->size, NULL, &start, &end);
-	return start >= end || map_nothing(start, end);
+	return start >= end || map_pages(start, end, range->usable ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
 static CUresult insert(struct bf_range *range)
@@ -156,7 +161,7 @@ static void release_pages(const struct bf_range *range)
 {
 	uint64_t start, end;
 
-	if (!BF_MAP_MAY_RESERVE || !range->reserved)
+	if (!maps_pages(range))
 		return;
 	own_pages(range->base, range->size, range, &start, &end);
 	if (start < end)
@@ -221,7 +226,7 @@ void bf_map_change_parent(uint64_t from, uint64_t to)
 
 bool bf_map_reserve(uint64_t base, uint64_t size)
 {
-	return !BF_MAP_MAY_RESERVE || map_nothing(base, base + size);
+	return !BF_MAP_MAY_RESERVE || map_pages(base, base + size, PROT_NONE);
 }
 
 void bf_map_unreserve(uint64_t base, uint64_t size)
@@ -247,7 +252,8 @@ void bf_map_remove_parent(uint64_t parent)
 {
 	pthread_rwlock_wrlock(&lock);
 	for (size_t i = count; i-- > 0;)
-		if (ranges[i]->parent == parent && ranges[i]->kind == BF_RANGE_GLOBAL)
+		if (ranges[i]->parent == parent &&
+		    (ranges[i]->kind == BF_RANGE_GLOBAL || ranges[i]->kind == BF_RANGE_MANAGED))
 			remove_at(i);
 	pthread_rwlock_unlock(&lock);
 }

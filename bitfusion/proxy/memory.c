@@ -129,7 +129,7 @@ BF_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 		return status;
 	if (bf_map_find(dptr, &range) && bf_fault_of(range.context))
 		return bf_fault_of(range.context);
-	if (range.kind == BF_RANGE_MANAGED && range.base == dptr) {
+	if (range.kind == BF_RANGE_MANAGED && range.base == dptr && !range.parent) {
 		bf_managed_free(&range);
 		return CUDA_SUCCESS;
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "shared.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -63,7 +63,7 @@ BF_EXPORT CUresult cuModuleUnload(CUmodule hmod)
 	if (!bf_handle_find(BF_MODULE, BF_ARG(hmod)))
 		return CUDA_ERROR_INVALID_HANDLE;
 	bf_function_free_parent(BF_ARG(hmod));
-	bf_map_remove_parent(BF_ARG(hmod));
+	bf_variables_drop(BF_ARG(hmod));
 	return BF_CALL(cuModuleUnload, BF_ARG(hmod));
 }
 
@@ -93,41 +93,6 @@ BF_EXPORT CUresult cuModuleEnumerateFunctions(CUfunction *functions, unsigned in
 		return CUDA_ERROR_INVALID_HANDLE;
 	status = cuModuleGetFunctionCount(&count, mod);
 	return status ? status : bf_function_list(BF_ARG(mod), BF_FUNCTION, (uint64_t *)functions, numFunctions, count);
-}
-
-/* A variable of a module is memory like any other, so the map must know it. It may be asked for many times. */
-CUresult bf_global_found(uint64_t parent, CUdeviceptr address, size_t size)
-{
-	struct bf_range range = { .base = address,
-				  .size = size ? size : 1,
-				  .kind = BF_RANGE_GLOBAL,
-				  .context = bf_self.current,
-				  .device = bf_context_at(bf_self.current)->device,
-				  .parent = parent };
-
-	bf_map_add(&range); /* fails when it is there already, which is as good */
-	return CUDA_SUCCESS;
-}
-
-BF_EXPORT CUresult cuModuleGetGlobal_v2(CUdeviceptr *dptr, size_t *bytes, CUmodule hmod, const char *name)
-{
-	CUresult status = check();
-	CUdeviceptr address = 0;
-	size_t size = 0;
-
-	if (status)
-		return status;
-	if (!name || (!dptr && !bytes))
-		return CUDA_ERROR_INVALID_VALUE;
-	status = BF_CALL(cuModuleGetGlobal_v2, BF_ARG(&address), BF_ARG(&size), BF_ARG(hmod), BF_ARG(name));
-	if (status)
-		return status;
-	bf_global_found(BF_ARG(hmod), address, size);
-	if (dptr)
-		*dptr = address;
-	if (bytes)
-		*bytes = size;
-	return CUDA_SUCCESS;
 }
 
 /* Loading lazily is much cheaper over a network, so it is what we say unless the user wants otherwise. */

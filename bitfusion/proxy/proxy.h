@@ -252,6 +252,7 @@ struct bf_context *bf_context_find(CUcontext context); /* NULL unless alive */
 struct bf_context *bf_context_at(uint32_t index);
 CUcontext bf_context_handle(uint32_t index);
 CUresult bf_context_check(void); /* is there a living current one without a fault? */
+uint32_t bf_context_any(void); /* the current one, else the first device's primary one */
 
 /* ------------------------------------------------------------------ streams and events (stream.c, event.c) */
 
@@ -367,8 +368,9 @@ struct bf_range {
 	CUdevice device;
 	unsigned flags;
 	uint64_t id;
-	uint64_t parent; /* the module or library of a global, the pool of an allocation, what is mapped */
+	uint64_t parent; /* the module or library of a variable, the pool of an allocation, what is mapped */
 	bool reserved;   /* the same numbers are taken in this process too */
+	bool usable;     /* and the program has memory there */
 	int advice[3]; /* of managed memory (managed.c) */
 	struct bf_twin *twin; /* of memory that kernels use too (shared.h), or NULL */
 };
@@ -402,7 +404,6 @@ struct bf_physical { /* by cuMemCreate */
 };
 
 CUresult bf_memory_free(CUdeviceptr address); /* one-way; not what is managed */
-CUresult bf_global_found(uint64_t parent, CUdeviceptr address, size_t size);
 CUresult bf_device_range_check(uint64_t address, uint64_t size); /* inside one allocation? */
 CUresult bf_host_settle(const void *data, size_t size); /* waits for copies that write this memory */
 /* The same, and for host functions that the stream orders before this call. */

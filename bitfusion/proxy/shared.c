@@ -6,12 +6,23 @@
 #include "graph.h"
 #include "twin.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct bf_twin *twins;
 _Atomic bool bf_shared_used;
 static _Atomic unsigned twin_count;
+
+void bf_shared_lock(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+void bf_shared_unlock(void)
+{
+	pthread_mutex_unlock(&lock);
+}
 
 /* ------------------------------------------------------------------ which memory has one */
 
@@ -52,6 +63,7 @@ CUresult bf_shared_touch(uint64_t address)
 	CUresult status = CUDA_SUCCESS;
 	struct bf_twin *twin = NULL;
 	struct bf_range range;
+	bool first;
 
 	if (!bf_map_find(address, &range) || !can_have_one(&range))
 		return CUDA_ERROR_INVALID_VALUE;
@@ -61,12 +73,15 @@ CUresult bf_shared_touch(uint64_t address)
 	if (status)
 		return status;
 	pthread_mutex_lock(&lock);
+	first = !twins;
 	if (bf_map_find(address, &range) && !range.twin) { /* two threads may launch with it */
 		status = bf_twin_make(&range, &twin);
 		if (!status)
 			add(twin);
 	}
 	pthread_mutex_unlock(&lock);
+	if (!status && first && range.usable) /* kernels of before may be changing it */
+		bf_inherit_all();
 	if (status)
 		bf_debug("no memory of the server's for %llu bytes of shared memory: error %d",
 			 (unsigned long long)range.size, status);
@@ -173,6 +188,7 @@ static CUresult order(CUstream stream)
 /* What is captured runs when its graph is launched. */
 CUresult bf_shared_before(CUstream stream, bool writes)
 {
+	bool started = false;
 	uint64_t capture = 0;
 	CUresult status;
 
@@ -183,12 +199,14 @@ CUresult bf_shared_before(CUstream stream, bool writes)
 		return status;
 	pthread_mutex_lock(&lock);
 	status = send_all();
-	if (!status && writes)
-		bf_flight_start(stream);
+	if (!status && writes) {
+		status = bf_flight_start(stream);
+		started = !status;
+	}
 	pthread_mutex_unlock(&lock);
 	if (!status)
 		status = order(stream);
-	if (status && writes)
+	if (status && started)
 		bf_shared_after(stream);
 	return status;
 }
@@ -224,9 +242,12 @@ static CUresult fetch(uint64_t stream, uint32_t context, uint64_t sequence)
 		return CUDA_SUCCESS;
 	pthread_mutex_lock(&lock);
 	if (!bf_flight_none()) {
+		bf_flight_ask_heirs();
 		status = bf_twins_fetch(twins);
-		if (!status)
-			bf_flight_settle(stream, context, sequence);
+	}
+	if (!status) {
+		bf_flight_settle(stream, context, sequence);
+		bf_flight_settle_heirs();
 	}
 	pthread_mutex_unlock(&lock);
 	return status;
@@ -248,20 +269,31 @@ CUresult bf_shared_finish(CUstream stream)
 	return is_busy() ? bf_stream_wait(stream) : CUDA_SUCCESS;
 }
 
-void bf_shared_wait_for_all(void)
+static void wait_for(bool heirs)
 {
 	uint32_t before = bf_self.current;
-	struct bf_flights now;
+	struct bf_flight *flights;
+	size_t count;
 
+	pthread_mutex_lock(&lock);
+	flights = bf_flights_now(&count);
+	pthread_mutex_unlock(&lock);
+	if (count && !flights)
+		bf_fail_later(CUDA_ERROR_OUT_OF_MEMORY);
+	for (size_t i = 0; flights && i < count; i++)
+		if (flights[i].heir == heirs)
+			bf_fail_later(bf_flight_wait(&flights[i]));
+	free(flights);
+	bf_self.current = before;
+}
+
+/* Another thread may be destroying a stream: its heir comes last. */
+void bf_shared_wait_for_all(void)
+{
 	if (!is_busy())
 		return;
-	pthread_mutex_lock(&lock);
-	now = *bf_flights();
-	pthread_mutex_unlock(&lock);
-	for (int i = 0; i <= BF_FLIGHTS; i++)
-		if (now.one[i].number)
-			bf_fail_later(bf_flight_wait(&now.one[i]));
-	bf_self.current = before;
+	wait_for(false);
+	wait_for(true);
 }
 
 /* ------------------------------------------------------------------ around a host function
@@ -308,6 +340,44 @@ void bf_shared_drop(const struct bf_range *range)
 	bf_self.current = before;
 }
 
+void bf_shared_drop_variables(uint64_t parent)
+{
+	struct bf_twin *twin, *next;
+
+	pthread_mutex_lock(&lock);
+	for (twin = twins; twin && twin->parent != parent; twin = twin->next)
+		;
+	pthread_mutex_unlock(&lock);
+	if (!twin)
+		return;
+	bf_shared_wait_for_all();
+	pthread_mutex_lock(&lock);
+	for (twin = twins; twin; twin = next) {
+		next = twin->next;
+		if (twin->parent != parent)
+			continue;
+		forget(twin);
+		bf_twin_free(twin, true);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+/* A library's variable has no more to do with this context than with another. */
+static void end_twin(struct bf_twin *twin)
+{
+	if (twin->parent && !twin->managed) {
+		twin->carrier = NULL;
+		return;
+	}
+	forget(twin);
+	if (twin->managed) { /* other memory of the program's lives on */
+		bf_map_remove(BF_ARG(twin->host), 1u << BF_RANGE_MANAGED, NULL);
+		if (!twin->parent)
+			bf_arena_give(twin->host, twin->size);
+	}
+	bf_twin_free(twin, false);
+}
+
 /* Unmapping waits for work, which may wait for a host function, which may wait for the lock: so it waits first. */
 void bf_shared_end_context(uint32_t context)
 {
@@ -317,14 +387,8 @@ void bf_shared_end_context(uint32_t context)
 	pthread_mutex_lock(&lock);
 	for (struct bf_twin *twin = twins; twin; twin = next) {
 		next = twin->next;
-		if (twin->carrier->context != context)
-			continue;
-		forget(twin);
-		if (twin->managed) { /* other memory of the program's lives on */
-			bf_map_remove(BF_ARG(twin->host), 1u << BF_RANGE_MANAGED, NULL);
-			bf_arena_give(twin->host, twin->size);
-		}
-		bf_twin_free(twin, false);
+		if (twin->carrier && twin->carrier->context == context)
+			end_twin(twin);
 	}
 	bf_carriers_end(context);
 	bf_flight_settle(0, context, UINT64_MAX);

@@ -53,6 +53,8 @@ CUresult bf_shared_waited(uint64_t stream_number, uint64_t sequence);
 CUresult bf_shared_waited_context(uint32_t context, uint64_t sequence);
 /* Behind a copy after which, in CUDA, all that the stream had before is over. */
 CUresult bf_shared_finish(CUstream stream);
+/* The stream is about to be destroyed, and will still do what it has to do. */
+void bf_shared_end_stream(CUstream stream);
 /* As freeing memory does: for all work that may use shared memory. */
 void bf_shared_wait_for_all(void);
 /* A host function of the program is about to run, in its place in a stream, and has run. */
@@ -61,7 +63,12 @@ void bf_shared_leave_function(void);
 void bf_managed_free(const struct bf_range *range);
 /* The memory is about to go. */
 void bf_shared_drop(const struct bf_range *range);
+void bf_shared_drop_variables(uint64_t parent); /* the twins of all that a module or library has */
 void bf_shared_end_context(uint32_t context);
+
+/* ------------------------------------------------------------------ variables of code (variable.c) */
+
+void bf_variables_drop(uint64_t parent); /* a module or library is about to be unloaded */
 
 /* ------------------------------------------------------------------ finding what changed (difference.c) */
 

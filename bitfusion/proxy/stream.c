@@ -81,6 +81,8 @@ BF_EXPORT CUresult cuStreamDestroy_v2(CUstream hStream)
 {
 	if (!bf_check() && (uintptr_t)hStream <= 2)
 		return CUDA_ERROR_INVALID_HANDLE;
+	if (bf_shared_in_use())
+		bf_shared_end_stream(hStream);
 	bf_capture_stream_destroyed(hStream);
 	return BF_CALL(cuStreamDestroy_v2, BF_ARG(hStream));
 }

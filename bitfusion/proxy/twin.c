@@ -36,10 +36,10 @@ static CUresult open_carrier(struct bf_carrier *carrier)
 	return status;
 }
 
-/* That of the current context. Entries stay: their number is that of contexts at most. */
-static CUresult find_carrier(struct bf_carrier **found)
+/* That of the current context, or of the first device. Entries stay: their number is that of contexts at most. */
+CUresult bf_carrier_find(struct bf_carrier **found)
 {
-	const struct bf_context *context = bf_context_at(bf_self.current);
+	const struct bf_context *context = bf_context_at(bf_self.current = bf_context_any());
 	struct bf_carrier *carrier = carriers;
 	CUresult status;
 
@@ -64,11 +64,23 @@ static CUresult find_carrier(struct bf_carrier **found)
 	return status;
 }
 
+/* Makes the context current that the twin's bytes travel in. */
+static CUresult enter(struct bf_twin *twin)
+{
+	CUresult status = twin->carrier ? CUDA_SUCCESS : bf_carrier_find(&twin->carrier);
+
+	if (status)
+		twin->carrier = NULL;
+	else
+		bf_self.current = twin->carrier->context;
+	return status;
+}
+
 void bf_carriers_end(uint32_t context)
 {
 	for (struct bf_carrier *carrier = carriers; carrier; carrier = carrier->next)
 		if (carrier->context == context)
-			carrier->stream = NULL;
+			carrier->stream = carrier->heir = NULL;
 }
 
 /* ------------------------------------------------------------------ making and freeing */
@@ -85,7 +97,7 @@ static CUresult place(struct bf_twin *twin, const struct bf_range *range)
 	if (twin->allocated)
 		return cuMemAlloc_v2(&twin->device, range->size);
 	twin->device = range->base;
-	return bf_arena_back(twin->host);
+	return range->usable ? CUDA_SUCCESS : bf_arena_back(twin->host);
 }
 
 /* New memory of the server's holds anything: zeros are what both sides agree on first. */
@@ -106,15 +118,17 @@ CUresult bf_twin_make(const struct bf_range *range, struct bf_twin **made)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	twin->host = (uint8_t *)(uintptr_t)range->base;
 	twin->size = range->size;
-	twin->managed = range->kind == BF_RANGE_MANAGED;
+	twin->managed = range->kind == BF_RANGE_MANAGED && range->context;
+	twin->parent = range->usable ? range->parent : 0;
 	twin->agreed = mmap(NULL, range->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	twin->digests = calloc(BF_REFRESH_PIECES(range->size), sizeof *twin->digests + sizeof *twin->digested);
-	status = twin->agreed == MAP_FAILED || !twin->digests ? CUDA_ERROR_OUT_OF_MEMORY : find_carrier(&twin->carrier);
+	status = twin->agreed == MAP_FAILED || !twin->digests ? CUDA_ERROR_OUT_OF_MEMORY
+							      : bf_carrier_find(&twin->carrier);
 	twin->digested = (bool *)(twin->digests + BF_REFRESH_PIECES(range->size));
 	if (!status)
 		status = place(twin, range);
 	if (!status)
-		status = clear(twin);
+		status = twin->parent ? bf_twins_fetch(twin) : clear(twin);
 	if (status)
 		bf_twin_free(twin, true);
 	else
@@ -189,12 +203,11 @@ static CUresult mark_sent(struct bf_carrier *carrier)
 CUresult bf_twin_send(struct bf_twin *twin, bool alone)
 {
 	uint32_t before = bf_self.current;
-	CUresult status;
+	CUresult status = enter(twin);
 
-	bf_self.current = twin->carrier->context;
-	if (is_programs_own(twin))
+	if (!status && is_programs_own(twin))
 		status = send_reachable(twin, alone);
-	else
+	else if (!status)
 		status = send_changes(twin, 0, twin->host, twin->size, alone);
 	if (!status && twin->carrier->unmarked)
 		status = mark_sent(twin->carrier);
@@ -282,11 +295,13 @@ static void start(struct batch *batch, struct bf_twin *twin, uint64_t offset)
 {
 	struct fetch *fetch = &batch->fetch[batch->count];
 
+	batch->status = enter(twin);
+	if (batch->status)
+		return;
 	*fetch = (struct fetch){ .twin = twin, .offset = offset, .sent = twin->carrier->sent };
 	fetch->size = twin->size - offset < FETCH ? twin->size - offset : FETCH;
 	fetch->wait.data = batch->room + (size_t)batch->count * FETCH;
 	fetch->wait.data_size = fetch->size;
-	bf_self.current = twin->carrier->context;
 	batch->status = ask(fetch);
 	if (!batch->status)
 		batch->count++;

@@ -17,6 +17,7 @@ struct bf_carrier {
 	bool unmarked;            /* it is not yet */
 	uint64_t sent, arrived;   /* uploads */
 	uint64_t ordered, ordered_stream; /* the stream that last was made to wait for that many of them */
+	CUstream heir; /* waits for work whose own stream nobody can wait for; NULL before the first */
 };
 
 struct bf_twin {
@@ -25,12 +26,16 @@ struct bf_twin {
 	uint64_t size;
 	CUdeviceptr device;
 	bool allocated;  /* at an address of its own, with cuMemAlloc */
-	bool managed;    /* by cuMemAllocManaged: dies with its context */
+	bool managed;    /* by cuMemAllocManaged, or a variable of a module: dies with its context */
+	uint64_t parent; /* the module or library of a variable */
 	uint8_t *agreed; /* what both sides had when they last agreed */
 	uint64_t *digests; /* of its pieces */
 	bool *digested;    /* this one is still right */
-	struct bf_carrier *carrier;
+	struct bf_carrier *carrier; /* NULL: its context has ended, another will do */
 };
+
+void bf_shared_lock(void);
+void bf_shared_unlock(void);
 
 /* With the lock of shared.c held. */
 CUresult bf_twin_make(const struct bf_range *range, struct bf_twin **twin);
@@ -42,31 +47,41 @@ CUresult bf_twins_fetch(struct bf_twin *first);
 /* Waits until all that was sent has arrived. */
 CUresult bf_twins_arrive(void);
 struct bf_carrier *bf_carriers(void);
+CUresult bf_carrier_find(struct bf_carrier **found); /* that of the current context, or of the first device */
 void bf_carriers_end(uint32_t context);
 
 /* ------------------------------------------------------------------ work under way (flight.c) */
 
-enum { BF_FLIGHTS = 32 };
-
 struct bf_flight {
-	uint64_t number; /* bf_stream_number, 0 when free */
+	uint64_t number; /* bf_stream_number */
 	CUstream stream;
 	uint32_t context;
 	unsigned starting; /* threads that are sending some */
 	uint64_t sequence; /* of the latest command */
+	bool orphaned;     /* the stream is gone, only its context can be waited for */
+	bool heir;         /* the stream is one: nobody waits for it but who waits for all */
+	bool over;         /* so the server said of an heir */
 };
 
-struct bf_flights {
-	struct bf_flight one[BF_FLIGHTS + 1]; /* the last one is of all that found no room before it */
-};
-
-const struct bf_flights *bf_flights(void);
 bool bf_flight_none(void);
+bool bf_flight_known(CUstream stream);
+/* A copy of all, to be freed; NULL when there are none, or no memory (then *count is not 0). */
+struct bf_flight *bf_flights_now(size_t *count);
 /* Before the work is sent: from then on it may write, and a host function in it may look. */
-void bf_flight_start(CUstream stream);
+CUresult bf_flight_start(CUstream stream);
 void bf_flight_sent(CUstream stream);
 /* What of that stream, or context, was sent up to there is over. */
 void bf_flight_settle(uint64_t stream_number, uint32_t context, uint64_t sequence);
+/* The stream is about to be destroyed. Its heir has its work, or there is none. */
+void bf_flight_end(CUstream stream, bool inherited);
+/* No wait of the program's is for an heir. Before a fetch the server is asked, behind it those that are over settle. */
+void bf_flight_ask_heirs(void);
+void bf_flight_settle_heirs(void);
 CUresult bf_flight_wait(const struct bf_flight *flight); /* without the lock; leaves another context current */
+
+/* ------------------------------------------------------------------ work whose stream nobody can wait for (heir.c) */
+
+bool bf_is_heir(CUstream stream); /* with the lock held */
+void bf_inherit_all(void); /* what was sent before there was any shared memory */
 
 #endif

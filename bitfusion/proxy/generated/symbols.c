@@ -310,7 +310,7 @@ const struct abi_symbol abi_symbols[] = {
 	{"cuLibraryGetGlobal", "cuLibraryGetGlobal", 12000, 0, (void *)cuLibraryGetGlobal},
 	{"cuLibraryGetKernel", "cuLibraryGetKernel", 12000, 0, (void *)cuLibraryGetKernel},
 	{"cuLibraryGetKernelCount", "cuLibraryGetKernelCount", 12040, 0, (void *)cuLibraryGetKernelCount},
-	{"cuLibraryGetManaged", "cuLibraryGetManaged", 12000, 0, NULL},
+	{"cuLibraryGetManaged", "cuLibraryGetManaged", 12000, 0, (void *)cuLibraryGetManaged},
 	{"cuLibraryGetModule", "cuLibraryGetModule", 12000, 0, (void *)cuLibraryGetModule},
 	{"cuLibraryGetUnifiedFunction", "cuLibraryGetUnifiedFunction", 12000, 0, NULL},
 	{"cuLibraryLoadData", "cuLibraryLoadData", 12000, 0, (void *)cuLibraryLoadData},

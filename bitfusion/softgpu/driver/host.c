@@ -14,12 +14,25 @@ static uint64_t whole_pages(uint64_t size)
 	return (size + 4095) & ~(uint64_t)4095;
 }
 
-static void *map_pages(uint64_t size)
+static void *map_pages(uint64_t size, uint64_t wanted)
 {
 	if (whole_pages(size) < size)
 		return NULL;
-	void *base = mmap(NULL, whole_pages(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *base =
+		mmap((void *)wanted, whole_pages(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	return base == MAP_FAILED ? NULL : base;
+}
+
+/* Code's managed variables have to have the same place in a program on another machine: so it is one under that from
+ * which kernels fill processes downwards, and which sanitizers leave to programs. */
+#define MANAGED_BASE 0x7e9000000000ull
+#define MANAGED_SPAN ((uint64_t)256 << 30)
+
+static void *map_managed(uint64_t size)
+{
+	static uint64_t used;
+	uint64_t place = MANAGED_BASE + __atomic_fetch_add(&used, whole_pages(size), __ATOMIC_RELAXED) % MANAGED_SPAN;
+	return map_pages(size, place);
 }
 
 /* Takes the range out of the tables, then the memory away. */
@@ -46,7 +59,7 @@ EXPORT CUresult cuMemHostAlloc(void **pp, size_t bytesize, unsigned int Flags)
 	if (!pp || !bytesize || (Flags & ~known))
 		return CUDA_ERROR_INVALID_VALUE;
 	TRY(capture_check_unsafe());
-	void *base = map_pages(bytesize);
+	void *base = map_pages(bytesize, 0);
 	if (!base)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	CUresult result = range_add((uint64_t)base, bytesize, RANGE_HOST, context, Flags | CU_MEMHOSTALLOC_DEVICEMAP);
@@ -124,7 +137,7 @@ EXPORT CUresult cuMemHostGetFlags(unsigned int *pFlags, void *p)
 
 CUresult managed_allocate(struct context *context, uint64_t size, unsigned flags, uint64_t *address)
 {
-	void *base = map_pages(size);
+	void *base = map_managed(size);
 	if (!base)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	CUresult result = range_add((uint64_t)base, size, RANGE_MANAGED, context, flags);

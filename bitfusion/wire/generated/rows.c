@@ -541,6 +541,13 @@ static const struct bf_argument cuLibraryGetKernelCount_arguments[] = {
 	{.kind = BF_ARG_HANDLE, .handle = BF_LIBRARY, .count = BF_NO_ARGUMENT, .width = sizeof(CUlibrary)},
 };
 
+static const struct bf_argument cuLibraryGetManaged_arguments[] = {
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUdeviceptr)},
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(size_t)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_LIBRARY, .count = BF_NO_ARGUMENT, .width = sizeof(CUlibrary)},
+	{.kind = BF_ARG_STRING, .count = BF_NO_ARGUMENT, .size = 0},
+};
+
 static const struct bf_argument cuLibraryGetModule_arguments[] = {
 	{.kind = BF_ARG_FOUND_HANDLE, .handle = BF_MODULE, .count = BF_NO_ARGUMENT, .size = 8},
 	{.kind = BF_ARG_HANDLE, .handle = BF_LIBRARY, .count = BF_NO_ARGUMENT, .width = sizeof(CUlibrary)},
@@ -880,6 +887,12 @@ static const struct bf_argument cuOccupancyMaxPotentialClusterSize_arguments[] =
 	{.kind = BF_ARG_CONFIG, .count = BF_NO_ARGUMENT, .size = sizeof(CUlaunchConfig)},
 };
 
+static const struct bf_argument cuPointerGetAttribute_arguments[] = {
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUpointer_attribute)},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(CUdeviceptr)},
+};
+
 static const struct bf_argument cuStreamBatchMemOp_v2_arguments[] = {
 	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(unsigned int)},
@@ -1164,6 +1177,7 @@ const struct bf_row bf_rows[] = {
 	{"cuKernelSetAttribute", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuKernelSetAttribute_arguments},
 	{"cuLibraryGetGlobal", 4, BF_ROW_BLOCKS, BF_NO_ARGUMENT, 0, cuLibraryGetGlobal_arguments},
 	{"cuLibraryGetKernelCount", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuLibraryGetKernelCount_arguments},
+	{"cuLibraryGetManaged", 4, BF_ROW_BLOCKS | BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuLibraryGetManaged_arguments},
 	{"cuLibraryGetModule", 2, BF_ROW_BLOCKS, BF_NO_ARGUMENT, 0, cuLibraryGetModule_arguments},
 	{"cuLibraryUnload", 1, BF_ROW_ONEWAY | BF_ROW_BLOCKS | BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuLibraryUnload_arguments},
 	{"cuLinkDestroy", 1, BF_ROW_ONEWAY, BF_NO_ARGUMENT, 0, cuLinkDestroy_arguments},
@@ -1218,6 +1232,7 @@ const struct bf_row bf_rows[] = {
 	{"cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags", 5, 0, BF_NO_ARGUMENT, 0, cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags_arguments},
 	{"cuOccupancyMaxActiveClusters", 3, 0, BF_NO_ARGUMENT, 0, cuOccupancyMaxActiveClusters_arguments},
 	{"cuOccupancyMaxPotentialClusterSize", 3, 0, BF_NO_ARGUMENT, 0, cuOccupancyMaxPotentialClusterSize_arguments},
+	{"cuPointerGetAttribute", 3, 0, BF_NO_ARGUMENT, 0, cuPointerGetAttribute_arguments},
 	{"cuStreamBatchMemOp_v2", 4, BF_ROW_ONEWAY, 0, 0, cuStreamBatchMemOp_v2_arguments},
 	{"cuStreamBeginCaptureToGraph", 6, 0, 0, 0, cuStreamBeginCaptureToGraph_arguments},
 	{"cuStreamBeginCapture_v2", 2, 0, 0, 0, cuStreamBeginCapture_v2_arguments},

@@ -1600,6 +1600,10 @@ CUresult cuLibraryGetKernelCount(unsigned int *count, CUlibrary lib)
 CUresult cuLibraryGetManaged(CUdeviceptr *dptr, size_t *bytes, CUlibrary library, const char *name)
 {
 	NULL_ENTER();
+	if (dptr)
+		memset(dptr, 0, (sizeof(CUdeviceptr)));
+	if (bytes)
+		memset(bytes, 0, (sizeof(size_t)));
 	return CUDA_SUCCESS;
 }
 

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory of both sides: when it is fetched, what is waited for, where variables of code lie."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+RESERVED = 0x2100_0000_0000
+VARIABLE = 0x7E98_7654_3000
+
+MANAGED = """
+    context = start()
+    function = kernel()
+    shared = made(cuda.cuMemAllocManaged, 4096, 1)
+    def launch(stream):
+        values = parameters(u64(shared), i32(1), ctypes.c_char(1))
+        check(cuda.cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, stream, values, None))
+"""
+
+
+@pytest.fixture(autouse=True)
+def there_is_shared_memory(broker):
+    """Blocks at ever higher addresses; nothing that a kernel does changes any."""
+    given = [RESERVED]
+
+    def reserve(peer, command):
+        given[0] += 1 << 30
+        return 0, struct.pack("<Q", given[0])
+
+    broker.answers["cuMemAddressReserve"] = reserve
+    broker.answers["cuMemCreate"] = lambda peer, command: (0, command.body[8:16])
+    broker.answers["REFRESH"] = lambda peer, command: (0, struct.pack("<Q", 0))
+
+
+def fetches(broker):
+    return len(broker.peer().named("REFRESH"))
+
+
+def sent(broker, *names):
+    return [command.name for command in broker.peer().commands if command.name in names]
+
+
+def test_a_wait_behind_which_nothing_is_under_way_fetches_nothing(broker, run):
+    run(
+        broker,
+        MANAGED
+        + """
+    launch(None)
+    check(cuda.cuCtxSynchronize())
+    other = alloc(16)
+    check(cuda.cuMemsetD8_v2(other, 0, 16))
+    check(cuda.cuCtxSynchronize())
+    """,
+    )
+    assert fetches(broker) == 1
+
+
+def test_work_in_many_streams_of_two_contexts_is_known_to_be_over(broker, run):
+    run(
+        broker,
+        MANAGED
+        + """
+    streams = []
+    for each in (context, made(cuda.cuCtxCreate_v2, 0, 0)):
+        check(cuda.cuCtxSetCurrent(each))
+        function = kernel()
+        own = [made(cuda.cuStreamCreate, 1) for _ in range(40)]
+        for stream in own:
+            launch(stream)
+        streams += own
+    for stream in streams:
+        check(cuda.cuStreamSynchronize(stream))
+    other = alloc(16)
+    for _ in range(10):
+        check(cuda.cuMemsetD8Async(other, 0, 16, streams[0]))
+        check(cuda.cuStreamSynchronize(streams[0]))
+    """,
+    )
+    assert fetches(broker) == 80
+
+
+DESTROYED = (
+    MANAGED
+    + """
+    doomed, other = (made(cuda.cuStreamCreate, 1) for _ in range(2))
+    memory = alloc(16)
+    launch(doomed)
+    check(cuda.cuStreamDestroy_v2(doomed))
+"""
+)
+
+
+def test_work_of_a_destroyed_stream_is_waited_for_by_itself(broker, run):
+    """All of a context must not be: that ends captures on a real driver."""
+    run(broker, DESTROYED + "    check(cuda.cuMemFree_v2(memory))\n")
+    names = ("cuEventRecord", "cuStreamWaitEvent", "cuStreamDestroy_v2", "cuStreamSynchronize")
+    assert sent(broker, *names, "cuCtxSynchronize", "FREE")[-5:] == [*names, "FREE"]
+    peer = broker.peer()
+    doomed = peer.named("cuStreamDestroy_v2")[0].words()[0]
+    waiting = peer.named("cuStreamWaitEvent")[-1].words()
+    assert peer.named("cuEventRecord")[-1].words() == (waiting[1], doomed)
+    assert peer.named("cuStreamSynchronize")[-1].words()[0] == waiting[0] != doomed
+
+
+def test_work_of_a_destroyed_stream_is_known_to_be_over_in_the_end(broker, run):
+    answers = iter([600, 0])  # not ready, then ready
+    broker.answers["cuStreamQuery"] = lambda peer, command: (next(answers), b"")
+    run(
+        broker,
+        DESTROYED
+        + """
+    for _ in range(5):
+        check(cuda.cuMemsetD8Async(memory, 0, 16, other))
+        check(cuda.cuStreamSynchronize(other))
+    """,
+    )
+    assert fetches(broker) == 2
+
+
+def variable(address, size):
+    return lambda peer, command: (0, struct.pack("<QQ", address, size))
+
+
+def test_a_managed_variable_gets_pages_and_its_first_value(broker, run):
+    def refresh(peer, command):
+        peer.send_data(command.request, 0, b"first")
+        return 0, struct.pack("<Q", 1)
+
+    broker.answers["cuLibraryGetManaged"] = variable(VARIABLE + 16, 5)
+    broker.answers["REFRESH"] = refresh
+    out = run(
+        broker,
+        """
+    check(cuda.cuInit(0))
+    library = made(cuda.cuLibraryLoadData, b".version 7.0\\n", None, None, 0, None, None, 0)
+    address = made(cuda.cuLibraryGetManaged, None, library, b"v")
+    print((ctypes.c_char * 5).from_address(address).raw)
+    (ctypes.c_char * 5).from_address(address).value = b"other"
+    """,
+    )
+    assert out == "b'first'\n"
+    assert fetches(broker) == 1
+
+
+def test_a_managed_variable_whose_address_is_taken_is_refused_by_name(broker, start):
+    broker.answers["cuLibraryGetManaged"] = variable(VARIABLE, 4)
+    broker.answers["cuModuleGetGlobal_v2"] = variable(VARIABLE, 4)
+    broker.answers["cuPointerGetAttribute"] = lambda peer, command: (0, struct.pack("<Q", 1))
+    process = start(
+        broker,
+        f"""
+    start()
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = u64
+    libc.mmap.argtypes = [u64, u64, i32, i32, i32, u64]
+    assert libc.mmap({VARIABLE}, 4096, 3, 0x100022, -1, 0) == {VARIABLE}
+    library = made(cuda.cuLibraryLoadData, b".version 7.0\\n", None, None, 0, None, None, 0)
+    module = made(cuda.cuModuleLoadData, b".version 7.0\\n")
+    address = u64(7)
+    print(cuda.cuLibraryGetManaged(byref(address), None, library, b"my_variable"), address.value)
+    print(cuda.cuModuleGetGlobal_v2(byref(address), None, module, b"another"), address.value)
+    """,
+    )
+    out, err = process.communicate(timeout=60)
+    assert out == "208 7\n208 7\n"
+    assert err.count("bitfusion: the managed variable my_variable cannot be used: ") == 1
+    assert err.count("bitfusion: the managed variable another cannot be used: ") == 1
+    assert hex(VARIABLE) in err
