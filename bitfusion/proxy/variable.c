@@ -60,8 +60,8 @@ static CUresult share(uint64_t parent, const char *name, CUdeviceptr address, si
 		status = add_managed(parent, address, size);
 	pthread_mutex_unlock(&lock);
 	if (status == CUDA_ERROR_ALREADY_MAPPED)
-		bf_tell("the managed variable %s cannot be used: the program has other memory at its address, %#llx", name,
-			(unsigned long long)address);
+		bf_tell("the managed variable %s cannot be used: the program has other memory at its address, %#llx",
+			name, (unsigned long long)address);
 	else if (status)
 		bf_tell("the managed variable %s cannot be used: error %d", name, status);
 	return status;
@@ -116,8 +116,8 @@ static CUresult found(uint64_t parent, const char *name, const struct answer *an
 static CUresult get_global(unsigned call, uint64_t parent, const char *name, CUdeviceptr *dptr, size_t *bytes)
 {
 	struct answer answer = { 0 };
-	CUresult status = bf_call(call, (const uint64_t[]){ BF_ARG(&answer.address), BF_ARG(&answer.size), parent,
-							    BF_ARG(name) });
+	CUresult status = bf_call(
+		call, (const uint64_t[]){ BF_ARG(&answer.address), BF_ARG(&answer.size), parent, BF_ARG(name) });
 
 	if (!status)
 		status = found(parent, name, &answer);
