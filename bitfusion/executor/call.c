@@ -194,7 +194,11 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 	if (route->row->stream != BF_NO_ARGUMENT) {
 		unsigned stream = route->row->stream;
 		status = bf_stream_ready(session, frame.given[stream], frame.argument[stream]);
+		if (route->works)
+			bf_pace_ready(session, frame.argument[stream]);
 	}
+	if (unlikely(session->pace.open && route->closes))
+		bf_pace_close(session);
 	if (route->waits && (command->flags & BF_WANTS_REPLY)) {
 		bf_wait_row(session, &frame);
 		return;
@@ -219,8 +223,18 @@ static bool is_wait(const char *name)
 	return false;
 }
 
+static bool begins(const char *name, const char *const *starts)
+{
+	while (*starts && strncmp(name, *starts, strlen(*starts)) != 0)
+		starts++;
+	return *starts != NULL;
+}
+
 bool bf_routes_init(struct bf_session *session)
 {
+	static const char *const work[] = { "cuMemcpy", "cuMemset", "cuGraphLaunch", "cuLaunch", NULL };
+	static const char *const ends[] = { "cuStreamDestroy",      "cuStreamBeginCapture", "cuCtxDestroy",
+					    "cuDevicePrimaryCtxRe", "cuGreenCtxDestroy",    NULL };
 	session->routes = calloc(bf_row_count + 1, sizeof(*session->routes));
 	session->scratch = aligned_alloc(64, bf_pad(BF_SCRATCH + 64) / 64 * 64);
 	session->answer = aligned_alloc(64, bf_pad(BF_SCRATCH + 64) / 64 * 64);
@@ -230,6 +244,8 @@ bool bf_routes_init(struct bf_session *session)
 		struct bf_route *route = &session->routes[i];
 		route->row = &bf_rows[i];
 		route->waits = is_wait(route->row->name);
+		route->works = begins(route->row->name, work);
+		route->closes = begins(route->row->name, ends);
 		route->around = bf_row_around(route->row->name);
 		route->allocates = bf_row_allocates(route->around);
 		for (unsigned n = 0; n < route->row->argument_count; n++) {

@@ -63,6 +63,7 @@ static CUresult find_stream(struct bf_session *session, uint64_t number, CUstrea
 	if (!bf_handle_resolve(&session->handles, BF_STREAM, number, &value))
 		return CUDA_ERROR_INVALID_HANDLE;
 	*stream = (CUstream)(uintptr_t)value;
+	bf_pace_ready(session, value);
 	return bf_stream_ready(session, number, value);
 }
 

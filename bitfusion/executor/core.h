@@ -6,6 +6,7 @@
  *   sender   empties the outbox when the socket is full (outbox.c)
  *   copier   delivers device-to-host copies as they complete (download.c)
  *   waiters  one per call that has to wait (wait.c), one per context that has something to give back (reaper.c)
+ *   measurer waits for batches of work and takes their time (pace.c)
  *   watcher  notices that the client is gone, forwards what the driver prints (output.c)
  */
 #ifndef BITFUSION_EXECUTOR_CORE_H
@@ -13,6 +14,7 @@
 
 #include "cuda.h"
 #include "executor.h"
+#include "pace.h"
 #include "row.h"
 #include "transport.h"
 #include "wire.h"
@@ -79,6 +81,7 @@ void bf_wrapper_free(struct bf_wrapper *wrapper);
 	X(cuLaunchHostFunc) \
 	X(cuEventCreate) \
 	X(cuEventDestroy_v2) \
+	X(cuEventElapsedTime) \
 	X(cuEventRecord) \
 	X(cuEventQuery) \
 	X(cuEventSynchronize) \
@@ -314,6 +317,8 @@ struct bf_route {
 	const struct bf_row *row;
 	bf_around around; /* does more than the call, or NULL */
 	bool resolved, has_arrays, has_locations, waits, allocates;
+	bool works;  /* enqueues work for the device */
+	bool closes; /* a batch must not lie open across it */
 };
 
 struct bf_input {
@@ -353,6 +358,7 @@ struct bf_session {
 	struct bf_uses uses;
 	struct bf_reaper reaper;
 	struct bf_virtual virtual;
+	struct bf_pace pace;
 
 	/* one-way failure to report: call << 32 | status */
 	_Atomic uint64_t deferred;
@@ -421,6 +427,13 @@ static inline CUresult bf_stream_ready(struct bf_session *session, uint64_t numb
 	if (likely(!session->synced_epoch || number <= 2))
 		return CUDA_SUCCESS;
 	return bf_stream_order(session, number, stream);
+}
+
+/* Before work goes to a stream of the current context, once it may. */
+static inline void bf_pace_ready(struct bf_session *session, uint64_t stream)
+{
+	if (unlikely(session->pace.attentive))
+		bf_pace_work(session, stream);
 }
 
 /* ------------------------------------------------------------------ input.c */
@@ -541,6 +554,17 @@ enum { BF_ANY_CONTEXT = UINT32_MAX };
 void bf_reap_wait(struct bf_session *session, uint32_t context, uint64_t handle);
 /* Gives them a moment; returns the bytes that are yet to be freed. */
 uint64_t bf_reap_memory(struct bf_session *session, uint32_t device, int wait_ms);
+
+/* ------------------------------------------------------------------ ledger_time.c */
+
+/* The worker's client called. */
+void bf_ledger_called(struct bf_ledger *ledger, uint32_t slot, uint64_t now);
+/* One more, or less, of its calls waits. */
+void bf_ledger_waits(struct bf_ledger *ledger, uint32_t slot, int change);
+/* The session's device time is rationed. */
+bool bf_ledger_paced(struct bf_ledger *ledger, uint64_t now);
+void bf_ledger_spend(struct bf_ledger *ledger, uint32_t device, uint64_t busy);
+bool bf_ledger_may_go_on(struct bf_ledger *ledger, uint32_t device);
 
 /* ------------------------------------------------------------------ launch.c */
 

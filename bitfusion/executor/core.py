@@ -102,8 +102,21 @@ def load(path: Optional[str] = None) -> ctypes.CDLL:
     library.bf_ledger_reserve.restype = ctypes.c_int
     library.bf_ledger_release.argtypes = library.bf_ledger_reserve.argtypes
     library.bf_ledger_release.restype = None
+    _declare_time(library)
     _library = library
     return library
+
+
+def _declare_time(library: ctypes.CDLL) -> None:
+    numbers = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64), ctypes.c_uint32]
+    library.bf_ledger_set_share.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+    library.bf_ledger_set_share.restype = ctypes.c_int
+    library.bf_ledger_busy.argtypes = numbers
+    library.bf_ledger_busy.restype = ctypes.c_int
+    library.bf_ledger_ration.argtypes = numbers
+    library.bf_ledger_ration.restype = ctypes.c_int
+    library.bf_ledger_last_call.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32)]
+    library.bf_ledger_last_call.restype = ctypes.c_uint64
 
 
 class Ledger:
@@ -160,6 +173,36 @@ class Ledger:
 
     def release(self, slot: int, device: int, size: int) -> None:
         self._library.bf_ledger_release(self._ledger, slot, device, size)
+
+    # ---- device time (ledger_time.c)
+
+    def set_share(self, share: float) -> None:
+        """Let the session use so much of each device's time, above 0 and at most 1."""
+        if not 0 < share <= 1 or self._library.bf_ledger_set_share(
+            self._ledger, max(1, round(share * 1_000_000))
+        ):
+            raise ExecutorError(f"a share of time is above 0 and at most 1, not {share}")
+
+    def busy(self) -> list[int]:
+        """Nanoseconds of device time that the session has used, per device."""
+        array = (ctypes.c_uint64 * self._devices)()
+        self._library.bf_ledger_busy(self._ledger, array, self._devices)
+        return list(array)
+
+    def ration(self, until: Optional[Sequence[int]]) -> None:
+        """Let the session use device time up to these sums of `busy`; None: all that it likes.
+
+        To be said again at least every quarter of a second, or it goes on without.
+        """
+        array = (ctypes.c_uint64 * len(until))(*until) if until is not None else None
+        if self._library.bf_ledger_ration(self._ledger, array, len(until or ())) != 0:
+            raise ExecutorError(f"the session has {self._devices} devices")
+
+    def last_call(self) -> tuple[float, int]:
+        """When its clients called last (time.monotonic, 0 for never); how many calls wait now."""
+        waiting = ctypes.c_uint32()
+        at_ns = self._library.bf_ledger_last_call(self._ledger, ctypes.byref(waiting))
+        return at_ns / 1e9, waiting.value
 
     def close(self) -> None:
         """Unmap and close; workers that have the descriptor go on."""

@@ -60,4 +60,13 @@ int bf_ledger_used(struct bf_ledger *ledger, int32_t slot, uint64_t *used, uint3
 int bf_ledger_limits(struct bf_ledger *ledger, uint64_t *limits, uint32_t count);
 int bf_ledger_clear(struct bf_ledger *ledger, uint32_t slot);
 
+/* Device time of a session (ledger_time.c), in nanoseconds of CLOCK_MONOTONIC. A share of 0 or a million: all. */
+int bf_ledger_set_share(struct bf_ledger *ledger, uint32_t millionths);
+/* What it has used on each device; returns the number of devices. */
+int bf_ledger_busy(struct bf_ledger *ledger, uint64_t *busy, uint32_t count);
+/* It may use so much on each; NULL: as much as it likes. Holds for a quarter of a second. */
+int bf_ledger_ration(struct bf_ledger *ledger, const uint64_t *until, uint32_t count);
+/* When its clients called last, 0 for never, and how many of their calls wait for a device. */
+uint64_t bf_ledger_last_call(struct bf_ledger *ledger, uint32_t *waiting);
+
 #endif

@@ -81,6 +81,7 @@ void bf_op_launch(struct bf_session *session, const struct bf_command *command, 
 				  CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END };
 		void **parameters = bytes ? extra : NULL;
 		CUfunction kernel = (CUfunction)(uintptr_t)function;
+		bf_pace_ready(session, stream);
 		if (likely(launch->kind == BF_LAUNCH_PLAIN && !attributes))
 			status = session->driver->cuLaunchKernel(kernel, launch->grid[0], launch->grid[1],
 								 launch->grid[2], launch->block[0], launch->block[1],

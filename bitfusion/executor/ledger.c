@@ -5,7 +5,7 @@
  * recomputed.
  */
 #define _GNU_SOURCE
-#include "core.h"
+#include "ledger.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,30 +19,12 @@
 #include <unistd.h>
 
 enum { MAX_SLOTS = 4096, LOCK_TIMEOUT_S = 1 };
-#define LEDGER_MAGIC 0x3172656764656c42ull
-
-struct header {
-	uint64_t magic;
-	uint32_t devices, slots;
-	pthread_mutex_t lock;
-	uint64_t limit[BF_MAX_DEVICES];
-	uint64_t sum[BF_MAX_DEVICES];
-};
-
-struct bf_ledger {
-	struct header *header;
-	size_t size;
-	uint32_t devices, slots; /* a copy that no other process can change */
-};
+#define LEDGER_MAGIC 0x3272656764656c42ull
 
 static size_t ledger_size(uint32_t devices, uint32_t slots)
 {
-	return sizeof(struct header) + (size_t)devices * slots * sizeof(uint64_t);
-}
-
-static uint64_t *cell(struct bf_ledger *ledger, uint32_t slot, uint32_t device)
-{
-	return (uint64_t *)(ledger->header + 1) + (size_t)slot * ledger->devices + device;
+	return sizeof(struct bf_ledger_header) + (size_t)devices * slots * sizeof(uint64_t) +
+	       slots * sizeof(struct bf_activity);
 }
 
 static int anonymous_file(void)
@@ -67,7 +49,7 @@ BF_EXPORT int bf_ledger_create(const uint64_t *limits, uint32_t devices, uint32_
 	if (fd < 0)
 		return fd;
 	size_t size = ledger_size(devices, slots);
-	struct header *header = MAP_FAILED;
+	struct bf_ledger_header *header = MAP_FAILED;
 	if (ftruncate(fd, (off_t)size) == 0)
 		header = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (header == MAP_FAILED) {
@@ -93,10 +75,10 @@ BF_EXPORT int bf_ledger_create(const uint64_t *limits, uint32_t devices, uint32_
 BF_EXPORT struct bf_ledger *bf_ledger_open(int fd)
 {
 	struct stat status;
-	if (fstat(fd, &status) != 0 || (size_t)status.st_size < sizeof(struct header))
+	if (fstat(fd, &status) != 0 || (size_t)status.st_size < sizeof(struct bf_ledger_header))
 		return NULL;
 	size_t size = (size_t)status.st_size;
-	struct header *header = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	struct bf_ledger_header *header = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (header == MAP_FAILED)
 		return NULL;
 	struct bf_ledger *ledger = calloc(1, sizeof(*ledger));
@@ -121,13 +103,12 @@ static void recompute(struct bf_ledger *ledger)
 	for (uint32_t device = 0; device < ledger->devices; device++) {
 		uint64_t sum = 0;
 		for (uint32_t slot = 0; slot < ledger->slots; slot++)
-			sum += *cell(ledger, slot, device);
+			sum += *bf_ledger_cell(ledger, slot, device);
 		ledger->header->sum[device] = sum;
 	}
 }
 
-/* The server must not hang on a worker that was stopped inside: past the deadline it goes on unlocked. */
-static bool lock(struct bf_ledger *ledger)
+bool bf_ledger_lock(struct bf_ledger *ledger)
 {
 	struct timespec deadline;
 	clock_gettime(CLOCK_REALTIME, &deadline);
@@ -140,7 +121,7 @@ static bool lock(struct bf_ledger *ledger)
 	return !error || error == EOWNERDEAD;
 }
 
-static void unlock(struct bf_ledger *ledger, bool locked)
+void bf_ledger_unlock(struct bf_ledger *ledger, bool locked)
 {
 	if (locked)
 		pthread_mutex_unlock(&ledger->header->lock);
@@ -150,14 +131,14 @@ BF_EXPORT int bf_ledger_reserve(struct bf_ledger *ledger, uint32_t slot, uint32_
 {
 	if (slot >= ledger->slots || device >= ledger->devices)
 		return -1;
-	bool locked = lock(ledger);
+	bool locked = bf_ledger_lock(ledger);
 	uint64_t limit = ledger->header->limit[device], sum = ledger->header->sum[device];
 	bool fits = size <= UINT64_MAX - sum && (!limit || (sum <= limit && size <= limit - sum));
 	if (fits) {
-		*cell(ledger, slot, device) += size;
+		*bf_ledger_cell(ledger, slot, device) += size;
 		ledger->header->sum[device] += size;
 	}
-	unlock(ledger, locked);
+	bf_ledger_unlock(ledger, locked);
 	return fits ? 0 : -1;
 }
 
@@ -165,22 +146,22 @@ BF_EXPORT void bf_ledger_release(struct bf_ledger *ledger, uint32_t slot, uint32
 {
 	if (slot >= ledger->slots || device >= ledger->devices)
 		return;
-	bool locked = lock(ledger);
-	uint64_t *held = cell(ledger, slot, device);
+	bool locked = bf_ledger_lock(ledger);
+	uint64_t *held = bf_ledger_cell(ledger, slot, device);
 	size = size < *held ? size : *held;
 	*held -= size;
 	ledger->header->sum[device] -= size;
-	unlock(ledger, locked);
+	bf_ledger_unlock(ledger, locked);
 }
 
 BF_EXPORT int bf_ledger_used(struct bf_ledger *ledger, int32_t slot, uint64_t *used, uint32_t count)
 {
 	if (slot >= 0 && (uint32_t)slot >= ledger->slots)
 		return -1;
-	bool locked = lock(ledger);
+	bool locked = bf_ledger_lock(ledger);
 	for (uint32_t i = 0; i < count && i < ledger->devices; i++)
-		used[i] = slot < 0 ? ledger->header->sum[i] : *cell(ledger, (uint32_t)slot, i);
-	unlock(ledger, locked);
+		used[i] = slot < 0 ? ledger->header->sum[i] : *bf_ledger_cell(ledger, (uint32_t)slot, i);
+	bf_ledger_unlock(ledger, locked);
 	return 0;
 }
 
@@ -195,10 +176,11 @@ BF_EXPORT int bf_ledger_clear(struct bf_ledger *ledger, uint32_t slot)
 {
 	if (slot >= ledger->slots)
 		return -1;
-	bool locked = lock(ledger);
+	bool locked = bf_ledger_lock(ledger);
 	for (uint32_t device = 0; device < ledger->devices; device++)
-		*cell(ledger, slot, device) = 0;
+		*bf_ledger_cell(ledger, slot, device) = 0;
+	memset(bf_ledger_activity(ledger, slot), 0, sizeof(struct bf_activity));
 	recompute(ledger);
-	unlock(ledger, locked);
+	bf_ledger_unlock(ledger, locked);
 	return 0;
 }

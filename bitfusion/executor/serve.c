@@ -284,6 +284,7 @@ static void issue(struct bf_session *session)
 			continue;
 		}
 		bf_outbox_throttle(session);
+		bf_pace_turn(session);
 		if (!session->stopped && bf_input_more(session, true) < 0) {
 			session->stopped = true;
 			session->ended = BF_ENDED_CLIENT_GONE;
@@ -323,6 +324,7 @@ static struct bf_session *open_session(const struct bf_serve_options *options)
 	bf_uses_init(session);
 	bf_reaper_init(session);
 	bf_virtual_init(session);
+	bf_pace_init(session);
 	bf_copy_init(session);
 	pthread_mutex_init(&session->context_lock, NULL);
 	pthread_mutex_init(&session->memory_lock, NULL);

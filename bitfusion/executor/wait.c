@@ -138,6 +138,13 @@ struct wait_job {
 	struct bf_marker *marker; /* of the work that had been enqueued when the call was issued */
 };
 
+/* A client that waits is not idle. */
+static void count_wait(struct bf_session *session, int change)
+{
+	if (session->ledger)
+		bf_ledger_waits(session->ledger, session->options.slot, change);
+}
+
 static void run_wait(struct bf_session *session, struct bf_job *job)
 {
 	struct wait_job *wait = (struct wait_job *)job;
@@ -148,6 +155,7 @@ static void run_wait(struct bf_session *session, struct bf_job *job)
 		status = ((CUresult (*)(uint64_t))wait->route->function)(wait->argument);
 	if (wait->marker)
 		bf_marker_give(session, wait->marker);
+	count_wait(session, -1);
 	bf_settle(session);
 	bf_reply(session, job->request, status, NULL, 0);
 	free(wait);
@@ -247,8 +255,10 @@ static void wait_elsewhere(struct bf_session *session, struct bf_frame *frame, e
 		wait->job.context = context;
 		wait->route = frame->route;
 		wait->argument = frame->argument[0];
+		count_wait(session, 1);
 		if (bf_submit(session, &wait->job))
 			return;
+		count_wait(session, -1);
 		status = CUDA_ERROR_OUT_OF_MEMORY;
 	}
 	if (wait && wait->marker)

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MAGIC_STREAM = 0x57a3, MAGIC_EVENT = 0xe7e7, MAGIC_CONTEXT = 0xc0c0, MAGIC_MODULE = 0x3d3d, DEVICES = 2 };
@@ -28,6 +29,7 @@ struct object {
 struct event {
 	struct object object;
 	_Atomic unsigned recorded, reached;
+	double at_ms; /* when it was reached */
 };
 
 struct work {
@@ -170,6 +172,13 @@ static void run(struct work *work)
 	}
 }
 
+static double now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+}
+
 static void *stream_thread(void *argument)
 {
 	struct stream *stream = argument;
@@ -184,6 +193,7 @@ static void *stream_thread(void *argument)
 			while (work->event->reached < work->number)
 				pthread_cond_wait(&changed, &lock);
 		} else if (work->what == RECORD) {
+			work->event->at_ms = now_ms();
 			if (work->event->reached < work->number)
 				work->event->reached = work->number;
 		} else {
@@ -380,6 +390,17 @@ CUresult cuEventSynchronize(CUevent handle)
 		pthread_cond_wait(&changed, &lock);
 	pthread_mutex_unlock(&lock);
 	return (CUresult)sticky;
+}
+
+CUresult cuEventElapsedTime(float *ms, CUevent from, CUevent to)
+{
+	ENTER();
+	struct event *start = CHECK(from, MAGIC_EVENT, "event that time starts at");
+	struct event *end = CHECK(to, MAGIC_EVENT, "event that time ends at");
+	if (start->reached < start->recorded || end->reached < end->recorded)
+		return CUDA_ERROR_NOT_READY;
+	*ms = (float)(end->at_ms - start->at_ms);
+	return CUDA_SUCCESS;
 }
 
 /* ------------------------------------------------------------------ memory */
