@@ -108,7 +108,7 @@ def load(path: Optional[str] = None) -> ctypes.CDLL:
 
 
 def _declare_time(library: ctypes.CDLL) -> None:
-    numbers = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64), ctypes.c_uint32]
+    numbers = (ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64), ctypes.c_uint32)
     library.bf_ledger_set_share.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
     library.bf_ledger_set_share.restype = ctypes.c_int
     library.bf_ledger_busy.argtypes = numbers

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import struct
+import sys
 from pathlib import Path
 from typing import Callable, Dict, List
 
@@ -16,19 +17,28 @@ from wire_client import (
     EVENT,
     OP_CALLBACK_DONE,
     OP_HOST_FUNCTION,
+    ROOT,
     WANTS_REPLY,
     Worker,
     handle,
 )
 
+sys.path.insert(0, str(ROOT))
+from bitfusion.executor import core
+
 Serve = Callable[..., Worker]
 
 
-@pytest.mark.parametrize("tcp", [False, True])
+@pytest.mark.parametrize("tcp,share", [(False, 0.0), (True, 0.0), (True, 0.7)])
 def test_everything_at_once(
-    serve: Serve, tsan_program: Path, tsan_driver: Path, tcp: bool
+    serve: Serve, tsan_program: Path, tsan_driver: Path, tcp: bool, share: float
 ) -> None:
-    worker = serve(program=tsan_program, driver=tsan_driver, tcp=tcp, timeout=60)
+    options: Dict[str, int] = {}
+    if share:
+        ledger = core.Ledger.create([0, 0])
+        ledger.set_share(share)
+        options["ledger"] = ledger.fileno()
+    worker = serve(program=tsan_program, driver=tsan_driver, tcp=tcp, timeout=60, **options)
     client = worker.client
     pick = random.Random(int(os.environ.get("THREADS_SEED", "7")))
     address = prepare(client)

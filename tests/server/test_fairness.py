@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Device time shared out between sessions, on GPUs that are only simulated."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import pytest
+
+from bitfusion.server.fairness import SECOND, SLACK_S, TICK_S, Fairness
+
+STEP_S = 0.005
+
+
+class Clock:
+    """Timers whose time the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._due: List[Any] = []
+        self._count = 0
+
+    def after(self, seconds: float, action: Callable[[], object]) -> object:
+        self._count += 1
+        heapq.heappush(self._due, (self.now + seconds, self._count, action))
+        return object()
+
+    def move(self, seconds: float) -> None:
+        self.now += seconds
+        while self._due and self._due[0][0] <= self.now:
+            heapq.heappop(self._due)[2]()
+
+
+class FakeLedger:
+    def __init__(self, gpus: int = 1) -> None:
+        self.used = [0] * gpus
+        self.until: Optional[List[int]] = None
+        self.rations = 0
+
+    def busy(self) -> List[int]:
+        return list(self.used)
+
+    def ration(self, until: Optional[Sequence[int]]) -> None:
+        self.until = None if until is None else list(until)
+        self.rations += 1
+
+    def may(self, place: int = 0) -> bool:
+        return self.until is None or self.used[place] < self.until[place]
+
+
+def run(clock: Clock, demand: Dict[FakeLedger, float], seconds: float) -> None:
+    """One GPU that gives its time to who may have it in proportion to their demand: a session with
+    three processes gets three times as much of a real one.
+    """
+    for _ in range(round(seconds / STEP_S)):
+        wanting = [ledger for ledger in demand if ledger.may()]
+        weight = sum(demand[ledger] for ledger in wanting)
+        for ledger in wanting:
+            ledger.used[0] += int(STEP_S * SECOND * demand[ledger] / weight)
+        clock.move(STEP_S)
+
+
+def shares(ledgers: Sequence[FakeLedger]) -> List[float]:
+    total = sum(ledger.used[0] for ledger in ledgers)
+    return [ledger.used[0] / total for ledger in ledgers]
+
+
+def test_a_greedy_session_gets_no_more() -> None:
+    clock = Clock()
+    fairness = Fairness(clock, lambda: clock.now)
+    greedy, modest = FakeLedger(), FakeLedger()
+    fairness.add("a", [0], greedy)
+    fairness.add("b", [0], modest)
+    run(clock, {greedy: 8, modest: 1}, 20)
+    assert shares([greedy, modest])[1] == pytest.approx(0.5, abs=0.02)
+
+
+def test_whoever_is_alone_is_not_held() -> None:
+    clock = Clock()
+    fairness = Fairness(clock, lambda: clock.now)
+    one, idle = FakeLedger(), FakeLedger()
+    fairness.add("a", [0], one)
+    run(clock, {one: 1}, 1)
+    assert one.rations == 0
+    fairness.add("b", [0], idle)
+    run(clock, {one: 1}, 2)
+    assert one.used[0] == pytest.approx(3 * SECOND, rel=0.01)
+    assert one.until is None
+
+
+def test_the_idle_do_not_save_up() -> None:
+    clock = Clock()
+    fairness = Fairness(clock, lambda: clock.now)
+    early, late = FakeLedger(), FakeLedger()
+    fairness.add("a", [0], early)
+    fairness.add("b", [0], late)
+    run(clock, {early: 1}, 10)
+    before = early.used[0]
+    run(clock, {early: 1, late: 1}, 2)
+    assert early.used[0] - before == pytest.approx(1 * SECOND, abs=2 * SLACK_S * SECOND)
+
+
+def test_who_goes_away_frees_the_others() -> None:
+    clock = Clock()
+    fairness = Fairness(clock, lambda: clock.now)
+    one, two = FakeLedger(), FakeLedger()
+    fairness.add("a", [0], one)
+    fairness.add("b", [0], two)
+    run(clock, {one: 5, two: 1}, 1)
+    fairness.remove("b")
+    clock.move(2 * TICK_S)
+    before = one.used[0]
+    run(clock, {one: 1}, 1)
+    assert one.used[0] - before == pytest.approx(SECOND, rel=0.02)
+
+
+def test_two_gpus_are_apart() -> None:
+    clock = Clock()
+    fairness = Fairness(clock, lambda: clock.now)
+    both, zero = FakeLedger(2), FakeLedger()
+    fairness.add("a", [0, 1], both)
+    fairness.add("b", [0], zero)
+    for _ in range(400):
+        if both.may(0):
+            both.used[0] += int(STEP_S * SECOND)
+        if zero.may():
+            zero.used[0] += int(STEP_S * SECOND / 4)
+        both.used[1] += int(STEP_S * SECOND)
+        assert both.until is None or both.until[1] > both.used[1]
+        clock.move(STEP_S)
+    assert both.used[0] <= zero.used[0] + 3 * SLACK_S * SECOND
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nobody_is_ever_stuck(seed: int) -> None:
+    """Whatever the others do, somebody who wants a GPU may always go on."""
+    pick = random.Random(seed)
+    clock = Clock()
+    fairness = Fairness(clock, lambda: clock.now)
+    ledgers: Dict[str, FakeLedger] = {}
+    for turn in range(2000):
+        if pick.random() < 0.02 and len(ledgers) < 6:
+            ledgers[str(turn)] = FakeLedger()
+            fairness.add(str(turn), [0], ledgers[str(turn)])
+        if pick.random() < 0.01 and ledgers:
+            gone = pick.choice(sorted(ledgers))
+            fairness.remove(gone)
+            del ledgers[gone]
+        wanting = {
+            ledger: pick.choice([1, 5]) for ledger in ledgers.values() if pick.random() < 0.7
+        }
+        run(clock, wanting, STEP_S)
+        if turn % 20 == 0 and wanting:
+            clock.move(TICK_S)
+            assert any(ledger.may() for ledger in ledgers.values())
