@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Device time: measured, kept to a share, rationed by the server; on a driver whose kernels nap."""
+"""Device time: measured, kept to a share, rationed; on a driver whose kernels nap."""
 
 from __future__ import annotations
 
