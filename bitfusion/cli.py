@@ -19,6 +19,8 @@ VERBS = {
     "list_gpus": "show the GPUs of the pool and what is free",
     "smi": "show the GPUs, their memory and the sessions on them",
     "server": "serve this machine's GPUs",
+    "token": "make and rule the tokens of clients",
+    "enroll": "install a token and what comes with it",
     "softgpu": "run a program directly on the software GPU",
     "config": "show the settings and where they come from",
     "version": "show the version",

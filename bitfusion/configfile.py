@@ -78,7 +78,10 @@ def read_text(path: str) -> str:
 
 
 def read(path: str, known: Container[str]) -> Iterator[tuple[str, str, str]]:
-    text = read_text(path)
+    return parse(read_text(path), path, known)
+
+
+def parse(text: str, path: str, known: Container[str]) -> Iterator[tuple[str, str, str]]:
     for section, table in parse_toml(text, path).items():
         if not isinstance(table, dict):
             raise ConfigError(

@@ -6,6 +6,17 @@ Library code raises these; only cli.py turns them into lines and exit statuses.
 
 from __future__ import annotations
 
+import socket
+
+
+def reason(error: OSError) -> str:
+    """Why, in a few words."""
+    if isinstance(error, (TimeoutError, socket.timeout)):
+        return "no answer in time"
+    if isinstance(error, socket.gaierror):
+        return "no such host"
+    return (error.strerror or str(error)).lower()
+
 
 class BitfusionError(Exception):
     """A known failure: `what failed: why`, the exit status, and what to do about it where that is
@@ -72,6 +83,25 @@ class CannotReach(BitfusionError):
 class NotAServer(BitfusionError):
     template = "cannot use '{server}': {why}"
     hint = "is that the address of a Bitfusion server?"
+
+
+class NotTrusted(BitfusionError):
+    """What TLS says about the other end."""
+
+    template = "cannot trust '{server}': {why}"
+
+
+class AccessDenied(BitfusionError):
+    template = "server '{server}' refused: {why}"
+    hint = (
+        "'bitfusion enroll BUNDLE' installs a token; operators make one: 'bitfusion token create'"
+    )
+
+
+class NotSafe(BitfusionError):
+    template = "cannot serve '{address}' in clear text: it is not a loopback address"
+    exit_status = 2
+    hint = "run 'bitfusion server init'; or, on a network that you trust, use '--insecure'"
 
 
 class VersionMismatch(BitfusionError):

@@ -12,17 +12,22 @@ import socket
 from typing import Optional, Protocol
 
 from bitfusion import __version__, linux
+from bitfusion.client.access import CLEAR, Access
 from bitfusion.errors import (
+    AccessDenied,
     BitfusionError,
     Busy,
     CannotReach,
     NotAServer,
+    NotTrusted,
     ServerLost,
     ServerRefused,
     TooMuch,
     VersionMismatch,
+    reason,
 )
 from bitfusion.wire.control import (
+    CLEAR_TEXT,
     MAX_ANSWER,
     OK,
     PROTOCOL,
@@ -37,15 +42,6 @@ from bitfusion.wire.control import (
 )
 
 MAX_REPLY = 16 << 20
-
-
-def reason(error: OSError) -> str:
-    """Why, in a few words."""
-    if isinstance(error, (TimeoutError, socket.timeout)):
-        return "no answer in time"
-    if isinstance(error, socket.gaierror):
-        return "no such host"
-    return (error.strerror or str(error)).lower()
 
 
 class Channel(Protocol):
@@ -99,20 +95,17 @@ class LineChannel:
 class HttpChannel:
     """To a server on the network."""
 
-    def __init__(self, address: tuple[str, int], name: str, timeout_s: float) -> None:
-        import http.client
+    def __init__(
+        self, address: tuple[str, int], name: str, timeout_s: float, access: Access = CLEAR
+    ) -> None:
+        from bitfusion.client import trust  # and with it http.client: a private run needs neither
 
         self.name = name
         self.host = address[0]
-        self._connection = http.client.HTTPConnection(*address, timeout=timeout_s)
-        self._broken = http.client.HTTPException
+        self._token = access.token
+        self._broken = trust.BROKEN
         self._answered = False
-        try:
-            self._connection.connect()
-        except (OSError, UnicodeError) as error:
-            why = reason(error) if isinstance(error, OSError) else "not a host's name"
-            raise CannotReach(server=name, why=why) from None
-        linux.keep_alive(self._connection.sock)
+        self._connection, self.certificate = trust.connect(address, name, timeout_s, access)
 
     def fileno(self) -> int:
         return self._connection.sock.fileno() if self._connection.sock else -1
@@ -120,6 +113,8 @@ class HttpChannel:
     def request(self, method: str, path: str, body: Optional[Json] = None) -> Reply:
         data = json.dumps(body).encode() if body is not None else None
         headers = {"Content-Type": "application/json"} if data else {}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         self._connection.auto_open = 0  # a new connection would not own our session
         try:
             self._connection.request(method, path, data, headers)
@@ -132,9 +127,16 @@ class HttpChannel:
             raise NotAServer(server=self.name, why="it does not speak HTTP") from None
         self._answered = True
         try:
-            return Reply(response.status, unpack_object(text))
+            reply = Reply(response.status, unpack_object(text))
         except ValueError:
             raise NotAServer(server=self.name, why="its answer is not JSON") from None
+        if kind_of(reply)[0] == CLEAR_TEXT:
+            raise NotTrusted(
+                server=self.name,
+                why="it speaks TLS, and no 'ca' is configured here",
+                hint=AccessDenied.hint,
+            )
+        return reply
 
     def close(self) -> None:
         self._connection.close()
@@ -143,6 +145,8 @@ class HttpChannel:
 def greet(channel: Channel) -> Json:
     """Make sure that this is a server of our version."""
     status, answer = channel.request("GET", "/v1/server")
+    if status == 401:
+        raise explain(channel, Reply(status, answer), "its version")
     theirs, protocol = str(answer.get("version")), answer.get("protocol")
     if not isinstance(protocol, int) or "version" not in answer:
         raise NotAServer(server=channel.name, why="it is not a Bitfusion server")
@@ -156,14 +160,33 @@ def greet(channel: Channel) -> Json:
         )
     if status != 200:
         raise explain(channel, Reply(status, answer), "its version")
+    warn_of_expiry(answer)
     return answer
 
 
-def explain(channel: Channel, reply: Reply, asked: str, listing: str = "") -> BitfusionError:
+def warn_of_expiry(answer: Json) -> None:
+    """Of our token, which the server tells who knows it."""
+    you = answer.get("you")
+    left_s = you.get("token_expires_in_s") if isinstance(you, dict) else None
+    if isinstance(you, dict) and isinstance(left_s, (int, float)):
+        from bitfusion.client import trust
+
+        what = f"the token of client '{you.get('client')}'"
+        trust.warn_of_expiry(what, left_s, "operators extend it by 'bitfusion token extend'")
+
+
+def kind_of(reply: Reply) -> tuple[str, str]:
+    """Kind and text of a failure."""
     error = reply.body.get("error")
-    kind, text = "", f"status {reply.status}"
     if isinstance(error, dict):
-        kind, text = str(error.get("kind", "")), str(error.get("text", ""))[:300]
+        return str(error.get("kind", "")), str(error.get("text", ""))[:300]
+    return "", f"status {reply.status}"
+
+
+def explain(channel: Channel, reply: Reply, asked: str, listing: str = "") -> BitfusionError:
+    kind, text = kind_of(reply)
+    if reply.status == 401:
+        return AccessDenied(server=channel.name, why=text)
     if kind == "too-much":
         return TooMuch(asked=asked, why=text, listing=listing)
     if kind == "in-use":

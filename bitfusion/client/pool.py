@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from bitfusion import config, inventory
 from bitfusion.client import control
+from bitfusion.client.access import CLEAR, Access, access
 from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, NotAServer
 
@@ -40,7 +41,7 @@ def query(settings: Config) -> list[Listed]:
     listed = []
     for address in servers:
         try:
-            listed.append(remote(address, settings.seconds("client.timeout")))
+            listed.append(remote(address, settings.seconds("client.timeout"), access(settings)))
         except BitfusionError as error:
             if len(servers) == 1:
                 raise
@@ -61,9 +62,9 @@ def local(settings: Config) -> Listed:
     return Listed("this machine", found.driver_version, rows)
 
 
-def remote(address: tuple[str, int], timeout_s: float) -> Listed:
+def remote(address: tuple[str, int], timeout_s: float, access: Access = CLEAR) -> Listed:
     name = config.format_address(address)
-    channel = control.HttpChannel(address, name, timeout_s)
+    channel = control.HttpChannel(address, name, timeout_s, access)
     try:
         version = str(control.greet(channel)["version"])
         rows = [unpack(item) for item in control.list_gpus(channel)]

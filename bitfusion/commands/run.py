@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from bitfusion import config, inventory, log, quantity
 from bitfusion.client import control, program
+from bitfusion.client.access import access
 from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, TooMuch, UsageError
 from bitfusion.options import Option, Parsed, positive
@@ -172,7 +173,8 @@ def _run_on(servers: tuple[tuple[str, int], ...], plan: Plan) -> int:
     def attempt(address: tuple[str, int]) -> control.Session:
         name = config.format_address(address)
         log.info(f"Query server {name} gpu availability")
-        channel = control.HttpChannel(address, name, plan.settings.seconds("client.timeout"))
+        timeout_s = plan.settings.seconds("client.timeout")
+        channel = control.HttpChannel(address, name, timeout_s, access(plan.settings))
         try:
             control.greet(channel)
             return plan.claim(channel)

@@ -4,26 +4,31 @@
 from __future__ import annotations
 
 from bitfusion import config, inventory, log
+from bitfusion.commands.server_keys import INIT, INVITE
 from bitfusion.options import Option, Parsed, refuse_words
 
-USAGE = "[--config FILE] [options]"
+USAGE = "[init|invite] [--config FILE] [options]"
 ABOUT = """\
-Serve this machine's GPUs, or software GPUs where it has none, until SIGTERM. Connections are not
-encrypted and clients are not asked who they are: listen on loopback, or on a network that you
-trust."""
+Serve this machine's GPUs, or software GPUs where it has none, until SIGTERM. With keys (made by
+'bitfusion server init'), by TLS to clients with a token; else in clear text, to loopback only or
+with --insecure."""
 OPTIONS = (
     Option(("--config",), "FILE", "settings (default: /etc/bitfusion/server.toml)"),
     config.option("server.listen"),
     config.option("server.data_ports"),
+    config.option("server.state_dir"),
+    config.option("server.insecure"),
     config.option("server.driver"),
     config.option("server.spare_workers"),
-    config.option("server.state_dir"),
     Option(("-q", "--quiet"), "", "log warnings and errors only"),
 )
 EXAMPLES = """\
 examples:
-  bitfusion server --config /etc/bitfusion/server.toml
+  bitfusion server init --name lab
+  bitfusion server --listen 0.0.0.0:56001
   BITFUSION_SOFTGPU_GPUS=4 bitfusion server --listen 127.0.0.1:56001"""
+
+SUBCOMMANDS = {"init": INIT, "invite": INVITE}
 
 
 def run(parsed: Parsed) -> int:

@@ -55,7 +55,7 @@ Identify = Callable[[Call, Peer], Caller]  # raises Refusal
 class Route(NamedTuple):
     method: str
     path: str  # "/v1/sessions/{}/tickets"
-    may: str  # ANYBODY: not even identified
+    may: str  # ANYBODY: identified only when it says who it is
     handler: Handler
 
 
@@ -84,7 +84,7 @@ class Api:
         return failure(404, "not-found", f"no {call.method} of {call.path[:100]}")
 
     def _admit(self, route: Route, call: Call, peer: Peer) -> Caller:
-        if route.may == ANYBODY:
+        if route.may == ANYBODY and not call.authorization:
             return Caller("")
         caller = self._identify(call, peer)
         if route.may == ADMIN and not caller.admin:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 from bitfusion import __version__
 from bitfusion.server.api import ANYBODY, CLIENT, Incoming, Route
@@ -22,7 +23,7 @@ class PoolApi:
             Route("GET", "/v1/gpus", CLIENT, self.list_gpus),
         ]
 
-    def describe_server(self, _asked: Incoming) -> Reply:
+    def describe_server(self, asked: Incoming) -> Reply:
         body: Json = {
             "product": "bitfusion",
             "version": __version__,
@@ -30,6 +31,12 @@ class PoolApi:
             "hostname": socket.gethostname(),
             "pid": os.getpid(),
         }
+        caller = asked.caller
+        if caller.client:
+            you: Json = {"client": caller.client}
+            if caller.token_expires_s:
+                you["token_expires_in_s"] = int(caller.token_expires_s - time.time())
+            body["you"] = you
         return Reply(200, body)
 
     def list_gpus(self, _asked: Incoming) -> Reply:

@@ -40,6 +40,9 @@ class HttpCodec:
         except h11.RemoteProtocolError as error:
             raise BrokenRules(str(error)) from None
 
+    def take(self) -> bytes:
+        return b""
+
     def next_call(self) -> Optional[Call]:
         while True:
             try:

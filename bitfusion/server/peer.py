@@ -47,6 +47,9 @@ Answer = Union[Reply, Later]
 
 class Codec(Protocol):
     def feed(self, data: bytes) -> None: ...
+    def take(self) -> bytes:
+        """What the protocol itself has to say after that."""
+
     def next_call(self) -> Optional[Call]: ...
     def reply(self, reply: Reply) -> bytes: ...
     def complain(self, text: str) -> bytes: ...
@@ -75,6 +78,7 @@ class Peer:
         self._ending = False
         self.closed = False
         self.calls = 0
+        self.on_broken: Callable[[str], None] = lambda why: log.warn(f"dropping {name}: {why}")
         sock.setblocking(False)
         loop.watch(sock.fileno(), READ, self._ready)
 
@@ -107,10 +111,11 @@ class Peer:
                 self._keep_ahead(data)
             else:
                 self._codec.feed(data)
+                self._output += self._codec.take()
                 self._answer_all()
         except BrokenRules as error:
-            log.warn(f"dropping {self.name}: {error}")
-            self._output += self._codec.complain(str(error))
+            self.on_broken(str(error))
+            self._output += self._codec.take() + self._codec.complain(str(error))
             self._ending = True
         except Exception:
             self.close()
@@ -146,6 +151,10 @@ class Peer:
         ahead, self._ahead = bytes(self._ahead), bytearray()
         self._output += self._codec.reply(reply)
         self._take(ahead)
+
+    def end(self) -> None:
+        """Close when what is to be said has been said."""
+        self._ending = True
 
     def _flush(self) -> None:
         if self.closed:

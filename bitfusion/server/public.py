@@ -10,22 +10,29 @@ from typing import Optional
 
 from bitfusion import __version__, config, linux, log, paths
 from bitfusion.config import Config
-from bitfusion.errors import CannotListen
+from bitfusion.errors import BitfusionError, CannotListen, NotSafe
 from bitfusion.inventory import Inventory, describe
 from bitfusion.quantity import plural
 from bitfusion.server.accept import Acceptor
 from bitfusion.server.api import Api
-from bitfusion.server.caller import ANONYMOUS, OPERATOR
-from bitfusion.server.http import HttpCodec
+from bitfusion.server.api_tokens import Place, TokenApi
+from bitfusion.server.caller import OPERATOR
+from bitfusion.server.clients import addresses_of, default_limits
+from bitfusion.server.gate import Gate, is_loopback
+from bitfusion.server.keys import Keys
 from bitfusion.server.lines import LineCodec
 from bitfusion.server.loop import Loop
 from bitfusion.server.nursery import Worker
 from bitfusion.server.peer import Peer
 from bitfusion.server.service import Service
 from bitfusion.server.state import ADMIN, StateFolder
+from bitfusion.server.store_sqlite import SqliteStore
+from bitfusion.server.tokens import Tokens
 from bitfusion.server.worker import ExecutorWorker, pick_python, pick_user
 
 MAX_PEERS = 512
+MAX_SILENT = 64  # connections of one address that have not called yet
+FIRST_CALL_S = 10.0  # from connecting to the first whole call, handshake included
 IDLE_S = 30.0  # of a control connection that holds no session
 
 
@@ -62,24 +69,40 @@ def listen_first_free(host: str, ports: tuple[int, int]) -> socket.socket:
 class Doorman:
     """Accepts control connections; drops those that hold no session and say nothing."""
 
-    def __init__(self, service: Service, sock: socket.socket) -> None:
+    def __init__(self, service: Service, sock: socket.socket, gate: Gate) -> None:
         self._service = service
-        self._api = Api(service.routes, lambda _call, _peer: ANONYMOUS)
-        self.peers: set[Peer] = set()
+        self._gate = gate
+        self._api = Api(
+            service.routes, lambda call, peer: gate.identify(call, peer, self.peers.get(peer, ""))
+        )
+        self.peers: dict[Peer, str] = {}  # with the address that each calls from
         self._acceptor = Acceptor(service.loop, sock, self._take)
 
     def _take(self, sock: socket.socket) -> None:
         try:
-            name = config.format_address(sock.getpeername()[:2])
+            host, port = sock.getpeername()[:2]
         except OSError:
-            name = ""  # gone again
-        if not name or len(self.peers) >= MAX_PEERS:
+            host, port = "", 0  # gone again
+        if not host or not self._gate.admits(host) or not self._has_room(host):
             sock.close()
             return
         linux.keep_alive(sock)
-        peer = Peer(self._service.loop, sock, HttpCodec(), self._api.handle, self._gone, name)
-        self.peers.add(peer)
-        self._watch_idle(peer, self._service.loop)
+        name, loop = config.format_address((host, port)), self._service.loop
+        peer = Peer(loop, sock, self._gate.codec(), self._api.handle, self._gone, name)
+        peer.on_broken = lambda why: self._gate.failed(host, why)
+        self.peers[peer] = host
+        loop.after(FIRST_CALL_S, lambda: peer.close() if not peer.calls else None)
+        self._watch_idle(peer, loop)
+
+    def _has_room(self, host: str) -> bool:
+        """Connections that have not called yet make room for new ones, the oldest first."""
+        silent = [peer for peer in self.peers if not peer.calls]
+        of_host = [peer for peer in silent if self.peers[peer] == host]
+        if len(of_host) >= MAX_SILENT:
+            of_host[0].close()
+        elif len(self.peers) >= MAX_PEERS and silent:
+            silent[0].close()
+        return len(self.peers) < MAX_PEERS
 
     def _watch_idle(self, peer: Peer, loop: Loop) -> None:
         def look() -> None:
@@ -94,8 +117,15 @@ class Doorman:
         seen = peer.calls
         loop.after(IDLE_S, look)
 
+    def bar(self, client: str, why: str) -> None:
+        """Hang up on a client that may not come any more, which ends its sessions."""
+        for peer in [peer for peer in self.peers if self._gate.client_of(peer) == client]:
+            log.info(f"ending the connection {peer.name} of client '{client}': {why}")
+            peer.close()
+
     def _gone(self, peer: Peer) -> None:
-        self.peers.discard(peer)
+        self._gate.forget(peer)
+        self.peers.pop(peer, None)
         self._service.sessions.close_owner(peer)
 
     def close(self) -> None:
@@ -136,6 +166,15 @@ def worker_environment(user: str, software: bool) -> dict[str, str]:
     return environment
 
 
+def open_clients(service: Service, keys: Keys, settings: Config, listening: list[str]) -> Tokens:
+    """The clients of a server with keys, from its store."""
+    store = SqliteStore(os.path.dirname(keys.folder), service.loop)
+    tokens = Tokens(store.commit, default_limits(settings))
+    store.open(tokens.changed, lambda _synced: None)
+    service.routes.extend(TokenApi(tokens, lambda: Place(keys.authority(), listening)).routes())
+    return tokens
+
+
 def serve(
     inventory: Inventory, settings: Config, worker: Optional[Worker] = None, ledgers: bool = True
 ) -> None:
@@ -148,6 +187,7 @@ def serve(
     linux.set_process_name("bitfusion-serve")
     folder = StateFolder(settings.text("server.state_dir"))
     folder.lock()
+    keys = Keys(folder)
     service = Service(
         inventory,
         worker or ExecutorWorker(),
@@ -158,18 +198,31 @@ def serve(
     address = settings.address("server.listen")
     try:
         control = listen(address)
+        where = control.getsockname()[:2]
+        if (
+            not keys.exist()
+            and not is_loopback(where[0])
+            and not settings.truth("server.insecure")
+        ):
+            raise NotSafe(address=config.format_address(where))
         data = listen_first_free(address[0], settings.ports("server.data_ports"))
-    except CannotListen:
+        tokens = (
+            open_clients(service, keys, settings, addresses_of(where)) if keys.exist() else None
+        )
+        gate = Gate(service.loop, keys if tokens else None, tokens)
+    except BitfusionError:
         service.workers.stop()
         raise
     service.listen_tcp(data)
     service.listen_unix()
-    doorman, admin = Doorman(service, control), AdminDoor(service, folder)
-    where = config.format_address(control.getsockname()[:2])
+    doorman, admin = Doorman(service, control, gate), AdminDoor(service, folder)
+    if tokens:
+        tokens.barred = doorman.bar
+    how = "in clear text, to everybody" if gate.open else f"with TLS, cluster {keys.cluster()}"
     log.info(
         f"Bitfusion {__version__} serves {plural(len(inventory.gpus), 'GPU')} "
         f"({describe(inventory.gpus)}) "
-        f"on {where}, data on port {data.getsockname()[1]}, in clear text"
+        f"on {config.format_address(where)}, data on port {data.getsockname()[1]}, {how}"
     )
     service.run(settings.number("server.spare_workers"))
     doorman.close()

@@ -36,6 +36,12 @@ class StateFolder:
                 hint="remove it, or set state_dir in [server]",
             )
 
+    @classmethod
+    def existing(cls, path: str) -> StateFolder:
+        """Raises FileNotFoundError where there is none, rather than make it."""
+        os.stat(path)
+        return cls(path)
+
     def _unusable(self, error: OSError) -> SystemFailure:
         why = (error.strerror or str(error)).lower()
         hint = "set state_dir in [server] to a folder that the server may write to"

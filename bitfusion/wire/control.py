@@ -18,6 +18,7 @@ PROTOCOL = 5  # of the command stream and of the control plane; BF_PROTOCOL in w
 
 MAX_BODY = 64 << 10
 SECRET_HEADER = "Session-Secret"
+CLEAR_TEXT = "clear-text"  # kind of the failure that a server of TLS tells others
 
 Json = dict[str, object]
 

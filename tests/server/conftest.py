@@ -3,16 +3,30 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterator
 
 import pytest
+from identities import Lab
 from servers import Server, wait_for
+
+
+@pytest.fixture()
+def lab(tmp_path: pathlib.Path) -> Iterator[Lab]:
+    made = Lab(str(tmp_path))
+    yield made
+    if made.server is not None:
+        check_end(made.server)
 
 
 @pytest.fixture()
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     running = Server(*getattr(request, "param", ("echo", 2, 1000)))
     yield running
+    check_end(running)
+
+
+def check_end(running: Server) -> None:
     if running.process.poll() is None:
         assert running.stop() == 0
     assert wait_for(lambda: not running.processes())

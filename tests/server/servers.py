@@ -32,8 +32,10 @@ def wait_for(condition: Callable[[], object], patience_s: float = 5.0) -> bool:
 
 
 class Server:
-    def __init__(self, worker: str, gpus: int, mib: int, descriptors: int = 0) -> None:
-        """descriptors: how many it may open at once; 0 for as many as we."""
+    def __init__(
+        self, worker: str, gpus: int, mib: int, descriptors: int = 0, state: str = ""
+    ) -> None:
+        """descriptors: how many it may open at once; 0 for as many as we. state: its folder."""
 
         def limit() -> None:
             if descriptors:
@@ -41,7 +43,7 @@ class Server:
 
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._state = tempfile.TemporaryDirectory(prefix="bf-")
-        self.state = self._state.name
+        self.state = state or self._state.name
         self.mark = f"{os.getpid()}-{random.random()}"
         self.process = subprocess.Popen(
             [

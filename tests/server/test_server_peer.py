@@ -106,7 +106,8 @@ def identify(call: Call, _peer: Peer) -> Caller:
 
 @pytest.mark.parametrize(
     ("path", "who", "status", "said"),
-    [("/open", "thief", 200, ""), ("/mine/7", "", 200, "anonymous"), ("/mine/7", "thief", 401, ""),
+    [("/open", "", 200, ""), ("/open", "thief", 401, ""), ("/mine/7", "thief", 401, ""),
+     ("/mine/7", "", 200, "anonymous"),
      ("/all", "", 403, ""), ("/all", "boss", 200, "operator"), ("/all/7", "boss", 404, "")],
 )  # fmt: skip
 def test_who_may(talk: Conversation, path: str, who: str, status: int, said: str) -> None:

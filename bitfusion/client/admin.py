@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How operators' commands reach a server: its admin socket; else, where no server runs on this
+machine, its state; else, where this machine has no server at all, a server of the network by a
+token with the right.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Optional
+
+from bitfusion import config
+from bitfusion.client.access import access
+from bitfusion.client.control import Channel, HttpChannel, LineChannel, explain, greet
+from bitfusion.config import Config
+from bitfusion.errors import BitfusionError, SystemFailure, reason
+from bitfusion.server.keys import Keys
+from bitfusion.server.state import ADMIN, StateFolder
+from bitfusion.wire.control import Json
+
+HERE = "the server of this machine"
+
+
+class NoServer(BitfusionError):
+    template = "cannot find a server to ask: none has its state in '{folder}'"
+    hint = "'bitfusion server init' makes keys; '--state_dir' says where they are"
+
+
+def open_admin(server: Config, client: Config) -> Channel:
+    """Raises NoServer where there is none to ask."""
+    timeout_s = client.seconds("client.timeout")
+    path = server.text("server.state_dir")
+    try:
+        folder: Optional[StateFolder] = StateFolder.existing(path)
+    except FileNotFoundError:
+        folder = None
+    if folder is not None:
+        running = _running(folder, timeout_s)
+        if running is not None:
+            return running
+        if Keys(folder).exist():
+            from bitfusion.server.offline import OfflineChannel
+
+            return OfflineChannel(folder, server)
+    for address in client.addresses("client.server_list"):
+        channel = HttpChannel(address, config.format_address(address), timeout_s, access(client))
+        greet(channel)
+        return channel
+    raise NoServer(folder=path)
+
+
+def _running(folder: StateFolder, timeout_s: float) -> Optional[Channel]:
+    try:
+        return LineChannel(folder.connect(ADMIN, socket.SOCK_STREAM, timeout_s), timeout_s, HERE)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except OSError as error:
+        raise SystemFailure(what=f"reach {HERE}", why=reason(error)) from None
+
+
+def ask(channel: Channel, method: str, path: str, body: Optional[Json] = None) -> Json:
+    reply = channel.request(method, path, body)
+    if reply.status >= 300:
+        raise explain(channel, reply, path)
+    return reply.body

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections of HTTP to servers: in clear text, or by TLS to servers of one cluster only."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from bitfusion import linux, log
+from bitfusion.errors import CannotReach, NotTrusted, reason
+from bitfusion.quantity import plural
+
+if TYPE_CHECKING:
+    import ssl
+
+    from bitfusion.certificates import Certificate
+    from bitfusion.client.access import Access
+
+DAY_S = 86400.0
+BROKEN = http.client.HTTPException
+
+
+class Connected(NamedTuple):
+    connection: http.client.HTTPConnection
+    certificate: Optional[Certificate]  # what TLS proved about the server
+
+
+def connect(address: tuple[str, int], name: str, timeout_s: float, access: Access) -> Connected:
+    """Raises CannotReach or NotTrusted."""
+    if access.ca:
+        return _connect_by_tls(address, name, timeout_s, access.ca)
+    connection = http.client.HTTPConnection(*address, timeout=timeout_s)
+    try:
+        connection.connect()
+    except (OSError, UnicodeError) as error:
+        raise unreachable(name, error) from None
+    linux.keep_alive(connection.sock)
+    return Connected(connection, None)
+
+
+def unreachable(name: str, error: Exception) -> CannotReach:
+    why = reason(error) if isinstance(error, OSError) else "not a host's name"
+    return CannotReach(server=name, why=why)
+
+
+def _connect_by_tls(address: tuple[str, int], name: str, timeout_s: float, ca: str) -> Connected:
+    import ssl
+
+    from bitfusion import certificates
+
+    context = certificates.client_context(ca)
+    connection = http.client.HTTPSConnection(*address, timeout=timeout_s, context=context)
+    try:
+        connection.connect()
+        certificate = certificates.examine(connection.sock.getpeercert())
+    except ssl.SSLError as error:
+        raise not_trusted(name, certificates.explain(error), ca) from None
+    except certificates.NotOurs as error:
+        connection.close()
+        raise not_trusted(name, str(error), ca) from None
+    except (OSError, UnicodeError) as error:
+        raise unreachable(name, error) from None
+    linux.keep_alive(connection.sock)
+    _warn_of_expiry(name, certificate, context)
+    return Connected(connection, certificate)
+
+
+def not_trusted(name: str, why: str, ca: str) -> NotTrusted:
+    if "expired" in why:
+        hint = "servers renew their certificates while they run: its log says why this one did not"
+    elif "clear text" in why:
+        hint = "has it keys ('bitfusion server init')? Without 'ca' we would speak clear text too"
+    else:
+        hint = f"is it a server of the cluster whose certificate is in '{ca}'?"
+    return NotTrusted(server=name, why=why, hint=hint)
+
+
+def _warn_of_expiry(name: str, certificate: Certificate, context: ssl.SSLContext) -> None:
+    from bitfusion import certificates
+
+    ends = (
+        (f"the certificate of server '{name}'", certificate.expires_s),
+        ("the cluster's own certificate", certificates.authority_expires_s(context)),
+    )
+    for what, expires_s in ends:
+        warn_of_expiry(what, expires_s - time.time(), "tell an operator")
+
+
+def warn_of_expiry(what: str, left_s: float, remedy: str) -> None:
+    """A month before something ends that would keep everybody out."""
+    from bitfusion.certificates import EXPIRY_WARNING_S
+
+    if left_s < EXPIRY_WARNING_S:
+        log.once(f"{what} expires in {plural(max(0, int(left_s // DAY_S)), 'day')}: {remedy}")

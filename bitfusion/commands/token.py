@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bitfusion token: who may use the cluster, until when, and how much of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from bitfusion import bundle, config, quantity, values
+from bitfusion.client.admin import ask, open_admin
+from bitfusion.client.control import Channel
+from bitfusion.client.enroll import CA_FILE, CLIENT_FILE
+from bitfusion.errors import UsageError
+from bitfusion.options import Command, Option, Parsed, refuse_words, take_words
+from bitfusion.wire.control import Json
+
+USAGE = "create|list|show|rotate|extend|disable|enable|revoke [NAME] [options]"
+ABOUT = """\
+Make and rule the tokens of clients. Where a server runs on this machine, it is told; where none
+runs, its state is changed; elsewhere, a server of the configuration is asked, which takes a token
+made with '--admin'. 'bitfusion help token create' explains one of these."""
+OPTIONS = (
+    Option(("--config",), "FILE", "the server's (default: /etc/bitfusion/server.toml)"),
+    config.option("server.state_dir"),
+)
+EXAMPLES = """\
+examples:
+  bitfusion token create alice --gpus 2 --time 8h
+  bitfusion token revoke alice"""
+
+NEVER = "never"
+DEFAULT_LIFE, DEFAULT_GRACE = "365d", "1d"
+JSON_OPTION = Option(("--json",), "", "as JSON")
+OUTPUT = Option(("-o", "--output"), "FILE", "where the bundle goes (default: NAME.tar)")
+SERVERS = Option(
+    ("--server_list",), "HOST:PORT,...", "servers the client is to use (default: this one)"
+)
+LIMITS = (
+    Option(("--gpus",), "N", "GPUs it may have at once"),
+    Option(("--memory",), "MB", "memory it may have in all, in MiB or as 16G"),
+    Option(("--time",), "TIME", "how long each session may last"),
+    Option(("--idle",), "TIME", "how long a session may do nothing"),
+)
+CLIENT_TOML = """\
+# Client '{name}' of a Bitfusion cluster. 'bitfusion enroll' puts this file and ca.crt in place.
+# The token is a secret.
+
+[client]
+server_list = {servers}
+ca = "{ca}"
+token = "{token}"
+"""
+
+
+def run(parsed: Parsed) -> NoReturn:
+    word = parsed.words[0] if parsed.words else ""
+    why = f"it cannot '{word}'" if word else "what about tokens? a word is missing"
+    raise UsageError(verb=parsed.verb, why=why)
+
+
+def connect(parsed: Parsed) -> Channel:
+    return open_admin(config.load_server(parsed), config.load_client(None))
+
+
+def number(parsed: Parsed, key: str, parse: Callable[[str], float]) -> Json:
+    """{key: value} of an option that is given."""
+    text = parsed.text(key)
+    if text is None:
+        return {}
+    try:
+        return {key: parse(text)}
+    except ValueError as error:
+        raise UsageError(verb=parsed.verb, why=f"--{key}: {error}") from None
+
+
+def parse_memory(text: str) -> int:
+    return int(text) * quantity.MIB if text.isdigit() else quantity.parse_size(text)
+
+
+def parse_life(text: str) -> float:
+    return 0.0 if text == NEVER else values.parse_patience(text)
+
+
+def limits_of(parsed: Parsed) -> Json:
+    found = {
+        **number(parsed, "gpus", values.parse_count),
+        **number(parsed, "memory", parse_memory),
+    }
+    for key in ("time", "idle"):
+        for seconds in number(parsed, key, quantity.parse_duration).values():
+            found[f"{key}_s"] = seconds
+    return found
+
+
+def life_of(parsed: Parsed) -> Json:
+    given = number(parsed, "expires", parse_life)
+    return {"expires_in_s": given.get("expires", quantity.parse_duration(DEFAULT_LIFE))}
+
+
+def create(parsed: Parsed) -> int:
+    (name,) = take_words(parsed, "name")
+    try:
+        values.check_name(name)
+        addresses = values.parse_addresses(parsed.text("server_list") or "")
+    except ValueError as error:
+        raise UsageError(verb=parsed.verb, why=str(error)) from None
+    body = {"name": name, "admin": parsed.has("admin"), **life_of(parsed), **limits_of(parsed)}
+    path = parsed.text("output") or f"{name}.tar"
+    bundle.refuse_existing(path)
+    made = ask(connect(parsed), "POST", "/v1/tokens", body)
+    write_bundle(path, made, [values.format_address(a) for a in addresses])
+    return 0
+
+
+def write_bundle(path: str, made: Json, servers: Sequence[str]) -> None:
+    """Of the answer to create or rotate, whose secret nobody can ask for again."""
+    text = CLIENT_TOML.format(
+        name=str(made["token"]).partition(":")[0],
+        servers=json.dumps(list(servers) or made["addresses"]),
+        ca=CA_FILE,
+        token=made["token"],
+    )
+    files = {CA_FILE: str(made["ca"]).encode(), CLIENT_FILE: text.encode()}
+    bundle.write(path, bundle.pack(files, time.time()))
+    expires_s = made.get("expires_s")
+    until = f"until {day(expires_s)}" if isinstance(expires_s, float) and expires_s else "for good"
+    sys.stdout.write(
+        f"'{path}' holds the token of client '{made['name']}', valid {until}.\n"
+        f"Carry it in private; on the client: bitfusion enroll {path}\n"
+    )
+
+
+def day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+
+def rotate(parsed: Parsed) -> int:
+    (name,) = take_words(parsed, "name")
+    grace = parsed.text("grace") or DEFAULT_GRACE
+    given = number(parsed, "grace", quantity.parse_duration)
+    grace_s = given.get("grace", quantity.parse_duration(DEFAULT_GRACE))
+    path = parsed.text("output") or f"{name}.tar"
+    bundle.refuse_existing(path)
+    made = ask(connect(parsed), "POST", f"/v1/tokens/{name}/rotate", {"grace_s": grace_s})
+    write_bundle(path, made, [])
+    sys.stdout.write(f"The token before is good for {grace} yet.\n")
+    return 0
+
+
+def extend(parsed: Parsed) -> int:
+    everyone = parsed.has("all")
+    if everyone:
+        refuse_words(parsed)
+    else:
+        take_words(parsed, "name")
+    channel = connect(parsed)
+    names = parsed.words
+    if everyone:
+        names = [str(row["name"]) for row in rows_of(ask(channel, "GET", "/v1/tokens"))]
+    for name in names:
+        made = ask(channel, "PATCH", f"/v1/tokens/{name}", life_of(parsed))
+        sys.stdout.write(f"client '{name}': {describe_end(made)}\n")
+    return 0
+
+
+def change(parsed: Parsed, body: Json) -> int:
+    (name,) = take_words(parsed, "name")
+    made = ask(connect(parsed), "PATCH", f"/v1/tokens/{name}", body)
+    sys.stdout.write(f"client '{name}' is {made['state']}\n")
+    return 0
+
+
+def disable(parsed: Parsed) -> int:
+    return change(parsed, {"disabled": True})
+
+
+def enable(parsed: Parsed) -> int:
+    return change(parsed, {"disabled": False})
+
+
+def revoke(parsed: Parsed) -> int:
+    (name,) = take_words(parsed, "name")
+    ask(connect(parsed), "DELETE", f"/v1/tokens/{name}")
+    sys.stdout.write(f"the token of client '{name}' is revoked, and its sessions end\n")
+    return 0
+
+
+def rows_of(answer: Json) -> list[Json]:
+    rows = answer.get("tokens")
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def show_all(parsed: Parsed) -> int:
+    refuse_words(parsed)
+    return show_rows(parsed, rows_of(ask(connect(parsed), "GET", "/v1/tokens")))
+
+
+def show(parsed: Parsed) -> int:
+    (name,) = take_words(parsed, "name")
+    return show_rows(parsed, [ask(connect(parsed), "GET", f"/v1/tokens/{name}")])
+
+
+def show_rows(parsed: Parsed, rows: Sequence[Json]) -> int:
+    if parsed.has("json"):
+        sys.stdout.write(json.dumps(list(rows), indent=2) + "\n")
+        return 0
+    lines: list[tuple[str, ...]] = [
+        ("CLIENT", "STATE", "EXPIRES", "GPUS", "MEMORY", "TIME", "IDLE", "RIGHTS")
+    ]
+    lines += [row_of(row) for row in rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        text = "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths))
+        sys.stdout.write(text.rstrip() + "\n")
+    return 0
+
+
+def row_of(row: Json) -> tuple[str, ...]:
+    limits = row["limits"]
+    assert isinstance(limits, dict)
+    return (
+        str(row["name"]),
+        str(row["state"]) + ("*" if row["old_until_s"] else ""),
+        describe_end(row).removeprefix("valid ").removeprefix("until "),
+        str(limits["gpus"] or "-"),
+        quantity.format_mib(limits["memory"]) if limits["memory"] else "-",
+        quantity.format_duration(limits["time_s"]) if limits["time_s"] else "-",
+        quantity.format_duration(limits["idle_s"]) if limits["idle_s"] else "-",
+        "admin" if row["admin"] else "client",
+    )
+
+
+def describe_end(row: Json) -> str:
+    expires_s = row["expires_s"]
+    assert isinstance(expires_s, (int, float))
+    return f"valid until {day(expires_s)}" if expires_s else f"valid {NEVER}"
+
+
+EXPIRES = Option(("--expires",), "TIME", f"valid for so long, or '{NEVER}' to end (default: 365d)")
+
+
+def _command(
+    usage: str,
+    about: str,
+    options: Sequence[Option],
+    example: str,
+    action: Callable[[Parsed], int],
+) -> Command:
+    examples = f"examples:\n  bitfusion token {example}"
+    return Command(usage, about, (*options, *OPTIONS), examples, action, mixed=True)
+
+
+SUBCOMMANDS = {
+    "create": _command(
+        "NAME [options]",
+        "Make a client and write its bundle, which 'bitfusion enroll' installs there.",
+        (
+            EXPIRES,
+            *LIMITS,
+            Option(("--admin",), "", "an operator: sees and rules everything"),
+            SERVERS,
+            OUTPUT,
+        ),
+        "create alice --expires 90d --gpus 2 --memory 16G --time 8h --idle 30m",
+        create,
+    ),
+    "list": _command(
+        "[--json]",
+        "List the clients; '*' stands where a rotated token is still good beside the new one.",
+        (JSON_OPTION,),
+        "list --json",
+        show_all,
+    ),
+    "show": _command("NAME [--json]", "Show one client.", (JSON_OPTION,), "show alice", show),
+    "rotate": _command(
+        "NAME [options]",
+        "Give a client a new token, and write its bundle.",
+        (Option(("--grace",), "TIME", "how long the old one is good yet (default: 1d)"), OUTPUT),
+        "rotate alice --grace 7d",
+        rotate,
+    ),
+    "extend": _command(
+        "NAME|--all [options]",
+        "Let one client's token, or everyone's, be valid for so long from now.",
+        (EXPIRES, Option(("--all",), "", "every client's")),
+        "extend --all --expires 365d",
+        extend,
+    ),
+    "disable": _command(
+        "NAME",
+        "Keep a client out until it is enabled again; its sessions end at once.",
+        (),
+        "disable alice",
+        disable,
+    ),
+    "enable": _command("NAME", "Let a disabled client in again.", (), "enable alice", enable),
+    "revoke": _command(
+        "NAME",
+        "Forget a client and its token for good; its sessions end at once.",
+        (),
+        "revoke alice",
+        revoke,
+    ),
+}

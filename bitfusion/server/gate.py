@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may speak to a server of the network: TLS and tokens where it has keys; without keys,
+everybody, which loopback or an operator's word must allow.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+import time
+from typing import Optional
+
+from bitfusion import log
+from bitfusion.server.caller import ANONYMOUS, Caller, Refusal
+from bitfusion.server.guard import Guard
+from bitfusion.server.http import HttpCodec
+from bitfusion.server.keys import LOOK_EVERY_S, Keys
+from bitfusion.server.loop import Loop
+from bitfusion.server.peer import Codec, Peer
+from bitfusion.server.tls import TlsCodec
+from bitfusion.server.tokens import Tokens
+from bitfusion.wire.control import Call
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Gate:
+    def __init__(self, loop: Loop, keys: Optional[Keys], tokens: Optional[Tokens]) -> None:
+        """keys and tokens: None where the server speaks clear text to everybody."""
+        self._loop = loop
+        self._keys = keys
+        self._tokens = tokens
+        self._context: Optional[ssl.SSLContext] = keys.context() if keys else None
+        self._guard = Guard(log.warn)
+        self._clients: dict[Peer, str] = {}  # who called last on each connection
+        if keys:
+            loop.after(LOOK_EVERY_S, self._renew)
+
+    def _renew(self) -> None:
+        assert self._keys is not None and self._context is not None
+        self._keys.renew(self._context)
+        self._loop.after(LOOK_EVERY_S, self._renew)
+
+    @property
+    def open(self) -> bool:
+        return self._context is None
+
+    def admits(self, address: str) -> bool:
+        """Whether this address may connect again. Who may listen without keys need not fear."""
+        return self.open or self._guard.admits(address, time.monotonic())
+
+    def failed(self, address: str, why: str) -> None:
+        self._guard.failed(address, why, time.monotonic())
+
+    def codec(self) -> Codec:
+        if self._context is None:
+            return HttpCodec()
+        return TlsCodec(self._context, HttpCodec())
+
+    def identify(self, call: Call, peer: Peer, address: str) -> Caller:
+        """Raises Refusal."""
+        if self._tokens is None:
+            return ANONYMOUS
+        try:
+            caller = self._tokens.identify(call.authorization, time.time())
+            self._clients[peer] = caller.client
+            return caller
+        except Refusal as refusal:
+            self.failed(address, str(refusal))
+            if not self.admits(address):
+                peer.end()
+            raise
+
+    def client_of(self, peer: Peer) -> str:
+        return self._clients.get(peer, "")
+
+    def forget(self, peer: Peer) -> None:
+        self._clients.pop(peer, None)

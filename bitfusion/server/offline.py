@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operators' requests without a running server: the same answers, straight from the state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Optional, cast
+
+from bitfusion.config import Config
+from bitfusion.errors import BitfusionError
+from bitfusion.server.api import Api
+from bitfusion.server.api_tokens import Place, TokenApi
+from bitfusion.server.caller import OPERATOR
+from bitfusion.server.clients import addresses_of, default_limits
+from bitfusion.server.keys import Keys
+from bitfusion.server.loop import Loop
+from bitfusion.server.peer import Later, Peer
+from bitfusion.server.state import StateFolder
+from bitfusion.server.store_sqlite import SqliteStore
+from bitfusion.server.tokens import Tokens
+from bitfusion.wire.control import Call, Json, Reply
+
+PATIENCE_S = 5.0
+
+
+class Unanswered(BitfusionError):
+    template = "cannot use the state in '{where}': no answer in time"
+
+
+class OfflineChannel:
+    """As client/control.py's channels."""
+
+    name = "the state of this machine's server"
+    host = ""
+
+    def __init__(self, folder: StateFolder, settings: Config) -> None:
+        self._loop = Loop()
+        self._store = SqliteStore(folder.path, self._loop, serving=False)
+        tokens = Tokens(self._store.commit, default_limits(settings))
+        keys = Keys(folder)
+        addresses = addresses_of(settings.address("server.listen"))
+        routes = TokenApi(tokens, lambda: Place(keys.authority(), addresses)).routes()
+        self._api = Api(routes, lambda _call, _peer: OPERATOR)
+        self._synced = False
+        self._store.open(tokens.changed, self._note)
+        self._turn_until(lambda: self._synced)
+
+    def _note(self, synced: bool) -> None:
+        self._synced = synced
+
+    def _turn_until(self, condition: Callable[[], object]) -> None:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not condition():
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise Unanswered(where=self._store.where)
+            self._loop.turn(min(left_s, 0.05))
+
+    def fileno(self) -> int:
+        return -1
+
+    def request(self, method: str, path: str, body: Optional[Json] = None) -> Reply:
+        nobody = cast(Peer, None)  # which no handler here looks at
+        answer = self._api.handle(Call(method, path, body or {}), nobody)
+        if isinstance(answer, Later):
+            self._turn_until(lambda: answer.reply is not None)
+            assert answer.reply is not None
+            return answer.reply
+        return answer
+
+    def close(self) -> None:
+        self._store.close()

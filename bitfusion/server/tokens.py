@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients' tokens: who may come, until when, and how much they may have. Pure: records in, callers
+and changes of records out; a store keeps them, a clock is an argument.
+
+A token is NAME:SECRET. Its secret has 256 random bits, so guessing is hopeless however fast the
+hash is: a slow one, made for what people can remember, would only let strangers burn our time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Optional
+
+from bitfusion.server.caller import Caller, Limits, Refusal
+from bitfusion.server.store import ABSENT, APPLIED, CONFLICT, Change, Done
+from bitfusion.wire.control import Json
+
+PREFIX = "tokens/"
+SECRET_BYTES = 32
+MAX_TOKENS = 10_000
+LIMITS = ("gpus", "memory", "time_s", "idle_s")
+NOBODY = hashlib.sha256(b"").hexdigest()  # no secret has this hash, so it stands for none
+
+
+class Record(NamedTuple):
+    """A client, as the store keeps it."""
+
+    hash: str  # SHA-256 of the secret, hexadecimal
+    created_s: float
+    expires_s: float = 0  # since the epoch; 0: never
+    admin: bool = False
+    disabled: bool = False
+    old_hash: str = ""  # of the secret before, while it still counts
+    old_until_s: float = 0
+    limits: Json = {}  # those of LIMITS that it has of its own
+
+    def pack(self) -> Json:
+        return dict(self._asdict())
+
+    def accepts(self, hashed: str, now_s: float) -> bool:
+        new = hmac.compare_digest(hashed, self.hash)
+        old = hmac.compare_digest(hashed, self.old_hash or NOBODY)
+        return new or (old and now_s < self.old_until_s)
+
+
+def unpack(value: Json) -> Record:
+    """Of what we or another server of ours packed."""
+    fields = {name: value[name] for name in Record._fields if name in value}
+    return Record(**fields)  # type: ignore[arg-type]
+
+
+def new_secret() -> tuple[str, str]:
+    """A secret and its hash."""
+    secret = os.urandom(SECRET_BYTES).hex()
+    return secret, hash_of(secret)
+
+
+def hash_of(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Known(NamedTuple):
+    record: Record
+    version: int
+
+
+class Tokens:
+    """All clients of the cluster, as the store's feed tells them."""
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[Change], Done], None],
+        defaults: Limits,
+    ) -> None:
+        """defaults: of clients without limits of their own."""
+        self._commit = commit
+        self._defaults = defaults
+        # Called with a client that may not come any more, and why.
+        self.barred: Callable[[str, str], None] = lambda _client, _why: None
+        self._known: dict[str, Known] = {}
+
+    def changed(self, key: str, value: Optional[Json], version: int) -> None:
+        """Of the store's feed, which tells of other things too."""
+        if not key.startswith(PREFIX):
+            return
+        name = key[len(PREFIX) :]
+        if value is None:
+            if self._known.pop(name, None) is not None:
+                self.barred(name, "its token was revoked")
+            return
+        record = unpack(value)
+        self._known[name] = Known(record, version)
+        if record.disabled:
+            self.barred(name, "its token was disabled")
+
+    # ------------------------------------------ who calls
+
+    def identify(self, authorization: str, now_s: float) -> Caller:
+        """Of a header 'Bearer NAME:SECRET'; raises Refusal."""
+        if not authorization:
+            raise Refusal(401, "no-token", "it asks who you are, and you have no token")
+        scheme, _, token = authorization.partition(" ")
+        name, _, secret = token.strip().partition(":")
+        known = self._known.get(name)
+        record = known.record if known else Record(NOBODY, 0)
+        if scheme.lower() != "bearer" or not record.accepts(hash_of(secret), now_s):
+            raise Refusal(
+                401, "wrong-token", "your token is not known: was it replaced or revoked?"
+            )
+        if record.disabled:
+            raise Refusal(401, "disabled", f"client '{name}' is disabled")
+        if record.expires_s and now_s >= record.expires_s:
+            raise Refusal(401, "expired", f"the token of client '{name}' has expired")
+        return Caller(name, self.limits(name), record.admin, record.expires_s)
+
+    def limits(self, name: str) -> Limits:
+        known = self._known.get(name)
+        return self._defaults._replace(**known.record.limits) if known else self._defaults  # type: ignore[arg-type]
+
+    def bars(self, name: str) -> str:
+        """Why this client may not have sessions; '' where it may."""
+        known = self._known.get(name)
+        if known is None:
+            return "its token was revoked"
+        return "its token was disabled" if known.record.disabled else ""
+
+    # ------------------------------------------ operators
+
+    def names(self) -> list[str]:
+        return sorted(self._known)
+
+    def get(self, name: str) -> Record:
+        if name not in self._known:
+            raise Refusal(404, "no-token", f"there is no client '{name}'")
+        return self._known[name].record
+
+    def create(self, name: str, record: Record, done: Done) -> None:
+        if name in self._known:
+            raise Refusal(409, "exists", f"client '{name}' exists: revoke it first, or rotate it")
+        if len(self._known) >= MAX_TOKENS:
+            raise Refusal(409, "too-many", f"there are {MAX_TOKENS} clients already")
+        self._put(name, record, ABSENT, done)
+
+    def rotate(self, name: str, hashed: str, grace_s: float, now_s: float, done: Done) -> None:
+        """A new secret; the one before counts for some time yet."""
+        old = self.get(name)
+        record = old._replace(hash=hashed, old_hash=old.hash, old_until_s=now_s + grace_s)
+        self._change(name, record, done)
+
+    def change(self, name: str, done: Done, **fields: object) -> None:
+        self._change(name, self.get(name)._replace(**fields), done)  # type: ignore[arg-type]
+
+    def revoke(self, name: str, done: Done) -> None:
+        self.get(name)
+        self._put(name, None, self._known[name].version, done)
+
+    def _change(self, name: str, record: Record, done: Done) -> None:
+        self._put(name, record, self._known[name].version, done)
+
+    def _put(self, name: str, record: Optional[Record], version: int, done: Done) -> None:
+        value = record.pack() if record else None
+        self._commit([Change(PREFIX + name, value, version)], done)
+
+
+def check(outcome: str) -> None:
+    """Raises Refusal where a change was not made."""
+    if outcome == CONFLICT:
+        raise Refusal(409, "conflict", "somebody else changed it at the same time: try again")
+    if outcome != APPLIED:
+        raise Refusal(503, "unavailable", "the cluster's state cannot be reached now")

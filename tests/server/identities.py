@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server with keys, its clients' tokens, and commands that rule them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from typing import Any, Optional
+
+from servers import Server
+
+from bitfusion.client import control
+from bitfusion.client.access import Access
+from bitfusion.server import authority
+from bitfusion.server.keys import CA, CA_KEY, CERTIFICATE, KEY, Invitation, Keys
+from bitfusion.server.state import StateFolder
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BITFUSION = [sys.executable, os.path.join(ROOT, "bin", "bitfusion")]
+
+
+class Lab:
+    """A folder with the keys of a cluster, clients' bundles, and at most one server."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.state = os.path.join(folder, "state")
+        os.makedirs(self.state, 0o700)
+        self.keys = Keys(StateFolder(self.state))
+        self.keys.make("lab")
+        self.ca = self.keys.path(CA)
+        self.server: Optional[Server] = None
+
+    def start(self, worker: str = "echo", gpus: int = 2, mib: int = 1000) -> Server:
+        self.server = Server(worker, gpus, mib, state=self.state)
+        return self.server
+
+    def resign(self, life_s: float) -> None:
+        """Another certificate of the server, which ends so soon, or has ended."""
+        pair = authority.Pair(self.keys._read(CA), self.keys._read(CA_KEY))
+        server = StateFolder(self.state).server_id()
+        made = authority.make_server(pair, server, ["x"], time.time(), life_s)
+        self.keys._write(KEY, made.key)
+        self.keys._write(CERTIFICATE, made.certificate)
+
+    def command(self, *words: str, home: str = "") -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "HOME": home or self.folder, "BITFUSION_CONFIG": ""}
+        environment["BITFUSION_STATE_DIR"] = self.state
+        return subprocess.run(
+            [*BITFUSION, *words],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+
+    def token(self, *words: str) -> str:
+        """bitfusion token ..., which must work."""
+        done = self.command("token", *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def client(self, name: str, *words: str) -> Access:
+        self.token("create", name, *words)
+        return self.bundle(name)
+
+    def bundle(self, name: str) -> Access:
+        path = os.path.join(self.folder, f"{name}.tar")
+        with tarfile.open(path) as tar:
+            stream = tar.extractfile("client.toml")
+            assert stream is not None
+            text = stream.read().decode()
+        os.unlink(path)
+        return Access(self.ca, text.rpartition('token = "')[2].partition('"')[0])
+
+    def channel(self, access: Access, timeout_s: float = 5.0) -> control.HttpChannel:
+        assert self.server is not None
+        port = self.server.port
+        return control.HttpChannel(("127.0.0.1", port), f"127.0.0.1:{port}", timeout_s, access)
+
+    def claim(self, access: Access, **request: Any) -> control.Session:
+        channel = self.channel(access)
+        control.greet(channel)
+        return control.claim(channel, {"gpus": 1, **request}, "it", "auto", 5.0, "list")
+
+
+def foreign_ca(folder: str) -> str:
+    """The certificate of another cluster."""
+    path = os.path.join(folder, "foreign.crt")
+    with open(path, "wb") as file:
+        file.write(authority.make_authority("lab", time.time()).certificate)
+    return path
+
+
+__all__ = ["BITFUSION", "Invitation", "Lab", "foreign_ca"]
