@@ -277,6 +277,7 @@ install: libs ## Install into DESTDIR
 	cp -P $(OUT)/lib/server/* $(DESTDIR)$(PREFIX)/lib/bitfusion/server/
 	cp -P $(OUT)/lib/softgpu/* $(DESTDIR)$(PREFIX)/lib/bitfusion/softgpu/
 	$(PYTHON) -m pip install --no-deps --no-build-isolation --prefix $(PREFIX) --root $(or $(DESTDIR),/) .
+	$(PYTHON) -m bitfusion.manual $(DESTDIR)$(PREFIX)/share
 	for file in etc/bitfusion/*; do [ ! -f $$file ] || install -m 640 $$file $(DESTDIR)$(SYSCONFDIR)/bitfusion/; done
 
 size: ## Lines of hand-written code per part
