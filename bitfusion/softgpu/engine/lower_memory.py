@@ -105,10 +105,10 @@ def _emit_one(encoder: FunctionEncoder, op: str, value: int, where: Tuple[int, i
     a, x, flags = where
     verb, kind = op.split("_", 1)
     space = {WIDE | GLOBAL << 2: "global", SHARED << 2: "shared"}.get(flags)
-    if space is None or kind not in ("u32_32", "u64_64", "32_32", "64_64"):
+    if f"{verb}_{space}_{kind}" not in NUMBERS:
         encoder.emit(op, value, a, x=x, flags=flags)
         return
-    known, slot = encoder.pattern(a, int(kind[-2:]) // 8)
+    known, slot = encoder.pattern(a, int(kind.split("_")[0].lstrip("us")) // 8)
     space = f"{space}_known" if known else space
     encoder.emit(f"{verb}_{space}_{kind}", value, a, slot, x=x, flags=flags)
 

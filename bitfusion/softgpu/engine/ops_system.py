@@ -40,6 +40,18 @@ ATOMICS_32 = (
 
 # For whole warps; known: what the addresses look like was found out by an earlier record.
 WHOLE = ("global", "shared", "global_known", "shared_known")
+WHOLE_LOADS = (
+    "u8_16",
+    "u8_32",
+    "s8_16",
+    "s8_32",
+    "u16_16",
+    "u16_32",
+    "s16_32",
+    "u32_32",
+    "u64_64",
+)
+WHOLE_STORES = ("8_16", "8_32", "16_16", "16_32", "32_32", "64_64")
 
 
 def _memory() -> None:
@@ -52,10 +64,10 @@ def _memory() -> None:
         width = kind.split("_")[1]
         hand(f"st_{kind}", f"from{width} raw", check="memory")
         hand(f"stv_{kind}", "- raw", check=f"vstore{width}")
-    for kind in ("u32_32", "u64_64"):
+    for kind in WHOLE_LOADS:
         for space in WHOLE:
             hand(f"ld_{space}_{kind}", f"to{kind[-2:]} raw raw", check="memory")
-    for kind in ("32_32", "64_64"):
+    for kind in WHOLE_STORES:
         for space in WHOLE:
             hand(f"st_{space}_{kind}", f"from{kind[-2:]} raw raw", check="memory")
     hand("ld_128", "to128 raw", check="memory")

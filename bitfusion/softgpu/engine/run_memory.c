@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Loads and stores. Addresses of all lanes are checked together against the range that the warp hit last; only
- * where that fails is each lane looked up (memory.c), which also makes the faults.
+ * where that fails is each lane looked up (memory.c), which also makes the faults. run_memory_whole.c has the quicker
+ * handlers for whole warps.
  */
 #include "run.h"
 
@@ -173,95 +174,6 @@ STORE(16_64, u16, u64)
 STORE(32_32, u32, u32)
 STORE(32_64, u32, u64)
 STORE(64_64, u64, u64)
-
-/* The common forms: whole warps whose lanes follow each other or read one place need one check for all. */
-enum { SCATTERED, CONSECUTIVE, UNIFORM };
-
-#define PATTERN(T) \
-	static inline int pattern_##T(const T *a, T bytes) \
-	{ \
-		T scatter = 0, differ = 0; \
-\
-		SG_VECTOR for (int l = 0; l < SG_LANES; l++) \
-		{ \
-			const T away = a[l] - a[0]; \
-\
-			differ |= away; \
-			scatter |= away ^ (T)l * bytes; \
-		} \
-		return !scatter ? CONSECUTIVE : !differ ? UNIFORM : SCATTERED; \
-	}
-PATTERN(u32)
-PATTERN(u64)
-
-/* Host address of lane 0 where the whole warp's bytes are in bounds and aligned, else 0. */
-static inline u64 whole_global(const struct sg_warp *w, const struct sg_op *i, u64 first, u64 bytes, u64 align)
-{
-	const struct sg_range *range = sg_range_of(w, i);
-	const u64 x = first + (u64)(s64)(s32)i->x, t = x - range->base;
-
-	return range->size >= bytes && t <= range->size - bytes && !(x & (align - 1)) ? x : 0;
-}
-
-static inline char *whole_shared(const struct sg_warp *w, const struct sg_op *i, u32 first, u32 bytes, u32 align)
-{
-	const u32 x = first + i->x, size = w->block->shared_size;
-
-	return size >= bytes && x <= size - bytes && !(x & (align - 1)) ? w->block->shared + x : NULL;
-}
-
-/* Finds out what the addresses look like, for itself and for the records behind it that have the same. */
-#define FIND(T, TA) (w->patterns[i->b % SG_PATTERNS] = (uint8_t)(m == SG_ALL ? pattern_##TA(a, sizeof(T)) : SCATTERED))
-#define KNOWN(T, TA) (m == SG_ALL ? w->patterns[i->b % SG_PATTERNS] : SCATTERED)
-
-#define FAST_LOAD(space, T, TA, name, whole, look) \
-	SG_HANDLER(ld_##space##_##name) \
-	{ \
-		const TA *a = sg_at(w, i->a); \
-		T *d = sg_at(w, i->d); \
-		const int pattern = look(T, TA); \
-		const T *from; \
-\
-		if (pattern == SCATTERED) \
-			return SG_NAME(ld_##name)(w, i, m); \
-		from = (const T *)(uintptr_t)whole(w, i, a[0], pattern == UNIFORM ? sizeof(T) : SG_LANES * sizeof(T), \
-						   sizeof(T)); \
-		if (!from) \
-			return SG_NAME(ld_##name)(w, i, m); \
-		if (pattern == CONSECUTIVE) { \
-			memcpy(d, from, SG_LANES * sizeof(T)); \
-		} else { \
-			const T value = *from; \
-			SG_VECTOR for (int l = 0; l < SG_LANES; l++) d[l] = value; \
-		} \
-		return i + 1; \
-	}
-
-#define FAST_STORE(space, T, TA, name, whole, look) \
-	SG_HANDLER(st_##space##_##name) \
-	{ \
-		const TA *a = sg_at(w, i->a); \
-		T *to; \
-\
-		if (look(T, TA) != CONSECUTIVE) \
-			return SG_NAME(st_##name)(w, i, m); \
-		to = (T *)(uintptr_t)whole(w, i, a[0], SG_LANES * sizeof(T), sizeof(T)); \
-		if (!to) \
-			return SG_NAME(st_##name)(w, i, m); \
-		memcpy(to, sg_at(w, i->d), SG_LANES * sizeof(T)); \
-		return i + 1; \
-	}
-
-#define FAST(space, TA, whole, look) \
-	FAST_LOAD(space, u32, TA, u32_32, whole, look) \
-	FAST_LOAD(space, u64, TA, u64_64, whole, look) \
-	FAST_STORE(space, u32, TA, 32_32, whole, look) \
-	FAST_STORE(space, u64, TA, 64_64, whole, look)
-
-FAST(global, u64, whole_global, FIND)
-FAST(shared, u32, whole_shared, FIND)
-FAST(global_known, u64, whole_global, KNOWN)
-FAST(shared_known, u32, whole_shared, KNOWN)
 
 typedef struct {
 	u64 low, high;
