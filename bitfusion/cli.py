@@ -51,8 +51,9 @@ def load_command(verb: str, words: Sequence[str]) -> tuple[str, Command, Sequenc
     name = words[0].replace("-", "_") if words else ""
     if name in below:
         return f"{verb} {name}", below[name], words[1:]
-    command = Command(module.USAGE, module.ABOUT, module.OPTIONS, module.EXAMPLES, module.run)
-    return verb, command, words
+    mixed = getattr(module, "MIXED", False)
+    texts = (module.USAGE, module.ABOUT, module.OPTIONS, module.EXAMPLES)
+    return verb, Command(*texts, module.run, mixed), words
 
 
 def help_for(words: Sequence[str]) -> str:

@@ -25,6 +25,8 @@ examples:
   bitfusion enroll alice.tar
   sudo bitfusion enroll --system lab.tar"""
 
+MIXED = True
+
 
 def run(parsed: Parsed) -> int:
     (path,) = take_words(parsed, "bundle")

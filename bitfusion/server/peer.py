@@ -129,7 +129,7 @@ class Peer:
             raise BrokenRules("it asks on and on without waiting for an answer")
 
     def _answer_all(self) -> None:
-        while self._later is None:
+        while self._later is None and not self._ending:
             call = self._codec.next_call()
             if call is None:
                 return

@@ -22,7 +22,7 @@ PREFIX = "tokens/"
 SECRET_BYTES = 32
 MAX_TOKENS = 10_000
 LIMITS = ("gpus", "memory", "time_s", "idle_s")
-NOBODY = hashlib.sha256(b"").hexdigest()  # no secret has this hash, so it stands for none
+NOBODY = "0" * 64  # the hash of no secret that anybody could find
 
 
 class Record(NamedTuple):
@@ -59,7 +59,7 @@ def new_secret() -> tuple[str, str]:
 
 
 def hash_of(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
 class Known(NamedTuple):
@@ -106,7 +106,8 @@ class Tokens:
         name, _, secret = token.strip().partition(":")
         known = self._known.get(name)
         record = known.record if known else Record(NOBODY, 0)
-        if scheme.lower() != "bearer" or not record.accepts(hash_of(secret), now_s):
+        good = record.accepts(hash_of(secret), now_s)  # takes its time for unknown names too
+        if scheme.lower() != "bearer" or known is None or not good:
             raise Refusal(
                 401, "wrong-token", "your token is not known: was it replaced or revoked?"
             )

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles: installed as they should be, and hostile ones refused with nothing changed."""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import tarfile
+import time
+
+import pytest
+
+from bitfusion import bundle, cli, config
+from bitfusion.bundle import WrongBundle
+from bitfusion.client import enroll
+from bitfusion.client.access import access
+from bitfusion.client.enroll import Enrolled, Place
+from bitfusion.errors import ConfigError, SystemFailure
+from bitfusion.server import authority
+
+SECRET = "ab" * 32
+TOML = f"""\
+# by a test
+[client]
+server_list = ["gpu01:56001"]
+ca = "ca.crt"
+token = "alice:{SECRET}"
+"""
+
+
+@pytest.fixture(scope="module")
+def ca() -> bytes:
+    return authority.make_authority("lab", time.time()).certificate
+
+
+@pytest.fixture()
+def place(tmp_path: pathlib.Path) -> Place:
+    return Place(str(tmp_path / "to"), 0o700, 0o600, -1)
+
+
+def write(path: pathlib.Path, files: dict[str, bytes]) -> str:
+    path.write_bytes(bundle.pack(files, 0))
+    return str(path)
+
+
+def tree(place: Place) -> dict[str, bytes]:
+    folder = pathlib.Path(place.folder)
+    return {p.name: p.read_bytes() for p in folder.iterdir()} if folder.exists() else {}
+
+
+def test_a_bundle_is_installed_for_its_owner_alone(
+    tmp_path: pathlib.Path, place: Place, ca: bytes
+) -> None:
+    path = write(tmp_path / "alice.tar", {"ca.crt": ca, "client.toml": TOML.encode()})
+    assert enroll.enroll(path, place, False) == ("alice", True)
+    assert tree(place) == {"ca.crt": ca, "client.toml": TOML.encode()}
+    assert os.stat(place.folder).st_mode & 0o777 == 0o700
+    for name in tree(place):
+        assert os.stat(os.path.join(place.folder, name)).st_mode & 0o777 == 0o600
+    settings = config.load((f"{place.folder}/client.toml",), None, ("client",))
+    assert access(settings) == (f"{place.folder}/ca.crt", f"alice:{SECRET}")
+    before = os.stat(f"{place.folder}/client.toml").st_mtime_ns
+    assert enroll.enroll(path, place, False) == ("alice", False)
+    assert os.stat(f"{place.folder}/client.toml").st_mtime_ns == before
+
+
+def test_other_settings_are_replaced_only_by_force(
+    tmp_path: pathlib.Path, place: Place, ca: bytes
+) -> None:
+    path = write(tmp_path / "alice.tar", {"ca.crt": ca, "client.toml": TOML.encode()})
+    os.mkdir(place.folder)
+    there = pathlib.Path(place.folder, "client.toml")
+    there.write_text("# only comments, as in the sample\n[client]\n#timeout = 3\n")
+    assert enroll.enroll(path, place, False)[1]
+    there.write_text('[client]\ntimeout = "9s"\n')
+    with pytest.raises(Enrolled, match="has other settings"):
+        enroll.enroll(path, place, False)
+    assert "9s" in there.read_text()
+    assert enroll.enroll(path, place, True) == ("alice", True)
+    assert there.read_text() == TOML and "9s" in tree(place)["client.toml.old"].decode()
+
+
+def test_a_machine_s_settings_are_the_group_s(
+    tmp_path: pathlib.Path, ca: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import grp
+
+    with (
+        pytest.raises(SystemFailure, match="no group 'bitfusion'")
+        if "bitfusion" not in {entry.gr_name for entry in grp.getgrall()}
+        else pytest.MonkeyPatch.context()
+    ):  # a machine may have it
+        enroll.system_place()
+    mine = grp.getgrgid(os.getegid())
+    monkeypatch.setattr(grp, "getgrnam", lambda _name: mine)
+    assert enroll.system_place() == ("/etc/bitfusion", 0o755, 0o640, os.getegid())
+    place = enroll.system_place()._replace(folder=str(tmp_path / "etc"))
+    path = write(tmp_path / "alice.tar", {"ca.crt": ca, "client.toml": TOML.encode()})
+    enroll.enroll(path, place, False)
+    status = os.stat(tmp_path / "etc" / "client.toml")
+    assert (status.st_mode & 0o777, status.st_gid) == (0o640, os.getegid())
+
+
+WRONG = [
+    ("a bundle may not set 'client.driver'", TOML + 'driver = "/tmp/evil.so"\n'),
+    ("a bundle may not set 'server.insecure'", TOML + "[server]\ninsecure = true\n"),
+    ("'client.ca' is not as it must be", TOML.replace('"ca.crt"', '"/etc/passwd"')),
+    ("'client.ca' is not as it must be", TOML.replace('"ca.crt"', '"../ca.crt"')),
+    ("'client.token' is not as it must be", TOML.replace("token", "#token")),
+    ("the token is not NAME:SECRET", TOML.replace("alice:", "../x:")),
+    ("'client.server_list' is not as it must be", TOML.replace('["gpu01:56001"]', "[]")),
+    ("no port", TOML.replace("56001", "0")),
+    ("client.toml:1: ", "["),
+    ("'utf-8' codec", "\udcff"),
+]
+
+
+@pytest.mark.parametrize(("why", "text"), WRONG)
+def test_settings_that_a_bundle_may_not_have(
+    tmp_path: pathlib.Path, place: Place, ca: bytes, why: str, text: str
+) -> None:
+    data = text.encode("utf-8", "surrogateescape")
+    path = write(tmp_path / "x.tar", {"ca.crt": ca, "client.toml": data})
+    with pytest.raises(WrongBundle, match="x.tar") as caught:
+        enroll.enroll(path, place, True)
+    assert why in str(caught.value) and "\n" not in str(caught.value) and tree(place) == {}
+
+
+def member(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info, data
+
+
+HOSTILE = [
+    [member("../../etc/passwd", b"x")],
+    [member("/etc/passwd", b"x")],
+    [member("ca.crt", type=tarfile.SYMTYPE, linkname="/etc/passwd")],
+    [member("ca.crt", type=tarfile.LNKTYPE, linkname="client.toml")],
+    [member("ca.crt", type=tarfile.DIRTYPE)],
+    [member("ca.crt", type=tarfile.CHRTYPE)],
+    [member("ca.crt", type=tarfile.FIFOTYPE)],
+    [member("ca.crt", b"x" * (bundle.MAX_FILE + 1))],
+    [member("ca.crt", b"x"), member("ca.crt", b"y")],
+    [member("client.toml", TOML.encode())],
+    [member("./ca.crt", b"x")],
+    [member("x" * 200, b"x")],
+    [],
+]
+
+
+@pytest.mark.parametrize("members", HOSTILE, ids=lambda m: m[0][0].name[:20] if m else "empty")
+def test_hostile_tars(
+    tmp_path: pathlib.Path, place: Place, members: list[tuple[tarfile.TarInfo, bytes]]
+) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        for info, data in members:
+            tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(WrongBundle) as caught:
+        enroll.enroll(str(path), place, True)
+    assert "\n" not in str(caught.value) and tree(place) == {}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"hello" * 1000, b"\0" * (2 << 20), b"\x1f\x8b\x08\0", os.urandom(4096), b"\xff" * 512],
+    ids=lambda d: repr(d[:6]),
+)
+def test_what_is_not_a_tar(tmp_path: pathlib.Path, place: Place, data: bytes) -> None:
+    (tmp_path / "x.tar").write_bytes(data)
+    with pytest.raises(WrongBundle):
+        enroll.enroll(str(tmp_path / "x.tar"), place, True)
+    with pytest.raises(WrongBundle, match="no such file"):
+        enroll.enroll(str(tmp_path / "none.tar"), place, True)
+
+
+def test_cut_and_changed_bundles(tmp_path: pathlib.Path, place: Place, ca: bytes) -> None:
+    """A bundle that lost its end, or one byte of a header, is not half installed."""
+    good = bundle.pack({"ca.crt": ca, "client.toml": TOML.encode()}, 0)
+    path = tmp_path / "x.tar"
+    for size in range(0, 2048, 37):
+        path.write_bytes(good[:size])
+        with pytest.raises(WrongBundle):
+            enroll.enroll(str(path), place, False)
+    for at in range(0, 512, 11):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 0x55]) + good[at + 1 :])
+        with pytest.raises(WrongBundle):
+            enroll.enroll(str(path), place, False)
+    assert tree(place) == {}
+
+
+def test_the_command(
+    tmp_path: pathlib.Path,
+    ca: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = write(tmp_path / "alice.tar", {"ca.crt": ca, "client.toml": TOML.encode()})
+    for said in ("enrolled as client 'alice'", "nothing to do: this is already client 'alice'"):
+        assert cli.dispatch(["enroll", path, "--user"]) == 0
+        assert capsys.readouterr().out == f"{said} in {tmp_path}/.bitfusion\n"
+
+
+def test_a_token_is_never_sent_in_clear_text() -> None:
+    settings = config.Config()
+    settings.set("client.token", f"alice:{SECRET}", "c.toml:3")
+    with pytest.raises(ConfigError, match="c.toml:3: the token would be sent in clear text"):
+        access(settings)

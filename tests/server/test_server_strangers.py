@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Those who may not come, or not any more: refused, logged once, and nobody else notices."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+
+import pytest
+from identities import Lab, foreign_ca
+from servers import connect, wait_for
+
+from bitfusion import certificates
+from bitfusion.client import control
+from bitfusion.client.access import Access
+from bitfusion.errors import AccessDenied, BitfusionError, NotTrusted
+from bitfusion.server.guard import MAX_FAILURES
+
+
+def why(lab: Lab, access: Access) -> str:
+    with pytest.raises(AccessDenied) as caught:
+        control.greet(lab.channel(access))
+    return str(caught.value).partition("refused: ")[2]
+
+
+def test_all_kinds_of_strangers_and_one_who_works(lab: Lab) -> None:
+    """Each is refused with its own line, logged once, and a client in between notices nothing."""
+    good, bob = lab.client("good"), lab.client("bob")
+    dead, barred = lab.client("dead", "--expires", "1s"), lab.client("barred")
+    gone = lab.client("gone")
+    lab.token("disable", "barred")
+    lab.token("revoke", "gone")
+    server = lab.start("echo", 2, 1000)
+    session = lab.claim(good)
+    stream, _pid = connect(session)
+    path = f"/v1/sessions/{session.name}/tickets"
+    ticket = session.channel.request("POST", path, {"pid": 1}).body["ticket"]
+    line = f"BITFUSION/1 TICKET {ticket}\n".encode()
+    assert wait_for(lambda: why(lab, dead).endswith("the token of client 'dead' has expired"), 2)
+    for _ in range(3):
+        assert why(lab, barred) == "client 'barred' is disabled"
+        for access in (gone, Access(lab.ca, "good:" + "0" * 64), Access(lab.ca, "nobody:00")):
+            assert why(lab, access) == "your token is not known: was it replaced or revoked?"
+        with pytest.raises(NotTrusted, match="of another cluster"):
+            lab.channel(Access(foreign_ca(lab.folder), good.token))
+        for method, tail in (("DELETE", ""), ("POST", "/tickets")):  # another's session
+            reply = lab.channel(bob).request(method, f"/v1/sessions/{session.name}{tail}", {})
+            assert reply.status == 404
+        with socket.create_connection(("127.0.0.1", server.data_port), 8) as sock:
+            sock.sendall(line)  # the first time it is good
+            assert sock.recv(9) == (b"OK\n" if _ == 0 else b"ERR unkno")
+    stream.sendall(b"ping")
+    assert stream.recv(9) == b"ping"
+    assert control.list_gpus(lab.channel(good))[0]["free"] == 0
+    for text in ("'dead' has expired", "'barred' is disabled", "token is not known"):
+        assert server.log.count(text) == 1, server.log
+
+
+def test_revoked_and_disabled_while_running(lab: Lab) -> None:
+    """At once: the sessions end, the data connections with them, and others' go on."""
+    accesses = {name: lab.client(name) for name in ("alice", "bob", "carol")}
+    server = lab.start("echo", 4, 1000)
+    sessions = {name: lab.claim(access) for name, access in accesses.items()}
+    streams = {name: connect(session)[0] for name, session in sessions.items()}
+    for name, verb in (("alice", "revoke"), ("bob", "disable")):
+        started = time.monotonic()
+        lab.token(verb, name)
+        assert streams[name].recv(1) == b""
+        assert time.monotonic() - started < 5
+        with pytest.raises(BitfusionError):
+            control.greet(lab.channel(accesses[name]))
+    streams["carol"].sendall(b"ping")
+    assert streams["carol"].recv(9) == b"ping"
+    carol = lab.channel(accesses["carol"])
+    assert wait_for(
+        lambda: sum(row["free"] == 1000 << 20 for row in control.list_gpus(carol)) == 3
+    )
+    lab.token("enable", "bob")
+    assert lab.claim(accesses["bob"]).name
+    assert "Traceback" not in server.log
+
+
+def test_rotated_and_extended(lab: Lab) -> None:
+    old = lab.client("alice", "--expires", "10d")
+    lab.start()
+    lab.token("rotate", "alice", "--grace", "2s")
+    new = lab.bundle("alice")
+    assert new.token != old.token
+    for access in (old, new):
+        assert control.greet(lab.channel(access))["you"]
+    assert wait_for(lambda: refused(lab, old), 5)
+    you = control.greet(lab.channel(new))["you"]
+    assert isinstance(you, dict) and 9 * 86400 < you["token_expires_in_s"] <= 10 * 86400
+    lab.token("extend", "--all", "--expires", "never")
+    assert control.greet(lab.channel(new))["you"] == {"client": "alice"}
+
+
+def refused(lab: Lab, access: Access) -> bool:
+    try:
+        control.greet(lab.channel(access))
+    except AccessDenied:
+        return True
+    return False
+
+
+def test_clients_are_no_operators(lab: Lab) -> None:
+    client, boss = lab.client("client"), lab.client("boss", "--admin")
+    lab.start()
+    for method, path in (("GET", "/v1/tokens"), ("DELETE", "/v1/tokens/boss"),
+                         ("POST", "/v1/tokens"), ("PATCH", "/v1/tokens/client")):  # fmt: skip
+        assert lab.channel(client).request(method, path, {"name": "x"}).status == 403
+        assert lab.channel(Access(lab.ca)).request(method, path, {"name": "x"}).status == 401
+    rows = lab.channel(boss).request("GET", "/v1/tokens").body["tokens"]
+    assert isinstance(rows, list) and [row["name"] for row in rows] == ["boss", "client"]
+    assert "hash" not in str(rows)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"name": "../x"}, {"name": ""}, {"name": "x" * 65}, {"name": "a/b"}, {"name": ".x"},
+     {"name": "x", "gpus": -1}, {"name": "x", "gpus": 1.5}, {"name": "x", "gpus": True},
+     {"name": "x", "memory": "1"}, {"name": "x", "time_s": -1}, {"name": "x", "idle_s": "1"},
+     {"name": "x", "expires_in_s": 1e300}, {"name": "x", "expires_in_s": None, "memory": 1 << 63}],
+)  # fmt: skip
+def test_wrong_requests_of_operators(admin: Access, running: Lab, body: dict[str, object]) -> None:
+    assert running.channel(admin).request("POST", "/v1/tokens", body).status == 400
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    lab = Lab(str(tmp_path_factory.mktemp("lab")))
+    lab.boss = lab.client("boss", "--admin")  # type: ignore[attr-defined]
+    lab.start()
+    yield lab
+    assert lab.server is not None and lab.server.stop() == 0
+    assert "Traceback" not in lab.server.log
+
+
+@pytest.fixture()
+def admin(running: Lab) -> Access:
+    return running.boss  # type: ignore[attr-defined, no-any-return]
+
+
+def send(port: int, data: bytes, source: str) -> bytes:
+    """What the server says to these bytes until it hangs up."""
+    with socket.create_connection(("127.0.0.1", port), 15, (source, 0)) as sock:
+        try:
+            sock.sendall(data)
+            answer = b""
+            while len(answer) < 1 << 20:
+                part = sock.recv(65536)
+                if not part:
+                    return answer
+                answer += part
+        except ConnectionError:
+            return b""
+        return answer
+
+
+GARBAGE = [
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\0" * 4096, b"SSH-2.0-x\r\n", b"\x16" * 100,
+    b"\x16\x03\x01\x00\x05hello", b"\x16\x03\x01\xff\xff" + b"\1" * 70_000,
+    b"\x80\x2e\x01\x00\x02" + b"\0" * 40, b"BITFUSION/1 TICKET 00\n", bytes(range(256)) * 64,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=lambda g: repr(g[:12]))
+def test_garbage_of_a_port_scan(running: Lab, admin: Access, garbage: bytes) -> None:
+    assert running.server is not None
+    send(running.server.port, garbage, "127.0.0.3")
+    send(running.server.port, b"", "127.0.0.3") if not garbage else None
+    assert running.channel(admin).request("GET", "/v1/server").status == 200
+
+
+def by_tls(lab: Lab, source: str) -> ssl.SSLSocket:
+    assert lab.server is not None
+    plain = socket.create_connection(("127.0.0.1", lab.server.port), 8, (source, 0))
+    return certificates.client_context(lab.ca).wrap_socket(plain)
+
+
+def test_oversized_headers_inside_tls(running: Lab, admin: Access) -> None:
+    assert running.server is not None
+    for data in (b"GET / HTTP/1.1\r\nX: " + b"y" * 200_000, b"A" * 100_000, b"\0\r\n\r\n"):
+        with by_tls(running, "127.0.0.1") as tls:
+            try:
+                tls.sendall(data)
+                assert tls.recv(64).startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
+            except (ConnectionError, ssl.SSLEOFError):
+                pass  # it hung up before all was sent
+    assert running.channel(admin).request("GET", "/v1/server").status == 200
+
+
+def test_slow_ones_are_dropped_and_keep_nobody_out(lab: Lab) -> None:
+    """More connections that say nothing, or one byte at a time, than the server would hold."""
+    good = lab.client("good")
+    server = lab.start()
+    silent = []
+    for number in range(700):
+        source = f"127.0.1.{number % 200 + 1}"
+        sock = socket.create_connection(("127.0.0.1", server.port), 5, (source, 0))
+        sock.send(b"\x16")
+        silent.append(sock)
+    session = lab.claim(good)
+    stream, _pid = connect(session)
+    stream.sendall(b"ping")
+    assert stream.recv(9) == b"ping"
+    alone = lab.channel(good)  # of many connections of one address, the oldest silent ones go
+    more = [socket.create_connection(("127.0.0.1", server.port), 5) for _ in range(80)]
+    assert alone.request("GET", "/v1/server").status == 200
+    for sock in silent + more:
+        sock.close()
+
+
+def test_thousands_of_failures(lab: Lab) -> None:
+    """From one address they end its connections; lines in the log stay few; others come in."""
+    good = lab.client("good")
+    server = lab.start()
+    asked = b"GET /v1/gpus HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer good:00\r\n\r\n"
+    refusals = 0
+    for _ in range(3):
+        try:
+            with by_tls(lab, "127.0.0.9") as tls:
+                tls.sendall(asked * 1000)
+                while part := tls.recv(1 << 16):
+                    refusals += part.count(b"HTTP/1.1 401")
+        except (ConnectionError, ssl.SSLError):
+            pass
+    assert 1 <= refusals <= MAX_FAILURES
+    for _ in range(2000):
+        try:
+            with socket.create_connection(("127.0.0.1", server.port), 8, ("127.0.0.9", 0)) as sock:
+                sock.send(b"x")
+        except ConnectionError:
+            pass
+    assert lab.claim(good).name
+    assert len(server.log.splitlines()) < 40, server.log
+    assert "no more connections from 127.0.0.9 for a minute" in server.log
+    with pytest.raises((ConnectionError, ssl.SSLError)):
+        by_tls(lab, "127.0.0.9")
