@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""This server as a member of its cluster, of which it may be the only one: registered in the
+store, taking clients' asks, serving claims to its GPUs, and leading when it is its turn.
+
+Losing the store ends nothing. What runs goes on, what waits waits, new asks are refused with
+StoreLost; when the store is back, each member writes again what should be there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Optional, TypeVar
+
+from bitfusion import __version__, log
+from bitfusion.server.asks import Asks, Waiting, ask_of
+from bitfusion.server.caller import Limits
+from bitfusion.server.desk import Desk
+from bitfusion.server.facts import Facts
+from bitfusion.server.leader import Leader
+from bitfusion.server.owner import Host, Owner
+from bitfusion.server.records import (
+    CLAIMS,
+    CLUSTER,
+    DRAINED,
+    QUEUE,
+    SERVERS,
+    Claim,
+    Entry,
+    pack_claim,
+    pack_server,
+    unpack_claim,
+    unpack_entry,
+    unpack_server,
+)
+from bitfusion.server.replica import Replica
+from bitfusion.server.schedule import Scheduler
+from bitfusion.server.store import ABSENT, ANY, Change, Done, Store, Timers
+from bitfusion.server.views import Ask, Place, ServerView
+from bitfusion.wire.control import Json
+
+Thing = TypeVar("Thing")
+SWEEP_S = 2.0
+FORGET_S = 600.0
+UP, IS_DRAINED, DOWN = "up", "drained", "down"
+
+
+class StoreLost(Exception):
+    """Nothing new can be had until the cluster's store is back."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"the cluster's state at {where} cannot be reached now; try again later")
+
+
+class Member(NamedTuple):
+    view: ServerView
+    state: str  # UP, IS_DRAINED, DOWN
+    version: str
+
+
+class Queued(NamedTuple):
+    entry: Entry
+    place: Optional[Place]
+
+
+class Cluster:
+    def __init__(
+        self,
+        timers: Timers,
+        store: Store,
+        me: ServerView,
+        scheduler: Scheduler,
+        host: Host,
+        forget_s: float = FORGET_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.replica = Replica(store)
+        self.facts = Facts(scheduler, clock)
+        self._me = me
+        self._desk = Desk(me.id, os.urandom(8).hex(), self.replica, self.facts, timers, clock)
+        self._desk.look = self._look
+        self._asks = Asks(self._desk)
+        self._owner = Owner(self._desk, host)
+        self._leader = Leader(self._desk, forget_s)
+        self._forget_s = forget_s
+        self._registered = False
+        self._ends: dict[str, str] = {}  # sessions that are to end, and why
+        self._versions: dict[str, str] = {}
+        for prefix, heard in (
+            (SERVERS, self._hear_server),
+            (DRAINED, self._hear_drained),
+            (QUEUE, self._hear_entry),
+            (CLAIMS, self._hear_claim),
+            ("", lambda _key, _value: self._desk.stir()),
+        ):
+            self.replica.subscribe(prefix, heard)
+
+    # ------------------------------------------ its life
+
+    def adopt(self, claims: Iterable[Claim]) -> None:
+        """Before start: sessions that run on this server already."""
+        self._owner.adopt(claims)
+
+    def start(self) -> None:
+        """Raises StoreUnusable."""
+        self.replica.open(self._state)
+        self._sweep_later()
+
+    def close(self) -> None:
+        self._desk.closed = True
+        self.replica.store.close()
+
+    @property
+    def id(self) -> str:
+        """Of the cluster; "" while it is not known."""
+        found = self.replica.values.get(CLUSTER, {}).get("id", "")
+        return found if isinstance(found, str) else ""
+
+    @property
+    def synced(self) -> bool:
+        return self.replica.synced
+
+    @property
+    def leads(self) -> bool:
+        return self.synced and self._leader.leads
+
+    def _state(self, synced: bool) -> None:
+        if synced:
+            self._sweep()
+
+    def _sweep_later(self) -> None:
+        def sweep() -> None:
+            if not self._desk.closed:
+                self._sweep()
+                self._sweep_later()
+
+        self._desk.timers.after(SWEEP_S, sweep)
+
+    def _sweep(self) -> None:
+        """Look at everything that is ours, in case that some change was missed."""
+        facts, now_s = self.facts, self._desk.clock()
+        if not self.synced:
+            for server in facts.gone_since:  # nobody knows who is gone meanwhile
+                facts.gone_since[server] = now_s
+            return
+        self._desk.dirty |= self._asks.ours() | self._owner.ours() | {*self._ends}
+        self._leader.sweep()
+        held = {claim.server for claim in facts.claims.values()}
+        for server, since_s in list(facts.gone_since.items()):
+            if now_s - since_s > self._forget_s and server not in held:
+                facts.forget_server(server)
+        self._desk.stir()
+
+    def _look(self) -> None:
+        self._look_at_registration()
+        if not self._is_registered():
+            return
+        self._look_at_cluster()
+        ids, self._desk.dirty = self._desk.dirty, set()
+        for ask_id in ids:
+            self._asks.look(ask_id)
+            self._owner.look(ask_id)
+            self._look_at_end(ask_id)
+        self._leader.look()
+
+    # ------------------------------------------ what the store says
+
+    def _hear_server(self, key: str, value: Optional[Json]) -> None:
+        server = key[len(SERVERS) :]
+        drained = self.is_drained(server)
+        view = read(key, value, lambda found: unpack_server(server, found, drained))
+        if view is not None:
+            version = value.get("version") if value else ""
+            self._versions[server] = version if isinstance(version, str) else ""
+            self.facts.put_server(view)
+        else:
+            self.facts.drop_server(server)
+            self._desk.dirty |= self._asks.ours()
+        self._leader.changed = True
+
+    def _hear_drained(self, key: str, _value: Optional[Json]) -> None:
+        server = f"{SERVERS}{key[len(DRAINED) :]}"
+        if server in self.replica.values:
+            self._hear_server(server, self.replica.values[server])
+
+    def _hear_entry(self, key: str, value: Optional[Json]) -> None:
+        ask_id = ask_of(key)
+        entry = read(key, value, unpack_entry)
+        if entry is None or entry.key != key:
+            self.facts.drop_entry(ask_id)
+        else:
+            limits = entry_limits(entry)
+            if limits is not None:
+                self.facts.scheduler.set_limits(entry.ask.client, limits)
+            self.facts.put_entry(entry)
+            self._asks.saw(entry)
+        self._changed(ask_id)
+
+    def _hear_claim(self, key: str, value: Optional[Json]) -> None:
+        session = key[len(CLAIMS) :]
+        claim = read(key, value, unpack_claim)
+        if claim is None or claim.key != key:
+            self.facts.drop_claim(session)
+        else:
+            self.facts.put_claim(claim)
+            self._asks.saw(claim.entry)
+        self._changed(session)
+
+    def _changed(self, ask_id: str) -> None:
+        self._leader.changed = True
+        self._desk.dirty.add(ask_id)
+
+    # ------------------------------------------ what the store should say
+
+    def _look_at_cluster(self) -> None:
+        if CLUSTER not in self.replica.values:
+            change = Change(CLUSTER, {"id": os.urandom(8).hex()}, ABSENT)
+            self._desk.write(CLUSTER, [change])
+
+    def _is_registered(self) -> bool:
+        """As the one that we are: else somebody else with our ID acts for it."""
+        found = self.replica.values.get(f"{SERVERS}{self._me.id}")
+        return found is not None and found.get("instance") == self._desk.instance
+
+    def _look_at_registration(self) -> None:
+        """An earlier run of this server may still be registered; another server must not be."""
+        key = f"{SERVERS}{self._me.id}"
+        wanted = pack_server(self._me, self._desk.instance, __version__)
+        found = self.replica.values.get(key)
+        self._registered = self._registered or self._is_registered()
+        if self._registered and found is not None and not self._is_registered():
+            log.once(
+                f"another server has this one's ID {self._me.id}: "
+                f"remove server.id from one's state_dir, and start it again"
+            )
+        elif found != wanted:
+            change = Change(key, wanted, self.replica.version(key), lease=True)
+            self._desk.write(key, [change])
+
+    def _look_at_end(self, session: str) -> None:
+        why = self._ends.get(session)
+        if why is None:
+            return
+        claim = self.facts.claims.get(session)
+        if claim is None or claim.end:
+            del self._ends[session]
+        else:
+            change = Change(
+                claim.key, pack_claim(claim._replace(end=why)), self.replica.version(claim.key)
+            )
+            self._desk.write(f"end {session}", [change], (), session)
+
+    # ------------------------------------------ what others want
+
+    def ask(
+        self, ask: Ask, limits: Limits, details: Json, on_change: Callable[[Waiting], None]
+    ) -> Waiting:
+        """Raises TooMuch where waiting would not help, StoreLost where nobody knows."""
+        if not self.synced or not self._is_registered():
+            raise StoreLost(self.replica.store.where)
+        if ask.id in self.facts.queue or ask.id in self.facts.claims:
+            raise ValueError(f"ask {ask.id} is known already")
+        self.facts.scheduler.set_limits(ask.client, limits)
+        self.facts.check(ask)
+        return self._asks.add(ask, {**details, "limits": list(limits)}, on_change)
+
+    def ended(self, session: str) -> None:
+        """A session of this server: its GPUs are free again."""
+        self._owner.ended(session)
+
+    def end(self, session: str, why: str) -> bool:
+        """Any session of the cluster; False where there is none."""
+        if session not in self.facts.claims:
+            return False
+        self._ends[session] = why
+        self._desk.stir(session)
+        return True
+
+    def drain(self, server: str, done: Done) -> None:
+        self.replica.commit([Change(f"{DRAINED}{server}", {}, ANY)], done)
+
+    def undrain(self, server: str, done: Done) -> None:
+        self.replica.commit([Change(f"{DRAINED}{server}", None, ANY)], done)
+
+    def is_drained(self, server: str) -> bool:
+        return f"{DRAINED}{server}" in self.replica.values
+
+    def set_limits(self, client: str, limits: Limits) -> None:
+        """They changed: for those of its asks that wait already."""
+        self.facts.scheduler.set_limits(client, limits)
+        self._leader.changed = True
+        self._desk.stir()
+
+    # ------------------------------------------ what there is
+
+    def servers(self) -> list[Member]:
+        members = []
+        for server, view in sorted(self.facts.seen.items()):
+            up = server in self.facts.servers
+            state = (IS_DRAINED if view.drained else UP) if up else DOWN
+            members.append(Member(view, state, self._versions.get(server, "")))
+        return members
+
+    def claims(self) -> list[Claim]:
+        return list(self.facts.claims.values())
+
+    def queue(self) -> list[Queued]:
+        """In the order in which they are served."""
+        now_s = self._desk.clock()
+        waiting = []
+        for ask_id, entry in self.facts.queue.items():
+            try:
+                place = self.facts.scheduler.place(ask_id, now_s)
+            except KeyError:
+                place = None  # it is being granted, or nothing that is up could meet it
+            waiting.append(Queued(entry, place))
+        return sorted(waiting, key=lambda q: (q.place.position if q.place else 0, q.entry.seq))
+
+
+def entry_limits(entry: Entry) -> Optional[Limits]:
+    found = entry.details.get("limits")
+    if not isinstance(found, list) or len(found) != len(Limits()):
+        return None
+    return Limits(*found) if all(isinstance(n, (int, float)) for n in found) else None
+
+
+def read(key: str, value: Optional[Json], unpack: Callable[[Json], Thing]) -> Optional[Thing]:
+    """None for what is gone, and for what a newer or a broken server wrote."""
+    try:
+        return unpack(value) if value is not None else None
+    except (KeyError, ValueError) as error:
+        log.once(f"cannot read '{key}' of the cluster's state, ignoring it: {error}")
+        return None

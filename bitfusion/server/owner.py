@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims to this server's GPUs: sessions are made for them, and they go with their sessions.
+
+What runs here is what counts: a claim that vanished from the store is put back, and one without a
+session is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from bitfusion.server.asks import CANCELLED
+from bitfusion.server.desk import Desk
+from bitfusion.server.records import GRANTED, READY, REFUSED, Claim, pack_claim
+from bitfusion.server.store import ABSENT, Change
+
+
+class Host(Protocol):
+    """Who has the GPUs and makes sessions."""
+
+    def open_claim(self, claim: Claim) -> str:
+        """Make the session; else say why not."""
+
+    def end_claim(self, session: str, why: str) -> None:
+        """Somebody wants it to end; `ended` is to follow when its GPUs are free."""
+
+
+class Held:
+    def __init__(self, claim: Claim, told: bool) -> None:
+        self.claim = claim
+        self.told = told  # the store knows that it is there, and perhaps its client
+        self.ending = False
+
+
+class Owner:
+    def __init__(self, desk: Desk, host: Host) -> None:
+        self.desk = desk
+        self.host = host
+        self.sessions: dict[str, Held] = {}
+        self._refused: dict[str, str] = {}  # claims, and why
+        self._ended: set[str] = set()  # sessions whose claims are still there
+
+    def adopt(self, claims: Iterable[Claim]) -> None:
+        """Sessions that run here already."""
+        for claim in claims:
+            self.sessions[claim.session] = Held(claim._replace(state=READY), told=True)
+            self.desk.stir(claim.session)
+
+    def ended(self, session: str) -> None:
+        self.sessions.pop(session, None)
+        self._ended.add(session)
+        self.desk.stir(session)
+
+    def ours(self) -> set[str]:
+        """Which sessions to look at now and then."""
+        ids = {*self.sessions, *self._ended, *self._refused}
+        return ids.union(i for i, c in self.desk.facts.claims.items() if c.server == self.desk.me)
+
+    def look(self, session: str) -> None:
+        if self.desk.busy(f"claim {session}"):
+            return
+        claim, held = self.desk.facts.claims.get(session), self.sessions.get(session)
+        if claim is not None and claim.server != self.desk.me:
+            claim = None  # another server's now
+        if claim is None:
+            self._ended.discard(session)
+            self._refused.pop(session, None)
+            if held is not None:
+                self._look_at_unclaimed(session, held)
+        elif held is not None:
+            self._look_at_held(claim, held)
+        elif claim.state != REFUSED:
+            self._look_at_new(claim)
+
+    def _write(self, claim: Claim, version: int) -> None:
+        change = Change(claim.key, pack_claim(claim), version)
+        self.desk.write(f"claim {claim.session}", [change], (), claim.session)
+
+    def _look_at_unclaimed(self, session: str, held: Held) -> None:
+        """Before it was told, its client left or was sent elsewhere; else the store forgot."""
+        if held.ending:
+            return
+        if held.told:
+            self._write(held.claim, ABSENT)
+        else:
+            self._end(session, held, CANCELLED)
+
+    def _look_at_held(self, claim: Claim, held: Held) -> None:
+        if held.ending:
+            return
+        if claim.end:
+            self._end(claim.session, held, claim.end)
+        elif claim.since != held.claim.since and held.told:
+            self._write(held.claim, self.desk.replica.version(claim.key))
+        elif claim.since != held.claim.since:  # given back meanwhile, and then to us again
+            self._end(claim.session, held, CANCELLED)
+        elif claim.state == GRANTED:
+            self._write(claim._replace(state=READY), self.desk.replica.version(claim.key))
+        else:
+            held.told, held.claim = True, claim
+
+    def _end(self, session: str, held: Held, why: str) -> None:
+        held.ending = True
+        self.host.end_claim(session, why)
+
+    def _look_at_new(self, claim: Claim) -> None:
+        session, version = claim.session, self.desk.replica.version(claim.key)
+        if claim.end or claim.state == READY or session in self._ended:
+            change = Change(claim.key, None, version)
+            self.desk.write(f"claim {session}", [change], (), session)
+            return
+        why = self._refused.get(session) or self.host.open_claim(claim)
+        if why:
+            self._refused[session] = why
+            self._write(claim._replace(state=REFUSED, why=why), version)
+        else:
+            self.sessions[session] = Held(claim._replace(state=READY), told=False)
+            self._write(claim._replace(state=READY), version)
