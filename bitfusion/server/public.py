@@ -19,6 +19,7 @@ from bitfusion.server.api_tokens import Place, TokenApi
 from bitfusion.server.caller import OPERATOR
 from bitfusion.server.clients import addresses_of, default_limits
 from bitfusion.server.gate import Gate, is_loopback
+from bitfusion.server.health import HealthApi
 from bitfusion.server.keys import Keys
 from bitfusion.server.lines import LineCodec
 from bitfusion.server.loop import Loop
@@ -175,6 +176,24 @@ def open_clients(service: Service, keys: Keys, settings: Config, listening: list
     return tokens
 
 
+def health_of(
+    service: Service, inventory: Inventory, folder: StateFolder, keys: Keys, settings: Config
+) -> HealthApi:
+    def expires_s() -> Optional[float]:
+        certificate = keys.certificate() if keys.exist() else None
+        return certificate.expires_s if certificate else 0.0 if keys.exist() else None
+
+    return HealthApi(
+        inventory,
+        folder.path,
+        lambda: service.loop.longest_turn_s,
+        expires_s,
+        lambda: "",
+        settings.text("server.encrypt"),
+        service.data,
+    )
+
+
 def serve(
     inventory: Inventory, settings: Config, worker: Optional[Worker] = None, ledgers: bool = True
 ) -> None:
@@ -215,6 +234,7 @@ def serve(
         raise
     service.listen_tcp(data)
     service.listen_unix()
+    service.routes.extend(health_of(service, inventory, folder, keys, settings).routes())
     doorman, admin = Doorman(service, control, gate), AdminDoor(service, folder)
     if tokens:
         tokens.barred = doorman.bar

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bitfusion health: what is well and what is not, on this machine and on the servers."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import NamedTuple
+
+from bitfusion import config
+from bitfusion.client import control
+from bitfusion.client import health as client
+from bitfusion.client.access import access
+from bitfusion.config import Config
+from bitfusion.errors import BitfusionError
+from bitfusion.health import EXIT_STATUS, PASS, Check, expiry, shown, worst
+from bitfusion.options import Option, Parsed, refuse_words
+from bitfusion.wire.control import Reply
+
+USAGE = "[options]"
+ABOUT = """\
+Check this machine as a client, the way to each server, and each server as it sees itself. Each
+check is PASS, MARGINAL (it works, not at its best), WARNING or FAIL, with what to do. Exit status
+0 for PASS and MARGINAL, 3 for WARNING, 1 for FAIL."""
+OPTIONS = (
+    config.option("client.server_list"),
+    config.option("client.ca"),
+    Option(("-q", "--quiet"), "", "only what is not PASS"),
+    Option(("--json",), "", "as JSON, one object per machine"),
+)
+EXAMPLES = """\
+examples:
+  bitfusion health
+  bitfusion health --server_list gpu01:56001 --quiet || mail -s 'look at gpu01' ops"""
+
+
+class Machine(NamedTuple):
+    name: str
+    checks: list[Check]
+
+
+def run(parsed: Parsed) -> int:
+    refuse_words(parsed)
+    settings = config.load_client(parsed)
+    servers = settings.addresses("client.server_list")
+    machines = [Machine("this machine", client.own_checks())]
+    machines += [examine(address, settings) for address in servers]
+    if not servers:
+        advice = (
+            "a private server serves each run; '--server_list' or 'bitfusion enroll' changes it"
+        )
+        machines[0].checks.append(Check("servers", PASS, "none configured", advice))
+    if parsed.has("json"):
+        sys.stdout.write(as_json(machines))
+    else:
+        sys.stdout.write("".join(show(machine, parsed.has("quiet")) for machine in machines))
+    return EXIT_STATUS[worst(check for machine in machines for check in machine.checks)]
+
+
+def examine(address: tuple[str, int], settings: Config) -> Machine:
+    name, timeout_s = config.format_address(address), settings.seconds("client.timeout")
+    try:
+        channel = control.HttpChannel(address, name, timeout_s, access(settings))
+    except BitfusionError as error:
+        return Machine(name, [client.failed(error)])
+    try:
+        greeting = control.greet(channel)
+        before_s = time.time()
+        status, answer = channel.request("GET", "/v1/health")
+        asked_s = (before_s, time.time())
+        if status != 200:
+            raise control.explain(channel, Reply(status, answer), "its health")
+        checks = client.server_checks(answer)
+        checks.append(client.data_port(channel, answer.get("data_port"), timeout_s))
+        checks += client.way_to(channel, answer, asked_s)
+        checks += token(greeting)
+    except BitfusionError as error:
+        checks = [client.failed(error)]
+    finally:
+        channel.close()
+    return Machine(name, checks)
+
+
+def token(greeting: dict[str, object]) -> list[Check]:
+    you = greeting.get("you")
+    left_s = you.get("token_expires_in_s") if isinstance(you, dict) else None
+    if not isinstance(left_s, (int, float)):
+        return []
+    return [expiry("token", left_s, "operators extend it by 'bitfusion token extend'")]
+
+
+def show(machine: Machine, quiet: bool) -> str:
+    checks = [check for check in machine.checks if check.level != PASS or not quiet]
+    if quiet and not checks:
+        return ""
+    return "\n".join([f"{machine.name}: {worst(machine.checks)}", *shown(checks)]) + "\n"
+
+
+def as_json(machines: list[Machine]) -> str:
+    value = [
+        {
+            "name": machine.name,
+            "level": worst(machine.checks),
+            "checks": [check._asdict() for check in machine.checks],
+        }
+        for machine in machines
+    ]
+    return json.dumps(value, indent=2) + "\n"

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a server finds out about itself. Reads a few small files and asks nobody, so that the loop
+may call it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Optional
+
+from bitfusion import __version__
+from bitfusion.health import (
+    FAIL,
+    MARGINAL,
+    PASS,
+    WARNING,
+    Check,
+    disk,
+    expiry,
+    grade,
+    locked_memory,
+    open_files,
+)
+from bitfusion.inventory import Inventory
+from bitfusion.quantity import MIB, plural
+from bitfusion.server.api import CLIENT, Incoming, Route
+from bitfusion.wire.control import Json, Reply
+
+NEEDED_FILES = 8192
+MEMORY_PER_GPU_MEMORY = 1.5
+CORES_PER_GPU = 4
+SLOW_TURN_S = 0.1
+# CUDA 12's user libraries need this driver or a newer one; CUDA 11's live with it too.
+LEAST_DRIVER = "525.60.13"
+
+
+def total_memory() -> int:
+    """Bytes of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def memory(inventory: Inventory, total: int) -> Check:
+    """Software GPUs take theirs from the machine's own, and only what programs touch."""
+    gpus = sum(gpu.memory for gpu in inventory.gpus)
+    words = f"{total // MIB} MiB, GPUs have {gpus // MIB} MiB"
+    if inventory.software:
+        advice = "programs that use all of it will be killed: give less (softgpu.memory)"
+        return grade("memory", total, gpus, gpus / 2, words, advice)
+    advice = "give the machine 150 % of its GPUs' memory: copies are staged there"
+    return grade("memory", total, MEMORY_PER_GPU_MEMORY * gpus, gpus, words, advice)
+
+
+def cores(inventory: Inventory, count: int) -> Check:
+    gpus = len(inventory.gpus)
+    advice = f"give the machine {CORES_PER_GPU} cores for each GPU"
+    words = f"{plural(count, 'core')} for {plural(gpus, 'GPU')}"
+    return grade("cores", count, CORES_PER_GPU * gpus, gpus, words, advice)
+
+
+def driver(inventory: Inventory) -> Check:
+    if inventory.software:
+        return Check("driver", PASS, "software GPU")
+    found = inventory.driver_version
+    try:
+        from packaging.version import InvalidVersion, Version
+    except ImportError:
+        advice = "install the Python package 'packaging' to have versions compared"
+        return Check("driver", MARGINAL, found or "unknown version", advice)
+    try:
+        old = "." in found and Version(found) < Version(LEAST_DRIVER)
+    except InvalidVersion:
+        return Check("driver", MARGINAL, f"unknown version '{found}'")
+    if old:
+        advice = f"install {LEAST_DRIVER} or newer: programs of CUDA 12 need it"
+        return Check("driver", WARNING, found, advice)
+    return Check("driver", PASS, found or "unknown version")
+
+
+def loop(longest_turn_s: float) -> Check:
+    words = f"longest turn {longest_turn_s * 1000:.1f} ms"
+    if longest_turn_s <= SLOW_TURN_S:
+        return Check("responsiveness", PASS, words)
+    return Check("responsiveness", MARGINAL, words, "the machine or its disk is too busy")
+
+
+class HealthApi:
+    """Answers GET /v1/health. What only the public server knows comes as functions."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        folder: str,
+        longest_turn_s: Callable[[], float],
+        certificate_expires_s: Callable[[], Optional[float]],
+        store: Callable[[], str],
+        encrypt: str,
+        data: Json,
+    ) -> None:
+        """certificate_expires_s: seconds since the epoch; None where there is none. store: '' or
+        what is wrong with it. data: where data connections go.
+        """
+        self._inventory = inventory
+        self._folder = folder
+        self._longest_turn_s = longest_turn_s
+        self._certificate_expires_s = certificate_expires_s
+        self._store = store
+        self._encrypt = encrypt
+        self._data = data
+
+    def routes(self) -> list[Route]:
+        return [Route("GET", "/v1/health", CLIENT, self.answer)]
+
+    def checks(self) -> list[Check]:
+        found = [
+            open_files(NEEDED_FILES),
+            locked_memory(),
+            memory(self._inventory, total_memory()),
+            cores(self._inventory, usable_cores()),
+            driver(self._inventory),
+            disk(self._folder),
+            loop(self._longest_turn_s()),
+            self._state(),
+            self._certificate(),
+        ]
+        return found
+
+    def _state(self) -> Check:
+        wrong = self._store()
+        if wrong:
+            advice = "running sessions go on; nobody new gets GPUs until it is back"
+            return Check("cluster's state", FAIL, wrong, advice)
+        return Check("cluster's state", PASS, "in reach")
+
+    def _certificate(self) -> Check:
+        expires_s = self._certificate_expires_s()
+        if expires_s is None:
+            advice = "make keys with 'bitfusion server init', unless only this machine uses it"
+            return Check("identity", MARGINAL, "clear text, everybody may come", advice)
+        return expiry("certificate", expires_s - time.time(), "restart the server to renew it")
+
+    def answer(self, _asked: Incoming) -> Reply:
+        body: Json = {
+            "version": __version__,
+            "time": time.time(),
+            "encrypt": self._encrypt,
+            "data_port": self._data.get("tcp"),
+            "checks": [check._asdict() for check in self.checks()],
+        }
+        return Reply(200, body)
