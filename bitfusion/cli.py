@@ -19,6 +19,7 @@ VERBS = {
     "list_gpus": "show the GPUs of the pool and what is free",
     "smi": "show the GPUs, their memory and the sessions on them",
     "health": "check this machine, the servers and the way to them",
+    "netperf": "measure the way to a GPU",
     "server": "serve this machine's GPUs",
     "token": "make and rule the tokens of clients",
     "enroll": "install a token and what comes with it",

@@ -117,7 +117,7 @@ class HealthApi:
         return [Route("GET", "/v1/health", CLIENT, self.answer)]
 
     def checks(self) -> list[Check]:
-        found = [
+        return [
             open_files(NEEDED_FILES),
             locked_memory(),
             memory(self._inventory, total_memory()),
@@ -128,7 +128,6 @@ class HealthApi:
             self._state(),
             self._certificate(),
         ]
-        return found
 
     def _state(self) -> Check:
         wrong = self._store()

@@ -29,7 +29,7 @@ def inventory(
     return Inventory(cards, "libcuda.so.1", "test", {}, version, software)
 
 
-def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, os.path.join(ROOT, "bin/bitfusion"), "health", *words],
         capture_output=True,
