@@ -32,7 +32,7 @@ OPTIONS = (
 EXAMPLES = """\
 examples:
   bitfusion health
-  bitfusion health --server_list gpu01:56001 --quiet || mail -s 'look at gpu01' ops"""
+  bitfusion health --server_list gpu01 --quiet || mail -s gpu01 ops"""
 
 
 class Machine(NamedTuple):
