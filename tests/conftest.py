@@ -18,13 +18,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Generator, Iterator, List, Optional, Sequence, Union
 
 import pytest
+from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
@@ -140,9 +140,7 @@ class Gpu:
 
     def wait_until_gone(self, seconds: float = 5) -> List[int]:
         """Processes of this test that are still there after that long."""
-        deadline = time.monotonic() + seconds
-        while self.processes() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(lambda: not self.processes(), seconds)
         return self.processes()
 
 

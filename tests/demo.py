@@ -17,6 +17,8 @@ import zlib
 from pathlib import Path
 from typing import List, Tuple
 
+from waiting import wait_for
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 PROGRAM = BUILD / "programs" / "demo_mandelbrot"
@@ -71,9 +73,7 @@ def marked_processes(mark: str) -> List[str]:
 
 def left_behind(mark: str) -> List[str]:
     """The same after a second's grace: a worker may still be on its way out."""
-    deadline = time.monotonic() + 1
-    while marked_processes(mark) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(lambda: not marked_processes(mark), 1)
     return marked_processes(mark)
 
 

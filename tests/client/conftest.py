@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
-from runs import describe, marked, wait_for
+from runs import describe, marked
+from waiting import wait_for
 
 
 @pytest.fixture()

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+
+from waiting import wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HARNESS = [sys.executable, os.path.join(HERE, "harness.py"), "-n", "1"]
@@ -37,15 +38,6 @@ def describe(pid: int) -> str:
             return " ".join(file.read().split()[:16])
     except OSError:
         return f"{pid} gone"
-
-
-def wait_for(condition: Callable[[], object], patience_s: float = 5.0) -> bool:
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def run(environment: dict[str, str], *words: str, **more: str) -> subprocess.CompletedProcess[str]:

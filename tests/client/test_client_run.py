@@ -10,7 +10,8 @@ import subprocess
 import sys
 
 import pytest
-from runs import HARNESS, HERE, PROXY, leftovers, parent_of, run, start, status_of, wait_for
+from runs import HARNESS, HERE, PROXY, leftovers, parent_of, run, start, status_of
+from waiting import wait_for
 
 
 @pytest.mark.parametrize(("transport", "number"), [("auto", "2"), ("unix", "2"), ("tcp", "1")])

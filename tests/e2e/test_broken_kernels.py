@@ -9,11 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, List
 
 import pytest
+from waiting import wait_for
 
 WAYS = ["direct", "tcp", "unix"]
 LAUNCH = "launch(library, name): "
@@ -40,13 +40,10 @@ class Compiler:
 
     def kill(self) -> None:
         """Ends the one that was started with the context, and waits until it is gone."""
-        deadline = time.monotonic() + 20
-        while not self.started() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        assert wait_for(self.started, 20)
         pid = self.started()[-1]
         os.kill(pid, signal.SIGKILL)
-        while is_running(pid) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        assert wait_for(lambda: not is_running(pid), 20)
 
 
 def is_running(pid: int) -> bool:

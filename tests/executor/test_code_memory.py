@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import struct
-import time
 from pathlib import Path
 from typing import Callable, Dict, Iterator, Tuple
 
 import pytest
 from executor_builds import HERE, OUT, build
+from waiting import wait_for
 from wire_client import MODULE, Worker, handle
 
 from bitfusion.executor import core
@@ -33,10 +33,13 @@ def used_by_a_module(
     assert client.load_module(1, b"code").status == 0
     loaded = ledger.used()[0]
     client.row("cuModuleUnload", struct.pack("<Q", handle(MODULE, 1)))
-    deadline = time.monotonic() + 10  # code is unloaded beside the stream
-    while ledger.used()[0] and time.monotonic() < deadline:
+
+    def is_unloaded() -> bool:
+        """That happens beside the stream."""
         client.synchronize()
-        time.sleep(0.01)
+        return not ledger.used()[0]
+
+    wait_for(is_unloaded, 10)
     return loaded, ledger.used()[0]
 
 

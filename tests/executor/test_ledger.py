@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
+from waiting import wait_for
 from wire_client import (
     OP_DEVICES,
     OP_MEMORY_INFO,
@@ -122,9 +123,7 @@ def test_killed_anywhere_and_cleared(ledger: core.Ledger) -> None:
 
 def wait_until_free(ledger: core.Ledger) -> None:
     """What is given back is made beside the stream: a wait for the device may come first."""
-    deadline = time.monotonic() + 10
-    while any(ledger.used()) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    assert wait_for(lambda: not any(ledger.used()), 10)
 
 
 def test_workers_share_a_slice(serve: Serve, ledger: core.Ledger) -> None:

@@ -22,6 +22,9 @@ from typing import Any, Dict, Iterable, List, Tuple
 
 from how import HERE, HOW
 
+sys.path.insert(0, str(HERE.parent))
+from waiting import end
+
 EXPLAINED = HERE / "numba_cuda_failures.txt"
 # Timings of kernel launches, and tests of numba's own simulator.
 NO_TESTS_OF_GPUS = ("benchmarks", "cudasim")
@@ -58,12 +61,7 @@ def wait(process: subprocess.Popen[bytes], results: Path, limit: float) -> str:
         if now != size:
             size, since = now, time.monotonic()
         elif time.monotonic() - since > limit:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
             return f"no end after {limit:.0f} s"
     return f"the process ended with status {process.returncode}"
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 from identities import Lab
-from servers import Server, wait_for
+from servers import Server
+from waiting import wait_for
 
 
 @pytest.fixture()

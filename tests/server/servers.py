@@ -10,9 +10,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from typing import Any
+
+from waiting import wait_for
 
 from bitfusion.client import control, pool
 
@@ -20,15 +20,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "client"))
 
 import fake_proxy  # noqa: E402
-
-
-def wait_for(condition: Callable[[], object], patience_s: float = 5.0) -> bool:
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 class Server:

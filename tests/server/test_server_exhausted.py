@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Optional
 
 import pytest
-from servers import Server, connect, wait_for
+from servers import Server, connect
+from waiting import wait_for
 
 from bitfusion.inventory import Gpu, Inventory
 from bitfusion.server.nursery import Job

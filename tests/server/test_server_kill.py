@@ -9,7 +9,8 @@ import signal
 import socket
 
 import pytest
-from servers import Server, connect, fake_proxy, name_of, parent_of, wait_for
+from servers import Server, connect, fake_proxy, name_of, parent_of
+from waiting import wait_for
 
 from bitfusion.client import control
 from bitfusion.errors import Busy, ServerLost

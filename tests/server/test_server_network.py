@@ -9,7 +9,8 @@ import socket
 from typing import Any, Optional
 
 import pytest
-from servers import Server, connect, wait_for
+from servers import Server, connect
+from waiting import wait_for
 
 from bitfusion import config
 from bitfusion.client import control, pool

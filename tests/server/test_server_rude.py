@@ -7,7 +7,8 @@ import socket
 import time
 
 import pytest
-from servers import Server, connect, wait_for
+from servers import Server, connect
+from waiting import wait_for
 
 from bitfusion.client import control
 

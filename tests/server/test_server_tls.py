@@ -12,7 +12,8 @@ import time
 
 import pytest
 from identities import Lab, foreign_ca
-from servers import Server, wait_for
+from servers import Server
+from waiting import wait_for
 
 from bitfusion import certificates, log
 from bitfusion.client import control, trust

@@ -10,12 +10,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 import pytest
 from instrumented import compiler
+from waiting import wait_for
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -123,10 +123,8 @@ def test_the_helper_starts_with_the_context_if_it_was_needed_last_time(tmp_path:
     def starts_helper(program: str, expected: bool) -> bool:
         starts.write_text("")
         assert run(program, env).returncode == 0
-        deadline = time.monotonic() + (20 if expected else 0.5)
-        while not starts.read_text() and time.monotonic() < deadline:
-            time.sleep(0.02)  # the program may be quicker than the helper that it started
-        return bool(starts.read_text())
+        # the program may be quicker than the helper that it started
+        return wait_for(starts.read_text, 20 if expected else 0.5)
 
     for _ in range(2):
         assert starts_helper(vector_add, True)  # compiles
