@@ -25,6 +25,7 @@ VERBS = {
     "enroll": "install a token and what comes with it",
     "softgpu": "run a program directly on the software GPU",
     "config": "show the settings and where they come from",
+    "log_bundle": "collect what somebody who helps wants to see",
     "completion": "print the completion of commands for a shell",
     "version": "show the version",
     "help": "show help about a command",
