@@ -34,7 +34,8 @@ def test_fine(): pass
 
 
 def outcome(folder: Path, ci: str) -> str:
-    shutil.copy(Path(__file__).with_name("conftest.py"), folder)
+    for name in ("conftest.py", "waiting.py"):
+        shutil.copy(Path(__file__).with_name(name), folder)
     (folder / "test_it.py").write_text(TESTS)
     (folder / "test_module.py").write_text("import pytest\npytest.importorskip('no_such_module')")
     command = [
