@@ -120,14 +120,27 @@ def wait_for_end(pid: int, patience_s: float) -> bool:
     return True
 
 
-def keep_alive(sock: socket.socket) -> None:
-    """Notice after half a minute that the other machine vanished; send small things at once."""
+def keep_alive(sock: socket.socket, patience_s: float = 30) -> None:
+    """Notice after so long that the other machine vanished; send small things at once.
+
+    A process that is stopped does not count as vanished: its kernel answers for it.
+    """
     if sock.family != socket.AF_UNIX:
+        interval_s = max(1, int(patience_s / 6))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3 * interval_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval_s)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
+def give_up_sending(sock: socket.socket, patience_s: float) -> None:
+    """Notice a vanished machine also while something is on its way to it. Only for connections
+    that carry little: one whose other end leaves data unread for so long is ended as well.
+    """
+    if sock.family != socket.AF_UNIX:
+        timeout_ms = int(patience_s * 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:

@@ -32,9 +32,15 @@ class DataSource(Protocol):
 
 class Broker:
     def __init__(
-        self, path: str, source: DataSource, watched: int, on_lost: Callable[[], None]
+        self,
+        path: str,
+        source: DataSource,
+        watched: int = -1,
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
-        """watched: the control connection; it never speaks unasked, so readable means ended."""
+        """watched: the control connection; it never speaks unasked, so readable means ended. -1
+        where somebody else looks after it.
+        """
         self.path = path
         self._source = source
         self._watched = watched
@@ -59,7 +65,8 @@ class Broker:
             self._selector = selector
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._wake_reader, selectors.EVENT_READ)
-            selector.register(self._watched, selectors.EVENT_READ)
+            if self._watched >= 0:
+                selector.register(self._watched, selectors.EVENT_READ)
             while True:
                 for key, _events in selector.select():
                     if key.fd == self._wake_reader:

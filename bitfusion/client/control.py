@@ -31,6 +31,7 @@ from bitfusion.wire.control import (
     MAX_ANSWER,
     OK,
     PROTOCOL,
+    SECRET_HEADER,
     TRANSPORT_TCP,
     TRANSPORT_UNIX,
     Json,
@@ -47,9 +48,12 @@ MAX_REPLY = 16 << 20
 class Channel(Protocol):
     name: str
     host: str
+    address: tuple[str, int]
 
     def fileno(self) -> int: ...
-    def request(self, method: str, path: str, body: Optional[Json] = None) -> Reply: ...
+    def request(
+        self, method: str, path: str, body: Optional[Json] = None, secret: str = ""
+    ) -> Reply: ...
     def close(self) -> None: ...
 
 
@@ -61,16 +65,22 @@ class LineChannel:
     ) -> None:
         self.name = name
         self.host = "127.0.0.1"
+        self.address = (self.host, 0)
         self._socket = sock
         self._timeout_s = timeout_s
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def request(self, method: str, path: str, body: Optional[Json] = None) -> Reply:
+    def request(
+        self, method: str, path: str, body: Optional[Json] = None, secret: str = ""
+    ) -> Reply:
         self._socket.settimeout(self._timeout_s)
         try:
-            self._socket.sendall(pack_line({"method": method, "path": path, "body": body or {}}))
+            call: Json = {"method": method, "path": path, "body": body or {}}
+            if secret:
+                call["secret"] = secret
+            self._socket.sendall(pack_line(call))
             value = unpack_object(self._read_line())
         except (OSError, ValueError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
@@ -102,6 +112,7 @@ class HttpChannel:
 
         self.name = name
         self.host = address[0]
+        self.address = address
         self._token = access.token
         self._broken = trust.BROKEN
         self._answered = False
@@ -110,11 +121,15 @@ class HttpChannel:
     def fileno(self) -> int:
         return self._connection.sock.fileno() if self._connection.sock else -1
 
-    def request(self, method: str, path: str, body: Optional[Json] = None) -> Reply:
+    def request(
+        self, method: str, path: str, body: Optional[Json] = None, secret: str = ""
+    ) -> Reply:
         data = json.dumps(body).encode() if body is not None else None
         headers = {"Content-Type": "application/json"} if data else {}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
+        if secret:
+            headers[SECRET_HEADER] = secret
         self._connection.auto_open = 0  # a new connection would not own our session
         try:
             self._connection.request(method, path, data, headers)
@@ -197,15 +212,28 @@ def explain(channel: Channel, reply: Reply, asked: str, listing: str = "") -> Bi
 class Session:
     """GPUs claimed from one server."""
 
-    def __init__(self, channel: Channel, answer: Json, transport: str, timeout_s: float) -> None:
-        self.channel = channel
+    def __init__(
+        self, channel: Channel, answer: Json, transport: str, timeout_s: float, secret: str = ""
+    ) -> None:
+        """secret: what attaches other connections to it; "" where this one is its only one."""
+        self.secret = secret
         self.name = str(answer["session"])
+        self._transport = transport
+        self._timeout_s = timeout_s
+        self.renew(channel, answer)
+
+    def renew(self, channel: Channel, answer: Json) -> None:
+        """It lives by this connection from now on."""
+        self.channel = channel
         self.software = bool(answer.get("software"))
         self.gpus = list_of_objects(answer.get("gpus"))
         data = answer.get("data")
         self._data: Json = data if isinstance(data, dict) else {}
-        self._transport = transport
-        self._timeout_s = timeout_s
+
+    def attach_over(self, channel: Channel) -> Reply:
+        """Ask for another connection to be what it lives by."""
+        path = f"/v1/sessions/{self.name}/attach"
+        return channel.request("POST", path, {"secret": self.secret})
 
     def open_data(self, pid: int, cold: bool = False) -> tuple[socket.socket, int]:
         """A connection for one client process, with its ticket shown, and its transport."""
@@ -274,7 +302,14 @@ def claim(
     reply = channel.request("POST", "/v1/sessions", request)
     if reply.status != 201:
         raise explain(channel, reply, asked, listing)
-    return Session(channel, reply.body, transport, timeout_s)
+    secret = str(reply.body.get("secret", ""))
+    session = Session(channel, reply.body, transport, timeout_s, secret)
+    if secret:
+        attached = session.attach_over(channel)
+        if attached.status != 200:
+            raise explain(channel, attached, asked)
+        session.renew(channel, attached.body)
+    return session
 
 
 def list_gpus(channel: Channel) -> list[Json]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 from bitfusion import __version__, inventory, log, paths
@@ -15,6 +15,8 @@ from bitfusion.client.program import Program
 from bitfusion.wire.control import Json
 
 MIB = 1 << 20
+
+Keep = Callable[[Session, str, Callable[[], Program]], int]
 
 
 def environment_for(
@@ -79,15 +81,24 @@ def size_of(gpu: Json, key: str) -> int:
 
 
 def run_program(
-    session: Session, path: str, words: Sequence[str], base: Optional[dict[str, str]] = None
+    session: Session,
+    path: str,
+    words: Sequence[str],
+    base: Optional[dict[str, str]] = None,
+    keep: Optional[Keep] = None,
 ) -> int:
-    """Returns the program's wait status."""
+    """Returns the program's wait status, or one of ours where the session ended first.
+
+    keep: how to look after a session on the network; a private server's ends with its connection.
+    """
     describe(session, words)
     folder = RunFolder()
     try:
         environment = environment_for(
             session.software, len(session.gpus), folder.socket, dict(base or os.environ)
         )
+        if keep is not None:
+            return keep(session, folder.socket, lambda: Program(path, words, environment))
         broker = Broker(folder.socket, session, session.channel.fileno(), lambda: lost(session))
         program = Program(path, words, environment)  # forks, so before the broker's thread starts
         broker.start()

@@ -12,6 +12,7 @@ import errno
 import os
 import resource
 import signal
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -65,7 +66,8 @@ class Program:
         )  # an inherited 'ignore' would lose the exit status
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._signals = linux.open_signals({signal.SIGCHLD, *FORWARDED}, blocking=True)
-        self._stopped = False
+        self._lock = threading.Lock()  # of a thread that ends the program, against its own end
+        self._over = threading.Event()
         reader, writer = os.pipe()
         parent = os.getpid()
         self.pid = os.fork()
@@ -108,16 +110,28 @@ class Program:
                 elif not info.from_kernel and info.pid != self.pid:
                     self._send(info.number)
 
+    def end(self, patience_s: float) -> None:
+        """From another thread: ask it to end, and make it end after that time."""
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            self._send(number)
+        if not self._over.wait(patience_s):
+            self._send(signal.SIGKILL)
+
     def _send(self, number: int) -> None:
-        """Not yet waited for, so the pid is still its own."""
-        try:
-            os.kill(self.pid, number)
-        except PermissionError:
-            pass  # it changed its user
+        """Unless it was waited for, because then the pid may be another's."""
+        with self._lock:
+            try:
+                if not self._over.is_set():
+                    os.kill(self.pid, number)
+            except PermissionError:
+                pass  # it changed its user
 
     def _look(self) -> int | None:
         while True:
-            pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+            with self._lock:
+                pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+                if pid and (os.WIFEXITED(status) or os.WIFSIGNALED(status)):
+                    self._over.set()
             if pid == 0:
                 return None
             if os.WIFSTOPPED(status):

@@ -116,6 +116,10 @@ class Plan(NamedTuple):
         timeout_s = self.settings.seconds("client.timeout")
         return control.claim(channel, self.request, asked, transport, timeout_s, self.listing)
 
+    def connect(self, address: tuple[str, int], timeout_s: float) -> control.Channel:
+        name = config.format_address(address)
+        return control.HttpChannel(address, name, timeout_s, access(self.settings))
+
     def find_gpus(self) -> inventory.Inventory:
         """This machine's. Software GPUs are as many as are asked for, unless their number is
         set.
@@ -173,8 +177,7 @@ def _run_on(servers: tuple[tuple[str, int], ...], plan: Plan) -> int:
     def attempt(address: tuple[str, int]) -> control.Session:
         name = config.format_address(address)
         log.info(f"Query server {name} gpu availability")
-        timeout_s = plan.settings.seconds("client.timeout")
-        channel = control.HttpChannel(address, name, timeout_s, access(plan.settings))
+        channel = plan.connect(address, plan.settings.seconds("client.timeout"))
         try:
             control.greet(channel)
             return plan.claim(channel)
@@ -183,10 +186,16 @@ def _run_on(servers: tuple[tuple[str, int], ...], plan: Plan) -> int:
             raise
 
     from bitfusion.client.launcher import run_program
+    from bitfusion.client.remote import Remote
 
     session = first_that_works(servers, attempt)
+    address = session.channel.address
+    remote = Remote(
+        lambda timeout_s: plan.connect(address, timeout_s),
+        plan.settings.seconds("client.lease"),
+    )
     try:
-        return run_program(session, plan.path, plan.words)
+        return run_program(session, plan.path, plan.words, keep=remote)
     finally:
         session.channel.close()
 

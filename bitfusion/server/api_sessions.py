@@ -18,10 +18,14 @@ class SessionApi:
         self._data = data
 
     def routes(self) -> list[Route]:
+        """Of every server."""
+        return [Route("POST", "/v1/sessions/{}/tickets", CLIENT, self.make_ticket)]
+
+    def private_routes(self) -> list[Route]:
+        """Where whoever asks for a session has it."""
         return [
             Route("POST", "/v1/sessions", CLIENT, self.open),
             Route("DELETE", "/v1/sessions/{}", CLIENT, self.close),
-            Route("POST", "/v1/sessions/{}/tickets", CLIENT, self.make_ticket),
         ]
 
     def open(self, asked: Incoming) -> Reply:

@@ -30,9 +30,18 @@ def is_loopback(host: str) -> bool:
 
 
 class Gate:
-    def __init__(self, loop: Loop, keys: Optional[Keys], tokens: Optional[Tokens]) -> None:
-        """keys and tokens: None where the server speaks clear text to everybody."""
+    def __init__(
+        self,
+        loop: Loop,
+        keys: Optional[Keys],
+        tokens: Optional[Tokens],
+        anybody: Caller = ANONYMOUS,
+    ) -> None:
+        """keys and tokens: None where the server speaks clear text to everybody, who then count
+        as `anybody`.
+        """
         self._loop = loop
+        self._anybody = anybody
         self._keys = keys
         self._tokens = tokens
         self._context: Optional[ssl.SSLContext] = keys.context() if keys else None
@@ -65,7 +74,7 @@ class Gate:
     def identify(self, call: Call, peer: Peer, address: str) -> Caller:
         """Raises Refusal."""
         if self._tokens is None:
-            return ANONYMOUS
+            return self._anybody
         try:
             caller = self._tokens.identify(call.authorization, time.time())
             self._clients[peer] = caller.client

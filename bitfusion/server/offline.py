@@ -32,7 +32,7 @@ class OfflineChannel:
     """As client/control.py's channels."""
 
     name = "the state of this machine's server"
-    host = ""
+    host, address = "", ("", 0)
 
     def __init__(self, folder: StateFolder, settings: Config) -> None:
         self._loop = Loop()
@@ -60,7 +60,9 @@ class OfflineChannel:
     def fileno(self) -> int:
         return -1
 
-    def request(self, method: str, path: str, body: Optional[Json] = None) -> Reply:
+    def request(
+        self, method: str, path: str, body: Optional[Json] = None, secret: str = ""
+    ) -> Reply:
         nobody = cast(Peer, None)  # which no handler here looks at
         answer = self._api.handle(Call(method, path, body or {}), nobody)
         if isinstance(answer, Later):

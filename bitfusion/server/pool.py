@@ -56,11 +56,14 @@ class Pool:
         return sum(s.memory for held in self._sessions.values() for s in held if s.gpu == index)
 
     def allocate(self, session: str, request: Request) -> tuple[Slice, ...]:
+        chosen = self.choose(request)
+        self.hold(session, chosen)
+        return chosen
+
+    def choose(self, request: Request) -> tuple[Slice, ...]:
         """Best fit: the GPUs that are left with the least free memory, so that whole GPUs stay
         whole.
         """
-        if session in self._sessions:
-            raise ValueError(f"session {session} has its GPUs already")
         fitting = self._possible(request)
         free = {s.gpu: self.free(s.gpu) for s in fitting}
         room = [s for s in fitting if s.memory <= free[s.gpu]]
@@ -68,9 +71,21 @@ class Pool:
             some = f"only {len(room)} of {len(self.gpus)} GPUs" if room else "no GPU"
             raise InUse(f"{some} {request.describe_free()} now")
         room.sort(key=lambda s: (free[s.gpu] - s.memory, s.gpu))
-        chosen = tuple(sorted(room[: request.gpus]))
-        self._sessions[session] = chosen
-        return chosen
+        return tuple(sorted(room[: request.gpus]))
+
+    def hold(self, session: str, slices: Sequence[Slice]) -> None:
+        """Give it exactly these; raises InUse where they are not all free."""
+        if session in self._sessions:
+            raise ValueError(f"session {session} has its GPUs already")
+        indexes = {s.gpu for s in slices}
+        if not slices or len(indexes) < len(slices):
+            raise ValueError("a session's slices are of different GPUs")
+        for s in slices:
+            if not 0 <= s.gpu < len(self.gpus):
+                raise InUse(f"there is no GPU {s.gpu}")
+            if not 0 < s.memory <= self.free(s.gpu):
+                raise InUse(f"GPU {s.gpu} has only {format_mib(self.free(s.gpu))} free")
+        self._sessions[session] = tuple(slices)
 
     def _possible(self, request: Request) -> list[Slice]:
         """Each GPU's slice for this request, where the GPU is large enough at all."""

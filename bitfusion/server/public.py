@@ -13,14 +13,17 @@ from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, CannotListen, NotSafe
 from bitfusion.inventory import Inventory, describe
 from bitfusion.quantity import plural
+from bitfusion.server import activity
 from bitfusion.server.accept import Acceptor
 from bitfusion.server.api import Api
+from bitfusion.server.api_leases import LeaseApi
 from bitfusion.server.api_tokens import Place, TokenApi
-from bitfusion.server.caller import OPERATOR
+from bitfusion.server.caller import ANONYMOUS, OPERATOR
 from bitfusion.server.clients import addresses_of, default_limits
 from bitfusion.server.gate import Gate, is_loopback
 from bitfusion.server.health import HealthApi
 from bitfusion.server.keys import Keys
+from bitfusion.server.leases import Leases
 from bitfusion.server.lines import LineCodec
 from bitfusion.server.loop import Loop
 from bitfusion.server.nursery import Worker
@@ -30,6 +33,7 @@ from bitfusion.server.state import ADMIN, StateFolder
 from bitfusion.server.store_sqlite import SqliteStore
 from bitfusion.server.tokens import Tokens
 from bitfusion.server.worker import ExecutorWorker, pick_python, pick_user
+from bitfusion.wire.control import Json
 
 MAX_PEERS = 512
 MAX_SILENT = 64  # connections of one address that have not called yet
@@ -70,9 +74,10 @@ def listen_first_free(host: str, ports: tuple[int, int]) -> socket.socket:
 class Doorman:
     """Accepts control connections; drops those that hold no session and say nothing."""
 
-    def __init__(self, service: Service, sock: socket.socket, gate: Gate) -> None:
+    def __init__(self, service: Service, sock: socket.socket, gate: Gate, lease_s: float) -> None:
         self._service = service
         self._gate = gate
+        self._lease_s = lease_s
         self._api = Api(
             service.routes, lambda call, peer: gate.identify(call, peer, self.peers.get(peer, ""))
         )
@@ -87,7 +92,8 @@ class Doorman:
         if not host or not self._gate.admits(host) or not self._has_room(host):
             sock.close()
             return
-        linux.keep_alive(sock)
+        linux.keep_alive(sock, self._lease_s)
+        linux.give_up_sending(sock, self._lease_s)
         name, loop = config.format_address((host, port)), self._service.loop
         peer = Peer(loop, sock, self._gate.codec(), self._api.handle, self._gone, name)
         peer.on_broken = lambda why: self._gate.failed(host, why)
@@ -127,7 +133,7 @@ class Doorman:
     def _gone(self, peer: Peer) -> None:
         self._gate.forget(peer)
         self.peers.pop(peer, None)
-        self._service.sessions.close_owner(peer)
+        self._service.gone(peer)
 
     def close(self) -> None:
         self._acceptor.close()
@@ -140,7 +146,7 @@ class AdminDoor:
         self._loop = service.loop
         self._api = Api(service.routes, lambda _call, _peer: OPERATOR)
         self._folder = folder
-        self._gone = service.sessions.close_owner
+        self._gone = service.gone
         self._acceptor = Acceptor(service.loop, folder.bind(ADMIN, socket.SOCK_STREAM), self._take)
 
     def _take(self, sock: socket.socket) -> None:
@@ -194,6 +200,26 @@ def health_of(
     )
 
 
+def add_leases(
+    service: Service, settings: Config, server_id: str, control: socket.socket
+) -> Leases:
+    """Let sessions outlive the connection that asked for them."""
+    sessions, workers = service.sessions, service.workers
+    leases = Leases(
+        sessions,
+        service.loop,
+        settings.seconds("cluster.lease"),
+        lambda session: activity.measure(session, workers.pid_of),
+    )
+    sessions.on_ledger, sessions.on_end = leases.ledger_made, leases.closed
+    where = [config.format_address(control.getsockname()[:2])]
+    server: Json = {"id": server_id, "addresses": where}
+    api = LeaseApi(sessions, leases, service.session_api, server)
+    service.routes += api.routes()
+    service.on_gone.append(api.gone)
+    return leases
+
+
 def serve(
     inventory: Inventory, settings: Config, worker: Optional[Worker] = None, ledgers: bool = True
 ) -> None:
@@ -228,16 +254,24 @@ def serve(
         tokens = (
             open_clients(service, keys, settings, addresses_of(where)) if keys.exist() else None
         )
-        gate = Gate(service.loop, keys if tokens else None, tokens)
+        anybody = ANONYMOUS._replace(limits=default_limits(settings))
+        gate = Gate(service.loop, keys if tokens else None, tokens, anybody)
     except BitfusionError:
         service.workers.stop()
         raise
+    leases = add_leases(service, settings, folder.server_id(), control)
     service.listen_tcp(data)
     service.listen_unix()
     service.routes.extend(health_of(service, inventory, folder, keys, settings).routes())
-    doorman, admin = Doorman(service, control, gate), AdminDoor(service, folder)
+    doorman = Doorman(service, control, gate, settings.seconds("cluster.lease"))
+    admin = AdminDoor(service, folder)
     if tokens:
-        tokens.barred = doorman.bar
+
+        def bar(client: str, why: str) -> None:
+            leases.end_client(client, "revoked", why)
+            doorman.bar(client, why)
+
+        tokens.barred = bar
     how = "in clear text, to everybody" if gate.open else f"with TLS, cluster {keys.cluster()}"
     log.info(
         f"Bitfusion {__version__} serves {plural(len(inventory.gpus), 'GPU')} "

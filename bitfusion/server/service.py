@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 from bitfusion import log
@@ -55,11 +55,15 @@ class Service:
             environment,
         )
         self.data: Json = {}
-        self.routes = [
-            *PoolApi(self.sessions).routes(),
-            *SessionApi(self.sessions, self.data).routes(),
-        ]
+        self.session_api = SessionApi(self.sessions, self.data)
+        self.routes = [*PoolApi(self.sessions).routes(), *self.session_api.routes()]
+        self.on_gone: list[Callable[[Peer], None]] = [self.sessions.close_owner]
         self._listeners: list[DataListener] = []
+
+    def gone(self, peer: Peer) -> None:
+        """A control connection ended."""
+        for action in self.on_gone:
+            action(peer)
 
     def _worker_ended(self, number: int, how: str) -> None:
         self.sessions.worker_ended(number, how)
@@ -97,11 +101,12 @@ def serve_private(service: Service, control: socket.socket, transport: str) -> N
         service.listen_tcp(sock)
     else:
         service.listen_unix()
+    routes = [*service.routes, *service.session_api.private_routes()]
     Peer(
         service.loop,
         control,
         LineCodec(),
-        Api(service.routes, lambda _call, _peer: ANONYMOUS).handle,
+        Api(routes, lambda _call, _peer: ANONYMOUS).handle,
         lambda _peer: service.loop.stop(),
         "the launcher",
     )

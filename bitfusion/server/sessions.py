@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions: who holds which GPUs, their tickets and their workers.
 
-A session belongs to the control connection that made it. Its memory returns to the pool when it
-has been closed and the last of its workers is gone, not before: until then the driver may still
-hold that memory.
+A session belongs to the control connection that made it, or is attached to it. Its memory returns
+to the pool when it has been closed and the last of its workers is gone, not before: until then
+the driver may still hold that memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
 
 from bitfusion import log
 from bitfusion.inventory import Inventory
@@ -19,6 +19,9 @@ from bitfusion.server.caller import Refusal
 from bitfusion.server.nursery import Job
 from bitfusion.server.pool import Pool, Request, Slice
 from bitfusion.wire.control import OK
+
+if TYPE_CHECKING:
+    from bitfusion.server.record import Record  # of servers that outlive a run
 
 MAX_SESSIONS = 512  # in all; each costs the server a descriptor or two
 MAX_OWNED = 8  # of one control connection; a run needs one
@@ -34,6 +37,10 @@ class Ledger(Protocol):
 
     def fileno(self) -> int: ...
     def used(self, slot: Optional[int] = None) -> list[int]: ...
+    def busy(self) -> list[int]: ...
+    def ration(self, until: Optional[Sequence[int]]) -> None: ...
+    def set_share(self, share: float) -> None: ...
+    def last_call(self) -> tuple[float, int]: ...
     def clear(self, slot: int) -> None: ...
     def close(self) -> None: ...
 
@@ -68,6 +75,7 @@ class Session:
         self.slices = tuple(slices)
         self.ledger: Optional[Ledger] = None
         self.workers: dict[int, int] = {}  # number -> slot in the ledger
+        self.started = 0  # workers, ever
         self.tickets = 0
         self.closing = False
 
@@ -98,17 +106,40 @@ class Sessions:
         self._make_ledger = make_ledger
         self._worker_user = worker_user
         self._environment = {**inventory.environment, **(environment or {})}
+        self.on_ledger: Callable[[Session], None] = lambda _session: None  # it has one now
+        self.on_end: Callable[[Session], None] = lambda _session: None  # its GPUs are back
         self._tickets: dict[str, Ticket] = {}
         self._by_worker: dict[int, Session] = {}
         self._last_worker = 0
 
     def open(self, owner: object, request: Request) -> Session:
         """Raises the pool's NotEnough or InUse."""
-        owned = sum(session.owner is owner for session in self.by_name.values())
-        if owned >= MAX_OWNED or len(self.by_name) >= MAX_SESSIONS:
-            raise Refusal(429, "too-many", "too many sessions")
+        self._bound_all()
+        self._bound_owned(owner)
         name = os.urandom(8).hex()
-        slices = self.pool.allocate(name, request)
+        return self._begin(name, owner, self.pool.allocate(name, request))
+
+    def take(self, record: Record) -> Session:
+        """One that was granted, or that an earlier server had; raises the pool's InUse."""
+        self._bound_all()
+        self.pool.hold(record.session, record.slices)
+        return self._begin(record.session, None, record.slices)
+
+    def hand_over(self, session: Session, owner: object) -> None:
+        """It belongs to this control connection from now on."""
+        if session.owner is not owner:
+            self._bound_owned(owner)
+            session.owner = owner
+
+    def _bound_all(self) -> None:
+        if len(self.by_name) >= MAX_SESSIONS:
+            raise Refusal(429, "too-many", "too many sessions")
+
+    def _bound_owned(self, owner: object) -> None:
+        if sum(session.owner is owner for session in self.by_name.values()) >= MAX_OWNED:
+            raise Refusal(429, "too-many", "too many sessions of one connection")
+
+    def _begin(self, name: str, owner: object, slices: Sequence[Slice]) -> Session:
         session = self.by_name[name] = Session(name, owner, slices)
         self._timers.after(0, lambda: self._prepare(session))  # not while the client waits
         gpus = ", ".join(f"{s.gpu} ({s.memory >> 20} MiB)" for s in slices)
@@ -162,6 +193,7 @@ class Sessions:
         self._last_worker += 1
         number, slot = self._last_worker, session.free_slot()
         session.workers[number] = slot
+        session.started += 1
         self._by_worker[number] = session
         job = self._job(session.name, slot, [s.gpu for s in session.slices])
         self._workers.start(number, job, data, ledger, known.cold)
@@ -180,6 +212,7 @@ class Sessions:
         if session.ledger is None and not session.closing:
             try:
                 session.ledger = self._make_ledger([s.memory for s in session.slices])
+                self.on_ledger(session)
             except Exception as error:
                 log.error(f"cannot serve session {session.name}: {error}")
                 return False
@@ -198,6 +231,11 @@ class Sessions:
 
     def close(self, owner: object, name: str) -> None:
         self._close(self._owned(owner, name))
+
+    def end(self, session: Session) -> None:
+        """Whoever it belongs to."""
+        if self.by_name.get(session.name) is session:
+            self._close(session)
 
     def close_owner(self, owner: object) -> None:
         for session in [s for s in self.by_name.values() if s.owner is owner]:
@@ -228,3 +266,4 @@ class Sessions:
         if session.ledger:
             session.ledger.close()
         log.info(f"session {session.name} ended")
+        self.on_end(session)

@@ -75,6 +75,10 @@ class Workers:
         if self._socket is None:
             self._loop.after(0, lambda: self._end(number, "found no nursery"))
 
+    def pid_of(self, number: int) -> int:
+        """0 while it starts, and when it is gone."""
+        return self._alive.get(number, 0)
+
     def signal(self, number: int, signal_number: int) -> None:
         self._order({"order": "signal", "worker": number, "signal": signal_number})
 

@@ -19,6 +19,7 @@ PROTOCOL = 5  # of the command stream and of the control plane; BF_PROTOCOL in w
 MAX_BODY = 64 << 10
 SECRET_HEADER = "Session-Secret"
 CLEAR_TEXT = "clear-text"  # kind of the failure that a server of TLS tells others
+MAX_WAIT_S = 30.0  # for an answer that comes when something happens
 
 Json = dict[str, object]
 
@@ -54,6 +55,11 @@ def unpack_object(data: bytes) -> Json:
         raise ValueError("not a JSON object")
     return value
 
+
+# ------------------------------------------ why a session ends
+
+# Our exit statuses, by why: those of shells for programs that cannot run are 126 and above.
+ENDS = {"killed": 122, "revoked": 122, "drained": 122, "idle": 123, "time": 124, "lost": 125}
 
 # ------------------------------------------ tickets
 

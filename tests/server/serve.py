@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server for the network whose workers are in Python, from tests/client/harness.py.
 
-usage: serve.py WORKER GPUS MEMORY_MIB STATE_DIR; prints its control port and its data port.
+usage: serve.py WORKER GPUS MEMORY_MIB STATE_DIR [SETTING=VALUE...]; prints its control port and
+its data port.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ def main() -> None:
     settings.set("server.listen", "127.0.0.1:0", "test")
     settings.set("server.data_ports", "0", "test")
     settings.set("server.state_dir", sys.argv[4], "test")
+    for word in sys.argv[5:]:
+        name, _, value = word.partition("=")
+        settings.set(name, value, "test")
     log.set_level(log.INFO)
     public.serve(
         Inventory(gpus, "none", "test GPUs", {}, "", True), settings, worker, ledgers=False

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from typing import Any
+from typing import Any, Optional
 
 from waiting import wait_for
 
@@ -24,7 +24,13 @@ import fake_proxy  # noqa: E402
 
 class Server:
     def __init__(
-        self, worker: str, gpus: int, mib: int, descriptors: int = 0, state: str = ""
+        self,
+        worker: str,
+        gpus: int,
+        mib: int,
+        descriptors: int = 0,
+        settings: Optional[dict[str, str]] = None,
+        state: str = "",
     ) -> None:
         """descriptors: how many it may open at once; 0 for as many as we. state: its folder."""
 
@@ -40,6 +46,7 @@ class Server:
             [
                 *(sys.executable, os.path.join(HERE, "serve.py"), worker),
                 *(str(gpus), str(mib), self.state),
+                *(f"{name}={value}" for name, value in (settings or {}).items()),
             ],
             env={**os.environ, "TEST_MARK": self.mark},
             stderr=self._log,

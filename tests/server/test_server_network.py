@@ -131,7 +131,7 @@ def test_two_servers_of_one_address_are_refused(server: Server) -> None:
 class FixedChannel:
     """Answers every request the same."""
 
-    name, host = "gpu01:56001", "gpu01"
+    name, host, address = "gpu01:56001", "gpu01", ("gpu01", 56001)
 
     def __init__(self, status: int, body: dict[str, object]) -> None:
         self._reply = control.Reply(status, body)
@@ -140,7 +140,7 @@ class FixedChannel:
         return -1
 
     def request(
-        self, method: str, path: str, body: Optional[control.Json] = None
+        self, method: str, path: str, body: Optional[control.Json] = None, secret: str = ""
     ) -> control.Reply:
         return self._reply
 

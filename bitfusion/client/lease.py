@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps a session on a server of the network: attaches again when the server was restarted, and
+hears what the server has to say about it.
+
+One thread waits for events on a connection of its own. When that fails it looks at the connection
+that is the lease, and renews it for as long as the session may last without.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Optional
+
+from bitfusion import log
+from bitfusion.client.control import Channel, Session
+from bitfusion.errors import BitfusionError, ServerLost
+from bitfusion.wire.control import ENDS, Json, Reply
+
+EVENTS_WAIT_S = 25.0
+MARGIN_S = 5.0  # for the answer, on top of the wait for it
+FIRST_NAP_S, LONGEST_NAP_S = 0.05, 1.0
+
+Connect = Callable[[float], Channel]  # with a timeout; raises BitfusionError
+
+
+class Event(NamedTuple):
+    kind: str  # warn, end
+    why: str  # one of ENDS
+    text: str
+
+
+class Keeper:
+    """Where the program's data connections come from, as the broker sees it."""
+
+    def __init__(
+        self, session: Session, connect: Connect, lease_s: float, tell: Callable[[Event], None]
+    ) -> None:
+        """tell: called in the keeper's thread; the last event is an end, unless stop() comes
+        first.
+        """
+        self.session = session
+        self._connect = connect
+        self._lease_s = lease_s
+        self._tell = tell
+        self._renewed = threading.Condition()  # guards the session's connection
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Without waiting for its thread, which may be in the middle of a request."""
+        self._over = True
+        if self._renewed.acquire(blocking=False):
+            self._renewed.notify_all()
+            self._renewed.release()
+
+    def open_data(self, pid: int, cold: bool = False) -> tuple[socket.socket, int]:
+        with self._renewed:
+            while True:
+                if self._over:
+                    raise ServerLost(server=self.session.channel.name, why="the session is over")
+                channel = self.session.channel
+                try:
+                    return self.session.open_data(pid, cold)
+                except BitfusionError:
+                    if not is_dead(channel):
+                        raise
+                self._await_renewal(channel)
+
+    def _await_renewal(self, channel: Channel) -> None:
+        if not self._renewed.wait_for(
+            lambda: self._over or self.session.channel is not channel, self._lease_s
+        ):
+            raise ServerLost(server=channel.name, why="no answer in time")
+
+    # ------------------------------------------ the thread
+
+    def _run(self) -> None:
+        events: Optional[Channel] = None
+        known, nap_s = 0, FIRST_NAP_S
+        while not self._over:
+            try:
+                if events is None:
+                    events = self._connect(EVENTS_WAIT_S + MARGIN_S)
+                reply = self._ask(events, known)
+            except BitfusionError as error:
+                log.debug(f"no events: {error}")
+                if events is not None:
+                    events.close()
+                    events, known = None, 0
+                if not self._renew(nap_s):
+                    return
+                nap_s = min(2 * nap_s, LONGEST_NAP_S)
+                continue
+            nap_s = FIRST_NAP_S
+            for event in list_events(reply):
+                known = number_of(event)
+                if self._pass_on(event):
+                    return
+
+    def _ask(self, events: Channel, known: int) -> Reply:
+        path = f"/v1/sessions/{self.session.name}/events?after={known}&wait={EVENTS_WAIT_S:g}"
+        reply = events.request("GET", path, secret=self.session.secret)
+        if reply.status == 404:
+            self._finish("lost", "the server does not know the session any more")
+        elif reply.status != 200:
+            raise ServerLost(server=events.name, why=f"status {reply.status}")
+        return reply
+
+    def _pass_on(self, event: Json) -> bool:
+        """Whether it was the last."""
+        kind, why, text = (str(event.get(key, "")) for key in ("kind", "why", "text"))
+        if kind == "end":
+            self._finish(why if why in ENDS else "lost", text)
+            return True
+        if not self._over:
+            self._tell(Event(kind, why, text))
+        return False
+
+    def _finish(self, why: str, text: str) -> None:
+        with self._renewed:
+            over, self._over = self._over, True
+            self._renewed.notify_all()
+        if not over:
+            self._tell(Event("end", why, text))
+
+    def _renew(self, nap_s: float) -> bool:
+        """Attach again where that is necessary; False when it is over."""
+        with self._renewed:
+            if not is_dead(self.session.channel):
+                self._renewed.wait_for(lambda: self._over, nap_s)
+                return not self._over
+            name = self.session.channel.name
+            log.warn(f"lost the connection to {name}; trying again for {self._lease_s:g} s")
+            ended = self._attach_again()
+        if ended is None:
+            log.warn(f"connected to {name} again")
+            return True
+        self._finish(*ended)
+        return False
+
+    def _attach_again(self) -> Optional[tuple[str, str]]:
+        """None when that worked, else why it is over."""
+        until_s, nap_s = time.monotonic() + self._lease_s, FIRST_NAP_S
+        why = "no answer in time"
+        while not self._over and time.monotonic() < until_s:
+            self._renewed.wait(nap_s)
+            nap_s = min(2 * nap_s, LONGEST_NAP_S)
+            channel: Optional[Channel] = None
+            try:
+                channel = self._connect(MARGIN_S)
+                reply = self.session.attach_over(channel)
+            except BitfusionError as error:
+                why = str(error)
+                if channel is not None:
+                    channel.close()
+                continue
+            if reply.status == 200:
+                self.session.renew(channel, reply.body)
+                self._renewed.notify_all()
+                return None
+            channel.close()
+            error_of = reply.body.get("error")
+            kind = str(error_of.get("kind", "")) if isinstance(error_of, dict) else ""
+            if reply.status in (404, 410):
+                ended = kind.partition("-")[2] if kind.startswith("ended-") else "lost"
+                return ended if ended in ENDS else "lost", "the session has ended meanwhile"
+            why = f"status {reply.status}"
+        return "lost", why
+
+
+def is_dead(channel: Channel) -> bool:
+    """Whether the other end has hung up; without reading what it may have said."""
+    fd = channel.fileno()
+    if fd < 0:
+        return True
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def list_events(reply: Reply) -> list[Json]:
+    events = reply.body.get("events")
+    return [e for e in events if isinstance(e, dict)] if isinstance(events, list) else []
+
+
+def number_of(event: Json) -> int:
+    number = event.get("number")
+    return number if isinstance(number, int) else 0

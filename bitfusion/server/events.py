@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a session's launcher is to be told: numbered, kept a while, and waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from bitfusion.server.peer import Answer, Later
+from bitfusion.wire.control import Json, Reply
+
+WARN, END = "warn", "end"
+MAX_KEPT = 64  # of one session; warnings repeat where a session is idle again and again
+MAX_WAITING = 4  # connections of one session that wait for events
+
+
+class Timers(Protocol):
+    def after(self, seconds: float, action: Callable[[], object]) -> Any: ...
+
+
+class Events:
+    def __init__(self, timers: Timers) -> None:
+        self._timers = timers
+        self._kept: list[Json] = []
+        self._count = 0
+        self._waiting: list[tuple[Later, int, Any]] = []  # with what it knows, and its timer
+
+    def add(self, kind: str, why: str, in_s: float, text: str) -> None:
+        self._count += 1
+        self._kept.append(
+            {"number": self._count, "kind": kind, "why": why, "in_s": in_s, "text": text}
+        )
+        del self._kept[:-MAX_KEPT]
+        for waiting in list(self._waiting):
+            self._answer(waiting)
+
+    def get(self, after: int, wait_s: float) -> Answer:
+        """Those with higher numbers; where there are none, wait for one."""
+        if self._since(after) or not wait_s:
+            return Reply(200, {"events": self._since(after)})
+        while len(self._waiting) >= MAX_WAITING:
+            self._answer(self._waiting[0])
+        later = Later()
+        timer = self._timers.after(wait_s, lambda: self._answer(waiting))
+        waiting = (later, after, timer)
+        later.on_gone = lambda: self._forget(waiting)
+        self._waiting.append(waiting)
+        return later
+
+    def _since(self, after: int) -> list[Json]:
+        return self._kept[max(0, len(self._kept) - max(0, self._count - after)) :]
+
+    def _answer(self, waiting: tuple[Later, int, Any]) -> None:
+        if waiting in self._waiting:
+            self._forget(waiting)
+            waiting[0].complete(Reply(200, {"events": self._since(waiting[1])}))
+
+    def _forget(self, waiting: tuple[Later, int, Any]) -> None:
+        if waiting in self._waiting:
+            self._waiting.remove(waiting)
+            waiting[2].cancel()

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may use a session and for how long: the launcher attached to it, its limits, its end.
+
+The connection that is attached is the lease: when it ends, so does the session. A session that
+nobody is attached to (it was just granted, or a restarted server took it over) waits for a while.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from bitfusion import log
+from bitfusion.server.caller import Refusal
+from bitfusion.server.countdown import Countdown, describe
+from bitfusion.server.events import END, WARN, Events, Timers
+from bitfusion.server.fairness import Fairness
+from bitfusion.server.peer import Answer, Peer
+from bitfusion.server.record import Record
+from bitfusion.server.sessions import Session, Sessions
+from bitfusion.wire.control import ENDS
+
+GRACE_S = 12.0  # for a launcher to stop its program, which may take it 10
+MAX_ENDED = 512  # remembered, so that their launchers hear why
+IDLE_LOOKS = 20  # at a session's activity, over its idle limit
+IDLE_LOOK_S = (0.1, 10.0)  # between them, at least and at most
+
+
+class NoTimer:
+    def cancel(self) -> None: ...
+
+
+NO_TIMER = NoTimer()
+
+
+class Lease:
+    def __init__(self, session: Session, record: Record, events: Events) -> None:
+        self.session = session
+        self.record = record
+        self.events = events
+        self.ending = ""  # why, once that is so
+        self.timers: dict[str, Any] = {}  # one of each kind
+        self.time = Countdown(record.time_s) if record.time_s else None
+        self.idle = Countdown(record.idle_s) if record.idle_s else None
+        self.active_s = 0.0
+        self.activity = -1
+
+    def cancel(self) -> None:
+        for timer in self.timers.values():
+            timer.cancel()
+
+
+class Leases:
+    def __init__(
+        self,
+        sessions: Sessions,
+        timers: Timers,
+        lease_s: float,
+        activity: Callable[[Session], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """activity: a number that changes while a session's workers do something."""
+        self._sessions = sessions
+        self._timers = timers
+        self.lease_s = lease_s
+        self._activity = activity
+        self._clock = clock
+        self._fairness = Fairness(timers)
+        self.by_name: dict[str, Lease] = {}
+        self._ended: OrderedDict[str, Lease] = OrderedDict()
+
+    def begin(self, record: Record) -> Lease:
+        """A new session, or one taken over. Raises the pool's InUse."""
+        session = self._sessions.take(record)
+        lease = self.by_name[record.session] = Lease(session, record, Events(self._timers))
+        lease.active_s = self._clock()
+        self._await_launcher(lease)
+        self._watch_time(lease)
+        self._watch_idle(lease)
+        return lease
+
+    def _await_launcher(self, lease: Lease) -> None:
+        def give_up() -> None:
+            log.info(f"nobody attached to session {lease.record.session} in time")
+            self.end(lease, "lost", "nobody was attached to it", 0)
+
+        lease.timers["attach"] = self._timers.after(self.lease_s, give_up)
+
+    def ledger_made(self, session: Session) -> None:
+        lease = self.by_name.get(session.name)
+        if lease is None or session.ledger is None:
+            return
+        if 0 < lease.record.share < 1:
+            session.ledger.set_share(lease.record.share)
+        self._fairness.add(session.name, [s.gpu for s in session.slices], session.ledger)
+
+    def find(self, name: str, client: str, secret: str) -> Lease:
+        """Raises Refusal, also to a client whose session it is not."""
+        lease = self.by_name.get(name) or self._ended.get(name)
+        if lease is None or lease.record.client != client or not lease.record.opens_with(secret):
+            raise Refusal(404, "no-session", "no such session")
+        return lease
+
+    def attach(self, lease: Lease, peer: Peer) -> Session:
+        """This connection is the lease from now on; an earlier one is dropped."""
+        if lease.session.closing:
+            raise Refusal(410, f"ended-{lease.ending or 'lost'}", "the session has ended")
+        self._sessions.hand_over(lease.session, peer)
+        lease.timers.pop("attach", NO_TIMER).cancel()
+        return lease.session
+
+    def get_events(self, lease: Lease, after: int, wait_s: float) -> Answer:
+        over = lease.record.session not in self.by_name
+        return lease.events.get(after, 0 if over else wait_s)
+
+    def end(self, lease: Lease, why: str, text: str, grace_s: float = GRACE_S) -> None:
+        """Tell the launcher, which stops its program; the GPUs are back after that time."""
+        assert why in ENDS
+        if not lease.ending:
+            lease.ending = why
+            log.info(f"session {lease.record.session} is to end: {text}")
+            lease.events.add(END, why, grace_s, text)
+            if grace_s:
+                lease.timers["close"] = self._timers.after(
+                    grace_s, lambda: self._sessions.end(lease.session)
+                )
+        if not grace_s:
+            self._sessions.end(lease.session)
+
+    def end_client(self, client: str, why: str, text: str) -> None:
+        """All that a client has, at once."""
+        for lease in [lease for lease in self.by_name.values() if lease.record.client == client]:
+            self.end(lease, why, text, 0)
+
+    def closed(self, session: Session) -> None:
+        """To be called when the session is over and its GPUs are back."""
+        self._fairness.remove(session.name)
+        lease = self.by_name.pop(session.name, None)
+        if lease is None:
+            return
+        lease.cancel()
+        if not lease.ending:
+            lease.ending = "lost"
+            lease.events.add(END, "lost", 0, "its connection ended")
+        self._ended[session.name] = lease
+        while len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
+
+    # ------------------------------------------ limits
+
+    def _watch_time(self, lease: Lease) -> None:
+        if lease.time is None or lease.ending:
+            return
+        spent_s = self._clock() - lease.record.started_s
+        look = lease.time.look(spent_s)
+        if not look.left_s:
+            limit = describe(lease.time.limit_s)
+            self.end(lease, "time", f"its time limit of {limit} has passed")
+            return
+        if look.warn:
+            left = describe(look.left_s)
+            lease.events.add(WARN, "time", look.left_s, f"the time limit ends the run in {left}")
+        lease.timers["time"] = self._timers.after(look.again_s, lambda: self._watch_time(lease))
+
+    def _watch_idle(self, lease: Lease) -> None:
+        if lease.idle is None or lease.ending:
+            return
+        now_s, activity = self._clock(), self._activity(lease.session)
+        if activity != lease.activity:
+            lease.activity, lease.active_s = activity, now_s
+        look = lease.idle.look(now_s - lease.active_s)
+        if not look.left_s:
+            limit = describe(lease.idle.limit_s)
+            self.end(lease, "idle", f"its GPUs were idle for {limit}")
+            return
+        if look.warn:
+            left = describe(look.left_s)
+            text = f"the GPUs are idle; unless that changes, the run ends in {left}"
+            lease.events.add(WARN, "idle", look.left_s, text)
+        least, most = IDLE_LOOK_S
+        period_s = min(most, max(least, lease.idle.limit_s / IDLE_LOOKS))
+        lease.timers["idle"] = self._timers.after(
+            min(period_s, look.left_s), lambda: self._watch_idle(lease)
+        )

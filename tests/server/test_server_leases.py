@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sessions that outlive the connection that asked for them: attaching, limits, events, ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+from servers import Server, connect, wait_for
+
+from bitfusion.client import control
+from bitfusion.client.lease import Event, Keeper
+from bitfusion.errors import ServerLost
+from bitfusion.server.countdown import Countdown, describe
+from bitfusion.server.state import StateFolder
+
+SHORT = {"cluster.lease": "0.5"}
+LIMITED = ("echo", 2, 1000, 0)
+
+
+def grant(server: Server) -> tuple[control.HttpChannel, str, str]:
+    channel = server.channel()
+    reply = channel.request("POST", "/v1/sessions", {"gpus": 1, "fraction": "0.5"})
+    assert reply.status == 201 and reply.body["state"] == "granted"
+    return channel, str(reply.body["session"]), str(reply.body["secret"])
+
+
+def attach(channel: control.HttpChannel, name: str, secret: str) -> control.Reply:
+    return channel.request("POST", f"/v1/sessions/{name}/attach", {"secret": secret})
+
+
+def events(server: Server, name: str, secret: str, after: int = 0, wait: float = 5) -> Any:
+    path = f"/v1/sessions/{name}/events?after={after}&wait={wait}"
+    return server.channel().request("GET", path, secret=secret).body["events"]
+
+
+def as_operator(server: Server, method: str, path: str) -> control.Reply:
+    import socket
+
+    sock = StateFolder(server.state).connect("admin", socket.SOCK_STREAM, 5)
+    channel = control.LineChannel(sock, 5)
+    try:
+        return channel.request(method, path)
+    finally:
+        channel.close()
+
+
+def test_the_secret_moves_a_session_to_another_connection(server: Server) -> None:
+    first, name, secret = grant(server)
+    assert attach(first, name, secret).status == 200
+    second = server.channel()
+    assert attach(second, name, "0" * 64).status == 404
+    assert attach(second, name, secret).status == 200
+    first.close()
+    time.sleep(0.2)
+    assert server.free() == [500, 1000]
+    tickets = f"/v1/sessions/{name}/tickets"
+    assert second.request("POST", tickets, {"pid": 1}).status == 201
+    second.close()
+    assert wait_for(lambda: server.free() == [1000, 1000])
+    again = attach(server.channel(), name, secret)
+    assert again.status == 410 and "ended-lost" in str(again.body)
+
+
+def test_a_granted_session_goes_with_the_connection_that_asked(server: Server) -> None:
+    channel, _name, _secret = grant(server)
+    channel.close()
+    assert wait_for(lambda: server.free() == [1000, 1000])
+
+
+@pytest.mark.parametrize("server", [(*LIMITED, SHORT)], indirect=True)
+def test_a_session_that_nobody_attaches_to_ends(server: Server) -> None:
+    _channel, name, secret = grant(server)
+    (event,) = events(server, name, secret)
+    assert (event["kind"], event["why"]) == ("end", "lost")
+    assert wait_for(lambda: server.free() == [1000, 1000])
+
+
+def test_an_operator_ends_a_session(server: Server) -> None:
+    session = server.claim()
+    stream, _pid = connect(session)
+    rows = as_operator(server, "GET", "/v1/sessions").body["sessions"]
+    assert isinstance(rows, list) and rows[0]["session"] == session.name and rows[0]["attached"]
+    assert server.channel().request("GET", "/v1/sessions").status == 403
+    assert server.channel().request("DELETE", f"/v1/sessions/{session.name}").status == 404
+    path = f"/v1/sessions/{session.name}"
+    assert as_operator(server, "DELETE", path).status == 200
+    (event,) = events(server, session.name, session.secret)
+    assert (event["kind"], event["why"]) == ("end", "killed")
+    stream.sendall(b"x")
+    assert stream.recv(9) == b"x"  # the program gets time to end
+    session.channel.close()
+    assert stream.recv(9) == b""
+
+
+@pytest.mark.parametrize("server", [(*LIMITED, {"limits.time": "0.6s"})], indirect=True)
+def test_a_time_limit(server: Server) -> None:
+    session = server.claim()
+    started = time.monotonic()
+    (event,) = events(server, session.name, session.secret)
+    assert (event["kind"], event["why"]) == ("end", "time") and time.monotonic() - started > 0.4
+
+
+@pytest.mark.parametrize("server", [(*LIMITED, {"limits.idle": "0.8s"})], indirect=True)
+def test_an_idle_limit(server: Server) -> None:
+    """Work puts it off: a worker that comes is work, whatever it does."""
+    session = server.claim()
+    for _ in range(4):
+        time.sleep(0.4)
+        connect(session)
+    assert events(server, session.name, session.secret, wait=0) == []
+    (event,) = events(server, session.name, session.secret)
+    assert (event["kind"], event["why"]) == ("end", "idle")
+
+
+def test_events_wait_and_are_told_once(server: Server) -> None:
+    session = server.claim()
+    assert events(server, session.name, session.secret, wait=0.1) == []
+    assert server.channel().request("GET", f"/v1/sessions/{session.name}/events").status == 404
+    heard: list[Any] = []
+    waiting = threading.Thread(
+        target=lambda: heard.append(events(server, session.name, session.secret))
+    )
+    waiting.start()
+    time.sleep(0.1)
+    as_operator(server, "DELETE", f"/v1/sessions/{session.name}")
+    waiting.join(5)
+    assert [event["number"] for event in heard[0]] == [1]
+    assert events(server, session.name, session.secret, after=1, wait=0.1) == []
+
+
+def test_a_keeper_outlives_a_lost_connection(server: Server) -> None:
+    """Both connections are cut as a restarted server would: it attaches again, tickets go on."""
+    heard: list[Event] = []
+    session = server.claim()
+    channels = [session.channel]
+
+    def open_channel(_timeout_s: float) -> control.Channel:
+        channels.append(server.channel())
+        return channels[-1]
+
+    keeper = Keeper(session, open_channel, 5.0, heard.append)
+    keeper.start()
+    assert wait_for(lambda: len(channels) == 2)
+    other = server.channel()
+    attach(other, session.name, session.secret)  # so the session survives the cut
+    import socket
+
+    for channel in channels[:2]:
+        sock = socket.socket(fileno=channel.fileno())
+        sock.shutdown(socket.SHUT_RDWR)
+        sock.detach()
+    stream, _transport = keeper.open_data(1)
+    assert stream.recv(99).startswith(session.name.encode())
+    as_operator(server, "DELETE", f"/v1/sessions/{session.name}")
+    assert wait_for(lambda: [event.why for event in heard] == ["killed"])
+    with pytest.raises(ServerLost):
+        keeper.open_data(1)
+
+
+def test_a_countdown_warns_once_at_each_mark_and_again_after_work() -> None:
+    countdown = Countdown(600)
+    assert countdown.look(0) == (False, 600, 300)
+    assert countdown.look(300) == (True, 300, 240)
+    assert countdown.look(301) == (False, 299, 239)
+    assert countdown.look(591).warn and not countdown.look(592).warn
+    assert not countdown.look(10).warn and countdown.look(541).warn
+    assert countdown.look(600) == (False, 0, 0)
+    short = Countdown(5)
+    assert not any(short.look(spent).warn for spent in (0, 1, 4.9))
+    assert [describe(s) for s in (300, 61, 59.9, 10.2, 0.5)] == [
+        "5 minutes", "1 minute", "1 minute", "10 seconds", "1 second",
+    ]  # fmt: skip
