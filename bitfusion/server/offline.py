@@ -36,7 +36,7 @@ class OfflineChannel:
 
     def __init__(self, folder: StateFolder, settings: Config) -> None:
         self._loop = Loop()
-        self._store = SqliteStore(folder.path, self._loop, serving=False)
+        self._store = SqliteStore(folder.path, self._loop)
         tokens = Tokens(self._store.commit, default_limits(settings))
         keys = Keys(folder)
         addresses = addresses_of(settings.address("server.listen"))

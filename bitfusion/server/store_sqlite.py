@@ -2,7 +2,8 @@
 """The state of a server that is a cluster of its own: a SQLite file in its state_dir.
 
 Everything is read at the start and written through. Commands of the same machine may write too
-(`bitfusion token`): SQLite says cheaply whether somebody else did, and is asked often. Keys under
+(`bitfusion token`): SQLite says cheaply whether somebody else did, and is asked often. That there
+is one server only is for the folder's lock to see to. Keys under
 a lease never reach the file, because they end with the process anyway.
 
 Statements run in the loop. They are few and touch a few pages of a file that the system keeps in
@@ -14,7 +15,6 @@ between requests.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import sqlite3
@@ -40,7 +40,6 @@ from bitfusion.server.store import (
 from bitfusion.wire.control import Json, unpack_object
 
 FILE = "state.db"
-LOCK = "state.lock"
 SCHEMA = 1
 POLL_S = 0.25
 BUSY_RETRY_S = 0.02
@@ -60,14 +59,11 @@ class Pending(NamedTuple):
 
 
 class SqliteStore:
-    def __init__(self, state_dir: str, timers: Timers, serving: bool = True) -> None:
-        """serving: as the server, of which there is one at a time; else as a command."""
+    def __init__(self, state_dir: str, timers: Timers) -> None:
         self.where = os.path.join(state_dir, FILE)
         self._folder = state_dir
         self._timers = timers
-        self._serving = serving
         self._database: Optional[sqlite3.Connection] = None
-        self._lock = -1
         self._known: dict[str, int] = {}  # versions of the keys in the file
         self._leased: dict[str, tuple[Json, int]] = {}
         self._last_leased = LEASED_VERSIONS
@@ -84,8 +80,6 @@ class SqliteStore:
     def open(self, changed: Changed, state: Callable[[bool], None]) -> None:
         self._changed, self._state = changed, state
         try:
-            if self._serving:
-                self._lock = take_lock(os.path.join(self._folder, LOCK))
             self._database = connect(self.where)
             rows = self._database.execute("select key, version, value from entries").fetchall()
             first = [(key, version, unpack(value)) for key, version, value in rows]
@@ -162,6 +156,8 @@ class SqliteStore:
         pending = self._pending[0]
         try:
             outcome = self._carry_out(pending)
+            if outcome == CONFLICT:
+                self._look()  # who was quicker may be another process
             self._complaint = ""
         except sqlite3.Error as error:
             self._tries += 1
@@ -257,33 +253,9 @@ class SqliteStore:
             with contextlib.suppress(sqlite3.Error):
                 self._database.close()
             self._database = None
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
 
 
 # ---------------------------------------------- the file
-
-
-def take_lock(path: str) -> int:
-    """Two servers of one state_dir would give the same GPUs.
-
-    A lock of the process, which the workers that it forks do not inherit.
-    """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        pid = os.read(fd, 32).decode("ascii", "replace").strip()
-        os.close(fd)
-        raise StoreUnusable(
-            where=os.path.join(os.path.dirname(path), FILE),
-            why=f"another server (process {pid}) is using it",
-            hint="end that server first, or give this one another [server] state_dir",
-        ) from None
-    os.ftruncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
-    return fd
 
 
 def connect(path: str) -> sqlite3.Connection:

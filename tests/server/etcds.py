@@ -32,9 +32,12 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def answers(port: int) -> bool:
+def answers(port: int, tls: bool) -> bool:
+    """With TLS it is enough that it listens: it does when it serves."""
     try:
         with socket.create_connection(("127.0.0.1", port), 1) as sock:
+            if tls:
+                return True
             sock.sendall(b"GET /health HTTP/1.0\r\n\r\n")
             sock.settimeout(2)
             return b'"health":"true"' in sock.recv(4096)
@@ -43,7 +46,9 @@ def answers(port: int) -> bool:
 
 
 class EtcdServer:
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
+        self._options = options
+        self._tls = "--cert-file" in options
         assert PROGRAM, "Debian's package 'etcd-server' is not installed"
         self.folder = tempfile.mkdtemp(prefix="bitfusion-etcd-", dir=MEMORY)
         self.process: Optional[subprocess.Popen[bytes]] = None
@@ -61,7 +66,8 @@ class EtcdServer:
 
     def start(self) -> None:
         """With what it had, on the port that it had."""
-        url, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self._peer_port}"
+        url = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
+        peer = f"http://127.0.0.1:{self._peer_port}"
         parent = os.getpid()
         assert PROGRAM
         with open(os.path.join(self.folder, "log"), "wb") as log:
@@ -72,6 +78,7 @@ class EtcdServer:
                     *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
                     *("--initial-cluster", f"default={peer}"),
                     *("--heartbeat-interval", "20", "--election-timeout", "100"),
+                    *self._options,
                 ],
                 stdout=log,
                 stderr=log,
@@ -79,7 +86,7 @@ class EtcdServer:
             )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and process.poll() is None:
-            if answers(self.port):
+            if answers(self.port, self._tls):
                 self.process = process
                 return
             time.sleep(0.01)

@@ -44,7 +44,7 @@ def loop() -> Loop:
 
 @pytest.fixture(params=KINDS)
 def opened(request: pytest.FixtureRequest, loop: Loop, tmp_path: Path) -> Iterator[Open]:
-    """Opens another store over the same keys; the first of a SQLite file is the server's."""
+    """Opens another store over the same keys."""
     listeners: list[Listener] = []
     memory = Memory(loop)
     prefix = f"/test/{next(NUMBERS)}/"
@@ -55,7 +55,7 @@ def opened(request: pytest.FixtureRequest, loop: Loop, tmp_path: Path) -> Iterat
         if request.param == "etcd":
             etcd: EtcdServer = request.getfixturevalue("etcd")
             return etcd.store(loop, prefix)
-        return SqliteStore(str(tmp_path), loop, serving=not listeners)
+        return SqliteStore(str(tmp_path), loop)
 
     def open_one() -> Listener:
         listeners.append(Listener(loop, make()))

@@ -13,11 +13,12 @@ from etcds import EtcdServer, free_ports
 from stores import Listener, turn_until
 
 from bitfusion import log
-from bitfusion.server import store_etcd
+from bitfusion.server import etcd_keys
 from bitfusion.server.etcd import Answer, Etcd, encode, resolve, unpack_answer
+from bitfusion.server.etcd_keys import EPOCH, Known
 from bitfusion.server.loop import Loop
 from bitfusion.server.store import APPLIED, CONFLICT, UNAVAILABLE, Change
-from bitfusion.server.store_etcd import EPOCH, EtcdStore
+from bitfusion.server.store_etcd import EtcdStore
 from bitfusion.wire.control import Json
 
 
@@ -132,12 +133,12 @@ def test_a_lease_is_kept(etcd: EtcdServer, loop: Loop) -> None:
 def test_a_lost_lease_is_told_and_replaced(etcd: EtcdServer, one: Listener) -> None:
     assert one.commit(Change("one", {}, 0, lease=True)) == APPLIED
     assert isinstance(one.store, EtcdStore)
-    lease = one.store._lease
+    lease = one.store._known.lease
     assert not call(etcd, one.loop, "/v3/lease/revoke", {"ID": str(lease)}).error
     assert one.wait(lambda: "one" not in one.values)
     assert one.commit(Change("one", {}, 0, lease=True)) == UNAVAILABLE  # that lease is no more
     assert one.wait(lambda: one.synced)
-    assert one.store._lease != lease
+    assert one.store._known.lease != lease
     assert one.commit(Change("one", {}, 0, lease=True)) == APPLIED
 
 
@@ -192,20 +193,20 @@ def test_an_old_copy_does_not_bring_back_what_was_deleted(etcd: EtcdServer, one:
 def test_compaction_between_reading_and_watching(
     etcd: EtcdServer, one: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watch = store_etcd.Sync._watch
+    read = EtcdStore._read
     compacted: list[int] = []
 
-    def compact_first(sync: store_etcd.Sync) -> None:
+    def compact_first(store: EtcdStore, found: Known) -> None:
         if not compacted:
             for n in range(3):
                 assert one.put("a", n=n) == APPLIED
             compacted.append(one.versions["a"])
             answer = call(etcd, one.loop, "/v3/kv/compaction", {"revision": str(compacted[0])})
             assert not answer.error
-        watch(sync)
+        read(store, found)
 
     two = Listener(one.loop, etcd.store(one.loop))
-    monkeypatch.setattr(store_etcd.Sync, "_watch", compact_first)
+    monkeypatch.setattr(EtcdStore, "_read", compact_first)
     two.open()
     assert compacted and two.values == {"a": {"n": 2}}
     assert one.put("a", n=9) == APPLIED
@@ -216,7 +217,7 @@ def test_compaction_between_reading_and_watching(
 def test_more_keys_than_a_page(
     etcd: EtcdServer, one: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_etcd, "PAGE", 7)
+    monkeypatch.setattr(etcd_keys, "PAGE", 7)
     changes = [Change(f"k/{i}", {"i": i}) for i in range(50)]
     assert one.commit(*changes) == APPLIED
     two = Listener(one.loop, etcd.store(one.loop)).open()

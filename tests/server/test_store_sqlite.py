@@ -79,23 +79,6 @@ def test_nobody_else_may_read_it(server: Listener, tmp_path: Path) -> None:
     assert modes and set(modes.values()) == {0o600}, modes
 
 
-def test_one_server_at_a_time(server: Listener, tmp_path: Path) -> None:
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "from bitfusion.server.loop import Loop\n"
-        "from bitfusion.server.store_sqlite import SqliteStore\n"
-        "SqliteStore(sys.argv[1], Loop()).open(print, print)\n"
-    )
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    second = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path), root],
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert f"another server (process {os.getpid()}) is using it" in second.stderr
-
-
 def test_a_file_that_is_none(loop: Loop, tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"not a database at all " * 100)
     error = refusal(tmp_path, loop)
@@ -185,7 +168,7 @@ def test_a_full_disk_is_said_once(
 
 
 def test_a_command_writes_while_the_server_runs(server: Listener, tmp_path: Path) -> None:
-    command = Listener(server.loop, SqliteStore(str(tmp_path), server.loop, serving=False)).open()
+    command = Listener(server.loop, SqliteStore(str(tmp_path), server.loop)).open()
     started = time.monotonic()
     command.put("tokens/a", n=1)
     assert server.wait(lambda: "tokens/a" in server.values)
