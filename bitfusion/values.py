@@ -12,7 +12,7 @@ DEFAULT_PORT = 56001
 MAX_SPARE_WORKERS = 64
 MAX_NAME = 64
 TRANSPORTS = ("auto", "tcp", "unix")
-ENCRYPT = ("auto", "always", "never")
+AUTO, ALWAYS, NEVER = ENCRYPT = ("auto", "always", "never")
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 STORES = ("etcd://", "etcds://")
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from bitfusion.config import Config
 from bitfusion.errors import ConfigError
+from bitfusion.values import AUTO
 
 
 class Access(NamedTuple):
@@ -14,13 +15,15 @@ class Access(NamedTuple):
 
     ca: str = ""  # file
     token: str = ""  # NAME:SECRET
+    encrypt: str = AUTO  # data connections
 
 
 CLEAR = Access()
 
 
 def access(settings: Config) -> Access:
-    wanted = Access(settings.text("client.ca"), settings.text("client.token"))
+    texts = (settings.text(f"client.{key}") for key in ("ca", "token", "encrypt"))
+    wanted = Access(*texts)
     if wanted.token and not wanted.ca:
         raise ConfigError(
             place=settings.origins["client.token"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import Optional, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol
 
 from bitfusion import __version__, linux
 from bitfusion.client.access import CLEAR, Access
@@ -26,6 +26,7 @@ from bitfusion.errors import (
     VersionMismatch,
     reason,
 )
+from bitfusion.values import ALWAYS
 from bitfusion.wire.control import (
     CLEAR_TEXT,
     MAX_ANSWER,
@@ -42,6 +43,9 @@ from bitfusion.wire.control import (
     unpack_object,
 )
 
+if TYPE_CHECKING:
+    from bitfusion.certificates import Certificate
+
 MAX_REPLY = 16 << 20
 
 
@@ -49,6 +53,8 @@ class Channel(Protocol):
     name: str
     host: str
     address: tuple[str, int]
+    access: Access
+    certificate: Optional[Certificate]  # what TLS proved about the server
 
     def fileno(self) -> int: ...
     def request(
@@ -66,6 +72,8 @@ class LineChannel:
         self.name = name
         self.host = "127.0.0.1"
         self.address = (self.host, 0)
+        self.access = CLEAR
+        self.certificate: Optional[Certificate] = None
         self._socket = sock
         self._timeout_s = timeout_s
 
@@ -113,7 +121,7 @@ class HttpChannel:
         self.name = name
         self.host = address[0]
         self.address = address
-        self._token = access.token
+        self.access = access
         self._broken = trust.BROKEN
         self._answered = False
         self._connection, self.certificate = trust.connect(address, name, timeout_s, access)
@@ -126,8 +134,8 @@ class HttpChannel:
     ) -> Reply:
         data = json.dumps(body).encode() if body is not None else None
         headers = {"Content-Type": "application/json"} if data else {}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+        if self.access.token:
+            headers["Authorization"] = f"Bearer {self.access.token}"
         if secret:
             headers[SECRET_HEADER] = secret
         self._connection.auto_open = 0  # a new connection would not own our session
@@ -242,6 +250,8 @@ class Session:
         if reply.status != 201:
             raise explain(self.channel, reply, "a connection")
         sock, transport = self._connect()
+        if transport == TRANSPORT_TCP:
+            sock = self._secure(sock)
         try:
             sock.sendall(pack_ticket(str(reply.body["ticket"])))
             answer = read_answer(sock)
@@ -255,6 +265,27 @@ class Session:
             )
         sock.settimeout(None)
         return sock, transport
+
+    def _secure(self, sock: socket.socket) -> socket.socket:
+        """Encrypted, where one of us wants it. What stays on this machine needs no encryption."""
+        ours, theirs = self.channel.access.encrypt, str(self._data.get("encrypt", ""))
+        if ALWAYS not in (ours, theirs):
+            return sock
+        from bitfusion.client import secure
+
+        certificate, name = self.channel.certificate, self.channel.name
+        try:
+            secure.agree(ours, theirs, name)
+            server = certificate.server if certificate else ""
+            secured = secure.secure(sock, self.channel.access.ca, server, name)
+        except BitfusionError:
+            sock.close()
+            raise
+        except OSError as error:
+            sock.close()
+            raise ServerLost(server=name, why=reason(error)) from None
+        secured.settimeout(self._timeout_s)
+        return secured
 
     def data_port(self) -> int:
         port = self._data.get("tcp")

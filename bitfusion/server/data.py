@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Optional
 
 from bitfusion import linux, log
 from bitfusion.server.accept import Acceptor
@@ -15,6 +16,8 @@ from bitfusion.wire.control import MAX_TICKET_LINE, unpack_ticket
 
 TICKET_PATIENCE_S = 5.0
 MAX_PENDING = 256  # connections that have not shown a ticket yet
+
+HANDSHAKE = b"\x16"  # the first byte that a client of TLS sends
 
 Redeem = Callable[[str, socket.socket], str]  # takes the socket over, or says why not
 
@@ -32,6 +35,8 @@ class Pending:
         )
 
     def _read(self, _events: int) -> None:
+        if not self._line and self._listener.relay is not None and self._pass_on():
+            return
         try:
             data = self._socket.recv(MAX_TICKET_LINE)
         except BlockingIOError:
@@ -43,6 +48,22 @@ class Pending:
             self._end("it went away")
         elif b"\n" in self._line or len(self._line) >= MAX_TICKET_LINE:
             self._redeem()
+
+    def _pass_on(self) -> bool:
+        """To the relay, when it begins as TLS does; else it may not go on where all is TLS."""
+        try:
+            first = self._socket.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return False
+        assert self._listener.relay is not None
+        if first == HANDSHAKE:
+            self._forget()
+            self._listener.relay(self._socket)
+            return True
+        if first and self._listener.only_relay:
+            self._end("data is encrypted here: 'encrypt' must not be 'never'")
+            return True
+        return False
 
     def _redeem(self) -> None:
         line, _, rest = self._line.partition(b"\n")
@@ -74,6 +95,10 @@ class Pending:
 
 
 class DataListener:
+    # Takes over connections that begin with TLS; and whether all others are refused.
+    relay: Optional[Callable[[socket.socket], None]] = None
+    only_relay = False
+
     def __init__(self, loop: Loop, sock: socket.socket, redeem: Redeem) -> None:
         self.loop = loop
         self.pending: set[Pending] = set()

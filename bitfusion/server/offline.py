@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Optional, cast
 
+from bitfusion.certificates import Certificate
+from bitfusion.client.access import CLEAR
 from bitfusion.config import Config
 from bitfusion.errors import BitfusionError
 from bitfusion.server.api import Api
@@ -17,7 +19,7 @@ from bitfusion.server.keys import Keys
 from bitfusion.server.loop import Loop
 from bitfusion.server.peer import Later, Peer
 from bitfusion.server.state import StateFolder
-from bitfusion.server.store_sqlite import SqliteStore
+from bitfusion.server.storage import make_store
 from bitfusion.server.tokens import Tokens
 from bitfusion.wire.control import Call, Json, Reply
 
@@ -33,10 +35,12 @@ class OfflineChannel:
 
     name = "the state of this machine's server"
     host, address = "", ("", 0)
+    access = CLEAR
+    certificate: Optional[Certificate] = None
 
     def __init__(self, folder: StateFolder, settings: Config) -> None:
         self._loop = Loop()
-        self._store = SqliteStore(folder.path, self._loop)
+        self._store = make_store(settings, folder.path, self._loop)
         tokens = Tokens(self._store.commit, default_limits(settings))
         keys = Keys(folder)
         addresses = addresses_of(settings.address("server.listen"))

@@ -20,6 +20,7 @@ from bitfusion.server.api_leases import LeaseApi
 from bitfusion.server.api_tokens import Place, TokenApi
 from bitfusion.server.caller import ANONYMOUS, OPERATOR
 from bitfusion.server.clients import addresses_of, default_limits
+from bitfusion.server.data import DataListener
 from bitfusion.server.gate import Gate, is_loopback
 from bitfusion.server.health import HealthApi
 from bitfusion.server.keys import Keys
@@ -28,11 +29,13 @@ from bitfusion.server.lines import LineCodec
 from bitfusion.server.loop import Loop
 from bitfusion.server.nursery import Worker
 from bitfusion.server.peer import Peer
+from bitfusion.server.relay import RelayProcess
 from bitfusion.server.service import Service
 from bitfusion.server.state import ADMIN, StateFolder
-from bitfusion.server.store_sqlite import SqliteStore
+from bitfusion.server.storage import make_store
 from bitfusion.server.tokens import Tokens
 from bitfusion.server.worker import ExecutorWorker, pick_python, pick_user
+from bitfusion.values import ALWAYS, NEVER
 from bitfusion.wire.control import Json
 
 MAX_PEERS = 512
@@ -175,7 +178,7 @@ def worker_environment(user: str, software: bool) -> dict[str, str]:
 
 def open_clients(service: Service, keys: Keys, settings: Config, listening: list[str]) -> Tokens:
     """The clients of a server with keys, from its store."""
-    store = SqliteStore(os.path.dirname(keys.folder), service.loop)
+    store = make_store(settings, os.path.dirname(keys.folder), service.loop)
     tokens = Tokens(store.commit, default_limits(settings))
     store.open(tokens.changed, lambda _synced: None)
     service.routes.extend(TokenApi(tokens, lambda: Place(keys.authority(), listening)).routes())
@@ -220,6 +223,20 @@ def add_leases(
     return leases
 
 
+def add_relay(
+    service: Service, listener: DataListener, keys: Keys, user: str, encrypt: str
+) -> Optional[RelayProcess]:
+    """For clients that encrypt their data, where there are keys for it."""
+    if not keys.exist():
+        return None
+    service.data["encrypt"] = encrypt
+    if encrypt == NEVER:
+        return None
+    relay = RelayProcess(keys, str(service.data["unix"]), user)
+    listener.relay, listener.only_relay = relay.take, encrypt == ALWAYS
+    return relay
+
+
 def serve(
     inventory: Inventory, settings: Config, worker: Optional[Worker] = None, ledgers: bool = True
 ) -> None:
@@ -260,8 +277,9 @@ def serve(
         service.workers.stop()
         raise
     leases = add_leases(service, settings, folder.server_id(), control)
-    service.listen_tcp(data)
+    listener = service.listen_tcp(data)
     service.listen_unix()
+    relay = add_relay(service, listener, keys, user, settings.text("server.encrypt"))
     service.routes.extend(health_of(service, inventory, folder, keys, settings).routes())
     doorman = Doorman(service, control, gate, settings.seconds("cluster.lease"))
     admin = AdminDoor(service, folder)
@@ -281,4 +299,6 @@ def serve(
     service.run(settings.number("server.spare_workers"))
     doorman.close()
     admin.close()
+    if relay:
+        relay.close()
     log.info(f"server ends; longest turn of its loop {service.loop.longest_turn_s * 1000:.1f} ms")

@@ -76,12 +76,13 @@ class Service:
         self._add(sock)
         self.data["unix"] = name
 
-    def listen_tcp(self, sock: socket.socket) -> None:
-        self._add(sock)
+    def listen_tcp(self, sock: socket.socket) -> DataListener:
         self.data["tcp"] = sock.getsockname()[1]
+        return self._add(sock)
 
-    def _add(self, sock: socket.socket) -> None:
+    def _add(self, sock: socket.socket) -> DataListener:
         self._listeners.append(DataListener(self.loop, sock, self.sessions.redeem))
+        return self._listeners[-1]
 
     def run(self, spares: int) -> None:
         if spares:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import ssl
 from typing import Optional
 
+from bitfusion.server.data import HANDSHAKE
 from bitfusion.server.peer import BrokenRules, Codec
 from bitfusion.wire.control import CLEAR_TEXT, Call, Reply, failure
 
 READ_SIZE = 64 << 10
-HANDSHAKE = b"\x16"  # the first byte that a client of TLS sends
 
 
 class TlsCodec:

@@ -34,8 +34,11 @@ class Lab:
         self.ca = self.keys.path(CA)
         self.server: Optional[Server] = None
 
-    def start(self, worker: str = "echo", gpus: int = 2, mib: int = 1000) -> Server:
-        self.server = Server(worker, gpus, mib, state=self.state)
+    def start(
+        self, worker: str = "echo", gpus: int = 2, mib: int = 1000, encrypt: str = "auto"
+    ) -> Server:
+        settings = {"server.encrypt": encrypt}
+        self.server = Server(worker, gpus, mib, state=self.state, settings=settings)
         return self.server
 
     def resign(self, life_s: float) -> None:
