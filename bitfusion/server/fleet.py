@@ -130,6 +130,7 @@ class Fleet:
         self._selectors: dict[tuple[tuple[Filter, ...], tuple[str, ...]], Selector] = {}
         self._named: dict[str, set[str]] = {}  # what a server is called -> servers
         self._totals: Optional[Totals] = None
+        self.version = 0  # counts changes of the servers
 
     # ---- servers
 
@@ -155,6 +156,7 @@ class Fleet:
         for selector in self._selectors.values():
             selector.add(host)
         self._totals = None
+        self.version += 1
         return host
 
     def _take_out(self, host: Host) -> None:
@@ -177,6 +179,7 @@ class Fleet:
             host.group.refresh(host)
             host.group.reach.clear()
         self._totals = None
+        self.version += 1
 
     @property
     def totals(self) -> Totals:

@@ -14,8 +14,9 @@ are away could meet is set aside until they return.
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple, Optional
 
@@ -23,10 +24,10 @@ from bitfusion.server import reasons
 from bitfusion.server.caller import Limits
 from bitfusion.server.capacity import Fence, Host, Key, Rank, place
 from bitfusion.server.fleet import Fleet, Selector, wanted
-from bitfusion.server.holding import Holding
+from bitfusion.server.forecast import Forecast
 from bitfusion.server.pool import Slice
 from bitfusion.server.views import Ask, Grant, Place, ServerView, TooMuch
-from bitfusion.server.waiting import Client, Lane, Line, Waiter
+from bitfusion.server.waiting import Client, Lane, Queue, Waiter
 
 SERVERS_PER_FENCE = 16  # of so many servers, one may be kept for somebody who waits
 FEW = 16  # servers with new room: for more, the whole queue is looked at
@@ -54,19 +55,16 @@ class Scheduler:
         self._clients: dict[str, Client] = {}
         self._held: dict[str, Held] = {}
         self._waiters: dict[str, Waiter] = {}
-        self._order = Line()
-        self._lanes: dict[Selector, dict[int, Lane]] = {}
+        self._queue = Queue()
         self._aside: dict[str, Waiter] = {}  # no server is up that could meet them
         self._kept: dict[str, Waiter] = {}  # those for whom a server is kept
         self._gained: dict[str, Host] = {}  # servers where there may be room that was not
         self._fresh: dict[str, Waiter] = {}  # asks in the queue that were not tried yet
         self._lost: set[Selector] = set()  # whose servers became fewer
+        self._shaken = 0  # counts what may give luck to somebody whose turn has passed
         self._fences = 0  # counts what may let somebody keep a server
-        self._virtual = 0.0
-        self._latest = 0.0  # virtual end of all that was granted
-        self._active = 0  # clients that have asks in the queue
         self._in_use = 0.0  # GPUs
-        self._holding = Holding()
+        self._forecast = Forecast()
 
     # ---- facts
 
@@ -75,35 +73,37 @@ class Scheduler:
         if known is not None:
             if known.present and known.view == view:
                 return
-            self._leave(known)
+            self._changing(known)
         host = self._fleet.put(view)
         self._fences += 1
         self._gained[host.id] = host
-        for waiter in list(self._aside.values()):
-            if waiter.selector.includes(host) and self._possible(waiter):
-                del self._aside[waiter.ask.id]
-                self._hold_back(waiter)
-                self._settle(waiter.client)
+        self._return([w for w in self._aside.values() if w.selector.includes(host)])
 
     def remove_server(self, server: str, forget: bool = False) -> None:
         """It is away: its sessions count on. Forgotten, nobody waits for its return."""
         host = self._fleet.hosts.get(server)
         if host is not None:
-            self._leave(host)
+            self._changing(host)
             self._fleet.remove(host, forget)
             self._gained.pop(server, None)
 
-    def _leave(self, host: Host) -> None:
+    def _changing(self, host: Host) -> None:
         """It will not be as it was: those who count on it are to be looked at again."""
         for waiter in [w for w in self._kept.values() if w.host is host]:
             self._unfence(waiter)
-        self._lost.update(selector for selector in self._lanes if selector.includes(host))
+        self._lost.update(selector for selector in self._queue.lanes if selector.includes(host))
         self._fences += 1
 
     def set_limits(self, client: str, limits: Limits) -> None:
         if self._limits.get(client, UNLIMITED) != limits:
             self._limits[client] = limits
-            self._settle(self._client(client))
+            known = self._client(client)
+            self._settle(known)
+            self._fences += 1
+            self._fresh.update((waiter.ask.id, waiter) for waiter in known.ready.waiters)
+            self._lost.update(waiter.selector for waiter in known.ready.waiters)
+            self._return([w for w in self._aside.values() if w.client is known])
+            self._forget(known)
 
     def hold(
         self, session: str, client: str, server: str, slices: Sequence[Slice], now_s: float
@@ -138,7 +138,7 @@ class Scheduler:
     def release(self, session: str, now_s: float) -> None:
         held = self._give_back(session)
         if held is not None:
-            self._holding.add(now_s - held.since_s, held.weight)
+            self._forecast.add(now_s - held.since_s, held.weight)
 
     def _take(self, session: str, held: Held) -> None:
         client = self._client(held.client)
@@ -184,11 +184,8 @@ class Scheduler:
             self._forget(client)
             raise TooMuch(why)
         self._wait(waiter)
-        if self._possible(waiter):
-            self._hold_back(waiter)
-            self._settle(client)
-        else:
-            self._aside[ask.id] = waiter
+        self._hold_back(waiter)
+        self._settle(client)
 
     def _wait(self, waiter: Waiter) -> None:
         self._waiters[waiter.ask.id] = waiter
@@ -208,7 +205,7 @@ class Scheduler:
         waiter.selector.users -= 1
         waiter.client.waiting -= 1
         if waiter.queued:
-            self._leave_order(waiter)
+            self._leave(waiter)
         elif self._aside.pop(waiter.ask.id, None) is None:
             waiter.client.back.remove(waiter)
 
@@ -224,7 +221,7 @@ class Scheduler:
 
     def _forget(self, client: Client) -> None:
         """One who has nothing, waits for nothing and is owed nothing is as good as new."""
-        if not client.waiting and not client.gpus and client.served <= self._virtual:
+        if not client.waiting and not client.gpus and client.served <= self._queue.virtual:
             self._clients.pop(client.name, None)
 
     def _hold_back(self, waiter: Waiter) -> None:
@@ -245,55 +242,36 @@ class Scheduler:
             last = client.ready.waiters[-1]
             gpus += last.ask.gpus
             memory += self._least(last) if limits.memory else 0
-            self._leave_order(last)
+            self._leave(last)
             self._hold_back(last)
+            self._shaken += 1
         while client.back:
             waiter = client.back[0]
-            gpus -= waiter.ask.gpus
-            memory -= self._least(waiter) if limits.memory else 0
-            if gpus < 0 or memory < 0:
+            least = self._least(waiter) if limits.memory else 0
+            if waiter.ask.gpus > gpus or least > memory:
                 break
             client.back.pop(0)
-            self._start(waiter)
+            if self._possible(waiter):
+                gpus, memory = gpus - waiter.ask.gpus, memory - least
+                self._queue.schedule(waiter)
+                self._enter(waiter)
+                self._shaken += 1
+            else:
+                self._aside[waiter.ask.id] = waiter
 
     def _least(self, waiter: Waiter) -> int:
-        if waiter.least is None:
-            waiter.least = reasons.least_memory(self._fleet, waiter)
-        return waiter.least
+        version, least = waiter.least
+        if version != self._fleet.version:
+            least = reasons.least_memory(self._fleet, waiter)
+            waiter.least = self._fleet.version, least
+        return least
 
-    def _start(self, waiter: Waiter) -> None:
-        """Give it a place in the queue."""
-        self._virtual = max(self._virtual, self._order.keys[0][0] if self._order else self._latest)
-        client = waiter.client
-        start = max(self._virtual, client.end)
-        later = client.ready.after(waiter.turn)
-        if later is not None:  # it was here before that one
-            start = min(start, later.key[0])
-        waiter.key = (start, *waiter.turn)
-        self._enter_order(waiter)
-
-    def _enter_order(self, waiter: Waiter) -> None:
-        waiter.queued = True
-        self._active += not waiter.client.ready
-        waiter.client.ready.add(waiter)
-        self._order.add(waiter)
-        lanes = self._lanes.setdefault(waiter.selector, {})
-        if waiter.ask.gpus not in lanes:
-            lanes[waiter.ask.gpus] = Lane()
-        lanes[waiter.ask.gpus].add(waiter)
+    def _enter(self, waiter: Waiter) -> None:
+        self._queue.enter(waiter)
         self._fresh[waiter.ask.id] = waiter
 
-    def _leave_order(self, waiter: Waiter) -> None:
-        waiter.queued = False
-        waiter.client.ready.remove(waiter)
-        self._active -= not waiter.client.ready
-        self._order.remove(waiter)
-        lanes = self._lanes[waiter.selector]
-        lanes[waiter.ask.gpus].remove(waiter)
-        if not lanes[waiter.ask.gpus].blocks:
-            del lanes[waiter.ask.gpus]
-            if not lanes:
-                del self._lanes[waiter.selector]
+    def _leave(self, waiter: Waiter) -> None:
+        self._queue.leave(waiter)
         self._fresh.pop(waiter.ask.id, None)
         self._unfence(waiter)
 
@@ -303,8 +281,12 @@ class Scheduler:
         """Grants, in the order of the queue; they are in force at once."""
         grants: list[Grant] = []
         self._set_aside()
-        after = self._serve_first(grants, now_s)
-        self._serve_others(grants, after, now_s)
+        while True:
+            shaken, given = self._shaken, len(grants)
+            after = self._serve_first(grants, now_s)
+            self._serve_others(grants, after, now_s)
+            if self._shaken == shaken or len(grants) == given:
+                break  # nobody who was passed over can have luck now
         self._gained.clear()
         self._fresh.clear()
         return grants
@@ -315,43 +297,57 @@ class Scheduler:
         waiter = held.waiter if held else None
         if waiter is None:
             return
-        client = waiter.client
-        if client.served == waiter.end:
-            client.served = waiter.end_before
+        self._queue.refund(waiter)
         waiter.selector = self._fleet.selector(waiter.ask.filters, waiter.ask.servers)
         self._wait(waiter)
         if self._possible(waiter):
-            self._enter_order(waiter)
+            self._enter(waiter)
         else:
             self._aside[grant.ask.id] = waiter
         self._give_back(grant.ask.id)
 
     def _set_aside(self) -> None:
+        """Those whom no server that is up could serve."""
+        gone = []
         for selector in self._lost:
-            lanes = list(self._lanes.get(selector, {}).values())
-            for waiter in [w for lane in lanes for block in lane.blocks for w in block.waiters]:
-                if not self._possible(waiter):
-                    self._leave_order(waiter)
-                    self._aside[waiter.ask.id] = waiter
-                    self._settle(waiter.client)
+            for lane in self._queue.lanes.get(selector, {}).values():
+                gone += [w for w in lane.waiters() if not self._possible(w)]
         self._lost.clear()
+        gone.sort(key=lambda waiter: waiter.key)
+        for waiter in gone:
+            self._leave(waiter)
+            self._aside[waiter.ask.id] = waiter
+        for waiter in gone:
+            self._settle(waiter.client)
+
+    def _return(self, waiters: list[Waiter]) -> None:
+        """The opposite: they get new places, as if they came now."""
+        for waiter in sorted(waiters, key=lambda waiter: waiter.turn):
+            if self._possible(waiter):
+                del self._aside[waiter.ask.id]
+                self._hold_back(waiter)
+                self._settle(waiter.client)
 
     def _serve_first(self, grants: list[Grant], now_s: float) -> Key:
         """Those who may keep a server; returns the place of the last of them."""
-        order = self._order
+        order = self._queue.order
         count = max(1, self._fleet.totals.hosts // self._servers_per_fence)
         if len(order) > count:
             for waiter in [w for w in self._kept.values() if w.key >= order.keys[count]]:
                 self._unfence(waiter)
-        at = 0
-        while at < min(count, len(order)):
+        blocked, after = 0, START
+        while blocked < count:
+            at = bisect_right(order.keys, after)
+            if at == len(order):
+                break
             waiter = order.waiters[at]
+            after = waiter.key
             if self._may_fit(waiter) and self._grant(waiter, grants, now_s):
                 continue
+            blocked += 1
             if waiter.host is None:
                 self._fence(waiter)
-            at += 1
-        return order.keys[at - 1] if at else START
+        return after
 
     def _may_fit(self, waiter: Waiter) -> bool:
         if waiter.ask.id in self._fresh or len(self._gained) > FEW:
@@ -365,34 +361,39 @@ class Scheduler:
         luck.
         """
         if len(self._gained) > FEW:
-            start = bisect_right(self._order.keys, after)
-            for waiter in self._order.waiters[start:]:
+            start = bisect_right(self._queue.order.keys, after)
+            for waiter in self._queue.order.waiters[start:]:
                 if waiter.queued:
                     self._grant(waiter, grants, now_s)
             return
         heap: Candidates = []
+        numbers = itertools.count()
         for waiter in self._fresh.values():
             if waiter.key > after:
-                heappush(heap, (waiter.key, len(heap), waiter, None, None))
+                heappush(heap, (waiter.key, next(numbers), waiter, None, None))
         for host in self._gained.values():
-            self._look_for(heap, after, host)
+            self._look_for(heap, numbers, after, host)
         while heap:
-            key, number, waiter, lane, gained = heappop(heap)
+            key, _, waiter, lane, gained = heappop(heap)
+            shaken = self._shaken
             if waiter.queued and waiter.key == key and (gained is None or waiter.fits(gained)):
                 self._grant(waiter, grants, now_s)
-            if lane is not None and gained is not None:
+            if self._shaken != shaken:
+                for host in self._gained.values():
+                    self._look_for(heap, numbers, key, host)
+            elif lane is not None and gained is not None:
                 room = waiter.selector.room(gained, waiter.ask.gpus)
                 found = lane.first(key, room, gained)
                 if found is not None:
-                    heappush(heap, (found.key, number, found, lane, gained))
+                    heappush(heap, (found.key, next(numbers), found, lane, gained))
 
-    def _look_for(self, heap: Candidates, after: Key, host: Host) -> None:
+    def _look_for(self, heap: Candidates, numbers: Iterator[int], after: Key, host: Host) -> None:
         """Add the first of each lane that fits on this server."""
         for selector in (*host.selectors, *(host.group.selectors if host.group else ())):
-            for count, lane in self._lanes.get(selector, {}).items():
+            for count, lane in self._queue.lanes.get(selector, {}).items():
                 found = lane.first(after, selector.room(host, count), host)
                 if found is not None:
-                    heappush(heap, (found.key, len(heap), found, lane, host))
+                    heappush(heap, (found.key, next(numbers), found, lane, host))
 
     def _grant(self, waiter: Waiter, grants: list[Grant], now_s: float) -> bool:
         ask = waiter.ask
@@ -422,10 +423,7 @@ class Scheduler:
     def _serve(self, waiter: Waiter) -> None:
         """It waits no more."""
         if waiter.queued:
-            self._virtual += waiter.cost / max(1, self._active)
-            self._latest = max(self._latest, waiter.end)
-            waiter.end_before = waiter.client.served
-            waiter.client.served = max(waiter.client.served, waiter.end)
+            self._queue.charge(waiter)
         self._drop(waiter)
 
     def _fence(self, waiter: Waiter) -> None:
@@ -451,57 +449,28 @@ class Scheduler:
             self._fleet.changed(host)
             self._gained[host.id] = host
             self._fences += 1
+            self._shaken += 1
 
     # ---- telling those who wait
 
     def place(self, ask_id: str, now_s: float) -> Place:
         """KeyError for an ask that does not wait."""
         waiter = self._waiters[ask_id]
-        client, of = waiter.client, len(self._waiters)
-        if waiter.queued:
-            position = bisect_left(self._order.keys, waiter.key) + 1
-            return Place(position, of, self._estimate(waiter, now_s))
-        start = max(self._virtual, client.end)
-        position = bisect_left(self._order.keys, (start, *waiter.turn)) + 1
-        if waiter in client.back:
-            position += client.back.index(waiter)
-        return Place(min(position, of), of, None)
+        of, position = len(self._waiters), self._queue.position(waiter)
+        estimate = self._estimate(waiter, now_s) if waiter.queued else None
+        return Place(min(position, of), of, estimate)
 
     def _estimate(self, waiter: Waiter, now_s: float) -> Optional[float]:
-        """What is ahead of it, by the rate at which GPUs that it may have become free; where a
-        server is kept for it, not before that one can be empty enough.
-        """
-        mean, totals = self._holding.mean(), self._fleet.totals
-        if mean is None or self._in_use <= 0:
-            return None
-        lanes = self._lanes[waiter.selector].values()
-        waiting, ahead = sum(map(len, lanes)), sum(lane.before(waiter.key) for lane in lanes)
-        work = waiter.cost + ahead * sum(lane.cost for lane in lanes) / waiting
-        share = self._fleet.gpus_of(waiter.selector) / max(1, totals.gpus)
-        if share <= 0:
-            return None
-        estimate = work * mean / (self._in_use * share)
-        if waiter.host is None:
+        ahead, waiting = self._queue.work(waiter)
+        gpus = self._fleet.gpus_of(waiter.selector) / max(1, self._fleet.totals.gpus)
+        estimate = self._forecast.work(waiter.cost + ahead * waiting, self._in_use * gpus)
+        if waiter.host is None or estimate is None:
             return estimate
-        empty = self._empty_in(waiter.host, now_s)
-        return None if empty is None else max(estimate, empty) if ahead else empty
-
-    def _empty_in(self, host: Host, now_s: float) -> Optional[float]:
-        """Seconds until what the fence asks for is free, as sessions usually last."""
-        assert host.fence
-        ends = []
-        for session, slices in host.sessions.items():
+        assert waiter.host.fence
+        holders = []
+        for session, slices in waiter.host.sessions.items():
             held = self._held[session]
-            rest = self._holding.rest(now_s - held.since_s)
-            limit = self._limits.get(held.client, UNLIMITED).time_s
-            if limit:
-                left = max(0.0, held.since_s + limit - now_s)
-                rest = left if rest is None else min(rest, left)
-            ends.append((float("inf") if rest is None else rest, slices))
-        free, needs = dict(host.free), host.fence.needs
-        for rest, slices in sorted(ends, key=lambda end: end[0]):
-            for part in slices:
-                free[part.gpu] = free.get(part.gpu, 0) + part.memory
-            if all(free[gpu] >= need for gpu, need in needs.items()):
-                return None if rest == float("inf") else rest
-        return None
+            limit_s = self._limits.get(held.client, UNLIMITED).time_s
+            holders.append((now_s - held.since_s, limit_s, slices))
+        empty = self._forecast.room(waiter.host.free, waiter.host.fence.needs, holders)
+        return None if empty is None else max(estimate, empty) if ahead else empty

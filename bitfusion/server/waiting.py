@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The queue: asks in the order in which they are to be served, and which of them could use what
 has become free. Pure.
+
+Start-time fair queueing, over clients: an ask starts, in virtual time, when its client's ask
+before it ends, or now, and ends its cost later. Those that start first come first. Virtual time
+goes on as each of those who wait is served, and never is behind the first of them.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from typing import Optional
 
 from bitfusion.quantity import parse_fraction, part_of
@@ -31,7 +36,7 @@ class Waiter:
         self.queued = False
         self.host: Optional[Host] = None  # that is kept for it
         self.tried = -1  # the state of the fences when there was none to keep
-        self.least: Optional[int] = None  # bytes on all its GPUs, at least
+        self.least = (-1, 0)  # version of the fleet, bytes on all its GPUs, at least
         self.end_before = 0.0  # its client's, when it was granted
         self._needs: dict[int, int] = {}
         self.part = 0.0
@@ -207,6 +212,10 @@ class Lane:
             block.measure()  # the one that needed least may have left
         return None
 
+    def waiters(self) -> Iterator[Waiter]:
+        for block in self.blocks:
+            yield from block.waiters
+
     def before(self, key: Key) -> int:
         """How many come before this place."""
         at = bisect_left(self._last, key)
@@ -215,3 +224,72 @@ class Lane:
 
     def __len__(self) -> int:
         return sum(len(block) for block in self.blocks)
+
+
+class Queue:
+    """All that wait for GPUs, and virtual time."""
+
+    def __init__(self) -> None:
+        self.order = Line()
+        self.lanes: dict[Selector, dict[int, Lane]] = {}
+        self.virtual = 0.0
+        self._latest = 0.0  # virtual end of all that was served
+        self._clients = 0  # that have asks here
+
+    def schedule(self, waiter: Waiter) -> None:
+        """Give it a turn: when its client's ask before it ends, or now."""
+        now = self.order.keys[0][0] if self.order else self._latest
+        self.virtual = max(self.virtual, now)
+        start = max(self.virtual, waiter.client.end)
+        later = waiter.client.ready.after(waiter.turn)
+        if later is not None:  # it was here before that one
+            start = min(start, later.key[0])
+        waiter.key = (start, *waiter.turn)
+
+    def enter(self, waiter: Waiter) -> None:
+        waiter.queued = True
+        self._clients += not waiter.client.ready
+        waiter.client.ready.add(waiter)
+        self.order.add(waiter)
+        lanes = self.lanes.setdefault(waiter.selector, {})
+        if waiter.ask.gpus not in lanes:
+            lanes[waiter.ask.gpus] = Lane()
+        lanes[waiter.ask.gpus].add(waiter)
+
+    def leave(self, waiter: Waiter) -> None:
+        waiter.queued = False
+        waiter.client.ready.remove(waiter)
+        self._clients -= not waiter.client.ready
+        self.order.remove(waiter)
+        lanes = self.lanes[waiter.selector]
+        lanes[waiter.ask.gpus].remove(waiter)
+        if not lanes[waiter.ask.gpus].blocks:
+            del lanes[waiter.ask.gpus]
+            if not lanes:
+                del self.lanes[waiter.selector]
+
+    def charge(self, waiter: Waiter) -> None:
+        """It is served: time goes on, by so much as everybody gets of it."""
+        self.virtual += waiter.cost / max(1, self._clients)
+        self._latest = max(self._latest, waiter.end)
+        waiter.end_before = waiter.client.served
+        waiter.client.served = max(waiter.client.served, waiter.end)
+
+    def refund(self, waiter: Waiter) -> None:
+        if waiter.client.served == waiter.end:
+            waiter.client.served = waiter.end_before
+
+    def position(self, waiter: Waiter) -> int:
+        """From 1; for one that is not in the queue, where it would come now."""
+        if waiter.queued:
+            return bisect_left(self.order.keys, waiter.key) + 1
+        client = waiter.client
+        start = max(self.virtual, client.end)
+        before = client.back.index(waiter) if waiter in client.back else 0
+        return bisect_left(self.order.keys, (start, *waiter.turn)) + before + 1
+
+    def work(self, waiter: Waiter) -> tuple[int, float]:
+        """How many are before it that want the same servers, and what one of them costs."""
+        lanes = self.lanes[waiter.selector].values()
+        ahead = sum(lane.before(waiter.key) for lane in lanes)
+        return ahead, sum(lane.cost for lane in lanes) / sum(map(len, lanes))
