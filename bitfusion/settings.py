@@ -79,7 +79,7 @@ SETTINGS = (
     Setting("server.insecure", parse_truth, "false", "",
             "serve the network in clear text, asking nobody who they are", "--insecure"),
     Setting("server.encrypt", parse_encrypt, "auto", "auto|always|never",
-            "encrypt calls and data (default: auto, as the client wants)", "--encrypt"),
+            "encrypt calls and data (default: auto, as the client wants)"),
     Setting("server.driver", parse_text, "", "PATH",
             "load this libcuda.so.1 (default: what the machine has)",
             "--driver", "BITFUSION_DRIVER"),

@@ -18,7 +18,6 @@ OPTIONS = (
     config.option("server.data_ports"),
     config.option("server.state_dir"),
     config.option("server.insecure"),
-    config.option("server.encrypt"),
     config.option("server.driver"),
     config.option("server.spare_workers"),
     Option(("-q", "--quiet"), "", "log warnings and errors only"),
