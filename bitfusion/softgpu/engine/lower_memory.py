@@ -36,6 +36,12 @@ SPACES = {
     "shared::cluster": SHARED,
 }
 _WINDOWS = {SHARED: SHARED_WINDOW, LOCAL: LOCAL_WINDOW, PARAM: PARAM_WINDOW}
+# Flags of records that have handlers for whole warps (run_memory_whole.c).
+_WHOLE = {
+    WIDE | GLOBAL << 2: "global",
+    SHARED << 2: "shared",
+    WIDE | SHARED << 2: "shared_wide",
+}
 _CLUSTER = 8  # of isspacep: the other blocks' shared memory too
 _ORDERS = ("acquire", "release", "acq_rel", "sc")
 
@@ -104,7 +110,7 @@ def _emit_one(encoder: FunctionEncoder, op: str, value: int, where: Tuple[int, i
     """By the handler for whole warps on global or shared memory, where there is one."""
     a, x, flags = where
     verb, kind = op.split("_", 1)
-    space = {WIDE | GLOBAL << 2: "global", SHARED << 2: "shared"}.get(flags)
+    space = _WHOLE.get(flags)
     if f"{verb}_{space}_{kind}" not in NUMBERS:
         encoder.emit(op, value, a, x=x, flags=flags)
         return

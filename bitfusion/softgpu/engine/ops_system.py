@@ -39,7 +39,14 @@ ATOMICS_32 = (
 )
 
 # For whole warps; known: what the addresses look like was found out by an earlier record.
-WHOLE = ("global", "shared", "global_known", "shared_known")
+WHOLE = (
+    "global",
+    "shared",
+    "shared_wide",
+    "global_known",
+    "shared_known",
+    "shared_wide_known",
+)
 WHOLE_LOADS = (
     "u8_16",
     "u8_32",

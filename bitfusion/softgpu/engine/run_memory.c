@@ -43,7 +43,7 @@ static inline bool resolve_shared(struct sg_warp *w, const struct sg_op *i, uint
 	const u64 base = (u64)(uintptr_t)w->block->shared;
 	u32 bad = 0, low = 0;
 
-	if ((i->flags & SG_WIDE) || w->block->shared_size < bytes)
+	if (w->block->shared_size < bytes)
 		return sg_resolve_lanes(w, i, m, bytes, host);
 	SG_VECTOR for (int l = 0; l < SG_LANES; l++)
 	{
@@ -58,12 +58,61 @@ static inline bool resolve_shared(struct sg_warp *w, const struct sg_op *i, uint
 	return true;
 }
 
+/* 64-bit addresses that begin with start; lane l's memory is at memory + l * stride. */
+static inline bool resolve_window(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t bytes, u64 start,
+				  const char *memory, u64 stride, u64 size, u64 *host)
+{
+	const u64 *a = sg_at(w, i->a);
+	const u64 offset = (u64)(s64)(s32)i->x - start, limit = size - bytes;
+	u64 bad = 0, low = 0;
+
+	if (!(i->flags & SG_WIDE) || size < bytes)
+		return sg_resolve_lanes(w, i, m, bytes, host);
+	SG_VECTOR for (int l = 0; l < SG_LANES; l++)
+	{
+		const u64 x = a[l] + offset, use = -(u64)(m >> l & 1);
+
+		bad |= (x | (limit - x)) & use;
+		low |= x & use;
+		host[l] = (u64)(uintptr_t)memory + (u64)l * stride + x;
+	}
+	if ((s64)bad < 0 || (low & (bytes - 1)))
+		return sg_resolve_lanes(w, i, m, bytes, host);
+	return true;
+}
+
+/* By where the first lane's address lies; others elsewhere are looked up one by one. */
+static inline bool resolve_generic(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t bytes, u64 *host)
+{
+	const u64 *a = sg_at(w, i->a);
+	const struct sg_block *block = w->block;
+
+	if (!(i->flags & SG_WIDE))
+		return sg_resolve_lanes(w, i, m, bytes, host);
+	switch (a[sg_lowest(m)] & 0xffull << 56) {
+	case SG_SHARED_WINDOW:
+		return resolve_window(w, i, m, bytes, SG_SHARED_WINDOW, block->shared, 0, block->shared_size, host);
+	case SG_LOCAL_WINDOW:
+		return resolve_window(w, i, m, bytes, SG_LOCAL_WINDOW, w->local, w->local_size, w->local_size, host);
+	}
+	return resolve_global(w, i, m, bytes, host);
+}
+
 static inline bool resolve(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t bytes, u64 *host)
 {
+	const struct sg_block *block = w->block;
+
 	switch (SG_SPACE(i->flags)) {
-	case SG_GLOBAL:
-	case SG_GENERIC: return resolve_global(w, i, m, bytes, host);
-	case SG_SHARED: return resolve_shared(w, i, m, bytes, host);
+	case SG_GLOBAL: return resolve_global(w, i, m, bytes, host);
+	case SG_GENERIC: return resolve_generic(w, i, m, bytes, host);
+	case SG_SHARED:
+		if (!(i->flags & SG_WIDE))
+			return resolve_shared(w, i, m, bytes, host);
+		return resolve_window(w, i, m, bytes, 0, block->shared, 0, block->shared_size, host);
+	case SG_LOCAL: return resolve_window(w, i, m, bytes, 0, w->local, w->local_size, w->local_size, host);
+	case SG_PARAM:
+		return resolve_window(w, i, m, bytes, 0, block->run->parameters, 0,
+				      block->run->launch->kernel->parameters_size, host);
 	case SG_FRAME:
 		if ((i->x & (bytes - 1)) || (u64)w->frame->local_base + i->x + bytes > w->local_size)
 			return sg_resolve_lanes(w, i, m, bytes, host);

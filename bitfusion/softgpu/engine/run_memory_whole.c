@@ -66,6 +66,14 @@ static inline char *whole_shared(const struct sg_warp *w, const struct sg_op *i,
 	return size >= bytes && x <= size - bytes && !(x & (align - 1)) ? w->block->shared + x : NULL;
 }
 
+/* Shared memory by a 64-bit address. */
+static inline char *whole_shared_wide(const struct sg_warp *w, const struct sg_op *i, u64 first, u64 bytes, u64 align)
+{
+	const u64 x = first + (u64)(s64)(s32)i->x, size = w->block->shared_size;
+
+	return size >= bytes && x <= size - bytes && !(x & (align - 1)) ? w->block->shared + x : NULL;
+}
+
 #define OTHERWISE(name) const struct sg_op *SG_NAME(name)(struct sg_warp * w, const struct sg_op *i, uint32_t m);
 
 /* Finds out what the addresses look like, for itself and for the records behind it that have the same. */
@@ -192,3 +200,4 @@ static inline char *whole_shared(const struct sg_warp *w, const struct sg_op *i,
 
 FAST(global, u64, whole_global)
 FAST(shared, u32, whole_shared)
+FAST(shared_wide, u64, whole_shared_wide)

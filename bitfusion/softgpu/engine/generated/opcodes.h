@@ -73,64 +73,94 @@
 	X(stv_64_64, SG_NONE, SG_RAW, SG_NONE, SG_NONE, SG_CHECK_VSTORE64) \
 	X(ld_global_u8_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_u8_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_u8_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_known_u8_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_known_u8_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_known_u8_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_u8_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_u8_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_u8_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_known_u8_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_known_u8_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_known_u8_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_s8_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_s8_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_s8_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_known_s8_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_known_s8_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_known_s8_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_s8_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_s8_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_s8_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_known_s8_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_known_s8_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_known_s8_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_u16_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_u16_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_u16_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_known_u16_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_known_u16_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_known_u16_16, SG_TO16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_u16_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_u16_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_u16_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_known_u16_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_known_u16_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_known_u16_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_s16_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_s16_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_s16_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_known_s16_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_known_s16_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_known_s16_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_u32_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_u32_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_u32_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_known_u32_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_known_u32_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_known_u32_32, SG_TO32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_u64_64, SG_TO64, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_u64_64, SG_TO64, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_u64_64, SG_TO64, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_global_known_u64_64, SG_TO64, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_shared_known_u64_64, SG_TO64, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(ld_shared_wide_known_u64_64, SG_TO64, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_global_8_16, SG_FROM16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_shared_8_16, SG_FROM16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(st_shared_wide_8_16, SG_FROM16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_global_known_8_16, SG_FROM16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_shared_known_8_16, SG_FROM16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(st_shared_wide_known_8_16, SG_FROM16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_global_8_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_shared_8_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(st_shared_wide_8_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_global_known_8_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_shared_known_8_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(st_shared_wide_known_8_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_global_16_16, SG_FROM16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_shared_16_16, SG_FROM16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(st_shared_wide_16_16, SG_FROM16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_global_known_16_16, SG_FROM16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_shared_known_16_16, SG_FROM16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(st_shared_wide_known_16_16, SG_FROM16, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_global_16_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_shared_16_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(st_shared_wide_16_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_global_known_16_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_shared_known_16_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(st_shared_wide_known_16_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_global_32_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_shared_32_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(st_shared_wide_32_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_global_known_32_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_shared_known_32_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(st_shared_wide_known_32_32, SG_FROM32, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_global_64_64, SG_FROM64, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_shared_64_64, SG_FROM64, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(st_shared_wide_64_64, SG_FROM64, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_global_known_64_64, SG_FROM64, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_shared_known_64_64, SG_FROM64, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
+	X(st_shared_wide_known_64_64, SG_FROM64, SG_RAW, SG_RAW, SG_NONE, SG_CHECK_MEMORY) \
 	X(ld_128, SG_TO128, SG_RAW, SG_NONE, SG_NONE, SG_CHECK_MEMORY) \
 	X(st_128, SG_FROM128, SG_RAW, SG_NONE, SG_NONE, SG_CHECK_MEMORY) \
 	X(fence, SG_NONE, SG_NONE, SG_NONE, SG_NONE, SG_CHECK_PLAIN) \
@@ -1268,64 +1298,94 @@ enum sg_opcode {
 	SG_OPCODE_stv_64_64,
 	SG_OPCODE_ld_global_u8_16,
 	SG_OPCODE_ld_shared_u8_16,
+	SG_OPCODE_ld_shared_wide_u8_16,
 	SG_OPCODE_ld_global_known_u8_16,
 	SG_OPCODE_ld_shared_known_u8_16,
+	SG_OPCODE_ld_shared_wide_known_u8_16,
 	SG_OPCODE_ld_global_u8_32,
 	SG_OPCODE_ld_shared_u8_32,
+	SG_OPCODE_ld_shared_wide_u8_32,
 	SG_OPCODE_ld_global_known_u8_32,
 	SG_OPCODE_ld_shared_known_u8_32,
+	SG_OPCODE_ld_shared_wide_known_u8_32,
 	SG_OPCODE_ld_global_s8_16,
 	SG_OPCODE_ld_shared_s8_16,
+	SG_OPCODE_ld_shared_wide_s8_16,
 	SG_OPCODE_ld_global_known_s8_16,
 	SG_OPCODE_ld_shared_known_s8_16,
+	SG_OPCODE_ld_shared_wide_known_s8_16,
 	SG_OPCODE_ld_global_s8_32,
 	SG_OPCODE_ld_shared_s8_32,
+	SG_OPCODE_ld_shared_wide_s8_32,
 	SG_OPCODE_ld_global_known_s8_32,
 	SG_OPCODE_ld_shared_known_s8_32,
+	SG_OPCODE_ld_shared_wide_known_s8_32,
 	SG_OPCODE_ld_global_u16_16,
 	SG_OPCODE_ld_shared_u16_16,
+	SG_OPCODE_ld_shared_wide_u16_16,
 	SG_OPCODE_ld_global_known_u16_16,
 	SG_OPCODE_ld_shared_known_u16_16,
+	SG_OPCODE_ld_shared_wide_known_u16_16,
 	SG_OPCODE_ld_global_u16_32,
 	SG_OPCODE_ld_shared_u16_32,
+	SG_OPCODE_ld_shared_wide_u16_32,
 	SG_OPCODE_ld_global_known_u16_32,
 	SG_OPCODE_ld_shared_known_u16_32,
+	SG_OPCODE_ld_shared_wide_known_u16_32,
 	SG_OPCODE_ld_global_s16_32,
 	SG_OPCODE_ld_shared_s16_32,
+	SG_OPCODE_ld_shared_wide_s16_32,
 	SG_OPCODE_ld_global_known_s16_32,
 	SG_OPCODE_ld_shared_known_s16_32,
+	SG_OPCODE_ld_shared_wide_known_s16_32,
 	SG_OPCODE_ld_global_u32_32,
 	SG_OPCODE_ld_shared_u32_32,
+	SG_OPCODE_ld_shared_wide_u32_32,
 	SG_OPCODE_ld_global_known_u32_32,
 	SG_OPCODE_ld_shared_known_u32_32,
+	SG_OPCODE_ld_shared_wide_known_u32_32,
 	SG_OPCODE_ld_global_u64_64,
 	SG_OPCODE_ld_shared_u64_64,
+	SG_OPCODE_ld_shared_wide_u64_64,
 	SG_OPCODE_ld_global_known_u64_64,
 	SG_OPCODE_ld_shared_known_u64_64,
+	SG_OPCODE_ld_shared_wide_known_u64_64,
 	SG_OPCODE_st_global_8_16,
 	SG_OPCODE_st_shared_8_16,
+	SG_OPCODE_st_shared_wide_8_16,
 	SG_OPCODE_st_global_known_8_16,
 	SG_OPCODE_st_shared_known_8_16,
+	SG_OPCODE_st_shared_wide_known_8_16,
 	SG_OPCODE_st_global_8_32,
 	SG_OPCODE_st_shared_8_32,
+	SG_OPCODE_st_shared_wide_8_32,
 	SG_OPCODE_st_global_known_8_32,
 	SG_OPCODE_st_shared_known_8_32,
+	SG_OPCODE_st_shared_wide_known_8_32,
 	SG_OPCODE_st_global_16_16,
 	SG_OPCODE_st_shared_16_16,
+	SG_OPCODE_st_shared_wide_16_16,
 	SG_OPCODE_st_global_known_16_16,
 	SG_OPCODE_st_shared_known_16_16,
+	SG_OPCODE_st_shared_wide_known_16_16,
 	SG_OPCODE_st_global_16_32,
 	SG_OPCODE_st_shared_16_32,
+	SG_OPCODE_st_shared_wide_16_32,
 	SG_OPCODE_st_global_known_16_32,
 	SG_OPCODE_st_shared_known_16_32,
+	SG_OPCODE_st_shared_wide_known_16_32,
 	SG_OPCODE_st_global_32_32,
 	SG_OPCODE_st_shared_32_32,
+	SG_OPCODE_st_shared_wide_32_32,
 	SG_OPCODE_st_global_known_32_32,
 	SG_OPCODE_st_shared_known_32_32,
+	SG_OPCODE_st_shared_wide_known_32_32,
 	SG_OPCODE_st_global_64_64,
 	SG_OPCODE_st_shared_64_64,
+	SG_OPCODE_st_shared_wide_64_64,
 	SG_OPCODE_st_global_known_64_64,
 	SG_OPCODE_st_shared_known_64_64,
+	SG_OPCODE_st_shared_wide_known_64_64,
 	SG_OPCODE_ld_128,
 	SG_OPCODE_st_128,
 	SG_OPCODE_fence,
