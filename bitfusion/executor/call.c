@@ -81,16 +81,22 @@ static void end_use(struct bf_session *session, struct row_job *row)
 	row->code = NULL;
 }
 
-/* Memory that is being given back may be that of the code it works with. */
+static CUresult decode_row(struct bf_session *session, struct row_job *row, const struct bf_command *command)
+{
+	memcpy(row->memory, command, command->size);
+	row->frame.scratch_size = 0;
+	return bf_decode(session, &row->frame);
+}
+
+/* Memory that is being given back may be that of the code it works with, and whatever else it names may have been
+ * given back meanwhile. Decoding may change a command, so this begins with what came, which lies where the answer will. */
 static CUresult try_again(struct bf_session *session, struct row_job *row)
 {
-	uint64_t value;
 	end_use(session, row);
 	bf_reap_wait(session, BF_ANY_CONTEXT, 0);
 	begin_use(session, row);
-	if (row->code && !bf_handle_resolve(&session->handles, row->code->handle, code_given(row), &value))
-		return CUDA_ERROR_INVALID_HANDLE;
-	return carry_out(session, &row->frame);
+	CUresult status = decode_row(session, row, (const struct bf_command *)(row->memory + 2 * BF_SCRATCH));
+	return status == CUDA_SUCCESS ? carry_out(session, &row->frame) : status;
 }
 
 static void run_row(struct bf_session *session, struct bf_job *job)
@@ -121,13 +127,13 @@ static bool submit_row(struct bf_session *session, struct bf_route *route, const
 		return false;
 	row->memory = malloc(3 * (size_t)BF_SCRATCH);
 	if (row->memory) {
-		memcpy(row->memory, command, command->size);
+		memcpy(row->memory + 2 * BF_SCRATCH, command, command->size);
 		row->job.run = run_row;
 		row->job.context = command->context;
 		row->frame.route = route;
 		row->frame.command = (const struct bf_command *)row->memory;
 		row->frame.scratch = row->memory + BF_SCRATCH;
-		CUresult status = bf_decode(session, &row->frame);
+		CUresult status = decode_row(session, row, command);
 		if (status == CUDA_SUCCESS) {
 			begin_use(session, row);
 			if (bf_submit(session, &row->job))

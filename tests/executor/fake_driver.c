@@ -473,6 +473,7 @@ CUresult cuMemFree_v2(CUdeviceptr address)
 
 CUresult cuMemAllocAsync(CUdeviceptr *address, size_t size, CUstream stream)
 {
+	stream_of(stream); /* looks at it */
 	return cuMemAlloc_v2(address, size);
 }
 

@@ -219,6 +219,26 @@ def test_what_is_given_back_waits_for_kernels_alone(serve: Serve) -> None:
     end_well(worker)
 
 
+def test_what_ends_while_a_call_waits_for_memory_is_not_used(serve: Serve) -> None:
+    """The call is made again when there is memory, and its stream is gone by then."""
+    worker = serve()
+    client = worker.client
+    flag, large = prepare(client), client.alloc(40 << 20)[1]
+    other = spin_until(client, flag)
+    doomed = client.stream(3)
+    client.free(large)
+    body = struct.pack("<QQQ", 1, 50 << 20, doomed)
+    wanted = client.row("cuMemAllocAsync", body, WANTS_REPLY)
+    assert client.synchronize(other).status == 0
+    client.row("cuStreamDestroy_v2", struct.pack("<Q", doomed))
+    assert client.synchronize(other).status == 0
+    assert wanted not in client.replies
+    release(client, flag, other)
+    assert client.wait(wanted).status == INVALID_HANDLE
+    assert client.alloc(60 << 20)[0] == 0
+    end_well(worker)
+
+
 def test_a_context_waits_for_what_it_gives_back(serve: Serve) -> None:
     worker = serve()
     client = worker.client
