@@ -20,6 +20,7 @@ struct capture {
 	uint64_t number; /* ours: streams and events know it by this, also when it is over */
 	uint64_t origin; /* the stream that it began in and must end in */
 	struct bf_graph_work *work;
+	struct bf_graph kept; /* stands for the graph that it will be */
 	CUgraphNode *nodes; /* what the latest cuStreamGetCaptureInfo told */
 	CUgraphEdgeData *edges;
 	size_t room;
@@ -92,6 +93,7 @@ static void drop(struct capture *capture)
 	if (!capture)
 		return;
 	bf_work_drop(capture->work);
+	bf_keep_drop(&capture->kept);
 	free(capture->nodes);
 	free(capture->edges);
 	free(capture);
@@ -192,6 +194,19 @@ CUresult bf_capture_function(uint64_t number)
 	return status;
 }
 
+CUresult bf_capture_keep(uint64_t number, const struct bf_graph *graph)
+{
+	CUresult status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+	struct capture *capture;
+
+	pthread_mutex_lock(&lock);
+	capture = find(number);
+	if (capture)
+		status = bf_keep_add(&capture->kept, graph);
+	pthread_mutex_unlock(&lock);
+	return status;
+}
+
 /* ------------------------------------------------------------------ begin and end */
 
 static CUresult begin(CUstream stream, CUstreamCaptureMode mode, bool per_thread)
@@ -238,6 +253,8 @@ static CUresult end(CUstream stream, CUgraph *phGraph, bool per_thread)
 		bf_graph_set_work(BF_ARG(*phGraph), capture->work);
 		capture->work = NULL;
 	}
+	if (!status && capture)
+		status = bf_keep_add(bf_handle_find(BF_GRAPH, BF_ARG(*phGraph)), &capture->kept);
 	drop(capture);
 	return status;
 }
@@ -380,17 +397,3 @@ static CUresult ask(CUstream stream, const struct question *question, bool per_t
 
 CAPTURE(, false)
 CAPTURE(_ptsz, true)
-
-BF_EXPORT CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode)
-{
-	CUstreamCaptureMode before = (CUstreamCaptureMode)bf_self.capture_mode;
-	CUresult status = bf_check();
-
-	if (status)
-		return status;
-	if (!mode || (unsigned)*mode > CU_STREAM_CAPTURE_MODE_RELAXED)
-		return CUDA_ERROR_INVALID_VALUE;
-	bf_self.capture_mode = (int)*mode;
-	*mode = before;
-	return CUDA_SUCCESS;
-}

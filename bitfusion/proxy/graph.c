@@ -312,11 +312,19 @@ static CUresult launch_with(const struct bf_graph_work *work, CUgraphExec exec, 
 	return status ? status : bring_out(work, stream);
 }
 
+static CUresult launch_graph(struct bf_graph *graph, CUgraphExec exec, CUstream stream)
+{
+	struct bf_graph_work *work = take(graph);
+	CUresult status = work ? launch_with(work, exec, stream) : send_launch(exec, stream);
+
+	bf_work_drop(work);
+	return status;
+}
+
 static CUresult launch(CUgraphExec exec, CUstream stream, bool per_thread)
 {
 	CUresult status = bf_check();
 	struct bf_graph *graph = find(BF_GRAPHEXEC, BF_ARG(exec));
-	struct bf_graph_work *work;
 	uint64_t capture;
 
 	if (!status && !graph)
@@ -325,20 +333,14 @@ static CUresult launch(CUgraphExec exec, CUstream stream, bool per_thread)
 		status = bf_stream_resolve(&stream, per_thread);
 	if (status)
 		return status;
-	if (bf_keeps(graph)) {
-		status = bf_capture_find(stream, &capture);
-		if (!status && capture) /* the capture's graph would have to keep them */
-			status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-		if (status)
-			return status;
-	}
-	bf_keep_launched(graph, stream);
-	work = take(graph);
-	if (!work)
-		return send_launch(exec, stream);
-	status = launch_with(work, exec, stream);
-	bf_work_drop(work);
-	return status;
+	if (!bf_keeps(graph))
+		return launch_graph(graph, exec, stream);
+	status = bf_capture_find(stream, &capture);
+	if (!status && capture)
+		status = bf_capture_keep(capture, graph);
+	if (!status)
+		status = launch_graph(graph, exec, stream);
+	return status || capture ? status : bf_keep_launched(graph, stream);
 }
 
 BF_EXPORT CUresult cuGraphLaunch(CUgraphExec hGraphExec, CUstream hStream)

@@ -32,9 +32,9 @@ struct bf_graph {
 	struct bf_entry entry;
 	struct bf_graph_work *work; /* under the lock of graph.c, NULL for most */
 	struct bf_keep *keep;     /* under the lock of user_object.c, NULL for most */
-	CUstream last;      /* where an instance was launched the last time */
-	uint32_t last_context;
-	bool launched;
+	uint64_t
+		passed; /* of an instance that keeps something: an event behind its latest launch, 0 before the first */
+	uint32_t context; /* of that */
 };
 
 /* Objects of the program that a graph keeps (user_object.c). Either graph may be NULL. */
@@ -42,7 +42,7 @@ void bf_keep_copy(struct bf_graph *to, const struct bf_graph *from);
 CUresult bf_keep_add(struct bf_graph *to, const struct bf_graph *from);
 void bf_keep_drop(struct bf_graph *graph);
 bool bf_keeps(const struct bf_graph *graph);
-void bf_keep_launched(struct bf_graph *graph, CUstream stream);
+CUresult bf_keep_launched(struct bf_graph *graph, CUstream stream);
 
 /* A copy of [host, host + size): the node in the graph copies to or from `device` instead. */
 CUresult bf_work_add_copy(struct bf_graph_work **work, bool to_host, void *host, size_t size, CUdeviceptr *device);
@@ -70,6 +70,7 @@ static inline CUresult bf_capture_find(CUstream stream, uint64_t *number)
 
 CUresult bf_capture_copy(uint64_t number, bool to_host, CUdeviceptr device, void *host, size_t size, CUstream stream);
 CUresult bf_capture_function(uint64_t number);
+CUresult bf_capture_keep(uint64_t number, const struct bf_graph *graph); /* what that has */
 /* What makes a stream join a capture. */
 void bf_capture_recorded(struct bf_event *event, CUstream stream);
 void bf_capture_awaited(const struct bf_event *event, CUstream stream);

@@ -85,3 +85,17 @@ CUresult bf_thread_stream(CUstream *stream)
 	*stream = own->stream;
 	return CUDA_SUCCESS;
 }
+
+BF_EXPORT CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode)
+{
+	CUstreamCaptureMode before = (CUstreamCaptureMode)bf_self.capture_mode;
+	CUresult status = bf_check();
+
+	if (status)
+		return status;
+	if (!mode || (unsigned)*mode > CU_STREAM_CAPTURE_MODE_RELAXED)
+		return CUDA_ERROR_INVALID_VALUE;
+	bf_self.capture_mode = (int)*mode;
+	*mode = before;
+	return CUDA_SUCCESS;
+}

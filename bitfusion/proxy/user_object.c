@@ -131,34 +131,41 @@ static void end_of_launches(void *keep)
 	finish(gone);
 }
 
-/* False where nobody can tell when the launches are over: a capture would take the function into the program's graph. */
-static bool end_after_launches(struct bf_keep *keep, CUstream stream)
+/* A stream of its own waits, for the program's may be gone, or in a capture, which would take the function in. */
+static CUresult end_after(uint64_t event, struct bf_keep *keep)
 {
-	uint64_t capture;
+	CUstream stream = NULL;
+	CUresult status = cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING);
 
-	if (bf_stream_check(stream)) { /* gone; what it had to do may go on */
-		cuCtxSynchronize();
-		end_of_launches(keep);
-		return true;
-	}
-	return !bf_capture_find(stream, &capture) && !capture && !cuLaunchHostFunc(stream, end_of_launches, keep);
+	if (status)
+		return status;
+	status = BF_CALL(cuStreamWaitEvent, BF_ARG(stream), event, 0);
+	if (!status)
+		status = cuLaunchHostFunc(stream, end_of_launches, keep);
+	cuStreamDestroy_v2(stream);
+	return status;
 }
 
-/* Launches of an instance come one after the other, so the last one's stream tells when all are through. */
+/* Launches of an instance come one after the other: when the last one is over all are. They end with their context. */
 static void give_up(struct bf_keep *keep, const struct bf_graph *graph)
 {
 	uint32_t before = bf_self.current;
 
 	if (!keep)
 		return;
-	if (!graph->launched) {
+	bf_self.current = graph->context;
+	if (!graph->passed || bf_context_check() == CUDA_ERROR_CONTEXT_IS_DESTROYED)
 		end_of_launches(keep);
-		return;
-	}
-	bf_self.current = graph->last_context;
-	if (!end_after_launches(keep, graph->last))
+	else if (end_after(graph->passed, keep))
 		bf_debug("nobody can tell when a graph's launches end: what it keeps stays");
 	bf_self.current = before;
+}
+
+static void forget_launches(struct bf_graph *graph)
+{
+	if (graph->passed)
+		BF_CALL(cuEventDestroy_v2, graph->passed);
+	graph->passed = 0;
 }
 
 static void replace(struct bf_graph *graph, struct bf_keep *by)
@@ -206,7 +213,7 @@ void bf_keep_drop(struct bf_graph *graph)
 	if (!graph)
 		return;
 	replace(graph, NULL);
-	graph->launched = false;
+	forget_launches(graph);
 }
 
 bool bf_keeps(const struct bf_graph *graph)
@@ -217,13 +224,21 @@ bool bf_keeps(const struct bf_graph *graph)
 	return keeps;
 }
 
-void bf_keep_launched(struct bf_graph *graph, CUstream stream)
+CUresult bf_keep_launched(struct bf_graph *graph, CUstream stream)
 {
 	const struct bf_stream *entry = bf_handle_find(BF_STREAM, BF_ARG(stream));
+	uint32_t before = bf_self.current, context = entry ? entry->entry.context : before;
+	CUresult status = CUDA_SUCCESS;
 
-	graph->last = stream;
-	graph->last_context = entry ? entry->entry.context : bf_self.current;
-	graph->launched = true;
+	if (graph->context != context)
+		forget_launches(graph);
+	bf_self.current = graph->context = context;
+	if (!graph->passed)
+		status = BF_CALL(cuEventCreate, BF_ARG(&graph->passed), CU_EVENT_DISABLE_TIMING);
+	if (!status)
+		status = BF_CALL(cuEventRecord, graph->passed, BF_ARG(stream));
+	bf_self.current = before;
+	return status;
 }
 
 /* ------------------------------------------------------------------ the program's calls */
@@ -281,58 +296,65 @@ BF_EXPORT CUresult cuUserObjectRelease(CUuserObject object, unsigned int count)
 	return change(object, count, false);
 }
 
-BF_EXPORT CUresult cuGraphRetainUserObject(CUgraph graph, CUuserObject object, unsigned int count, unsigned int flags)
+/* A graph is about to keep more or fewer references. */
+struct change {
+	struct user_object *object;
+	uint64_t count, owned; /* references that there were before this began */
+	unsigned flags;
+};
+typedef CUresult (*apply)(struct bf_keep *keep, const struct change *change, struct user_object **gone);
+
+static CUresult keep_more(struct bf_keep *keep, const struct change *change, struct user_object **gone)
 {
-	const bool moves = flags & CU_GRAPH_USER_OBJECT_MOVE;
-	struct user_object *kept, *gone = NULL;
-	struct bf_keep *more = NULL;
+	const bool moves = change->flags & CU_GRAPH_USER_OBJECT_MOVE;
+
+	(void)gone;
+	if (change->count > INT32_MAX || (change->flags & ~(unsigned)CU_GRAPH_USER_OBJECT_MOVE) ||
+	    (moves && change->count > change->owned))
+		return CUDA_ERROR_INVALID_VALUE;
+	keep->kept[keep->count++] = (struct kept){ change->object, change->count };
+	change->object->references += moves ? 0 : change->count;
+	return CUDA_SUCCESS;
+}
+
+static CUresult keep_less(struct bf_keep *keep, const struct change *change, struct user_object **gone)
+{
+	return take_away(keep, change->object, change->count, gone) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+static CUresult change_graph(CUgraph graph, CUuserObject object, struct change change, apply apply)
+{
 	struct bf_graph *owner = bf_handle_find(BF_GRAPH, BF_ARG(graph));
+	struct user_object *gone = NULL;
+	struct bf_keep *keep = NULL, *old = NULL;
 	CUresult status = bf_check();
 
 	if (status)
 		return status;
 	pthread_mutex_lock(&lock);
-	kept = find(object);
-	if (!owner || !kept || !count || count > INT32_MAX || (flags & ~(unsigned)CU_GRAPH_USER_OBJECT_MOVE) ||
-	    (moves && count > kept->references))
+	change.object = find(object);
+	if (!owner || !change.object || !change.count) {
 		status = CUDA_ERROR_INVALID_VALUE;
-	else
-		more = join(owner->keep, NULL);
-	if (more) {
-		more->kept[more->count++] = (struct kept){ kept, count };
-		kept->references += moves ? 0 : count;
-		drop(owner->keep, &gone);
-		owner->keep = more;
+	} else {
+		change.owned = change.object->references;
+		old = owner->keep;
+		keep = join(old, NULL);
+		status = keep ? apply(keep, &change, &gone) : CUDA_ERROR_OUT_OF_MEMORY;
+		if (!status)
+			owner->keep = keep;
 	}
+	drop(status ? keep : old, &gone);
 	pthread_mutex_unlock(&lock);
-	return status || more ? status : CUDA_ERROR_OUT_OF_MEMORY;
+	finish(gone);
+	return status;
+}
+
+BF_EXPORT CUresult cuGraphRetainUserObject(CUgraph graph, CUuserObject object, unsigned int count, unsigned int flags)
+{
+	return change_graph(graph, object, (struct change){ .count = count, .flags = flags }, keep_more);
 }
 
 BF_EXPORT CUresult cuGraphReleaseUserObject(CUgraph graph, CUuserObject object, unsigned int count)
 {
-	struct user_object *kept, *gone = NULL;
-	struct bf_keep *less = NULL;
-	struct bf_graph *owner = bf_handle_find(BF_GRAPH, BF_ARG(graph));
-	CUresult status = bf_check();
-
-	if (status)
-		return status;
-	pthread_mutex_lock(&lock);
-	kept = find(object);
-	if (!owner || !kept || !count)
-		status = CUDA_ERROR_INVALID_VALUE;
-	else
-		less = join(owner->keep, NULL);
-	if (!status && !less)
-		status = CUDA_ERROR_OUT_OF_MEMORY;
-	if (!status && !take_away(less, kept, count, &gone)) {
-		drop(less, &gone);
-		status = CUDA_ERROR_INVALID_VALUE;
-	} else if (!status) {
-		drop(owner->keep, &gone);
-		owner->keep = less;
-	}
-	pthread_mutex_unlock(&lock);
-	finish(gone);
-	return status;
+	return change_graph(graph, object, (struct change){ .count = count }, keep_less);
 }

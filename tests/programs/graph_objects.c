@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-enum { OBJECTS = 10 };
+enum { OBJECTS = 11 };
 
 static atomic_int destroyed[OBJECTS];
 static atomic_int may_go;
@@ -164,6 +164,30 @@ static void replaced_child(CUdeviceptr memory, CUcontext context)
 	show("and by nothing else", 8, 1);
 }
 
+/* What a capture took in keeps what that kept. */
+static void captured_launch(CUdeviceptr memory, CUcontext context, CUstream stream)
+{
+	CUgraph graph = make_graph(memory, context), captured;
+	CUuserObject object = make(10, 1);
+	CUgraphExec inner, outer;
+
+	CHECK(cuGraphRetainUserObject(graph, object, 1, CU_GRAPH_USER_OBJECT_MOVE));
+	CHECK(cuGraphInstantiateWithFlags(&inner, graph, 0));
+	CHECK(cuGraphDestroy(graph));
+	CHECK(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_RELAXED));
+	CHECK(cuGraphLaunch(inner, stream));
+	CHECK(cuStreamEndCapture(stream, &captured));
+	CHECK(cuGraphExecDestroy(inner));
+	show("a launch of it was captured", 10, 0);
+	CHECK(cuGraphInstantiateWithFlags(&outer, captured, 0));
+	CHECK(cuGraphDestroy(captured));
+	CHECK(cuGraphLaunch(outer, stream));
+	CHECK(cuStreamSynchronize(stream));
+	show("and launched", 10, 0);
+	CHECK(cuGraphExecDestroy(outer));
+	show("and destroyed", 10, 1);
+}
+
 /* What ends a launch is no part of what the program captures. */
 static void in_a_capture(CUdeviceptr memory, CUcontext context, CUstream stream)
 {
@@ -183,6 +207,7 @@ static void in_a_capture(CUdeviceptr memory, CUcontext context, CUstream stream)
 	CHECK(cuStreamEndCapture(stream, &captured));
 	CHECK(cuGraphGetNodes(captured, NULL, &count));
 	printf("nodes captured: %zu\n", count);
+	show("destroyed in the middle of it", 9, 1);
 	CHECK(cuGraphDestroy(captured));
 }
 
@@ -220,6 +245,7 @@ int main(void)
 	lost_stream(memory, context);
 	replaced_child(memory, context);
 	in_a_capture(memory, context, stream);
+	captured_launch(memory, context, stream);
 	mistakes(memory, context);
 	return 0;
 }
