@@ -139,7 +139,7 @@ static CUresult start_to_host(void *to, CUdeviceptr from, size_t size, CUstream 
 	status = send_to_host(wait, from, size, stream, true, BF_LATER, &sequence);
 	if (status)
 		free(wait);
-	return status;
+	return status ? status : bf_shared_copying(to, size);
 }
 
 CUresult bf_copy_to_host(void *to, CUdeviceptr from, size_t size, CUstream stream, bool async)

@@ -272,7 +272,7 @@ static CUresult start_receiving_box(const struct box *box, CUstream stream)
 		status = ask_for_box(incoming, stream, true, BF_LATER);
 	if (status)
 		free(incoming);
-	return status;
+	return status ? status : bf_shared_copying(box->to.at, side_size(box, &box->to));
 }
 
 static CUresult copy_on_host(const struct box *box, CUstream stream, bool async)

@@ -27,7 +27,8 @@ BF_EXPORT CUresult cuEventCreate(CUevent *phEvent, unsigned int Flags)
 	if (!event)
 		return CUDA_ERROR_UNKNOWN;
 	event->flags = Flags;
-	atomic_store(&event->recorded, 0);
+	event->latest = (struct bf_record){ 0 };
+	event->recording = 0;
 	atomic_store(&event->complete, 0);
 	atomic_store(&event->external, false);
 	atomic_store(&event->capture, 0);
@@ -42,6 +43,44 @@ BF_EXPORT CUresult cuEventDestroy_v2(CUevent hEvent)
 BF_EXPORT CUresult cuEventDestroy(CUevent hEvent)
 {
 	return cuEventDestroy_v2(hEvent);
+}
+
+/* Another thread may record it again at any time. */
+static struct bf_record latest(struct bf_event *event)
+{
+	struct bf_record record;
+
+	pthread_mutex_lock(&event->lock);
+	record = event->latest;
+	pthread_mutex_unlock(&event->lock);
+	return record;
+}
+
+static bool is_still_latest(struct bf_event *event, const struct bf_record *record)
+{
+	bool still;
+
+	pthread_mutex_lock(&event->lock);
+	still = !event->recording && event->latest.number == record->number;
+	pthread_mutex_unlock(&event->lock);
+	return still;
+}
+
+static void begin_record(struct bf_event *event)
+{
+	pthread_mutex_lock(&event->lock);
+	event->recording++;
+	pthread_mutex_unlock(&event->lock);
+}
+
+/* With number 0 it failed. */
+static void end_record(struct bf_event *event, struct bf_record record)
+{
+	pthread_mutex_lock(&event->lock);
+	event->recording--;
+	if (record.number > event->latest.number)
+		event->latest = record;
+	pthread_mutex_unlock(&event->lock);
 }
 
 static uint32_t context_of(CUstream stream)
@@ -67,14 +106,12 @@ static CUresult record(unsigned call, CUevent hEvent, CUstream stream, uint64_t 
 		return CUDA_ERROR_INVALID_HANDLE;
 	if (flags & CU_EVENT_RECORD_EXTERNAL)
 		atomic_store(&event->external, true);
+	begin_record(event);
 	status = bf_call_numbered(call, (const uint64_t[]){ BF_ARG(hEvent), BF_ARG(stream), flags }, false, &sequence);
-	if (status)
-		return status;
-	event->stream = BF_ARG(stream);
-	event->stream_id = bf_stream_number(stream);
-	bf_capture_recorded(event, stream);
-	atomic_store_explicit(&event->recorded, sequence, memory_order_release);
-	return CUDA_SUCCESS;
+	if (!status)
+		bf_capture_recorded(event, stream);
+	end_record(event, (struct bf_record){ sequence, BF_ARG(stream), bf_stream_number(stream) });
+	return status;
 }
 
 BF_EXPORT CUresult cuEventRecord(CUevent hEvent, CUstream hStream)
@@ -121,37 +158,37 @@ BF_EXPORT CUresult cuStreamWaitEvent_ptsz(CUstream hStream, CUevent hEvent, unsi
 	return wait_in_stream(hStream, hEvent, Flags, true);
 }
 
-static bool is_complete(const struct bf_event *event)
+static bool is_complete(const struct bf_event *event, const struct bf_record *record)
 {
-	uint64_t recorded = atomic_load_explicit(&event->recorded, memory_order_acquire);
-
 	if (atomic_load_explicit(&event->external, memory_order_relaxed))
 		return false;
-	return !recorded || atomic_load_explicit(&event->complete, memory_order_acquire) == recorded ||
-	       bf_stream_passed(event->stream, event->stream_id, event->entry.context, recorded);
+	return !record->number || atomic_load_explicit(&event->complete, memory_order_acquire) == record->number ||
+	       bf_stream_passed(record->stream, record->stream_id, event->entry.context, record->number);
 }
 
 static CUresult wait_or_ask(unsigned call, CUevent hEvent)
 {
 	CUresult status = bf_check();
 	struct bf_event *event = find(hEvent);
-	uint64_t recorded;
+	struct bf_record record;
+	bool known;
 
 	if (status)
 		return status;
 	if (!event)
 		return CUDA_ERROR_INVALID_HANDLE;
-	if (is_complete(event))
+	record = latest(event);
+	if (is_complete(event, &record))
 		return CUDA_SUCCESS;
-	recorded = atomic_load(&event->recorded);
 	if (bf_shared_in_use())
 		status = bf_shared_before_wait();
 	if (!status)
 		status = bf_call(call, (const uint64_t[]){ BF_ARG(hEvent) });
+	known = is_still_latest(event, &record); /* else nobody knows which one was waited for */
 	if (!status && bf_shared_in_use())
-		status = bf_shared_waited(event->stream_id, recorded);
-	if (!status)
-		atomic_store_explicit(&event->complete, recorded, memory_order_release);
+		status = bf_shared_waited(known ? record.stream_id : 0, record.number);
+	if (!status && known)
+		atomic_store_explicit(&event->complete, record.number, memory_order_release);
 	return status;
 }
 

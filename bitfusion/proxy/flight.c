@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Work that may use shared memory and is not known to be over. It is noted by stream, so that a wait knows whether
- * anything could have changed since the last one. With the lock of shared.c held, but where something is waited for.
+ * anything could have changed since the last one. With the lock held, but where something is waited for.
  */
 #define _GNU_SOURCE
 #include "graph.h"

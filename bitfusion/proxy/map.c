@@ -204,14 +204,16 @@ void bf_map_set_advice(uint64_t address, int kind, int advice)
 	pthread_rwlock_unlock(&lock);
 }
 
-void bf_map_set_twin(uint64_t base, struct bf_twin *twin)
+void bf_map_set_twin(uint64_t base, struct bf_twin *twin, bool settled)
 {
 	size_t i;
 
 	pthread_rwlock_wrlock(&lock);
 	i = lower(base);
-	if (i < count && ranges[i]->base == base)
+	if (i < count && ranges[i]->base == base) {
 		ranges[i]->twin = twin;
+		ranges[i]->settled = settled;
+	}
 	pthread_rwlock_unlock(&lock);
 }
 

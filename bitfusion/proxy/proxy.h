@@ -266,12 +266,17 @@ struct bf_stream {
 	struct bf_credit credit;
 };
 
+struct bf_record {
+	uint64_t number; /* of the command, 0 before the first */
+	uint64_t stream, stream_id;
+};
+
 struct bf_event {
 	struct bf_entry entry;
 	unsigned flags;
-	uint64_t stream;           /* of the latest record */
-	uint64_t stream_id;
-	_Atomic uint64_t recorded; /* number of the record command, 0 before the first */
+	pthread_mutex_t lock;      /* of the next two; all zeros is one that is not locked */
+	struct bf_record latest;
+	unsigned recording;        /* threads that are about to */
 	_Atomic uint64_t complete; /* the record known to be complete */
 	_Atomic uint64_t capture;  /* number of the one that the latest record was in, 0 for none */
 	_Atomic bool external;     /* something else records it too, so that only the server knows */
@@ -373,6 +378,7 @@ struct bf_range {
 	bool usable;     /* and the program has memory there */
 	int advice[3]; /* of managed memory (managed.c) */
 	struct bf_twin *twin; /* of memory that kernels use too (shared.h), or NULL */
+	bool settled;         /* no copy writes it that began before there was a twin */
 };
 
 /* With `reserved` set: CUDA_ERROR_ALREADY_MAPPED when the program has something at these addresses. */
@@ -381,7 +387,7 @@ bool bf_map_find(uint64_t address, struct bf_range *range); /* the one that hold
 bool bf_map_remove(uint64_t base, unsigned kinds, struct bf_range *range); /* a mask of 1 << kind */
 void bf_map_remove_parent(uint64_t parent);
 void bf_map_set_advice(uint64_t address, int kind, int advice);
-void bf_map_set_twin(uint64_t base, struct bf_twin *twin);
+void bf_map_set_twin(uint64_t base, struct bf_twin *twin, bool settled);
 void bf_map_change_parent(uint64_t from, uint64_t to); /* of what is mapped */
 /* Addresses alone; false: the program has something there. */
 bool bf_map_reserve(uint64_t base, uint64_t size);

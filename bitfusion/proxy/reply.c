@@ -402,7 +402,7 @@ bool bf_reply_writes(const void *data, size_t size, uint64_t *stream)
 {
 	bool found = false;
 
-	if (!atomic_load_explicit(&replies.copies, memory_order_acquire))
+	if (!atomic_load(&replies.copies)) /* in one order with bf_twin_count: see bf_shared_copying */
 		return false;
 	pthread_mutex_lock(&replies.lock);
 	for (int i = 0; i < BUCKETS && !found; i++)

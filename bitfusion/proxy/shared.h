@@ -26,7 +26,7 @@ static inline bool bf_arena_may_hold(uint64_t address)
 	       address < atomic_load_explicit(&bf_arena_high, memory_order_relaxed);
 }
 
-/* ------------------------------------------------------------------ twins (shared.c) */
+/* ------------------------------------------------------------------ twins (sharing.c, shared.c) */
 
 /* Some memory could have a twin: only then is there anything to do around a launch. */
 extern _Atomic bool bf_shared_used;
@@ -40,6 +40,8 @@ static inline bool bf_shared_in_use(void)
 CUresult bf_shared_touch(uint64_t address);
 /* The same for every word that may be an address of such memory. */
 CUresult bf_shared_touch_words(const void *words, size_t size);
+/* A copy that nobody waits for writes the memory from now on. If that has got a twin meanwhile, it is waited for. */
+CUresult bf_shared_copying(const void *memory, size_t size);
 /* Has all of the memory a twin? Then its device address. */
 bool bf_shared_find(const void *memory, size_t size, CUdeviceptr *device);
 /* Before work that may use twins goes to the stream. With `writes` it may change them: then bf_shared_after follows,

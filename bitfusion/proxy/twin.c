@@ -176,7 +176,7 @@ static CUresult send_changes(struct bf_twin *twin, uint64_t offset, const uint8_
 	return status;
 }
 
-/* With the lock of shared.c held, as everything here. */
+/* With the lock held, as everything here. */
 static CUresult send_reachable(struct bf_twin *twin, bool alone)
 {
 	static uint8_t window[WINDOW];

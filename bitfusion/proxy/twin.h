@@ -34,10 +34,21 @@ struct bf_twin {
 	struct bf_carrier *carrier; /* NULL: its context has ended, another will do */
 };
 
+/* ------------------------------------------------------------------ all that there are (sharing.c) */
+
 void bf_shared_lock(void);
 void bf_shared_unlock(void);
+extern struct bf_twin *bf_twins; /* with the lock held */
+extern _Atomic unsigned bf_twin_count;
 
-/* With the lock of shared.c held. */
+static inline bool bf_twins_exist(void)
+{
+	return atomic_load_explicit(&bf_twin_count, memory_order_relaxed);
+}
+
+/* ------------------------------------------------------------------ one of them (twin.c) */
+
+/* With the lock held. */
 CUresult bf_twin_make(const struct bf_range *range, struct bf_twin **twin);
 void bf_twin_free(struct bf_twin *twin, bool context_lives);
 /* Sends what the program changed. `alone`: no work that may write is under way. */

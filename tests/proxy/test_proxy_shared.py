@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+from fake_peer import LATER
 
 RESERVED = 0x2100_0000_0000
 VARIABLE = 0x7E98_7654_3000
@@ -117,6 +118,104 @@ def test_work_of_a_destroyed_stream_is_known_to_be_over_in_the_end(broker, run):
     """,
     )
     assert fetches(broker) == 2
+
+
+def test_an_event_recorded_again_while_it_is_waited_for(broker, run):
+    """The wait was for the first stream's record, and says nothing of the second stream's work."""
+    held = []
+
+    def hold(peer, command):
+        held.append(command.request)
+        return LATER
+
+    def count_or_end(peer, command):
+        count, ends = len(held), command.words()[1] == 1
+        while ends and held:
+            peer.reply(held.pop())
+        return 0, struct.pack("<Q", count)
+
+    broker.answers["cuEventSynchronize"] = hold
+    broker.answers["cuCtxGetLimit"] = count_or_end
+    run(
+        broker,
+        MANAGED
+        + """
+    import threading
+    one, two = (made(cuda.cuStreamCreate, 1) for _ in range(2))
+    event = made(cuda.cuEventCreate, 2)
+    launch(two)
+    check(cuda.cuEventRecord(event, one))
+    def wait():
+        check(cuda.cuCtxSetCurrent(context))
+        check(cuda.cuEventSynchronize(event))
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    while not made(cuda.cuCtxGetLimit, 0):
+        pass
+    check(cuda.cuEventRecord(event, two))
+    made(cuda.cuCtxGetLimit, 1)
+    waiting.join()
+    check(cuda.cuStreamSynchronize(two))
+    """,
+    )
+    assert fetches(broker) == 2
+
+
+def test_a_download_into_memory_that_is_getting_a_twin_comes_before_the_kernel(broker, run):
+    """Of two threads one launches with pinned memory while the other starts a copy into it."""
+    held, downloads, early = [], [], []
+
+    def hold(peer, command):
+        held.append(command.request)
+        return LATER
+
+    def go_on(peer, command):
+        if command.words()[1] == 1:
+            peer.reply(held[0], 0, struct.pack("<Q", 77))
+        return 0, struct.pack("<Q", len(held))
+
+    def download(peer, command):
+        downloads.append(command)
+        return LATER
+
+    def deliver(peer, command):
+        if downloads and command.words()[0] == downloads[0].words()[3]:
+            peer.send_data(downloads[0].request, 0, b"new")
+            peer.reply(downloads.pop().request)
+
+    def launched(peer, command):
+        early.extend(downloads)
+
+    broker.answers["cuMemCreate"] = hold
+    broker.answers["DTOH"] = download
+    broker.answers["cuCtxGetLimit"] = go_on
+    broker.answers["cuStreamSynchronize"] = deliver
+    broker.answers["LAUNCH"] = launched
+    run(
+        broker,
+        """
+    import threading
+    context = start()
+    function, memory = kernel(), alloc(16)
+    shared = made(cuda.cuMemHostAlloc, 4096, 2)
+    stream = made(cuda.cuStreamCreate, 1)
+    def launch():
+        check(cuda.cuCtxSetCurrent(context))
+        values = parameters(u64(shared), i32(1), ctypes.c_char(1))
+        check(cuda.cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, None, values, None))
+    launching = threading.Thread(target=launch)
+    launching.start()
+    while not made(cuda.cuCtxGetLimit, 0):
+        pass
+    check(cuda.cuMemcpyDtoHAsync_v2(shared + 100, memory, 3, stream))
+    made(cuda.cuCtxGetLimit, 1)
+    launching.join()
+    check(cuda.cuStreamSynchronize(stream))
+    """,
+    )
+    assert not early
+    assert sent(broker, "HTOD", "LAUNCH") == ["HTOD", "LAUNCH"]
+    assert broker.peer().named("HTOD")[0].bulk.startswith(b"new")
 
 
 def variable(address, size):
