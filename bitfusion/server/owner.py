@@ -8,11 +8,11 @@ session is removed.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Optional, Protocol
 
 from bitfusion.server.asks import CANCELLED
 from bitfusion.server.desk import Desk
-from bitfusion.server.records import GRANTED, READY, REFUSED, Claim, pack_claim
+from bitfusion.server.records import GRANTED, READY, REFUSED, Claim, Entry, pack_claim
 from bitfusion.server.store import ABSENT, Change
 
 
@@ -61,9 +61,10 @@ class Owner:
         if self.desk.busy(f"claim {session}"):
             return
         claim, held = self.desk.facts.claims.get(session), self.sessions.get(session)
-        if claim is not None and claim.server != self.desk.me:
-            claim = None  # another server's now
-        if claim is None:
+        elsewhere = claim is not None and claim.server != self.desk.me
+        if elsewhere and held is not None and not held.ending:
+            self._end(session, held, CANCELLED)  # it was given to another server meanwhile
+        elif claim is None or elsewhere:
             self._ended.discard(session)
             self._refused.pop(session, None)
             if held is not None:
@@ -73,16 +74,19 @@ class Owner:
         elif claim.state != REFUSED:
             self._look_at_new(claim)
 
-    def _write(self, claim: Claim, version: int) -> None:
-        change = Change(claim.key, pack_claim(claim), version)
-        self.desk.write(f"claim {claim.session}", [change], (), claim.session)
+    def _write(self, claim: Claim, version: int, entry: Optional[Entry] = None) -> None:
+        """entry: of the queue, which it is to leave."""
+        changes = [Change(claim.key, pack_claim(claim), version)]
+        if entry is not None:
+            changes.append(Change(entry.key, None, self.desk.replica.version(entry.key)))
+        self.desk.write(f"claim {claim.session}", changes, (), claim.session)
 
     def _look_at_unclaimed(self, session: str, held: Held) -> None:
         """Before it was told, its client left or was sent elsewhere; else the store forgot."""
         if held.ending:
             return
         if held.told:
-            self._write(held.claim, ABSENT)
+            self._write(held.claim, ABSENT, self.desk.facts.queue.get(session))
         else:
             self._end(session, held, CANCELLED)
 

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from clusters import Client, Clock, FakeHost, Server
 
 from bitfusion.server.caller import Limits
 from bitfusion.server.cluster import StoreLost
-from bitfusion.server.store import Change
+from bitfusion.server.store import Change, Check, Done
 from bitfusion.server.store_memory import LOST_AFTER, LOST_BEFORE, Memory
 from bitfusion.server.views import TooMuch
 
@@ -191,6 +191,45 @@ def test_a_server_that_dies_before_it_made_the_session(
     three = start("c", gpus=2)
     assert clock.until(lambda: big.granted)
     assert big.on == three.id
+
+
+@pytest.mark.parametrize("what", ["led", "left", "drained", "gone", "granted"])
+def test_a_decision_that_comes_too_late_changes_nothing(
+    start: Start, clock: Clock, memory: Memory, what: str
+) -> None:
+    """Something else is written just before it."""
+    one = start(gpus=1)
+    late: list[str] = []
+
+    def interfere(changes: Sequence[Change]) -> str:
+        granted = [c.key for c in changes if c.key.startswith("claims/")]
+        if granted and not late:
+            late.extend(granted)
+            (queued,) = keys(memory, "queue/")
+            earlier = {
+                "led": Change("leader", {"server": "other", "instance": "other"}),
+                "left": Change(queued, None),
+                "drained": Change(f"drained/{one.id}", {}),
+                "gone": Change(f"servers/{one.id}", None),
+                "granted": Change(granted[0], {}),
+            }
+            assert memory.commit(None, [earlier[what]], ()) == "applied"
+            outcomes.append(memory.commit(one.store, changes, checks))  # type: ignore[arg-type]
+        return ""
+
+    outcomes: list[str] = []
+    checks: list[Check] = []
+    commit = one.store.commit
+
+    def note(changes: Sequence[Change], done: Done, given: Sequence[Check] = ()) -> None:
+        checks[:] = given
+        commit(changes, done, given)
+
+    one.store.commit = note  # type: ignore[method-assign]
+    memory.fault = interfere
+    one.ask()
+    assert clock.until(lambda: outcomes)
+    assert outcomes == ["conflict"] and not one.host.open
 
 
 def test_claims_of_a_lost_server_count_until_they_are_forgotten(
