@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from bitfusion import log
 from bitfusion.server.caller import Refusal
@@ -26,6 +26,13 @@ GRACE_S = 12.0  # for a launcher to stop its program, which may take it 10
 MAX_ENDED = 512  # remembered, so that their launchers hear why
 IDLE_LOOKS = 20  # at a session's activity, over its idle limit
 IDLE_LOOK_S = (0.1, 10.0)  # between them, at least and at most
+
+
+class Keeper(Protocol):
+    """Of workers.py."""
+
+    def keep(self, session: str, record: dict[str, object], ledger: int = -1) -> None: ...
+    def drop(self, session: str) -> None: ...
 
 
 class NoTimer:
@@ -58,24 +65,40 @@ class Leases:
         sessions: Sessions,
         timers: Timers,
         lease_s: float,
+        keeper: Keeper,
         activity: Callable[[Session], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """activity: a number that changes while a session's workers do something."""
-        self._sessions = sessions
+        """keeper: where sessions are kept for the next server. activity: a number that changes
+        while a session's workers do something.
+        """
+        self.sessions = sessions
         self._timers = timers
         self.lease_s = lease_s
+        self._keeper = keeper
         self._activity = activity
         self._clock = clock
         self._fairness = Fairness(timers)
         self.by_name: dict[str, Lease] = {}
         self._ended: OrderedDict[str, Lease] = OrderedDict()
 
-    def begin(self, record: Record) -> Lease:
-        """A new session, or one taken over. Raises the pool's InUse."""
-        session = self._sessions.take(record)
+    def begin(self, record: Record, ledger: int = -1) -> Lease:
+        """A new session, or one taken over with its ledger's descriptor. Raises the pool's InUse,
+        and what opening the ledger may raise.
+        """
+        opened = self.sessions.open_ledger(ledger) if ledger >= 0 else None
+        try:
+            session = self.sessions.take(record)
+        except Exception:
+            if opened is not None:
+                opened.close()
+            raise
         lease = self.by_name[record.session] = Lease(session, record, Events(self._timers))
         lease.active_s = self._clock()
+        self._keeper.keep(record.session, record.pack())
+        if opened is not None:
+            session.ledger = opened
+            self.ledger_made(session)
         self._await_launcher(lease)
         self._watch_time(lease)
         self._watch_idle(lease)
@@ -92,6 +115,7 @@ class Leases:
         lease = self.by_name.get(session.name)
         if lease is None or session.ledger is None:
             return
+        self._keeper.keep(session.name, lease.record.pack(), session.ledger.fileno())
         if 0 < lease.record.share < 1:
             session.ledger.set_share(lease.record.share)
         self._fairness.add(session.name, [s.gpu for s in session.slices], session.ledger)
@@ -107,7 +131,7 @@ class Leases:
         """This connection is the lease from now on; an earlier one is dropped."""
         if lease.session.closing:
             raise Refusal(410, f"ended-{lease.ending or 'lost'}", "the session has ended")
-        self._sessions.hand_over(lease.session, peer)
+        self.sessions.hand_over(lease.session, peer)
         lease.timers.pop("attach", NO_TIMER).cancel()
         return lease.session
 
@@ -124,10 +148,14 @@ class Leases:
             lease.events.add(END, why, grace_s, text)
             if grace_s:
                 lease.timers["close"] = self._timers.after(
-                    grace_s, lambda: self._sessions.end(lease.session)
+                    grace_s, lambda: self.sessions.end(lease.session)
                 )
         if not grace_s:
-            self._sessions.end(lease.session)
+            self.sessions.end(lease.session)
+
+    def end_all(self, why: str, text: str) -> None:
+        for lease in list(self.by_name.values()):
+            self.end(lease, why, text, 0)
 
     def end_client(self, client: str, why: str, text: str) -> None:
         """All that a client has, at once."""
@@ -137,6 +165,7 @@ class Leases:
     def closed(self, session: Session) -> None:
         """To be called when the session is over and its GPUs are back."""
         self._fairness.remove(session.name)
+        self._keeper.drop(session.name)
         lease = self.by_name.pop(session.name, None)
         if lease is None:
             return

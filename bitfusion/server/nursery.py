@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process that forks workers: made early, so that no worker inherits a secret.
 
-Server and nursery exchange datagrams (JSON, with descriptors beside them) over a Unix socket pair.
-When the server goes, however it goes, the nursery sees the end of that socket, kills the workers
-and ends. Spare workers wait here with the driver already initialised.
+Server and nursery exchange datagrams (JSON, with descriptors beside them) over a Unix socket.
+When the server goes, however it goes, the nursery sees the end of that socket. That of a private
+server kills the workers and ends. One with a door keeps them, with all that there is to know of
+their sessions, for the next server that comes through it, and ends when none comes in time. Spare
+workers wait here with the driver already initialised.
 """
 
 from __future__ import annotations
@@ -14,11 +16,14 @@ import selectors
 import signal
 import socket
 import sys
+import time
+from collections.abc import Sequence
 from typing import NamedTuple, NoReturn, Optional, Protocol
 
 from bitfusion import linux
 
 MAX_MESSAGE = 64 << 10
+VERSION = 1  # of what a nursery says to a server that takes it over, maybe a newer one
 MAX_SPARE_FAILURES = 3  # in a row; then the driver is to blame, and clients get to hear why
 
 
@@ -54,13 +59,34 @@ class Spare(NamedTuple):
     socket: socket.socket
 
 
+class Door(NamedTuple):
+    """Where another server may come in."""
+
+    listener: socket.socket
+    path: str
+    lease_s: float  # how long to wait for one
+
+
+class Kept(NamedTuple):
+    """A session, for the next server."""
+
+    record: dict[str, object]
+    ledger: list[int]  # its descriptor, where it has one
+
+
 class Nursery:
     """Runs in the nursery process."""
 
-    def __init__(self, server: socket.socket, worker: Worker) -> None:
-        self.server = server
+    def __init__(self, server: socket.socket, worker: Worker, door: Optional[Door] = None) -> None:
+        self.server: Optional[socket.socket] = server
         self.worker = worker
+        self.door = door
+        self.kept: dict[str, Kept] = {}
+        self.deadline_s = 0.0  # to be found by a server
+        self.leaving = False  # no new workers: another nursery has that to do
+        self.over = False
         self.workers: dict[int, int] = {}  # pid -> number that the server gave it
+        self.jobs: dict[int, Job] = {}  # by that number
         self.spares: list[Spare] = []
         self.wanted = 0
         self.failures = 0
@@ -71,28 +97,37 @@ class Nursery:
             {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
         )
         self.worker.load()
-        selector = selectors.DefaultSelector()
-        selector.register(self.server, selectors.EVENT_READ)
-        selector.register(signals, selectors.EVENT_READ)
-        while True:
-            for key, _events in selector.select(0 if self.lacks_spares() else None):
-                if key.fd == signals:
-                    linux.read_signals(signals)  # only wakes us: the end comes from the server
-                    self.reap()
-                elif not self.obey():
-                    return
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(signals, selectors.EVENT_READ, lambda: self.reap(signals))
+        if self.server is not None:
+            self.selector.register(self.server, selectors.EVENT_READ, self.obey)
+        while not self.is_over():
+            for key, _events in self.selector.select(self.patience()):
+                key.data()
             if self.lacks_spares():
                 self.add_spare()
 
-    def obey(self) -> bool:
+    def is_over(self) -> bool:
+        if self.server is None and time.monotonic() >= self.deadline_s:
+            return True
+        return self.over or (self.leaving and not self.workers and not self.kept)
+
+    def patience(self) -> Optional[float]:
+        if self.lacks_spares():
+            return 0
+        return None if self.server else max(0.0, self.deadline_s - time.monotonic())
+
+    def obey(self) -> None:
+        assert self.server is not None
         try:
             data, fds, _flags, _from = socket.recv_fds(
                 self.server, MAX_MESSAGE, 4, socket.MSG_CMSG_CLOEXEC
             )
         except ConnectionError:
-            return False
+            data, fds = b"", []
         if not data:
-            return False
+            self.miss_server()
+            return
         order = json.loads(data)
         if order["order"] == "start":
             self.start(order["worker"], Job(*order["job"]), fds, order["cold"])
@@ -100,9 +135,66 @@ class Nursery:
             self.signal(order["worker"], order["signal"])
         elif order["order"] == "spares":
             self.wanted, self.pattern = order["count"], Job(*order["job"])
+        elif order["order"] == "keep":
+            self.drop(order["session"])
+            self.kept[order["session"]], fds = Kept(order["record"], fds), []
+        elif order["order"] == "drop":
+            self.drop(order["session"])
+        elif order["order"] == "leave":
+            self.leave()
+        elif order["order"] == "end":
+            self.over = True
         for fd in fds:
             os.close(fd)
-        return True
+
+    # ------------------------------------------ from one server to the next
+
+    def drop(self, session: str) -> None:
+        kept = self.kept.pop(session, None)
+        for fd in kept.ledger if kept else ():
+            os.close(fd)
+
+    def leave(self) -> None:
+        """Another nursery serves new clients; end with the last worker of this one."""
+        self.leaving, self.wanted = True, 0
+        for spare in self.spares:
+            spare.socket.close()  # which it waits at
+
+    def miss_server(self) -> None:
+        assert self.server is not None
+        self.selector.unregister(self.server)
+        self.server.close()
+        self.server = None
+        if self.door is not None and (self.kept or self.workers):
+            self.deadline_s = time.monotonic() + self.door.lease_s
+            self.selector.register(self.door.listener, selectors.EVENT_READ, self.meet_server)
+
+    def meet_server(self) -> None:
+        """Tell it all, the last first being that it knows the end of the list."""
+        assert self.door is not None
+        try:
+            self.server, _address = self.door.listener.accept()
+        except OSError:
+            return
+        self.selector.unregister(self.door.listener)
+        self.selector.register(self.server, selectors.EVENT_READ, self.obey)
+        self.tell({"event": "nursery", "version": VERSION, "pid": os.getpid()})
+        for kept in self.kept.values():
+            self.tell({"event": "session", "record": kept.record}, kept.ledger)
+        for pid, number in self.workers.items():
+            job = self.jobs[number]
+            self.tell(
+                {
+                    "event": "worker",
+                    "worker": number,
+                    "pid": pid,
+                    "session": job.session,
+                    "slot": job.slot,
+                }
+            )
+        self.tell({"event": "complete"})
+
+    # ------------------------------------------ workers
 
     def start(self, number: int, job: Job, fds: list[int], cold: bool) -> None:
         pid = 0 if cold else self.wake_spare(job, fds)
@@ -113,6 +205,7 @@ class Nursery:
                 self.tell({"event": "ended", "worker": number, "status": -1, "why": str(error)})
                 return
         self.workers[pid] = number
+        self.jobs[number] = job
         self.tell({"event": "started", "worker": number, "pid": pid})
 
     def fork(self, job: Job, fds: list[int]) -> int:
@@ -152,22 +245,25 @@ class Nursery:
             if known == number:  # ours and not yet waited for: the pid cannot be another's
                 os.kill(pid, signal_number)
 
-    def reap(self) -> None:
+    def reap(self, signals: int) -> None:
+        linux.read_signals(signals)  # only wakes us: the end comes from the server
         while self.workers or self.spares:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
             number = self.workers.pop(pid, None)
             if number is not None:
+                self.jobs.pop(number, None)
                 self.tell({"event": "ended", "worker": number, "pid": pid, "status": status})
             for spare in [s for s in self.spares if s.pid == pid]:
                 spare.socket.close()
                 self.spares.remove(spare)
                 self.failures += 1
 
-    def tell(self, event: dict[str, object]) -> None:
+    def tell(self, event: dict[str, object], fds: Sequence[int] = ()) -> None:
         try:
-            self.server.send(json.dumps(event).encode())
+            if self.server is not None:
+                socket.send_fds(self.server, [json.dumps(event).encode()], list(fds))
         except OSError:
             pass  # the server is gone; the next read says so
 
@@ -177,6 +273,11 @@ class Nursery:
             os.kill(pid, signal.SIGKILL)
         for pid in pids:
             os.waitpid(pid, 0)
+        if self.door is not None:
+            try:
+                os.unlink(self.door.path)
+            except OSError:
+                pass  # the folder was removed
         os._exit(0)
 
 
@@ -214,7 +315,7 @@ def wait_for_job(worker: Worker, job: Job, nursery: socket.socket) -> tuple[Job,
     return Job(*json.loads(data)), fds
 
 
-def start(worker: Worker) -> tuple[int, socket.socket]:
+def start(worker: Worker, door: Optional[Door] = None) -> tuple[int, socket.socket]:
     """Fork the nursery; (its pid, our end of its socket)."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     parent = os.getpid()
@@ -225,9 +326,10 @@ def start(worker: Worker) -> tuple[int, socket.socket]:
         return pid, ours
     try:
         linux.set_process_name("bitfusion-nurse")
-        linux.close_all_but({theirs.fileno()})
+        kept = {theirs.fileno()} | ({door.listener.fileno()} if door else set())
+        linux.close_all_but(kept)
         os.setsid()  # a signal to the server's group is not meant for the workers
-        nursery = Nursery(theirs, worker)
+        nursery = Nursery(theirs, worker, door)
         if os.getppid() == parent:
             nursery.run()
         nursery.end()

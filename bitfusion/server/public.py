@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from typing import Optional
@@ -13,7 +14,7 @@ from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, CannotListen, NotSafe
 from bitfusion.inventory import Inventory, describe
 from bitfusion.quantity import plural
-from bitfusion.server import activity
+from bitfusion.server import activity, adopt
 from bitfusion.server.accept import Acceptor
 from bitfusion.server.api import Api
 from bitfusion.server.api_leases import LeaseApi
@@ -212,6 +213,7 @@ def add_leases(
         sessions,
         service.loop,
         settings.seconds("cluster.lease"),
+        workers,
         lambda session: activity.measure(session, workers.pid_of),
     )
     sessions.on_ledger, sessions.on_end = leases.ledger_made, leases.closed
@@ -250,12 +252,14 @@ def serve(
     folder = StateFolder(settings.text("server.state_dir"))
     folder.lock()
     keys = Keys(folder)
+    left = folder.sockets(adopt.PREFIX)
     service = Service(
         inventory,
         worker or ExecutorWorker(),
         user,
         worker_environment(user, inventory.software),
         ledgers,
+        lambda: adopt.open_door(folder, settings.seconds("cluster.lease")),
     )
     address = settings.address("server.listen")
     try:
@@ -277,6 +281,14 @@ def serve(
         service.workers.stop()
         raise
     leases = add_leases(service, settings, folder.server_id(), control)
+    adopted = adopt.adopt(folder, left, service.workers, leases)
+    if adopted:
+        log.info(f"took over {plural(len(adopted), 'session')} of an earlier server")
+    if tokens:
+        for lease in adopted:
+            why = tokens.bars(lease.record.client)
+            if why:
+                leases.end(lease, "revoked", why, 0)
     listener = service.listen_tcp(data)
     service.listen_unix()
     relay = add_relay(service, listener, keys, user, settings.text("server.encrypt"))
@@ -296,7 +308,15 @@ def serve(
         f"({describe(inventory.gpus)}) "
         f"on {config.format_address(where)}, data on port {data.getsockname()[1]}, {how}"
     )
-    service.run(settings.number("server.spare_workers"))
+
+    def end(number: int) -> None:
+        """SIGINT ends the sessions as well; else they wait for the next server."""
+        service.leaves_workers = number != signal.SIGINT
+        if number == signal.SIGINT:
+            leases.end_all("drained", "the server was stopped")
+        service.loop.stop()
+
+    service.run(settings.number("server.spare_workers"), end)
     doorman.close()
     admin.close()
     if relay:

@@ -20,7 +20,7 @@ from bitfusion.server.caller import ANONYMOUS
 from bitfusion.server.data import DataListener
 from bitfusion.server.lines import LineCodec
 from bitfusion.server.loop import Loop
-from bitfusion.server.nursery import Worker
+from bitfusion.server.nursery import Door, Worker
 from bitfusion.server.peer import Peer
 from bitfusion.server.sessions import Ledger, Sessions
 from bitfusion.server.workers import Workers
@@ -35,6 +35,12 @@ def make_ledger(limits: Sequence[int]) -> Optional[Ledger]:
     return core.Ledger.create(limits)
 
 
+def open_ledger(fd: int) -> Optional[Ledger]:
+    from bitfusion.executor import core
+
+    return core.Ledger(fd)
+
+
 class Service:
     def __init__(
         self,
@@ -43,9 +49,12 @@ class Service:
         worker_user: str = "",
         environment: Optional[dict[str, str]] = None,
         ledgers: bool = True,
+        open_door: Callable[[], Optional[Door]] = lambda: None,
     ) -> None:
+        """open_door: how the next server may take the workers over; None: they end with us."""
         self.loop = Loop()
-        self.workers = Workers(self.loop, worker, self._worker_ended)
+        self.leaves_workers = False
+        self.workers = Workers(self.loop, worker, self._worker_ended, open_door)
         self.sessions = Sessions(
             inventory,
             self.workers,
@@ -53,6 +62,7 @@ class Service:
             make_ledger if ledgers else lambda _limits: None,
             worker_user,
             environment,
+            open_ledger,
         )
         self.data: Json = {}
         self.session_api = SessionApi(self.sessions, self.data)
@@ -84,14 +94,18 @@ class Service:
         self._listeners.append(DataListener(self.loop, sock, self.sessions.redeem))
         return self._listeners[-1]
 
-    def run(self, spares: int) -> None:
+    def run(self, spares: int, on_signal: Optional[Callable[[int], None]] = None) -> None:
         if spares:
             self.sessions.keep_spares(spares)
-        self.loop.on_signals((signal.SIGTERM, signal.SIGHUP), lambda _number: self.loop.stop())
+        ends = (signal.SIGTERM, signal.SIGHUP) + ((signal.SIGINT,) if on_signal else ())
+        self.loop.on_signals(ends, on_signal or (lambda _number: self.loop.stop()))
         self.loop.run()
         for listener in self._listeners:
             listener.close()
-        self.workers.stop()
+        if self.leaves_workers:
+            self.workers.leave()
+        else:
+            self.workers.stop()
 
 
 def serve_private(service: Service, control: socket.socket, transport: str) -> None:

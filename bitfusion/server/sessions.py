@@ -97,7 +97,10 @@ class Sessions:
         make_ledger: Callable[[Sequence[int]], Optional[Ledger]],
         worker_user: str = "",
         environment: Optional[dict[str, str]] = None,
+        open_ledger: Callable[[int], Optional[Ledger]] = lambda _fd: None,
     ) -> None:
+        """open_ledger: one made earlier, from its descriptor, which is the ledger's then."""
+        self.open_ledger = open_ledger
         self.inventory = inventory
         self.pool = Pool(inventory.gpus)
         self.by_name: dict[str, Session] = {}
@@ -145,6 +148,24 @@ class Sessions:
         gpus = ", ".join(f"{s.gpu} ({s.memory >> 20} MiB)" for s in slices)
         log.info(f"session {name} has GPU {gpus}")
         return session
+
+    def adopt_worker(self, name: str, number: int, slot: int) -> None:
+        """A worker that an earlier server started."""
+        self._last_worker = max(self._last_worker, number)
+        session = self.by_name.get(name)
+        if session is None:
+            self._workers.signal(number, 9)
+            return
+        session.workers[number] = slot
+        session.started += 1
+        self._by_worker[number] = session
+
+    def clear_unused_slots(self) -> None:
+        """Of workers that ended while no server looked."""
+        for session in self.by_name.values():
+            for slot in set(range(MAX_WORKERS)) - set(session.workers.values()):
+                if session.ledger:
+                    session.ledger.clear(slot)
 
     def make_ticket(self, owner: object, name: str, pid: int, cold: bool = False) -> str:
         session = self._owned(owner, name)

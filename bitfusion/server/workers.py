@@ -1,56 +1,75 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server's side of the nursery: orders out, ends of workers in; never blocks."""
+"""The workers, in one nursery of this server's and in those of earlier ones that it took over."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
-from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from bitfusion import log
 from bitfusion.server import nursery
-from bitfusion.server.loop import READ, WRITE, Loop
-from bitfusion.server.nursery import Job, Worker
+from bitfusion.server.link import Link
+from bitfusion.server.loop import Loop
+from bitfusion.server.nursery import Door, Job, Worker
 
 Ended = Callable[[int, str], None]  # worker's number, how
 RETRY_S = 0.5
+END_PATIENCE_S = 5.0
 
 
-class Order(NamedTuple):
-    text: bytes
-    data: Optional[socket.socket] = None  # ours until it is sent
-    ledger: int = -1  # its session's, which outlives the order
+class Kept(NamedTuple):
+    """A session, as nurseries keep it."""
 
-    def descriptors(self) -> list[int]:
-        fds = [self.data.fileno()] if self.data else []
-        return fds + ([self.ledger] if self.ledger >= 0 else [])
+    record: dict[str, object]
+    ledger: int  # its descriptor, the session's own; -1 for none
 
-    def close(self) -> None:
-        if self.data:
-            self.data.close()
+
+class Alive:
+    """A worker that runs."""
+
+    def __init__(self, link: Optional[Link], pid: int = 0) -> None:
+        self.link = link
+        self.pid = pid  # 0 while it starts
 
 
 class Workers:
-    def __init__(self, loop: Loop, worker: Worker, ended: Ended) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        worker: Worker,
+        ended: Ended,
+        open_door: Callable[[], Optional[Door]] = lambda: None,
+    ) -> None:
+        """open_door: where the next server may come in; None where the workers end with this
+        one.
+        """
         self._loop = loop
         self._worker = worker
+        self._open_door = open_door
         self._spares: dict[str, object] = {}
         self._ended = ended
-        self._orders: deque[Order] = deque()
-        self._alive: dict[int, int] = {}  # number -> pid, 0 while it starts
+        self._alive: dict[int, Alive] = {}  # by number
+        self._kept: dict[str, Kept] = {}
         self._stopping = False
-        self._socket: Optional[socket.socket] = None  # None while there is no nursery
+        self._own: Optional[Link] = None  # None while there is no nursery
+        self._earlier: list[Link] = []
         self._start_nursery()
 
     def _start_nursery(self) -> None:
-        self.pid, self._socket = nursery.start(self._worker)
-        self._loop.watch(self._socket.fileno(), READ, self._ready)
+        door = self._open_door()
+        try:
+            self.pid, sock = nursery.start(self._worker, door)
+        finally:
+            if door is not None:
+                door.listener.close()
+        self._own = Link(self._loop, sock, self._hear, self._lost)
         if self._spares:
-            self._order(self._spares)
+            self._own.order(self._spares)
+        for session in self._kept:
+            self._send_kept(session)
 
     def _restart_nursery(self) -> None:
         try:
@@ -63,74 +82,72 @@ class Workers:
     def keep_spares(self, count: int, job: Job) -> None:
         """Keep so many workers ready for jobs like this one."""
         self._spares = {"order": "spares", "count": count, "job": job}
-        self._order(self._spares)
+        if self._own is not None:
+            self._own.order(self._spares)
 
     def start(self, number: int, job: Job, data: socket.socket, ledger: int, cold: bool) -> None:
         """Takes the data connection over, and the ledger not. cold: not a spare, because the
         program sets what a driver reads only at its start.
         """
-        self._alive[number] = 0
-        order = {"order": "start", "worker": number, "job": job, "cold": cold}
-        self._order(order, data, ledger)
-        if self._socket is None:
+        self._alive[number] = Alive(self._own)
+        if self._own is None:
+            data.close()
             self._loop.after(0, lambda: self._end(number, "found no nursery"))
+            return
+        order = {"order": "start", "worker": number, "job": job, "cold": cold}
+        self._own.order(order, data, ledger)
 
     def pid_of(self, number: int) -> int:
         """0 while it starts, and when it is gone."""
-        return self._alive.get(number, 0)
+        alive = self._alive.get(number)
+        return alive.pid if alive else 0
 
     def signal(self, number: int, signal_number: int) -> None:
-        self._order({"order": "signal", "worker": number, "signal": signal_number})
+        alive = self._alive.get(number)
+        if alive is not None and alive.link is not None:
+            alive.link.order({"order": "signal", "worker": number, "signal": signal_number})
 
-    def _order(
-        self, order: dict[str, object], data: Optional[socket.socket] = None, ledger: int = -1
-    ) -> None:
-        self._orders.append(Order(json.dumps(order).encode(), data, ledger))
-        self._send()
+    # ------------------------------------------ for the next server
 
-    def _drop_orders(self) -> None:
-        while self._orders:
-            self._orders.popleft().close()
+    def keep(self, session: str, record: dict[str, object], ledger: int = -1) -> None:
+        """Have the nursery keep it; again when there is more to know."""
+        self._kept[session] = Kept(record, ledger)
+        self._send_kept(session)
 
-    def _send(self) -> None:
-        if self._socket is None:
-            self._drop_orders()
-            return
-        while self._orders:
-            order = self._orders[0]
-            try:
-                socket.send_fds(self._socket, [order.text], order.descriptors())
-            except BlockingIOError:
-                break
-            except OSError:
-                self._drop_orders()  # the nursery is dead; the read side tells everybody
-                break
-            self._orders.popleft().close()
-        self._loop.watch(
-            self._socket.fileno(), READ | WRITE if self._orders else READ, self._ready
-        )
+    def _send_kept(self, session: str) -> None:
+        kept = self._kept[session]
+        if self._own is not None:
+            order: dict[str, object] = {"order": "keep", "session": session, "record": kept.record}
+            self._own.order(order, None, kept.ledger)
 
-    def _ready(self, events: int) -> None:
-        if events & WRITE:
-            self._send()
-        if events & READ:
-            self._hear()
+    def drop(self, session: str) -> None:
+        if self._kept.pop(session, None) is not None:
+            for link in self._links():
+                link.order({"order": "drop", "session": session})
 
-    def _hear(self) -> None:
-        assert self._socket is not None
-        try:
-            data = self._socket.recv(nursery.MAX_MESSAGE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._lost()
-            return
-        event = json.loads(data)
-        number = event["worker"]
+    def _links(self) -> list[Link]:
+        return [*self._earlier, *([self._own] if self._own else [])]
+
+    def take_over(self, sock: socket.socket, workers: dict[int, int]) -> None:
+        """The nursery of an earlier server, with its workers' pids by number."""
+        link = Link(self._loop, sock, self._hear, self._lost)
+        self._earlier.append(link)
+        for number, pid in workers.items():
+            self._alive[number] = Alive(link, pid)
+
+    def relieve(self) -> None:
+        """Earlier nurseries have nothing to do but end with their workers."""
+        for link in self._earlier:
+            for session in self._kept:
+                link.order({"order": "drop", "session": session})
+            link.order({"order": "leave"})
+
+    # ------------------------------------------ events
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        number = event.get("worker", 0)
         if event["event"] == "started" and number in self._alive:
-            self._alive[number] = event["pid"]
+            self._alive[number].pid = event["pid"]
         elif event["event"] == "ended":
             self._end(number, event.get("why") or describe_end(event["status"]))
 
@@ -138,25 +155,42 @@ class Workers:
         if self._alive.pop(number, None) is not None:
             self._ended(number, how)
 
-    def _lost(self) -> None:
-        """The nursery was killed, and its workers with it."""
-        self._close()
-        log.error("the nursery of workers was killed; starting another")
-        self._drop_orders()
-        for number in list(self._alive):
+    def _lost(self, link: Link) -> None:
+        """A nursery was killed, and its workers with it; or an earlier one is done."""
+        mine = link is self._own
+        if mine:
+            self._own = None
+            os.waitpid(self.pid, 0)
+            log.error("the nursery of workers was killed; starting another")
+        else:
+            self._earlier.remove(link)
+        for number in [n for n, alive in self._alive.items() if alive.link is link]:
             self._end(number, "ended with the nursery")
-        self._restart_nursery()
+        if mine:
+            self._restart_nursery()
+
+    # ------------------------------------------ the server's end
+
+    def leave(self) -> None:
+        """Let them live, for the next server; where there is nothing to keep, end."""
+        if not self._kept:
+            self.stop()
+            return
+        self._stopping = True
+        for link in self._links():
+            link.flush()
+            link.close()
 
     def stop(self) -> None:
-        """End all workers, and wait for it: the nursery kills them when our socket closes."""
+        """End all workers, and wait for it."""
         self._stopping = True
-        self._close()
-
-    def _close(self) -> None:
-        if self._socket is not None:
-            self._loop.unwatch(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
+        for link in self._links():
+            link.order({"order": "end"})
+            link.flush()
+        for link in self._links():
+            link.wait_for_end(END_PATIENCE_S)
+        if self._own is not None:
+            self._own = None
             os.waitpid(self.pid, 0)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +36,7 @@ class Server:
         """descriptors: how many it may open at once; 0 for as many as we. state: its folder."""
 
         def limit() -> None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a background job ignores
             if descriptors:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
@@ -86,7 +88,8 @@ class Server:
         return found
 
     def stop(self) -> int:
-        self.process.terminate()
+        """With all sessions."""
+        self.process.send_signal(signal.SIGINT)
         return self.process.wait(10)
 
 

@@ -94,12 +94,16 @@ def test_a_killed_spare_is_replaced(server: Server) -> None:
     connect(server.claim())
 
 
-def test_a_killed_server_takes_its_workers_along(server: Server) -> None:
+@pytest.mark.parametrize("server", [("echo", 2, 1000, 0, {"cluster.lease": "0.5"})], indirect=True)
+def test_workers_of_a_killed_server_wait_for_the_next_and_end(server: Server) -> None:
     session = server.claim()
     stream, _pid = connect(session)
     server.process.kill()
-    assert stream.recv(9) == b""
+    stream.sendall(b"x")
+    assert stream.recv(9) == b"x"
+    assert stream.recv(9) == b""  # nobody came
     assert wait_for(lambda: not server.processes())
+    assert not [name for name in os.listdir(server.state) if name.startswith("nursery")]
     with pytest.raises(ServerLost):
         session.channel.request("GET", "/v1/gpus")
 

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server is ended and started again under clients that go on."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+from servers import Server, connect, name_of, parent_of, wait_for
+
+from bitfusion.client import control
+from bitfusion.client.lease import Event, Keeper
+
+LEASE_S = 60.0  # longer than it takes a busy machine to start a server
+
+
+class Restarts:
+    """One server after another, on the same port and in the same folder."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="bf-")
+        self.settings = {"cluster.lease": f"{LEASE_S}"}
+        self.all: list[Server] = []
+        self.start()
+        self.settings["server.listen"] = f"127.0.0.1:{self.now.port}"
+
+    @property
+    def now(self) -> Server:
+        return self.all[-1]
+
+    def start(self, gpus: int = 2) -> Server:
+        self.all.append(
+            Server("echo", gpus, 1000, settings=self.settings, state=self._folder.name)
+        )
+        return self.now
+
+    def end(self, number: int) -> None:
+        self.now.process.send_signal(number)
+        self.now.process.wait(10)
+
+    def left(self) -> list[int]:
+        return [pid for server in self.all for pid in server.processes()]
+
+    def nurseries(self) -> list[int]:
+        return [pid for pid in self.left() if name_of(pid) == "bitfusion-nurse"]
+
+
+@pytest.fixture()
+def servers() -> Iterator[Restarts]:
+    restarts = Restarts()
+    yield restarts
+    if restarts.now.process.poll() is None:
+        assert restarts.now.stop() == 0
+    assert wait_for(lambda: not restarts.left(), 10), restarts.now.log
+    for server in restarts.all:
+        assert "Traceback" not in server.log, server.log
+    assert not [n for n in os.listdir(restarts.now.state) if n.startswith("nursery-")]
+
+
+def keep(servers: Restarts, session: control.Session, heard: list[Event]) -> Keeper:
+    keeper = Keeper(session, lambda _timeout_s: servers.now.channel(), LEASE_S, heard.append)
+    keeper.start()
+    return keeper
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_clients_go_on(servers: Restarts, number: int) -> None:
+    session = servers.now.claim(memory=300 << 20)
+    heard: list[Event] = []
+    stream, pid = connect(session)
+    keeper = keep(servers, session, heard)
+    for _ in range(3):
+        servers.end(number)
+        stream.sendall(b"between")
+        assert stream.recv(9) == b"between"
+        servers.start()
+        assert "took over 1 session" in servers.now.log
+        assert servers.now.free() == [700, 1000]
+        other, _transport = keeper.open_data(os.getpid())  # waits until it is attached again
+        other.settimeout(5)
+        assert other.recv(99).startswith(session.name.encode())
+        other.close()
+    stream.sendall(b"x")
+    assert stream.recv(9) == b"x" and heard == []
+    keeper.stop()
+    session.channel.close()
+    assert stream.recv(9) == b""
+    assert wait_for(lambda: servers.now.free() == [1000, 1000])
+    assert not os.path.exists(f"/proc/{pid}")
+    assert wait_for(lambda: len(servers.nurseries()) == 1)  # earlier ones are gone
+
+
+def test_a_session_without_its_launcher_ends_after_the_lease(servers: Restarts) -> None:
+    session = servers.now.claim()
+    stream, _pid = connect(session)
+    servers.end(signal.SIGKILL)
+    session.channel.close()
+    servers.settings["cluster.lease"] = "1"
+    servers.start()
+    stream.settimeout(20)
+    assert stream.recv(9) == b""
+    assert "took over 1 session" in servers.now.log
+    assert wait_for(lambda: servers.now.free() == [1000, 1000])
+    assert "nobody attached" in servers.now.log
+
+
+def test_an_ended_worker_is_not_taken_over(servers: Restarts) -> None:
+    session = servers.now.claim()
+    (_one, pid), (two, _other) = connect(session), connect(session)
+    servers.end(signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    assert wait_for(lambda: not os.path.exists(f"/proc/{pid}"))
+    servers.start()
+    rows = servers.now.channel().request("GET", "/v1/gpus").body["gpus"]
+    assert isinstance(rows, list) and rows[0]["sessions"][0]["processes"] == 1
+    two.sendall(b"x")
+    assert two.recv(9) == b"x"
+
+
+def test_a_killed_nursery_is_not_taken_over(servers: Restarts) -> None:
+    session = servers.now.claim()
+    _stream, pid = connect(session)
+    servers.end(signal.SIGKILL)
+    os.kill(parent_of(pid), signal.SIGKILL)
+    assert wait_for(lambda: not os.path.exists(f"/proc/{pid}"))
+    servers.start()
+    assert servers.now.free() == [1000, 1000]
+
+
+def test_a_session_whose_gpu_is_gone_ends(servers: Restarts) -> None:
+    first, second = servers.now.claim(), servers.now.claim()
+    (one, _), (two, _) = connect(first), connect(second)
+    servers.end(signal.SIGTERM)
+    servers.start(gpus=1)
+    assert servers.now.free() == [0]
+    assert two.recv(9) == b"" and "is not there any more" in servers.now.log
+    one.sendall(b"x")
+    assert one.recv(9) == b"x"
+
+
+def test_an_interrupted_server_ends_its_sessions(servers: Restarts) -> None:
+    session = servers.now.claim()
+    heard: list[Event] = []
+    stream, _pid = connect(session)
+    keep(servers, session, heard)
+    wait_for(lambda: False, 0.3)
+    servers.end(signal.SIGINT)
+    assert stream.recv(9) == b""
+    assert wait_for(lambda: [event.why for event in heard] == ["drained"])
+
+
+def test_random_restarts_lose_and_leak_nothing(servers: Restarts) -> None:
+    chance = random.Random(4)
+    clients = []
+    for _ in range(6):
+        session = servers.now.claim(memory=200 << 20)
+        heard: list[Event] = []
+        clients.append((session, connect(session)[0], keep(servers, session, heard), heard))
+    for _ in range(4):
+        servers.end(chance.choice([signal.SIGKILL, signal.SIGTERM]))
+        if chance.randrange(2):
+            servers.start()
+            servers.end(signal.SIGKILL)  # at whatever point of taking over
+        servers.start()
+        assert sum(servers.now.free()) == 2000 - 200 * len(clients)
+        for _session, stream, keeper, _heard in clients:
+            stream.sendall(b"x")
+            assert stream.recv(9) == b"x"
+            data, _transport = keeper.open_data(os.getpid())
+            data.close()
+        session, stream, keeper, heard = clients.pop(chance.randrange(len(clients)))
+        keeper.stop()
+        session.channel.close()
+        assert stream.recv(9) == b"" and heard == []
+        assert wait_for(lambda: sum(servers.now.free()) == 2000 - 200 * len(clients))
+    for session, _stream, keeper, heard in clients:
+        keeper.stop()
+        session.channel.close()
+        assert heard == []
+    assert wait_for(lambda: servers.now.free() == [1000, 1000])
+    assert wait_for(lambda: len(servers.nurseries()) == 1)
