@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from bitfusion.client.pool import Listed
+from bitfusion.client.pool import Listed, Overview
 from bitfusion.commands import listing
 from bitfusion.options import Parsed
-from bitfusion.quantity import MIB
+from bitfusion.quantity import MIB, format_duration, plural
+from bitfusion.wire.control import Json
 
 USAGE = listing.USAGE
 ABOUT = """\
-List the GPUs of the servers, with free and total memory. Where no server is configured, the GPUs
-that a private server would have."""
+List the GPUs of the servers, with free and total memory, how many wait for some, and what the
+client may have. Where no server is configured, the GPUs that a private server would have."""
 OPTIONS = listing.OPTIONS
 EXAMPLES = """\
 examples:
@@ -25,18 +24,45 @@ def run(parsed: Parsed) -> int:
     return listing.run(parsed, show)
 
 
-def show(servers: Sequence[Listed]) -> str:
-    return "".join(show_server(number, server) for number, server in enumerate(servers))
+def show(overview: Overview) -> str:
+    lines = []
+    for number, server in enumerate(overview.servers):
+        lines += show_server(number, server)
+    if overview.queue:
+        lines.append(f"queue: {plural(len(overview.queue), 'run')} waiting")
+    lines += show_client(overview.you)
+    return "".join(f"{line}\n" for line in lines)
 
 
-def show_server(number: int, server: Listed) -> str:
+def show_server(number: int, server: Listed) -> list[str]:
+    title = f"- server {number} [{server.name}]"
     if server.error:
-        return f"- server {number} [{server.name}]: {server.error}\n"
-    tasks = {held["session"] for gpu in server.gpus for held in gpu.sessions}
-    lines = [f"- server {number} [{server.name}]: running {len(tasks)} tasks"]
+        return [f"{title}: {server.error}"]
+    tasks = max((len(gpu.sessions) for gpu in server.gpus), default=0)
+    known = {held["session"] for gpu in server.gpus for held in gpu.sessions if held["session"]}
+    drained = ", drained: it takes nobody new" if server.state == "drained" else ""
+    lines = [f"{title}: running {plural(max(tasks, len(known)), 'task')}{drained}"]
     for gpu in server.gpus:
         lines.append(
             f"   |- GPU {gpu.number}: free memory {gpu.free // MIB} MiB / {gpu.memory // MIB} MiB"
             f"  {gpu.name}"
         )
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def show_client(you: Json) -> list[str]:
+    """What this client has and may have, where it has a name and a limit."""
+    limits, held = you.get("limits"), you.get("held")
+    if not isinstance(limits, dict) or not isinstance(held, dict):
+        return []
+    parts = []
+    if limits.get("gpus"):
+        parts.append(f"{held.get('gpus')} of {plural(int(limits['gpus']), 'GPU')}")
+    if limits.get("memory"):
+        used, most = int(held.get("memory", 0)) // MIB, int(limits["memory"]) // MIB
+        parts.append(f"{used} of {most} MiB")
+    if limits.get("time_s"):
+        parts.append(f"runs of {format_duration(float(limits['time_s']))} at most")
+    if limits.get("idle_s"):
+        parts.append(f"idle for {format_duration(float(limits['idle_s']))} at most")
+    return [f"client {you.get('client')}: {', '.join(parts)}"] if parts else []

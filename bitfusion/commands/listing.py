@@ -5,26 +5,27 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from bitfusion import config
-from bitfusion.client.pool import Listed, as_json, query
+from bitfusion.client.pool import Overview, as_json, failed, query
 from bitfusion.options import Option, Parsed, refuse_words
 
 USAGE = "[options]"
 OPTIONS = (
     config.option("client.server_list"),
+    config.option("client.ca"),
     config.option("client.driver"),
-    Option(("--json",), "", "as JSON, one object per server"),
+    Option(("--json",), "", "as JSON"),
 )
 
 
-def run(parsed: Parsed, show: Callable[[Sequence[Listed]], str]) -> int:
+def run(parsed: Parsed, show: Callable[[Overview], str], live: bool = False) -> int:
     refuse_words(parsed)
-    servers = query(config.load_client(parsed))
+    overview = query(config.load_client(parsed), live)
     if parsed.has("json"):
-        text = json.dumps([as_json(server) for server in servers], indent=2) + "\n"
+        text = json.dumps(as_json(overview), indent=2) + "\n"
     else:
-        text = show(servers)
+        text = show(overview)
     sys.stdout.write(text)
-    return 1 if any(server.error for server in servers) else 0
+    return 1 if failed(overview.servers) else 0

@@ -1,24 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bitfusion smi: a table like nvidia-smi's, of the pool."""
+"""bitfusion smi: a table like nvidia-smi's, of the pool; inside a run, of its slice."""
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from collections.abc import Sequence
+from typing import Any, Optional
 
 from bitfusion import __version__
-from bitfusion.client.pool import Listed, Row
+from bitfusion.client import slice_view
+from bitfusion.client.pool import Listed, Overview, Row
 from bitfusion.commands import listing
-from bitfusion.options import Parsed
-from bitfusion.quantity import MIB
+from bitfusion.errors import UsageError
+from bitfusion.options import Option, Parsed
+from bitfusion.quantity import MIB, format_duration
+from bitfusion.values import parse_patience
 
 USAGE = listing.USAGE
 ABOUT = """\
-Show the GPUs of the servers with the memory that sessions hold, and the sessions. Where no server
-is configured, the GPUs that a private server would have."""
-OPTIONS = listing.OPTIONS
+Show the GPUs of the servers: memory that sessions hold, how busy they are, and the sessions; of
+others' sessions only the memory. Inside a run, show the run's own slice. Where no server is
+configured, the GPUs that a private server would have."""
+OPTIONS = (*listing.OPTIONS, Option(("-l", "--loop"), "TIME", "again and again, every TIME"))
 EXAMPLES = """\
 examples:
   bitfusion smi
+  bitfusion smi -l 2
   bitfusion smi --server_list gpu01:56001 --json"""
 
 WIDTH = 77
@@ -27,7 +36,29 @@ HEAVY = "|" + "=" * WIDTH + "|"
 
 
 def run(parsed: Parsed) -> int:
-    return listing.run(parsed, show)
+    every_s = period(parsed)
+    status = once(parsed)
+    while every_s is not None:
+        sys.stdout.flush()
+        time.sleep(every_s)
+        status = once(parsed)
+    return status
+
+
+def period(parsed: Parsed) -> Optional[float]:
+    text = parsed.text("loop")
+    if text is None:
+        return None
+    try:
+        return parse_patience(text)
+    except ValueError as error:
+        raise UsageError(verb=parsed.verb, why=f"-l: {error}") from None
+
+
+def once(parsed: Parsed) -> int:
+    if slice_view.inside() and not parsed.has("server_list"):
+        return slice_view.run(parsed.has("json"), show_slice)
+    return listing.run(parsed, show, live=True)
 
 
 def cell(text: str) -> str:
@@ -35,39 +66,90 @@ def cell(text: str) -> str:
     return f"| {text:{WIDTH - 2}} |"
 
 
-def show(servers: Sequence[Listed]) -> str:
-    return "".join(f"{line}\n" for server in servers for line in show_server(server))
+def show(overview: Overview) -> str:
+    lines = [line for server in overview.servers for line in show_server(server)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def show_slice(overview: Overview) -> str:
+    """Without sessions: a run is one."""
+    (server,) = overview.servers
+    lines = [
+        RULE,
+        cell(f"Bitfusion {__version__}   {server.name}"),
+        RULE,
+        *show_gpus(server),
+        RULE,
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def show_gpus(server: Listed) -> list[str]:
+    return [
+        cell(f"{'GPU':>3}  {'Name':30} {'Memory held':>21} {'Busy':>5} {'Sessions':>9}"),
+        HEAVY,
+        *(show_gpu(gpu) for gpu in server.gpus),
+    ]
 
 
 def show_server(server: Listed) -> list[str]:
+    version = server.driver_version or server.version or "-"
+    what = "driver" if server.driver_version else "version"
     lines = [
         RULE,
-        cell(f"Bitfusion {__version__}   {server.name}   server version {server.version or '-'}"),
+        cell(f"Bitfusion {__version__}   {server.name}   {what} {version}   {mood(server)}"),
         RULE,
     ]
     if server.error:
         return [*lines, cell(server.error), RULE]
-    lines += [cell(f"{'GPU':>3}  {'Name':32} {'Memory held':>24}   {'Sessions':>8}"), HEAVY]
-    lines += [show_gpu(gpu) for gpu in server.gpus]
     lines += [
+        cell(f"{'GPU':>3}  {'Name':30} {'Memory held':>21} {'Busy':>5} {'Sessions':>9}"),
+        HEAVY,
+        *(show_gpu(gpu) for gpu in server.gpus),
         RULE,
-        cell(f"{'GPU':>3}  {'Session':32} {'Used / slice':>24}   {'Processes':>9}"),
+        cell(
+            f"{'GPU':>3}  {'Session':16} {'Client':12} {'Used / slice':>19} {'Busy':>5}  Program"
+        ),
         HEAVY,
     ]
-    held = [show_session(gpu, session) for gpu in server.gpus for session in gpu.sessions]
-    return lines + (held or [cell("no running sessions")]) + [RULE]
+    return [*lines, *show_sessions(server.gpus), RULE]
+
+
+def mood(server: Listed) -> str:
+    return "" if server.state == "up" else server.state
+
+
+def percent(busy: object) -> str:
+    return f"{float(busy) * 100:.0f}%" if isinstance(busy, (int, float)) else "-"
 
 
 def show_gpu(gpu: Row) -> str:
     memory = f"{(gpu.memory - gpu.free) // MIB}MiB / {gpu.memory // MIB}MiB"
-    return cell(f"{gpu.number:>3}  {gpu.name[:32]:32} {memory:>24}   {len(gpu.sessions):>8}")
-
-
-def show_session(gpu: Row, session: dict[str, object]) -> str:
-    used, memory = session.get("used"), session.get("memory")
-    assert isinstance(used, int) and isinstance(memory, int)
-    text = f"{used // MIB}MiB / {memory // MIB}MiB"
+    busy = percent(gpu.busy)
     return cell(
-        f"{gpu.number:>3}  {str(session.get('session'))[:32]:32} {text:>24}   "
-        f"{session.get('processes')!s:>9}"
+        f"{gpu.number:>3}  {gpu.name[:30]:30} {memory:>21} {busy:>5} {len(gpu.sessions):>9}"
+    )
+
+
+def show_sessions(gpus: Sequence[Row]) -> list[str]:
+    rows = [show_session(gpu, held) for gpu in gpus for held in gpu.sessions if held["session"]]
+    others = sum(not held["session"] for gpu in gpus for held in gpu.sessions)
+    if others:
+        memory = sum(
+            int(held["memory"]) for gpu in gpus for held in gpu.sessions if not held["session"]
+        )
+        rows.append(cell(f"     {others} of other clients, {memory // MIB}MiB"))
+    return rows or [cell("no running sessions")]
+
+
+def show_session(gpu: Row, held: dict[str, Any]) -> str:
+    used = f"{int(held['used']) // MIB}MiB" if "used" in held else "-"
+    memory = f"{used} / {int(held['memory']) // MIB}MiB"
+    client = str(held.get("client", ""))[:12]
+    program = os.path.basename(str(held.get("program", "")).partition(" ")[0])
+    age = held.get("since_s")
+    lasts = format_duration(max(0.0, time.time() - age)) if isinstance(age, (int, float)) else ""
+    return cell(
+        f"{gpu.number:>3}  {held['session']:16} {client:12} {memory:>19} "
+        f"{percent(held.get('busy')):>5}  {program} {lasts}".rstrip()
     )

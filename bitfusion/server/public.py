@@ -29,12 +29,15 @@ from bitfusion.server.leases import Leases
 from bitfusion.server.lines import LineCodec
 from bitfusion.server.loop import Loop
 from bitfusion.server.nursery import Worker
+from bitfusion.server.overview import Overview, Utilisation
 from bitfusion.server.peer import Peer
 from bitfusion.server.relay import RelayProcess
 from bitfusion.server.service import Service
+from bitfusion.server.sessions import Session
 from bitfusion.server.state import ADMIN, StateFolder
 from bitfusion.server.storage import make_store
 from bitfusion.server.tokens import Tokens
+from bitfusion.server.views import GpuView, ServerView
 from bitfusion.server.worker import ExecutorWorker, pick_python, pick_user
 from bitfusion.values import ALWAYS, NEVER
 from bitfusion.wire.control import Json
@@ -204,6 +207,28 @@ def health_of(
     )
 
 
+def view_of(server: str, inventory: Inventory, addresses: list[str]) -> ServerView:
+    """This server as others see it."""
+    gpus = tuple(
+        GpuView(index, gpu.name, gpu.memory, gpu.uuid) for index, gpu in enumerate(inventory.gpus)
+    )
+    name, version = socket.gethostname(), inventory.driver_version
+    return ServerView(server, name, tuple(addresses), gpus, driver_version=version)
+
+
+def add_overview(service: Service, leases: Leases, me: ServerView) -> None:
+    utilisation = Utilisation(service.sessions, service.loop)
+    made = service.sessions.on_ledger
+
+    def on_ledger(session: Session) -> None:
+        made(session)
+        utilisation.start()
+
+    service.sessions.on_ledger = on_ledger
+    service.server_api.server = me.id
+    service.routes += Overview(service.sessions, leases, utilisation, me).routes()
+
+
 def add_leases(
     service: Service, settings: Config, server_id: str, control: socket.socket
 ) -> Leases:
@@ -281,6 +306,7 @@ def serve(
         service.workers.stop()
         raise
     leases = add_leases(service, settings, folder.server_id(), control)
+    add_overview(service, leases, view_of(folder.server_id(), inventory, addresses_of(where)))
     adopted = adopt.adopt(folder, left, service.workers, leases)
     if adopted:
         log.info(f"took over {plural(len(adopted), 'session')} of an earlier server")

@@ -14,7 +14,7 @@ from typing import Optional
 from bitfusion import log
 from bitfusion.inventory import Inventory
 from bitfusion.server.api import Api
-from bitfusion.server.api_pool import PoolApi
+from bitfusion.server.api_server import ServerApi
 from bitfusion.server.api_sessions import SessionApi
 from bitfusion.server.caller import ANONYMOUS
 from bitfusion.server.data import DataListener
@@ -66,7 +66,8 @@ class Service:
         )
         self.data: Json = {}
         self.session_api = SessionApi(self.sessions, self.data)
-        self.routes = [*PoolApi(self.sessions).routes(), *self.session_api.routes()]
+        self.server_api = ServerApi()
+        self.routes = [*self.server_api.routes(), *self.session_api.routes()]
         self.on_gone: list[Callable[[Peer], None]] = [self.sessions.close_owner]
         self._listeners: list[DataListener] = []
 

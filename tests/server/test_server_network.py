@@ -25,9 +25,9 @@ def test_a_session_from_claim_to_release(server: Server) -> None:
     stream.sendall(b"ping")
     assert stream.recv(9) == b"ping"
     row = pool.remote(("127.0.0.1", server.port), 5.0).gpus[0]
-    assert row.sessions == [
-        {"session": session.name, "memory": 250 << 20, "used": 0, "processes": 1}
-    ]
+    (held,) = row.sessions
+    assert (held["session"], held["client"]) == (session.name, "anonymous")
+    assert (held["memory"], held["used"], held["processes"]) == (250 << 20, 0, 1)
     session.channel.close()
     assert stream.recv(9) == b""
     assert wait_for(lambda: server.free() == [1000, 1000])
@@ -172,11 +172,11 @@ def test_smi_and_list_gpus(server: Server, capsys: pytest.CaptureFixture[str]) -
     assert "500MiB / 1000MiB" in out and session.name in out and "Test GPU" in out
     assert len({len(line) for line in out.splitlines()}) == 1
     assert cli.dispatch(["smi", "--json", *servers]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["gpus"][0]["free"] == 500 << 20
+    assert json.loads(capsys.readouterr().out)["servers"][0]["gpus"][0]["free"] == 500 << 20
     assert cli.dispatch(["list_gpus", *servers]) == 0
-    assert "running 1 tasks" in capsys.readouterr().out
+    assert "running 1 task\n" in capsys.readouterr().out
     assert cli.dispatch(["list_gpus", "--json", servers[0], servers[1] + ",127.0.0.1:1"]) == 1
-    listed = json.loads(capsys.readouterr().out)
+    listed = json.loads(capsys.readouterr().out)["servers"]
     assert listed[0]["gpus"][1]["free"] == 1000 << 20 and "refused" in listed[1]["error"]
 
 

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What list_gpus and smi show: this server's GPUs with live figures, and the whole cluster as its
+store knows it. A client sees what its own sessions are; of others', only the memory they hold.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Optional, Protocol
+
+from bitfusion import __version__
+from bitfusion.server.api import CLIENT, Incoming, Route
+from bitfusion.server.caller import Caller
+from bitfusion.server.leases import Leases
+from bitfusion.server.sessions import Session, Sessions
+from bitfusion.wire.control import Json, Reply
+
+if TYPE_CHECKING:
+    from bitfusion.server.cluster import Cluster, Queued
+    from bitfusion.server.records import Claim
+    from bitfusion.server.views import ServerView
+
+SAMPLE_S = 1.0
+SECOND = 1_000_000_000  # device time is counted in nanoseconds
+
+
+class Timers(Protocol):
+    """Of loop.py."""
+
+    def after(self, seconds: float, action: Callable[[], object]) -> Any: ...
+
+
+class Utilisation:
+    """Of which part of the last second each session used each of its GPUs. Looks by itself as long
+    as there are sessions.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        timers: Timers,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sessions = sessions
+        self._timers = timers
+        self._clock = clock
+        self._before: dict[str, list[int]] = {}
+        self._looked_s = clock()
+        self._busy: dict[str, list[float]] = {}
+        self._running = False
+
+    def start(self) -> None:
+        """A session has begun."""
+        if not self._running:
+            self._running = True
+            self._look()
+
+    def _look(self) -> None:
+        now_s = self._clock()
+        busy = {
+            session.name: session.ledger.busy()
+            for session in self._sessions.by_name.values()
+            if session.ledger is not None
+        }
+        passed = max(1.0, (now_s - self._looked_s) * SECOND)
+        self._busy = {
+            name: [
+                min(1.0, (used - earlier) / passed)
+                for used, earlier in zip(now, self._before.get(name, now))
+            ]
+            for name, now in busy.items()
+        }
+        self._before, self._looked_s = busy, now_s
+        self._running = bool(self._sessions.by_name)
+        if self._running:
+            self._timers.after(SAMPLE_S, self._look)
+
+    def of(self, session: Session) -> list[Optional[float]]:
+        """Per GPU of the session; None where nothing was measured."""
+        found = self._busy.get(session.name)
+        return [*found] if found else [None] * len(session.slices)
+
+
+class Overview:
+    """Answers GET /v1/gpus (this server's) and GET /v1/pool (the cluster's)."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        leases: Leases,
+        utilisation: Utilisation,
+        me: ServerView,
+        cluster: Optional[Cluster] = None,
+    ) -> None:
+        self._sessions = sessions
+        self._leases = leases
+        self._utilisation = utilisation
+        self._me = me
+        self._cluster = cluster
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/v1/gpus", CLIENT, self.list_gpus),
+            Route("GET", "/v1/pool", CLIENT, self.describe_pool),
+        ]
+
+    # ------------------------------------------ this server
+
+    def list_gpus(self, asked: Incoming) -> Reply:
+        rows = self._rows(asked.caller)
+        return Reply(200, {"gpus": rows, "tasks": len(self._sessions.by_name)})
+
+    def _rows(self, caller: Caller) -> list[Json]:
+        pool, rows = self._sessions.pool, []
+        held: dict[int, list[Json]] = {}
+        busy: dict[int, list[float]] = {}
+        for session in self._sessions.by_name.values():
+            parts = zip(session.slices, session.used(), self._utilisation.of(session))
+            for part, used, share in parts:
+                row = self._held(session, caller, part.memory, used, share)
+                held.setdefault(part.gpu, []).append(row)
+                if share is not None:
+                    busy.setdefault(part.gpu, []).append(share)
+        for index, gpu in enumerate(pool.gpus):
+            shares = busy.get(index)
+            row = {
+                "index": index,
+                "name": gpu.name,
+                "uuid": gpu.uuid,
+                "memory": gpu.memory,
+                "free": pool.free(index),
+                "busy": min(1.0, sum(shares)) if shares else None,
+                "sessions": held.get(index, []),
+            }
+            rows.append(row)
+        return rows
+
+    def _held(
+        self, session: Session, caller: Caller, memory: int, used: int, busy: Optional[float]
+    ) -> Json:
+        lease = self._leases.by_name.get(session.name)
+        if lease is None or not may_see(caller, lease.record.client):
+            return {"session": "", "memory": memory}
+        record = lease.record
+        return {
+            "session": session.name,
+            "client": record.client,
+            "memory": memory,
+            "used": used,
+            "processes": len(session.workers),
+            "share": record.share,
+            "busy": busy,
+            "since_s": record.since_s,
+            **record.about,
+        }
+
+    # ------------------------------------------ the cluster
+
+    def describe_pool(self, asked: Incoming) -> Reply:
+        caller = asked.caller
+        limits = caller.limits
+        you: Json = {
+            "client": caller.client,
+            "admin": caller.admin,
+            "limits": limits._asdict(),
+            "held": self._held_by(caller.client),
+        }
+        return Reply(200, {"servers": self._servers(caller), "queue": self._queue(), "you": you})
+
+    def _held_by(self, client: str) -> Json:
+        if self._cluster is not None:
+            slices = [claim.slices for claim in self._cluster.claims() if claim.client == client]
+        else:
+            leases = self._leases.by_name.values()
+            slices = [lease.record.slices for lease in leases if lease.record.client == client]
+        return {
+            "gpus": sum(len(parts) for parts in slices),
+            "memory": sum(part.memory for parts in slices for part in parts),
+        }
+
+    def _servers(self, caller: Caller) -> list[Json]:
+        if self._cluster is None:
+            return [self._server(self._me, "up", __version__, self._rows(caller))]
+        claims: dict[str, list[Claim]] = {}
+        for claim in self._cluster.claims():
+            claims.setdefault(claim.server, []).append(claim)
+        servers = []
+        for member in self._cluster.servers():
+            view = member.view
+            mine = view.id == self._me.id
+            rows = self._rows(caller) if mine else claimed(view, claims.get(view.id, []), caller)
+            servers.append(self._server(view, member.state, member.version, rows))
+        return servers
+
+    def _server(self, view: ServerView, state: str, version: str, rows: list[Json]) -> Json:
+        return {
+            "id": view.id,
+            "name": view.name,
+            "addresses": list(view.addresses),
+            "state": state,
+            "version": version,
+            "driver_version": view.driver_version,
+            "cuda_version": view.cuda_version,
+            "live": view.id == self._me.id,  # else memory used and the like are its to tell
+            "gpus": rows,
+        }
+
+    def _queue(self) -> list[Json]:
+        return [waiting(queued) for queued in self._cluster.queue()] if self._cluster else []
+
+
+def may_see(caller: Caller, client: str) -> bool:
+    return caller.admin or caller.client == client
+
+
+def claimed(view: ServerView, claims: list[Claim], caller: Caller) -> list[Json]:
+    """Another server's GPUs, by what the cluster has given away of them."""
+    rows: list[Json] = []
+    for gpu in view.gpus:
+        held: list[Json] = []
+        free = gpu.memory
+        for claim in claims:
+            for part in claim.slices:
+                if part.gpu == gpu.index:
+                    free -= part.memory
+                    held.append(claimed_part(claim, part.memory, caller))
+        rows.append(
+            {
+                "index": gpu.index,
+                "name": gpu.name,
+                "uuid": gpu.uuid,
+                "memory": gpu.memory,
+                "free": free,
+                "busy": None,
+                "sessions": held,
+            }
+        )
+    return rows
+
+
+def claimed_part(claim: Claim, memory: int, caller: Caller) -> Json:
+    if not may_see(caller, claim.client):
+        return {"session": "", "memory": memory}
+    since_s = claim.since
+    return {
+        "session": claim.session,
+        "client": claim.client,
+        "memory": memory,
+        "share": claim.entry.ask.share,
+        "since_s": since_s,
+    }
+
+
+def waiting(queued: Queued) -> Json:
+    """Who waits is nobody's business but an operator's; how many and for what is everybody's."""
+    ask, place = queued.entry.ask, queued.place
+    return {
+        "position": place.position if place else None,
+        "estimate_s": place.estimate_s if place else None,
+        "gpus": ask.gpus,
+        "memory": ask.memory,
+        "fraction": "" if ask.memory else ask.fraction,
+        "since_s": queued.entry.at,
+    }
