@@ -126,7 +126,7 @@ def test_unknown_instruction_loads_and_faults_when_run(engine: Engine) -> None:
         engine.load(text.replace("99", "0")).launch("k", 1, 1, out)
     assert caught.value.error == 715
     assert "frobnicate.sync.b32" in caught.value.text
-    assert "does not know" in caught.value.text
+    assert "not carried out: no form of the instruction that is known" in caught.value.text
 
 
 def test_unknown_function_faults_when_called(engine: Engine) -> None:

@@ -16,6 +16,7 @@ from bitfusion.softgpu.engine import __main__ as generator
 from bitfusion.softgpu.engine import coverage
 from bitfusion.softgpu.engine.encode import encode_module
 from bitfusion.softgpu.engine.generated import SG_IMAGE_VERSION
+from bitfusion.softgpu.engine.syntax import Refusal
 from bitfusion.softgpu.engine.version import PACKAGE, image_version, sources
 from bitfusion.softgpu.ptx.frontend import read_image
 
@@ -37,8 +38,9 @@ def test_the_coverage_table_is_of_the_tables(monkeypatch: pytest.MonkeyPatch) ->
     text = coverage.document()
     assert coverage.DOCUMENT.read_text() == text
     assert "| `fma` | `.rn.ftz.sat` | f16, f16x2, f32 |" in text
-    assert "| `vadd4` | `lower_video.py` |" in text and "| `wgmma` | a feature of" in text
-    monkeypatch.setitem(coverage._MISSING, "lop3", "")
+    assert "| `vset4` | `ORDER [.add]` | u32, s32; u32, s32 |" in text
+    assert "| `wgmma` | all | only single architectures" in text
+    monkeypatch.setitem(coverage.REFUSED, "lop3", [Refusal((), "")])
     with pytest.raises(ValueError, match="implemented: lop3"):
         coverage.document()
 

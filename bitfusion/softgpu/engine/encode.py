@@ -44,6 +44,9 @@ from . import (  # noqa: F401 - they register rules
     lower_stack,
     lower_texture,
     lower_video,
+    syntax_compute,
+    syntax_memory,
+    syntax_system,
 )
 from .function import CODE_WINDOW, LANES, NOWHERE, RECORD, FunctionEncoder, Unsupported, abi_layout
 from .generated import SG_IMAGE_VERSION

@@ -197,12 +197,14 @@ class FunctionEncoder:
             self.lines.append(self.line)
             self.texts.append(self.text)
 
-    def emit_unknown(self, instruction: Instruction, mark: Tuple[int, int, int]) -> None:
-        """Replace what was emitted for an instruction by a record that faults."""
+    def emit_unknown(
+        self, instruction: Instruction, mark: Tuple[int, int, int], why: str = ""
+    ) -> None:
+        """Replace what was emitted for an instruction by a record that faults, and says why."""
         del self.records[mark[0] :], self.lines[mark[0] :], self.texts[mark[0] :]
         del self.branches[mark[1] :], self.tables[mark[2] :]
         self.text = self.module.string(show_instruction(instruction).strip())
-        self.emit("unknown")
+        self.emit("unknown", x=self.module.string(why))
 
     # ------------------------------------------------------------------ operands
 

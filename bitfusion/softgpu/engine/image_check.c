@@ -256,6 +256,7 @@ static bool good_rest(const struct checker *c, const struct sg_op *op, unsigned 
 	case SG_CHECK_STMATRIX: return good_8x8(c, op, check == SG_CHECK_LDMATRIX);
 	case SG_CHECK_OPERANDS: return good_operands(c, op);
 	case SG_CHECK_TEXTURE: return good_texture(c, op);
+	case SG_CHECK_STRING: return op->x < c->image->string_bytes;
 	case SG_CHECK_POWER: return op->x && !(op->x & (op->x - 1)) && op->x <= 1u << 15;
 	}
 	return true;

@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 from ..ptx.ir import Imm, Instruction, Operand, Pair, Reg, Sink, Special, Vector
 from .function import NOWHERE, FunctionEncoder, Unsupported
-from .table import FORMS, OPS
+from .syntax import match, refusal, sorted_words
+from .table import FORMS, OPS, Form
 
 Rule = Callable[[FunctionEncoder, Instruction], None]
 RULES: Dict[str, Rule] = {}
+# Their rules take the modifiers apart by a table of their own (ops_matrix.py).
+WITHOUT_ROWS = ("mma", "wmma")
+_Key = Tuple[str, Tuple[str, ...]]
+_MATCHED: Dict[_Key, Optional[Tuple[str, ...]]] = {}
+_ANY_ORDER: Dict[_Key, Form] = {}
 
 _WIDTH = {"16": 2, "32": 4, "64": 8, "128": 16}
 
@@ -31,20 +37,52 @@ def lower(encoder: FunctionEncoder, instruction: Instruction) -> None:
     mark = (len(encoder.records), len(encoder.branches), len(encoder.tables))
     encoder.start(instruction)
     try:
-        handler = RULES.get(instruction.opcode)
-        if handler is not None:
-            handler(encoder, instruction)
-        else:
+        words = _row_words(instruction)
+        if words is None:
             plain(encoder, instruction)
-    except (Unsupported, IndexError, KeyError, ValueError):
-        encoder.emit_unknown(instruction, mark)
+        elif words == instruction.modifiers:
+            RULES[instruction.opcode](encoder, instruction)
+        else:
+            RULES[instruction.opcode](encoder, instruction._replace(modifiers=words))
+    except Unsupported as error:
+        encoder.emit_unknown(instruction, mark, refusal(*instruction[:2]) or str(error))
+    except (IndexError, KeyError, ValueError):
+        encoder.emit_unknown(instruction, mark, refusal(*instruction[:2]) or _OPERANDS)
+
+
+_OPERANDS = "the operands are not those of a form that is known"
+
+
+def _row_words(instruction: Instruction) -> Optional[Tuple[str, ...]]:
+    """The modifiers in the order of a row that the opcode's rule carries out; None: no such."""
+    key = (instruction.opcode, instruction.modifiers)
+    if key in _MATCHED:
+        return _MATCHED[key]
+    found = None
+    if key[0] in RULES:
+        found = key[1] if key[0] in WITHOUT_ROWS else match(*key)
+    _MATCHED[key] = found
+    return found
+
+
+def _form(opcode: str, words: Tuple[str, ...]) -> Form:
+    """The table's form of a mnemonic, whose words may stand in another order."""
+    form = FORMS.get(".".join((opcode, *words)))
+    if form is not None:
+        return form
+    if not _ANY_ORDER:
+        for mnemonic, known in FORMS.items():
+            name, *parts = mnemonic.split(".")
+            _ANY_ORDER[name, sorted_words(parts)] = known
+    form = _ANY_ORDER.get((opcode, sorted_words(words)))
+    if form is None:
+        raise Unsupported("no form of the instruction that is known")
+    return form
 
 
 def plain(encoder: FunctionEncoder, instruction: Instruction) -> None:
     """An instruction whose operands are the handler's, one by one."""
-    form = FORMS.get(".".join((instruction.opcode, *instruction.modifiers)))
-    if form is None:
-        raise Unsupported(instruction.opcode)
+    form = _form(instruction.opcode, instruction.modifiers)
     operands = instruction.operands
     made = [0, 0, 0, 0]
     used = 0

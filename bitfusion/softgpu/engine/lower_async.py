@@ -7,7 +7,7 @@ from typing import List, Tuple
 
 from ..ptx.ir import Address, Instruction, Operand, Sink
 from .function import NOWHERE, FunctionEncoder, Unsupported, optional
-from .lower import plain, rule
+from .lower import rule
 from .lower_memory import space_of
 
 SCOPES = ("cta", "cluster", "gpu", "sys")
@@ -32,7 +32,8 @@ def _mbarrier(encoder: FunctionEncoder, instruction: Instruction) -> None:
     verb, words = instruction.modifiers[0], instruction.modifiers[1:]
     operands = list(instruction.operands)
     if verb == "pending_count":
-        plain(encoder, instruction)
+        to, state = (encoder.destination(operands[0], 4), encoder.source(operands[1], 8))
+        encoder.emit("mbarrier_pending", to, state)
         return
     if words[-1:] != ("b64",):
         raise Unsupported("an mbarrier that is not .b64")

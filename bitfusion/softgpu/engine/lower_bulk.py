@@ -318,7 +318,8 @@ def _asynchronous(
         value = operands[1]
         count = len(value.items) if isinstance(value, Vector) else 1
         size = encoder.constant(TYPE_BYTES[words[-1]] * count, 4)
-        encoder.emit("bulk_complete", 0, generic(encoder, operands[2], SHARED), size)
+        barrier = generic(encoder, operands[2], space_of(encoder, words))
+        encoder.emit("bulk_complete", 0, barrier, size)
 
 
 def _zeros(encoder: FunctionEncoder, instruction: Instruction) -> None:

@@ -94,7 +94,11 @@ def _ld_one(
     name = _load_kind(kind, width)
     if offset is not None:
         if width == 16:
-            raise Unsupported("a parameter of 128 bits")
+            halves = [encoder.temporary(8), encoder.temporary(8)]
+            for k, half in enumerate(halves):
+                encoder.emit("ldparam_u64_64", half, x=offset + 8 * k)
+            encoder.emit("pack_64_64", d, *halves)
+            return
         encoder.emit(f"ldparam_{name}", d, x=offset)
         return
     space = space_of(encoder, modifiers)

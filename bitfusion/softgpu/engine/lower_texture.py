@@ -7,7 +7,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..ptx.ir import Group, Instruction, Operand, Reg, Sink, Vector
 from .function import NOWHERE, FunctionEncoder, Unsupported
-from .lower import rule
+from .lower import rule, two_destinations
 from .lower_async import only
 
 _GEOMETRIES = {  # enum sg_geometry, and whether there are layers
@@ -91,6 +91,7 @@ def _fetch(encoder: FunctionEncoder, instruction: Instruction, gather: int) -> N
     if coordinate not in ("f32", "s32") or result not in ("u32", "s32", "f32", "f16", "f16x2"):
         raise Unsupported("types that a texture does not have")
     to, where, *rest = instruction.operands
+    to, resident = two_destinations(encoder, to)
     number, place = _object_and_place(encoder, where)
     more = _place(encoder, place, geometry, layered)
     if detail == "level":
@@ -108,6 +109,8 @@ def _fetch(encoder: FunctionEncoder, instruction: Instruction, gather: int) -> N
     if len(items) != (2 if packed else 4):
         raise Unsupported("another number of results")
     _finish(encoder, number, x, more, items, result)
+    if not isinstance(resident, Sink):  # all memory is
+        encoder.emit("mov_pred", encoder.predicate_slot(resident), 0)
 
 
 def _finish(

@@ -14,7 +14,7 @@ def fill() -> None:
     hand("mbarrier_arrive", "to64 raw from32 raw", check="atomic")
     hand("mbarrier_state", "to_pred raw from64 raw", check="memory")
     hand("mbarrier_parity", "to_pred raw from32 raw", check="memory")
-    hand("mbarrier_pending", "to32 from64", ["mbarrier.pending_count.b64"])
+    hand("mbarrier_pending", "to32 from64")
     hand("cluster_arrive")
     hand("cluster_wait")
     for bits in ("32", "64"):

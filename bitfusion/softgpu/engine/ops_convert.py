@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .semantics import each, forms, hand, lane, pair, rounded
+from .semantics import each, hand, lane, pair, rounded
 
 INTEGERS = ("u8", "s8", "u16", "s16", "u32", "s32", "u64", "s64")
 ROUND_TO_INTEGER = {"rni": "rint", "rzi": "trunc", "rmi": "floor", "rpi": "ceil"}
@@ -158,7 +158,7 @@ def _packing() -> None:
     lane("part_64_1", "u32 u64", "A >> 32")
     for k in range(4):
         lane(f"part_64_16_{k}", "u16 u64", f"A >> {16 * k}")
-    hand("mov_128", "to128 from128", ["mov.b128"])
+    hand("mov_128", "to128 from128")
     hand("pack_64_64", "to128 from64 from64")
     hand("part_128_0", "to64 from128")
     hand("part_128_1", "to64 from128")
@@ -172,4 +172,3 @@ def fill() -> None:
     _narrow()
     _scales()
     _packing()
-    forms("mov_16", [])

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .semantics import carry, each, forms, hand, lane, pair
+from .semantics import carry, each, hand, lane, pair
 
 WIDTHS = (16, 32, 64)
 
@@ -130,7 +130,7 @@ def _logic() -> None:
         for name, sign in (("and", "&"), ("or", "|"), ("xor", "^")):
             lane(f"{name}_{n}", f"{u} {u} {u}", f"A {sign} B", [f"{name}.b{n}"])
         lane(f"not_{n}", f"{u} {u}", "~A", [f"not.b{n}"])
-        lane(f"mov_{n}", f"{u} {u}", "A", [f"mov.{t}{n}" for t in "bus"])
+        lane(f"mov_{n}", f"{u} {u}", "A")
         top = n - 1
         amount = f"(B & {top})" if n > 16 else "(B & 15)"
         lane(
@@ -146,9 +146,6 @@ def _logic() -> None:
             [f"shr.u{n}", f"shr.b{n}"],
         )
         lane(f"shr_s{n}", f"s{n} s{n} u32", f"A >> (B > {top} ? {top} : B)", [f"shr.s{n}"])
-    forms("mov_32", ["mov.f32", "mov.f16x2", "mov.bf16x2"])
-    forms("mov_64", ["mov.f64"])
-    forms("mov_16", ["mov.f16", "mov.bf16"])
     # lop3's table has 256 rows: the encoder rewrites the common ones, this computes any
     lane(
         "lop3",

@@ -119,11 +119,11 @@ def _control() -> None:
     hand("call", check="call")
     hand("call_register", "- from64", check="callreg")
     hand("call_system", check="callsys")
-    hand("ret", "", ["ret", "ret.uni"])
+    hand("ret")
     hand("exit", "", ["exit"])
     hand("trap", "", ["trap"])
     hand("brkpt", "", ["brkpt"])
-    hand("unknown", "")
+    hand("unknown", "", check="string")
     hand("nop", "")
     hand("nanosleep", "- from32", ["nanosleep.u32"])
     for bits in ("32", "64"):
@@ -135,7 +135,7 @@ def _control() -> None:
     hand("bar_red_popc", "to32 from32 from32 from_pred")
     hand("bar_red_and", "to_pred from32 from32 from_pred")
     hand("bar_red_or", "to_pred from32 from32 from_pred")
-    hand("bar_warp", "- from32", ["bar.warp.sync"])
+    hand("bar_warp", "- from32")
 
 
 def _lanes() -> None:
@@ -145,16 +145,16 @@ def _lanes() -> None:
         hand(f"vote_{mode}", "to_pred from_pred from32")
     hand("vote_ballot", "to32 from_pred from32")
     for bits in ("32", "64"):
-        hand(f"match_any_{bits}", f"to32 from{bits} from32", [f"match.any.sync.b{bits}"])
+        hand(f"match_any_{bits}", f"to32 from{bits} from32")
         hand(f"match_all_{bits}", f"to32 from{bits} from32 to_pred_or_not")
-    hand("activemask", "to32", ["activemask.b32"])
+    hand("activemask", "to32")
     for op in ("add", "min", "max"):
         for sign in "us":
             if op == "add" and sign == "s":
                 continue
             hand(f"redux_{op}_{sign}", "to32 from32 from32")
     for op in ("and", "or", "xor"):
-        hand(f"redux_{op}", "to32 from32 from32", [f"redux.sync.{op}.b32"])
+        hand(f"redux_{op}", "to32 from32 from32")
     for op in ("min", "max"):
         for word in ("", "_abs", "_nan", "_abs_nan"):
             hand(f"redux_{op}{word}_f32", "to32 from32 from32")
@@ -165,7 +165,7 @@ def _predicates() -> None:
     for op in ("and", "or", "xor"):
         hand(f"{op}_pred", "to_pred from_pred from_pred", [f"{op}.pred"])
     hand("not_pred", "to_pred from_pred", ["not.pred"])
-    hand("mov_pred", "to_pred from_pred", ["mov.pred"])
+    hand("mov_pred", "to_pred from_pred")
     hand("mov_word_pred", "to_pred from32")
     for bits in ("16", "32", "64"):
         hand(f"selp_{bits}", f"to{bits} from{bits} from{bits} from_pred")

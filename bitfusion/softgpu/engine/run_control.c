@@ -240,7 +240,8 @@ SG_HANDLER(brkpt)
 
 SG_HANDLER(unknown)
 {
-	return sg_fault(w, i, m, SG_ILLEGAL_INSTRUCTION, "the software GPU does not know this instruction");
+	return sg_fault(w, i, m, SG_ILLEGAL_INSTRUCTION, "not carried out: %s",
+			w->block->run->image->strings + i->x);
 }
 
 SG_HANDLER(nop)
