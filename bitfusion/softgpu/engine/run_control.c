@@ -240,8 +240,7 @@ SG_HANDLER(brkpt)
 
 SG_HANDLER(unknown)
 {
-	return sg_fault(w, i, m, SG_ILLEGAL_INSTRUCTION, "not carried out: %s",
-			w->block->run->image->strings + i->x);
+	return sg_fault(w, i, m, SG_ILLEGAL_INSTRUCTION, "not carried out: %s", w->block->run->image->strings + i->x);
 }
 
 SG_HANDLER(nop)
