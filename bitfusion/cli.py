@@ -18,6 +18,7 @@ VERBS = {
     "run": "run a program on GPUs of the pool, or of this machine",
     "list_gpus": "show the GPUs of the pool and what is free",
     "smi": "show the GPUs, their memory and the sessions on them",
+    "stats": "show what clients used, over time",
     "health": "check this machine, the servers and the way to them",
     "netperf": "measure the way to a GPU",
     "server": "serve this machine's GPUs",

@@ -28,6 +28,7 @@ from bitfusion.server.keys import Keys
 from bitfusion.server.leases import Leases
 from bitfusion.server.lines import LineCodec
 from bitfusion.server.loop import Loop
+from bitfusion.server.meter import add_meter
 from bitfusion.server.nursery import Worker
 from bitfusion.server.overview import Overview, Utilisation
 from bitfusion.server.peer import Peer
@@ -315,6 +316,7 @@ def serve(
             why = tokens.bars(lease.record.client)
             if why:
                 leases.end(lease, "revoked", why, 0)
+    meter = add_meter(service, leases, folder, list)
     listener = service.listen_tcp(data)
     service.listen_unix()
     relay = add_relay(service, listener, keys, user, settings.text("server.encrypt"))
@@ -345,6 +347,8 @@ def serve(
     service.run(settings.number("server.spare_workers"), end)
     doorman.close()
     admin.close()
+    if meter:
+        meter.close()
     if relay:
         relay.close()
     log.info(f"server ends; longest turn of its loop {service.loop.longest_turn_s * 1000:.1f} ms")

@@ -284,7 +284,7 @@ class Sessions:
     def _finish(self, session: Session) -> None:
         self.pool.release(session.name)
         del self.by_name[session.name]
+        log.info(f"session {session.name} ended")
+        self.on_end(session)  # which may read the ledger once more
         if session.ledger:
             session.ledger.close()
-        log.info(f"session {session.name} ended")
-        self.on_end(session)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures what sessions use, and has it written down every minute and at their ends."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from typing import Optional
+
+from bitfusion import log
+from bitfusion.server.api_stats import StatsApi
+from bitfusion.server.leases import Leases
+from bitfusion.server.record import Record
+from bitfusion.server.service import Service
+from bitfusion.server.sessions import Session, Timers
+from bitfusion.server.state import StateFolder
+from bitfusion.server.usage import FILE, Note, Usage
+from bitfusion.wire.control import Json
+
+BOOK_S = 60.0
+
+
+class Meter:
+    """Books what the sessions of a server use, every minute and at their ends."""
+
+    def __init__(
+        self,
+        usage: Usage,
+        leases: Leases,
+        memory: Callable[[int], int],
+        timers: Timers,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """memory: of a whole GPU."""
+        self.usage = usage
+        self._leases = leases
+        self._memory = memory
+        self._timers = timers
+        self._clock = clock
+        self._timer = timers.after(BOOK_S, self._tick)
+
+    def _note(self, session: Session, record: Record) -> Note:
+        gpus = sum(part.memory / max(1, self._memory(part.gpu)) for part in record.slices)
+        busy = session.ledger.busy() if session.ledger else []
+        return Note(record, gpus, sum(busy) / 1e9)
+
+    def _tick(self) -> None:
+        self.book()
+        self.usage.keep_only(self._leases.by_name)
+        self._timer = self._timers.after(BOOK_S, self._tick)
+
+    def book(self) -> None:
+        """What running sessions used until now; before somebody reads it, too."""
+        notes = [
+            self._note(lease.session, lease.record) for lease in self._leases.by_name.values()
+        ]
+        self._write(notes, ())
+
+    def ended(self, session: Session) -> None:
+        """To be called while its ledger is open and it is known to the leases."""
+        lease = self._leases.by_name.get(session.name)
+        if lease is not None:
+            self._write([self._note(session, lease.record)], [session.name])
+
+    def _write(self, notes: list[Note], ended: Iterable[str]) -> None:
+        try:
+            self.usage.book(notes, self._clock(), ended)
+        except sqlite3.Error as error:  # a full disk must not end anybody's session
+            log.once(f"cannot write down what clients use: {error}, ignoring")
+
+    def close(self) -> None:
+        self._timer.cancel()
+        self.book()
+        self.usage.close()
+
+
+def add_meter(
+    service: Service, leases: Leases, folder: StateFolder, others: Callable[[], list[str]]
+) -> Optional[Meter]:
+    """others: addresses of the rest of the cluster."""
+    try:
+        usage = Usage(os.path.join(folder.path, FILE))
+    except sqlite3.Error as error:
+        log.error(f"cannot write down what clients use: {error}, ignoring")
+        return None
+    gpus, sessions = service.sessions.inventory.gpus, service.sessions
+    meter = Meter(usage, leases, lambda gpu: gpus[gpu].memory, service.loop)
+    before = sessions.on_end
+
+    def ended(session: Session) -> None:
+        meter.ended(session)
+        before(session)
+
+    sessions.on_end = ended
+    server: Json = {"id": folder.server_id(), "name": socket.gethostname()}
+    service.routes += StatsApi(meter, server, others).routes()
+    return meter
