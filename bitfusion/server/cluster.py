@@ -144,7 +144,8 @@ class Cluster:
             for server in facts.gone_since:  # nobody knows who is gone meanwhile
                 facts.gone_since[server] = now_s
             return
-        self._desk.dirty |= self._asks.ours() | self._owner.ours() | {*self._ends}
+        ours = {*self._asks.ours(), *self._owner.ours(), *self._ends}
+        self._desk.dirty.update(dict.fromkeys(sorted(ours)))
         self._leader.sweep()
         held = {claim.server for claim in facts.claims.values()}
         for server, since_s in list(facts.gone_since.items()):
@@ -157,7 +158,7 @@ class Cluster:
         if not self._is_registered():
             return
         self._look_at_cluster()
-        ids, self._desk.dirty = self._desk.dirty, set()
+        ids, self._desk.dirty = self._desk.dirty, {}
         for ask_id in ids:
             self._asks.look(ask_id)
             self._owner.look(ask_id)
@@ -176,7 +177,7 @@ class Cluster:
             self.facts.put_server(view)
         else:
             self.facts.drop_server(server)
-            self._desk.dirty |= self._asks.ours()
+            self._desk.dirty.update(dict.fromkeys(sorted(self._asks.ours())))
         self._leader.changed = True
 
     def _hear_drained(self, key: str, _value: Optional[Json]) -> None:
@@ -209,7 +210,7 @@ class Cluster:
 
     def _changed(self, ask_id: str) -> None:
         self._leader.changed = True
-        self._desk.dirty.add(ask_id)
+        self._desk.dirty[ask_id] = None
 
     # ------------------------------------------ what the store should say
 

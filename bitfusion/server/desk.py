@@ -37,14 +37,14 @@ class Desk:
         self.clock = clock
         self.closed = False
         self.look: Callable[[], None] = lambda: None
-        self.dirty: set[str] = set()  # asks and sessions to look at
+        self.dirty: dict[str, None] = {}  # asks and sessions to look at, in order
         self._busy: set[str] = set()
         self._stirred = False
 
     def stir(self, ask_id: str = "", pause_s: float = 0.0) -> None:
         """Have a look, soon; at this ask or session too."""
         if ask_id:
-            self.dirty.add(ask_id)
+            self.dirty[ask_id] = None
         if pause_s:
             self.timers.after(pause_s, lambda: self.stir(ask_id))
         elif not self._stirred:

@@ -123,7 +123,7 @@ class Client:
 
 
 class Server:
-    _numbers = itertools.count(1)
+    numbers = itertools.count(1)
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class Server:
         fraction: str = "1",
         limits: Limits = Limits(),
     ) -> Client:
-        number = next(Server._numbers)
+        number = next(Server.numbers)
         ask = Ask(f"{number:016x}", client, gpus, fraction)
         return Client(self, lambda me: self.cluster.ask(ask, limits, {"program": "it"}, me.heard))
 

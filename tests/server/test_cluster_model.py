@@ -5,6 +5,7 @@ a clock that runs ahead: thousands of steps, and after each of them what must al
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from typing import Optional
@@ -30,19 +31,34 @@ def limits_of(client: str) -> Limits:
     return LIMITED if int(client[1:]) % 4 == 0 else Limits()
 
 
+class Watched(FakeHost):
+    def __init__(self, world: World) -> None:
+        super().__init__(GPUS, MEMORY_MIB)
+        self._world = world
+
+    def end_claim(self, session: str, why: str) -> None:
+        """Never of a session whose client knows of it, and is there."""
+        told = {client.session for client in self._world.clients if client.granted}
+        if session in told:
+            self._world.wrong.append(f"{session} ended: {why}")
+        super().end_claim(session, why)
+
+
 class World:
     def __init__(self, seed: int, rough: bool) -> None:
         self.chance = random.Random(seed)
         self.rough = rough
         self.clock = Clock()
         self.memory = Memory(self.clock)
-        self.hosts = {name: FakeHost(GPUS, MEMORY_MIB) for name in ("a", "b")}
+        self.hosts = {name: Watched(self) for name in ("a", "b")}
         self.servers: dict[str, Optional[Server]] = {}
         self.clients: list[Client] = []
         self.left: set[str] = set()  # sessions whose clients went
         self.counts: Counter[str] = Counter()
         self.known: set[str] = set()
+        self.wrong: list[str] = []
         self.checked = 0
+        Server.numbers = itertools.count(1)
         for name in self.hosts:
             self.start(name)
         self.clock.run(1)
@@ -185,11 +201,7 @@ class World:
         ]
 
     def check(self) -> None:
-        told = {client.session for client in self.clients if client.granted}
-        for host in self.hosts.values():
-            for session, why in host.ends:
-                assert session in self.left or session not in told, f"{session} ended: {why}"
-            host.ends.clear()
+        assert not self.wrong
         if self.checked != self.memory._version:
             self.checked = self.memory._version
             self.check_state()
