@@ -66,7 +66,10 @@ def _works(kind: str) -> bool:
 
 @functools.cache
 def built(kind: str, *targets: str) -> Path:
-    """The folder with these targets of the Makefile in it, up to date; paths may begin with it."""
+    """The folder with these targets of the Makefile in it, up to date; paths may begin with it.
+
+    For fixtures: a build takes minutes, and the time that a test may take begins after them.
+    """
     if not _works(kind):
         pytest.skip("%s makes no programs with %s" % (" ".join(compiler()), " ".join(FLAGS[kind])))
     folder = BUILD / kind
@@ -76,7 +79,7 @@ def built(kind: str, *targets: str) -> Path:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=3000,
             env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
         )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from instrumented import Reports
+from instrumented import Reports, built
+
+
+@pytest.fixture(scope="session")
+def asan_build() -> Path:
+    return built("asan", "proxy", "executor", "nulldriver")
+
+
+@pytest.fixture(scope="session")
+def tsan_build() -> Path:
+    return built("tsan", "proxy", "nulldriver")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, List, Tuple
 
 import pytest
-from instrumented import ROOT, Reports, built, program, proxy_environment, worker_environment
+from instrumented import ROOT, Reports, program, proxy_environment, worker_environment
 
 SOURCES = ROOT / "tests" / "programs"
 PROGRAMS = sorted(path.stem for path in SOURCES.glob("*.c") if path.stem != "demo_mandelbrot")
@@ -54,8 +54,14 @@ def cases(kind: str) -> List[Any]:
     ]
 
 
-def words(kind: str, name: str) -> Tuple[str, ...]:
-    return (str(program(kind, name)), *ARGUMENTS.get(name, []))
+@pytest.fixture
+def asan_words(asan_build: Path, name: str) -> Tuple[str, ...]:
+    return (str(program("asan", name)), *ARGUMENTS.get(name, []))
+
+
+@pytest.fixture
+def tsan_words(tsan_build: Path, name: str) -> Tuple[str, ...]:
+    return (str(program("tsan", name)), *ARGUMENTS.get(name, []))
 
 
 def direct(gpu: Any, programs: Path, name: str) -> str:
@@ -68,11 +74,17 @@ def direct(gpu: Any, programs: Path, name: str) -> str:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name, how", cases("asan"))
 def test_address_and_undefined(
-    gpu: Any, programs: Path, tmp_path: Path, reports: Reports, name: str, how: str
+    gpu: Any,
+    programs: Path,
+    tmp_path: Path,
+    reports: Reports,
+    asan_words: Tuple[str, ...],
+    name: str,
+    how: str,
 ) -> None:
     """Proxy, executor, program; the server and its workers are Python with the runtime loaded."""
     environment = worker_environment(tmp_path, "asan", reports)
-    done = gpu.run(how, *words("asan", name), env=environment)
+    done = gpu.run(how, *asan_words, env=environment)
     reports.check()
     assert (done.returncode, done.stdout) == (0, direct(gpu, programs, name)), done.stderr
 
@@ -80,11 +92,17 @@ def test_address_and_undefined(
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name, how", cases("tsan"))
 def test_threads(
-    gpu: Any, programs: Path, tmp_path: Path, reports: Reports, name: str, how: str
+    gpu: Any,
+    programs: Path,
+    tmp_path: Path,
+    reports: Reports,
+    tsan_words: Tuple[str, ...],
+    name: str,
+    how: str,
 ) -> None:
     """Proxy and program; test_sanitized_worker.py has the executor."""
     environment = proxy_environment(tmp_path, "tsan", reports)
-    done = gpu.run(how, *words("tsan", name), env=environment)
+    done = gpu.run(how, *tsan_words, env=environment)
     reports.check()
     assert (done.returncode, done.stdout) == (0, direct(gpu, programs, name)), done.stderr
 
@@ -107,7 +125,7 @@ int main(void)
 """
 
 
-def test_an_overrun_in_the_proxy_is_seen(gpu: Any, tmp_path: Path) -> None:
+def test_an_overrun_in_the_proxy_is_seen(gpu: Any, asan_build: Path, tmp_path: Path) -> None:
     """These tests can fail."""
     folder = tmp_path / "reports"
     folder.mkdir()
@@ -121,10 +139,13 @@ def test_an_overrun_in_the_proxy_is_seen(gpu: Any, tmp_path: Path) -> None:
     assert any("bf_queue_end_with_bulk" in text for text in reports.texts())
 
 
-def test_the_worker_runs_instrumented(gpu: Any, tmp_path: Path, reports: Reports) -> None:
+@pytest.mark.parametrize("name", ["steady"])
+def test_the_worker_runs_instrumented(
+    gpu: Any, asan_build: Path, tmp_path: Path, reports: Reports, asan_words: Tuple[str, ...]
+) -> None:
     environment = worker_environment(tmp_path, "asan", reports)
-    name = str(built("asan", "executor") / "lib/server/libbfexecutor.so")
-    running = gpu.start("tcp", str(program("asan", "steady")), **environment)
+    name = str(asan_build / "lib/server/libbfexecutor.so")
+    running = gpu.start("tcp", asan_words[0], **environment)
     try:
         assert running.stdout.readline() == "ready\n"
         maps = []

@@ -35,6 +35,11 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.fixture(scope="session")
+def tsan_gpu() -> Path:
+    return built("tsan", "softgpu") / "lib/softgpu/libcuda.so.1"
+
+
 class Workers:
     """Stands for the launcher: each process that asks gets a connection to a worker of its own."""
 
@@ -121,9 +126,15 @@ def run(
     "name", ["driver_threads", "driver_streams", "driver_copies", "driver_fork", "steady"]
 )
 def test_on_the_null_driver(
-    programs: Path, tmp_path: Path, serve: Path, reports: Reports, name: str, tcp: bool
+    programs: Path,
+    tmp_path: Path,
+    serve: Path,
+    tsan_build: Path,
+    reports: Reports,
+    name: str,
+    tcp: bool,
 ) -> None:
-    driver = built("tsan", "nulldriver") / "nulldriver/libcuda.so.1"
+    driver = tsan_build / "nulldriver/libcuda.so.1"
     run(programs / name, tmp_path, serve, driver, reports, tcp, BITFUSION_NULL_DRIVER="1")
 
 
@@ -133,9 +144,14 @@ def test_on_the_null_driver(
     "name", ["driver_busy_threads", "driver_threads", "driver_streams", "graph_functions"]
 )
 def test_on_the_software_gpu(
-    gpu: Any, programs: Path, tmp_path: Path, serve: Path, reports: Reports, name: str
+    gpu: Any,
+    programs: Path,
+    tmp_path: Path,
+    serve: Path,
+    tsan_gpu: Path,
+    reports: Reports,
+    name: str,
 ) -> None:
-    driver = built("tsan", "softgpu") / "lib/softgpu/libcuda.so.1"
     env = {"BITFUSION_PYTHON": sys.executable, "BITFUSION_SOFTGPU_MEMORY": "256M"}
-    said = run(programs / name, tmp_path, serve, driver, reports, True, **env)
+    said = run(programs / name, tmp_path, serve, tsan_gpu, reports, True, **env)
     assert said == gpu.run("direct", str(programs / name)).stdout

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 import pytest
+from instrumented import built
 
 CHOICE = "BITFUSION_SOFTGPU_CPU"
 
@@ -14,6 +16,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.module.__name__.startswith("test_ptx_exec_"):
         metafunc.fixturenames.append("handlers")
         metafunc.parametrize("handlers", ["v3", "baseline"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def asan() -> Path:
+    """The software GPU under AddressSanitizer and UBSan."""
+    return built("asan", "softgpu") / "lib" / "softgpu"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Tuple
 
 import pytest
-from instrumented import built, compiler
+from instrumented import compiler
 from ptx_fatbins import container, entry, lz4_literals, ptx
 from test_driver_programs import LIBRARY, build, environment
 
@@ -79,7 +79,6 @@ def test_damaged_code_is_refused_by_the_driver(tmp_path: Path) -> None:
 
 
 @pytest.mark.sanitizers
-@pytest.mark.timeout(900)
-def test_damaged_code_is_refused_by_the_driver_under_asan(tmp_path: Path) -> None:
-    library = built("asan", "softgpu") / "lib" / "softgpu"
-    load_damaged(tmp_path, library, ("-fsanitize=address,undefined",), 150)
+@pytest.mark.timeout(600)
+def test_damaged_code_is_refused_by_the_driver_under_asan(tmp_path: Path, asan: Path) -> None:
+    load_damaged(tmp_path, asan, ("-fsanitize=address,undefined",), 150)
