@@ -73,7 +73,7 @@ static void compile(struct image *image, struct part *part, const uint32_t *root
 	if (part->status == CUDA_SUCCESS)
 		return;
 	char line[1024]; /* the load, whose log would have told it, is over */
-	snprintf(line, sizeof line, "cannot load %s: %s", what, text);
+	snprintf(line, sizeof line, "cannot load %s: %.900s", what, text);
 	driver_say(line);
 }
 
