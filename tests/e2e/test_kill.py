@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, List
 
 import pytest
 
@@ -96,37 +96,6 @@ def test_signals_reach_the_program(gpu: Any, programs: Path, number: int, status
 
 
 # ---------------------------------------------------------------- a server that stays
-
-
-@pytest.fixture
-def server(gpu: Any, tmp_path: Path) -> Iterator[str]:
-    """HOST:PORT of a `bitfusion server` with one software GPU."""
-    config = tmp_path / "server.toml"
-    config.write_text('[server]\nlisten = "127.0.0.1:0"\n')
-    process = subprocess.Popen(
-        [
-            str(Path(__file__).resolve().parents[2] / "bin" / "bitfusion"),
-            "server",
-            "--config",
-            str(config),
-        ],
-        env=gpu.environment(),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    address = ""
-    assert process.stderr is not None
-    for line in process.stderr:
-        match = re.search(r"(127\.0\.0\.1:\d+)", line)
-        if match:
-            address = match.group(1)
-            break
-    assert address, "the server did not start"
-    yield address
-    process.terminate()
-    assert process.wait(10) is not None
-    process.stderr.close()
 
 
 def free_memory(gpu: Any, programs: Path, server: str) -> int:
