@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any, Iterator
@@ -34,6 +35,6 @@ def server(gpu: Any, tmp_path: Path) -> Iterator[str]:
             break
     assert address, "the server did not start"
     yield address
-    process.terminate()
+    process.send_signal(signal.SIGINT)  # SIGTERM lets sessions live on
     assert process.wait(10) is not None
     process.stderr.close()
