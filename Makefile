@@ -76,7 +76,7 @@ LIBS       := $(CLIENT_LIB) $(NVML_LIBS) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_L
 # ------------------------------------------------------------------ targets
 
 .DELETE_ON_ERROR:
-.PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs gpu-programs demo test test-fast test-sanitizers test-asan test-tsan test-frameworks check lint format \
+.PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs gpu-programs demo test test-fast test-sanitizers test-pool test-asan test-tsan test-frameworks check lint format \
         types generate check-generated bench bench-pool bench-softgpu gpu-test release install size clean help
 
 all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
@@ -160,6 +160,8 @@ test-sanitizers: all programs $(VENV)/.dev ## The software GPU rebuilt under ASa
 	$(Q)$(PYTEST) tests -m sanitizers $(PYTEST_FLAGS)
 test-fast: all $(VENV)/.dev ## Run the tests that are not marked slow
 	$(Q)$(PYTEST) tests -m 'not slow and not sanitizers' $(PYTEST_FLAGS)
+test-pool: all $(VENV)/.dev ## Two servers, forty clients and everything that can end, for some minutes
+	$(Q)POOL_STEPS=$(or $(STEPS),6000) $(PY) -m pytest -s tests/server/test_pool_processes.py $(PYTEST_FLAGS)
 test-asan: ## Build the libraries under AddressSanitizer and UBSan into build/asan; runs nothing
 	$(Q)$(MAKE) KIND=asan libs nulldriver
 test-tsan: ## The same under ThreadSanitizer into build/tsan; runs nothing
