@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from engine import ROOT, Engine, ImageError, library
 from test_driver_programs import build, environment, run
 
 from bitfusion.softgpu.engine import __main__ as generator
-from bitfusion.softgpu.engine import coverage
+from bitfusion.softgpu.engine import coverage, encoding, table
 from bitfusion.softgpu.engine.encode import encode_module
 from bitfusion.softgpu.engine.generated import SG_IMAGE_VERSION
 from bitfusion.softgpu.engine.syntax import Refusal
@@ -32,6 +33,22 @@ def package(tmp_path: Path) -> Path:
 
 def test_the_generated_files_are_current() -> None:
     assert generator.main(["--check"]) == 0
+
+
+def test_the_encoder_has_the_table() -> None:
+    forms = {name: (form.op, table.OPS[form.op].operands) for name, form in table.FORMS.items()}
+    assert forms == encoding.FORMS
+    assert table.NUMBERS == encoding.NUMBERS
+
+
+def test_a_helper_does_not_fill_the_table() -> None:
+    """It would start 10 ms later."""
+    code = "import sys; from bitfusion.softgpu.engine import encode; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "bitfusion.softgpu.engine.encoding" in loaded
+    assert "bitfusion.softgpu.engine.table" not in loaded
 
 
 def test_the_coverage_table_is_of_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:

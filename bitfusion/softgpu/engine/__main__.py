@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Dict
 
+from . import encoding, generated
 from .emit import files
+from .generated import forms
 
 
 def _stale(made: Dict[Path, str]) -> Dict[Path, str]:
@@ -31,7 +34,9 @@ def main(arguments: list[str]) -> int:
         for path in left:
             path.unlink()
         stale, left = {}, []
-    # only now: it imports the encoder, which needs the version that was just written
+        for module in (generated, forms, encoding):
+            importlib.reload(module)
+    # only now: it imports the encoder, which needs what was just written
     from .coverage import DOCUMENT, document
 
     if DOCUMENT.parent.is_dir():

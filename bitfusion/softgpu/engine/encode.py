@@ -48,13 +48,13 @@ from . import (  # noqa: F401 - they register rules
     syntax_memory,
     syntax_system,
 )
+from .encoding import NUMBERS
 from .function import CODE_WINDOW, LANES, NOWHERE, RECORD, FunctionEncoder, Unsupported, abi_layout
 from .generated import SG_IMAGE_VERSION
 from .hoist import copies_of_special, hoist, writes
 from .lower import lower
 from .lower_control import load_register_parameters
 from .reach import Reach
-from .table import NUMBERS
 
 _UNKNOWN = NUMBERS["unknown"]
 _WARP = {"tid.x": 0, "tid.y": 1, "tid.z": 2, "warpid": 3}

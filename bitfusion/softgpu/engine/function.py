@@ -24,7 +24,7 @@ from ..ptx.ir import (
     Sym,
     Variable,
 )
-from .table import NUMBERS
+from . import encoding
 
 if TYPE_CHECKING:
     from .encode import ModuleEncoder
@@ -178,7 +178,7 @@ class FunctionEncoder:
         self, op: str, d: int = 0, a: int = 0, b: int = 0, c: int = 0, x: int = 0, flags: int = 0
     ) -> int:
         """Add a record under the instruction's guard; returns its number."""
-        number = NUMBERS[op]
+        number = encoding.NUMBERS[op]
         self.records.append([number, d, a, b, c, x & NOWHERE, self.guard, self.flags | flags])
         self.lines.append(self.line)
         self.texts.append(self.text)

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Callable, Dict, Optional, Tuple
 
 from ..ptx.ir import Imm, Instruction, Operand, Pair, Reg, Sink, Special, Vector
+from .encoding import FORMS, Kinds
 from .function import NOWHERE, FunctionEncoder, Unsupported
 from .syntax import match, refusal, sorted_words
-from .table import FORMS, OPS, Form
 
 Rule = Callable[[FunctionEncoder, Instruction], None]
 RULES: Dict[str, Rule] = {}
@@ -16,7 +16,7 @@ RULES: Dict[str, Rule] = {}
 WITHOUT_ROWS = ("mma", "wmma")
 _Key = Tuple[str, Tuple[str, ...]]
 _MATCHED: Dict[_Key, Optional[Tuple[str, ...]]] = {}
-_ANY_ORDER: Dict[_Key, Form] = {}
+_ANY_ORDER: Dict[_Key, Tuple[str, Kinds]] = {}
 
 _WIDTH = {"16": 2, "32": 4, "64": 8, "128": 16}
 
@@ -65,7 +65,7 @@ def _row_words(instruction: Instruction) -> Optional[Tuple[str, ...]]:
     return found
 
 
-def _form(opcode: str, words: Tuple[str, ...]) -> Form:
+def _form(opcode: str, words: Tuple[str, ...]) -> Tuple[str, Kinds]:
     """The table's form of a mnemonic, whose words may stand in another order."""
     form = FORMS.get(".".join((opcode, *words)))
     if form is not None:
@@ -82,11 +82,11 @@ def _form(opcode: str, words: Tuple[str, ...]) -> Form:
 
 def plain(encoder: FunctionEncoder, instruction: Instruction) -> None:
     """An instruction whose operands are the handler's, one by one."""
-    form = _form(instruction.opcode, instruction.modifiers)
+    handler, kinds = _form(instruction.opcode, instruction.modifiers)
     operands = instruction.operands
     made = [0, 0, 0, 0]
     used = 0
-    for place, kind in enumerate(OPS[form.op].operands):
+    for place, kind in enumerate(kinds):
         if not kind:
             continue
         if kind == "same":
@@ -96,7 +96,7 @@ def plain(encoder: FunctionEncoder, instruction: Instruction) -> None:
         used += 1
     if used != len(operands):
         raise Unsupported("another number of operands")
-    encoder.emit(form.op, *made)
+    encoder.emit(handler, *made)
 
 
 def operand(encoder: FunctionEncoder, item: Operand, kind: str) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import List, Optional, Tuple
 
 from ..ptx.ir import TYPE_BYTES, Address, Instruction, Negated, Operand, Reg, Sink, Sym, Vector
+from .encoding import NUMBERS
 from .function import (
     GENERIC,
     GLOBAL,
@@ -22,7 +23,6 @@ from .function import (
     optional,
 )
 from .lower import rule
-from .table import NUMBERS
 
 SPACES = {
     "global": GLOBAL,

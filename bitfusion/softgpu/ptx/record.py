@@ -7,6 +7,7 @@ helper needs to start. Type checkers see the real one; they also see to what is 
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
 if TYPE_CHECKING:
@@ -26,16 +27,23 @@ else:
             return lambda decorated: dataclass(decorated, frozen=frozen)
         names = list(cls.__dict__.get("__annotations__", {}))
         space: Dict[str, Any] = {}
-        exec(_source(cls, names, space, frozen), space)
-        for name in ("__init__", "__eq__", "__hash__", "__repr__"):
-            if name in space:
-                setattr(cls, name, space[name])
-        if not frozen:
-            cls.__hash__ = None
+        exec(_source(cls, names, space), space)
+        cls.__init__ = space["__init__"]
+        values = attrgetter(*names) if names else lambda self: ()
+        cls.__eq__ = lambda self, other: (
+            values(self) == values(other) if other.__class__ is cls else NotImplemented
+        )
+        cls.__hash__ = (lambda self: hash(values(self))) if frozen else None
+        cls.__repr__ = _show
         cls.__match_args__ = tuple(names)
         return cls
 
-    def _source(cls: Any, names: List[str], space: Dict[str, Any], frozen: bool) -> str:
+    def _show(self: Any) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+        return f"{self.__class__.__name__}({shown})"
+
+    def _source(cls: Any, names: List[str], space: Dict[str, Any]) -> str:
+        """Compiling is what takes its time here, so it is done for one method alone."""
         arguments, body = ["self"], []
         for name in names:
             value = name
@@ -50,17 +58,7 @@ else:
             else:
                 arguments.append(name)
             body.append(f" self.{name} = {value}\n")
-        mine, other = (
-            "(" + "".join(f"{one}.{name}, " for name in names) + ")" for one in ("self", "other")
-        )
-        shown = ", ".join(f"{name}={{self.{name}!r}}" for name in names)
-        text = f"def __init__({', '.join(arguments)}):\n{''.join(body) or ' pass'}\n"
-        text += "def __eq__(self, other):\n if other.__class__ is not self.__class__:\n"
-        text += f"  return NotImplemented\n return {mine} == {other}\n"
-        text += f"def __repr__(self):\n return f'{cls.__name__}({shown})'\n"
-        if frozen:
-            text += f"def __hash__(self):\n return hash({mine})\n"
-        return text
+        return f"def __init__({', '.join(arguments)}):\n{''.join(body) or ' pass'}\n"
 
     def replace(record: Any, **changes: Any) -> Any:
         values = {name: getattr(record, name) for name in record.__match_args__}
