@@ -77,7 +77,7 @@ LIBS       := $(CLIENT_LIB) $(NVML_LIBS) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_L
 
 .DELETE_ON_ERROR:
 .PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs gpu-programs demo test test-fast test-sanitizers test-pool test-asan test-tsan test-frameworks check lint format \
-        types generate check-generated bench bench-pool bench-softgpu gpu-test release install size clean help
+        types generate check-generated bench bench-encryption bench-pool bench-softgpu gpu-test release install size clean help
 
 all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
 libs: $(LIBS)
@@ -239,6 +239,8 @@ bench: all $(BUILD)/bench/driver_bench $(BUILD)/bench/limits ## Measure on the n
 	$(Q)$(PY) tests/bench/run.py $(BENCH_FLAGS)
 bench-pool: $(VENV)/.runtime ## The scheduler on a simulated pool of 1,000 servers and 10,000 clients, beside first fit
 	$(Q)$(PY) tests/bench/pool_simulation.py $(BENCH_FLAGS)
+bench-encryption: all $(BUILD)/bench/driver_bench ## Measure what encrypted data connections cost
+	$(Q)$(PY) tests/bench/encryption.py $(BENCH_FLAGS)
 bench-softgpu: softgpu $(BUILD)/bench/softgpu_bench $(BUILD)/bench/kernels.ptx ## Measure how the software GPU begins and computes (needs nvcc's wheel)
 	$(Q)$(PY) tests/bench/softgpu.py $(BENCH_FLAGS)
 $(BUILD)/bench/kernels.ptx: tests/bench/kernels.cu $(VENV)/.programs
