@@ -21,6 +21,8 @@ from bitfusion.server.tls import TlsCodec
 from bitfusion.server.tokens import Tokens
 from bitfusion.wire.control import Call
 
+UNAUTHORIZED = 401
+
 
 def is_loopback(host: str) -> bool:
     try:
@@ -80,7 +82,8 @@ class Gate:
             self._clients[peer] = caller.client
             return caller
         except Refusal as refusal:
-            self.failed(address, str(refusal))
+            if refusal.status == UNAUTHORIZED:
+                self.failed(address, str(refusal))
             if not self.admits(address):
                 peer.end()
             raise

@@ -185,7 +185,7 @@ def open_clients(service: Service, keys: Keys, settings: Config, listening: list
     """The clients of a server with keys, from its store."""
     store = make_store(settings, os.path.dirname(keys.folder), service.loop)
     tokens = Tokens(store.commit, default_limits(settings))
-    store.open(tokens.changed, lambda _synced: None)
+    store.open(tokens.changed, tokens.state)
     service.routes.extend(TokenApi(tokens, lambda: Place(keys.authority(), listening)).routes())
     return tokens
 
@@ -311,11 +311,6 @@ def serve(
     adopted = adopt.adopt(folder, left, service.workers, leases)
     if adopted:
         log.info(f"took over {plural(len(adopted), 'session')} of an earlier server")
-    if tokens:
-        for lease in adopted:
-            why = tokens.bars(lease.record.client)
-            if why:
-                leases.end(lease, "revoked", why, 0)
     meter = add_meter(service, leases, folder, list)
     listener = service.listen_tcp(data)
     service.listen_unix()
@@ -329,7 +324,13 @@ def serve(
             leases.end_client(client, "revoked", why)
             doorman.bar(client, why)
 
-        tokens.barred = bar
+        def look() -> None:
+            for lease in adopted:
+                why = tokens.bars(lease.record.client)
+                if why:
+                    leases.end(lease, "revoked", why, 0)
+
+        tokens.barred, tokens.on_synced = bar, look
     how = "in clear text, to everybody" if gate.open else f"with TLS, cluster {keys.cluster()}"
     log.info(
         f"Bitfusion {__version__} serves {plural(len(inventory.gpus), 'GPU')} "

@@ -80,7 +80,15 @@ class Tokens:
         self._defaults = defaults
         # Called with a client that may not come any more, and why.
         self.barred: Callable[[str, str], None] = lambda _client, _why: None
+        self.on_synced: Callable[[], None] = lambda: None  # all clients are known now
+        self._synced = False
         self._known: dict[str, Known] = {}
+
+    def state(self, synced: bool) -> None:
+        """Of the store. What was known stays so while the store is away."""
+        if synced and not self._synced:
+            self._synced = True
+            self.on_synced()
 
     def changed(self, key: str, value: Optional[Json], version: int) -> None:
         """Of the store's feed, which tells of other things too."""
@@ -100,6 +108,8 @@ class Tokens:
 
     def identify(self, authorization: str, now_s: float) -> Caller:
         """Of a header 'Bearer NAME:SECRET'; raises Refusal."""
+        if not self._synced:
+            raise Refusal(503, "unavailable", "the server does not know its clients yet")
         if not authorization:
             raise Refusal(401, "no-token", "it asks who you are, and you have no token")
         scheme, _, token = authorization.partition(" ")
@@ -122,7 +132,7 @@ class Tokens:
         return self._defaults._replace(**known.record.limits) if known else self._defaults  # type: ignore[arg-type]
 
     def bars(self, name: str) -> str:
-        """Why this client may not have sessions; '' where it may."""
+        """Why this client may not have sessions; '' where it may. Ask when all are known."""
         known = self._known.get(name)
         if known is None:
             return "its token was revoked"

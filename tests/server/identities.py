@@ -38,6 +38,8 @@ class Lab:
         self, worker: str = "echo", gpus: int = 2, mib: int = 1000, encrypt: str = "auto"
     ) -> Server:
         settings = {"server.encrypt": encrypt}
+        if self.server is not None:  # it comes back where it was
+            settings["server.listen"] = f"127.0.0.1:{self.server.port}"
         self.server = Server(worker, gpus, mib, state=self.state, settings=settings)
         return self.server
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
 import time
@@ -54,6 +55,7 @@ def test_all_kinds_of_strangers_and_one_who_works(lab: Lab) -> None:
     stream.sendall(b"ping")
     assert stream.recv(9) == b"ping"
     assert control.list_gpus(lab.channel(good))[0]["free"] == 0
+    assert session.name not in str(control.list_gpus(lab.channel(bob)))
     for text in ("'dead' has expired", "'barred' is disabled", "token is not known"):
         assert server.log.count(text) == 1, server.log
 
@@ -80,6 +82,38 @@ def test_revoked_and_disabled_while_running(lab: Lab) -> None:
     lab.token("enable", "bob")
     assert lab.claim(accesses["bob"]).name
     assert "Traceback" not in server.log
+
+
+def test_a_restart_knows_who_may_stay(lab: Lab) -> None:
+    """Sessions live on over a restart, but not those of a client revoked meanwhile."""
+    accesses = {name: lab.client(name) for name in ("alice", "bob")}
+    server = lab.start("echo", 4, 1000)
+    held: dict[str, control.Session] = {}
+    streams = {}
+    for name, access in accesses.items():
+        channel = lab.channel(access._replace(encrypt="always"))
+        held[name] = control.claim(channel, {"gpus": 1}, "it", "tcp", 5.0, "list")
+        streams[name] = connect(held[name])[0]
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(10) == 0
+    lab.token("revoke", "bob")
+    again = lab.start("echo", 4, 1000)
+    assert wait_for(lambda: "took over 2 sessions" in again.log)
+    assert streams["bob"].recv(9) == b""
+    streams["alice"].sendall(b"ping")
+    assert streams["alice"].recv(9) == b"ping"
+    assert held["alice"].attach_over(lab.channel(accesses["bob"])).status == 401
+    assert held["alice"].attach_over(lab.channel(accesses["alice"])).status == 200
+    streams["alice"].sendall(b"ping")
+    assert streams["alice"].recv(9) == b"ping"
+
+
+def test_another_client_cannot_use_a_session_s_secret(lab: Lab) -> None:
+    alice, bob = lab.client("alice"), lab.client("bob")
+    lab.start()
+    session = lab.claim(alice)
+    assert session.attach_over(lab.channel(bob)).status == 404
+    connect(session)
 
 
 def test_rotated_and_extended(lab: Lab) -> None:

@@ -23,6 +23,7 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.tokens = Tokens(self.commit, DEFAULTS)
+        self.tokens.state(True)
         self.values: dict[str, tuple[Any, int]] = {}
         self.version = 0
         self.waiting: list[Callable[[], None]] = []
@@ -129,6 +130,20 @@ def test_bars_are_told_once_they_count(store: FakeStore) -> None:
     store.tokens.changed("tokens/never", None, 9)
     store.tokens.changed("queue/x", {"not": "a token"}, 10)
     assert len(barred) == 2
+
+
+def test_nobody_is_refused_for_want_of_knowledge(store: FakeStore) -> None:
+    """A server that has just started, and one whose store is away."""
+    header, young = make(store, "alice"), Tokens(store.commit, DEFAULTS)
+    synced: list[bool] = []
+    young.on_synced = lambda: synced.append(True)
+    with pytest.raises(Refusal) as caught:
+        young.identify(header, 1.0)
+    assert caught.value.status == 503
+    young.changed("tokens/alice", *store.values["tokens/alice"])
+    for state in (True, False, True):
+        young.state(state)
+        assert young.identify(header, 1.0).client == "alice" and synced == [True]
 
 
 def test_two_operators_at_once(store: FakeStore) -> None:
