@@ -30,7 +30,7 @@ from bitfusion.wire.control import Json
 CANCELLED = "cancelled"
 FIRST_REFUSAL_S, LAST_REFUSAL_S = 0.2, 10.0
 MAX_REFUSALS = 10
-PLACES_S = 0.5
+PLACES_S, PLACES_A_TURN = 0.5, 20
 
 QUEUED, FAILED = "queued", "failed"
 
@@ -173,19 +173,28 @@ class Asks:
             self.desk.timers.after(0, self.tell_places)
 
     def tell_places(self) -> None:
-        """Now and then, as long as somebody waits."""
-        facts = self.desk.facts
-        for waiting in list(self.waiting.values()):
-            try:
-                place = facts.scheduler.place(waiting.id, self.desk.clock())
-            except KeyError:
-                continue  # not in the queue yet, or about to be granted
-            if place != waiting.place:
-                waiting.place = place
-                waiting.tell()
+        """Now and then, as long as somebody waits; to a few in one turn of the loop."""
         self._telling = bool(self.waiting) and not self.desk.closed
         if self._telling:
+            self._tell_some(list(self.waiting.values()))
+
+    def _tell_some(self, rest: list[Waiting]) -> None:
+        for waiting in rest[:PLACES_A_TURN]:
+            if waiting.state == QUEUED and waiting.id in self.waiting:
+                self._tell_place(waiting)
+        if len(rest) > PLACES_A_TURN:
+            self.desk.timers.after(0, lambda: self._tell_some(rest[PLACES_A_TURN:]))
+        else:
             self.desk.timers.after(PLACES_S, self.tell_places)
+
+    def _tell_place(self, waiting: Waiting) -> None:
+        try:
+            place = self.desk.facts.scheduler.place(waiting.id, self.desk.clock())
+        except KeyError:
+            return  # not in the queue yet, or about to be granted
+        if place != waiting.place:
+            waiting.place = place
+            waiting.tell()
 
 
 def ask_of(key: str) -> str:

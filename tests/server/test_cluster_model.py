@@ -240,6 +240,14 @@ class World:
                 shape = (entry.ask.client, entry.ask.gpus, entry.ask.fraction, entry.contact)
                 assert entry.seq < waiting.get(shape, entry.seq + 1)
 
+    def finish_unattached(self) -> None:
+        """Whoever was granted something and left before knowing never comes for it: servers end
+        such sessions after a while.
+        """
+        for host in self.hosts.values():
+            for session in [session for session in host.open if session in self.left]:
+                host.finish(session)
+
     def heal(self) -> None:
         """Everything works again: everybody who waits is served, and nothing remains."""
         self.memory.fault = lambda _changes: ""
@@ -249,6 +257,7 @@ class World:
             assert server is not None
             self.servers[name].cluster.undrain(server.id, lambda _outcome: None)  # type: ignore[union-attr]
         for _ in range(10 * CLIENTS):
+            self.finish_unattached()
             self.clock.run(2)
             granted = [client for client in self.clients if client.granted]
             for client in granted:
@@ -260,10 +269,8 @@ class World:
             (client.waiting.state, client.waiting.entry) for client in self.clients
         ]
         self.clock.run(FORGET_S + 60)
-        for host in self.hosts.values():  # whoever was granted something and never came for it
-            for session in list(host.open):
-                assert session in self.left, "nobody knows of this session"
-                host.finish(session)
+        self.finish_unattached()
+        assert not any(host.open for host in self.hosts.values()), "nobody knows of this session"
         self.clock.run(30)
         left = [k for k in self.memory.entries if k.startswith((CLAIMS, QUEUE))]
         assert not left, left
