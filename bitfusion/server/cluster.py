@@ -84,6 +84,7 @@ class Cluster:
         self._owner = Owner(self._desk, host)
         self._leader = Leader(self._desk, forget_s)
         self._forget_s = forget_s
+        self.on_state: list[Callable[[bool], None]] = []  # whether all keys are known
         self._registered = False
         self._ends: dict[str, str] = {}  # sessions that are to end, and why
         self._versions: dict[str, str] = {}
@@ -126,6 +127,8 @@ class Cluster:
         return self.synced and self._leader.leads
 
     def _state(self, synced: bool) -> None:
+        for tell in self.on_state:
+            tell(synced)
         if synced:
             self._sweep()
 

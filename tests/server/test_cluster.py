@@ -332,6 +332,8 @@ def test_ending_any_session(start: Start, clock: Clock, memory: Memory) -> None:
 def test_a_lost_store_ends_nothing(start: Start, clock: Clock, memory: Memory) -> None:
     one, two = start("a", gpus=1), start("b", gpus=1)
     running, queued = fill(clock, one, two)
+    states: list[bool] = []
+    one.cluster.on_state.append(states.append)
     memory.set_reachable(False)
     clock.run(1)
     with pytest.raises(StoreLost):
@@ -343,6 +345,7 @@ def test_a_lost_store_ends_nothing(start: Start, clock: Clock, memory: Memory) -
     assert not one.host.ends and not two.host.ends
     memory.set_reachable(True)
     assert clock.until(lambda: queued.granted)
+    assert states == [False, True]
     clock.run(5)
     assert len(keys(memory, "claims/")) == 2
 
