@@ -145,7 +145,8 @@ BF_EXPORT CUresult cuMemHostUnregister(void *p)
 
 	if (status)
 		return status;
-	if (!bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_REGISTERED || range.base != BF_ARG(p))
+	if (!bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_REGISTERED || range.base != BF_ARG(p) ||
+	    range.parent)
 		return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
 	release(p, range.size);
 	bf_shared_drop(&range);

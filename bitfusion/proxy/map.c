@@ -254,8 +254,7 @@ void bf_map_remove_parent(uint64_t parent)
 {
 	pthread_rwlock_wrlock(&lock);
 	for (size_t i = count; i-- > 0;)
-		if (ranges[i]->parent == parent &&
-		    (ranges[i]->kind == BF_RANGE_GLOBAL || ranges[i]->kind == BF_RANGE_MANAGED))
+		if (ranges[i]->parent == parent && (ranges[i]->kind == BF_RANGE_GLOBAL || ranges[i]->usable))
 			remove_at(i);
 	pthread_rwlock_unlock(&lock);
 }

@@ -375,7 +375,8 @@ struct bf_range {
 	uint64_t id;
 	uint64_t parent; /* the module or library of a variable, the pool of an allocation, what is mapped */
 	bool reserved;   /* the same numbers are taken in this process too */
-	bool usable;     /* and the program has memory there */
+	bool usable;     /* of a managed variable of code: the program has memory there */
+	uint64_t place;  /* of one that could not be where it is on the server: its address there, else 0 */
 	int advice[3]; /* of managed memory (managed.c) */
 	struct bf_twin *twin; /* of memory that kernels use too (shared.h), or NULL */
 	bool settled;         /* no copy writes it that began before there was a twin */

@@ -66,6 +66,8 @@ void bf_managed_free(const struct bf_range *range);
 /* The memory is about to go. */
 void bf_shared_drop(const struct bf_range *range);
 void bf_shared_drop_variables(uint64_t parent); /* the twins of all that a module or library has */
+/* Where the program has the variable that is at this address on the server; 0: nowhere yet. */
+uint64_t bf_shared_variable(uint64_t parent, CUdeviceptr address);
 void bf_shared_end_context(uint32_t context);
 
 /* ------------------------------------------------------------------ variables of code (variable.c) */

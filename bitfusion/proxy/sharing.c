@@ -7,6 +7,7 @@
 #include "twin.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 struct bf_twin *bf_twins;
@@ -186,9 +187,24 @@ void bf_shared_drop_variables(uint64_t parent)
 		if (twin->parent != parent)
 			continue;
 		forget(twin);
+		if (twin->allocated)
+			munmap(twin->host, twin->size);
 		bf_twin_free(twin, true);
 	}
 	pthread_mutex_unlock(&lock);
+}
+
+uint64_t bf_shared_variable(uint64_t parent, CUdeviceptr address)
+{
+	const struct bf_twin *twin;
+	uint64_t found;
+
+	pthread_mutex_lock(&lock);
+	for (twin = bf_twins; twin && (twin->parent != parent || twin->device != address); twin = twin->next)
+		;
+	found = twin ? BF_ARG(twin->host) : 0;
+	pthread_mutex_unlock(&lock);
+	return found;
 }
 
 /* A library's variable has no more to do with this context than with another. */

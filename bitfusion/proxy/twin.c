@@ -94,6 +94,9 @@ static bool is_programs_own(const struct bf_twin *twin)
 static CUresult place(struct bf_twin *twin, const struct bf_range *range)
 {
 	twin->allocated = range->kind == BF_RANGE_REGISTERED;
+	twin->device = range->place;
+	if (range->place)
+		return CUDA_SUCCESS;
 	if (twin->allocated)
 		return cuMemAlloc_v2(&twin->device, range->size);
 	twin->device = range->base;

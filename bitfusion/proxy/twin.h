@@ -25,7 +25,7 @@ struct bf_twin {
 	uint8_t *host; /* the program's side */
 	uint64_t size;
 	CUdeviceptr device;
-	bool allocated;  /* at an address of its own, with cuMemAlloc */
+	bool allocated;  /* at an address of its own: with cuMemAlloc, or that of a variable of code */
 	bool managed;    /* by cuMemAllocManaged, or a variable of a module: dies with its context */
 	uint64_t parent; /* the module or library of a variable */
 	uint8_t *agreed; /* what both sides had when they last agreed */

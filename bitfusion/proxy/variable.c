@@ -6,6 +6,8 @@
 #define _GNU_SOURCE
 #include "shared.h"
 
+#include <sys/mman.h>
+
 /* The map must know it, and it may be asked for many times. */
 static CUresult add_global(uint64_t parent, CUdeviceptr address, size_t size)
 {
@@ -22,48 +24,98 @@ static CUresult add_global(uint64_t parent, CUdeviceptr address, size_t size)
 
 /* ------------------------------------------------------------------ managed ones */
 
-/* A module ends with its context, a library does not. */
-static CUresult add_managed(uint64_t parent, CUdeviceptr address, size_t size)
+struct answer {
+	CUdeviceptr address;
+	size_t size;
+};
+
+/* Ranges of a variable, but for where they lie. A module ends with its context, a library does not. */
+static struct bf_range managed_range(uint64_t parent, const struct answer *answer)
 {
-	uint32_t before = bf_self.current, context = bf_context_any();
-	struct bf_range range = { .base = address,
-				  .size = size,
-				  .kind = BF_RANGE_MANAGED,
-				  .context = BF_HANDLE_KIND(parent) == BF_MODULE ? context : 0,
-				  .device = bf_context_at(context)->device,
+	return (struct bf_range){ .size = answer->size,
+				  .context = BF_HANDLE_KIND(parent) == BF_MODULE ? bf_self.current : 0,
+				  .device = bf_context_at(bf_self.current)->device,
 				  .parent = parent,
-				  .reserved = true,
 				  .usable = true };
-	CUresult status = bf_map_add(&range);
+}
+
+static CUresult add_range(const struct bf_range *range)
+{
+	CUresult status = bf_map_add(range);
 
 	if (status)
 		return status;
-	bf_self.current = context;
-	status = bf_shared_touch(address);
-	bf_self.current = before;
+	status = bf_shared_touch(range->base);
 	if (status)
-		bf_map_remove(address, 1u << BF_RANGE_MANAGED, NULL);
+		bf_map_remove(range->base, 1u << range->kind, NULL);
 	return status;
 }
 
-/* Programs that were compiled by nvcc do not look at the status, they only use the memory: so all are told. */
-static CUresult share(uint64_t parent, const char *name, CUdeviceptr address, size_t size)
+static CUresult add_managed(uint64_t parent, const struct answer *answer)
+{
+	struct bf_range range = managed_range(parent, answer);
+
+	range.base = answer->address;
+	range.kind = BF_RANGE_MANAGED;
+	range.reserved = true;
+	return add_range(&range);
+}
+
+/* As memory that the program has registered: its address here means nothing to a kernel. */
+static CUresult add_elsewhere(uint64_t parent, struct answer *answer)
+{
+	void *memory = mmap(NULL, answer->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct bf_range range = managed_range(parent, answer);
+	CUresult status;
+
+	if (memory == MAP_FAILED)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	range.base = BF_ARG(memory);
+	range.kind = BF_RANGE_REGISTERED;
+	range.place = answer->address;
+	status = add_range(&range);
+	if (status)
+		munmap(memory, answer->size);
+	else
+		answer->address = range.base;
+	return status;
+}
+
+/* Programs that were compiled by nvcc do not look at the status, they use the memory: so there is some, and a line that
+ * says what else may go wrong. */
+static CUresult share_new(uint64_t parent, const char *name, struct answer *answer, bool elsewhere)
+{
+	uint32_t before = bf_self.current;
+	uint64_t place = answer->address;
+	CUresult status;
+
+	bf_self.current = bf_context_any();
+	status = add_managed(parent, answer);
+	if (status == CUDA_ERROR_ALREADY_MAPPED) {
+		bf_tell("the program has other memory where the managed variable %s is on the server, at %#llx: %s",
+			name, (unsigned long long)place,
+			elsewhere ? "kernels cannot follow pointers to it" : "refused");
+		status = elsewhere ? add_elsewhere(parent, answer) : status;
+	}
+	if (status && status != CUDA_ERROR_ALREADY_MAPPED)
+		bf_tell("the managed variable %s cannot be used: error %d", name, status);
+	bf_self.current = before;
+	return status;
+}
+
+static CUresult share(uint64_t parent, const char *name, struct answer *answer, bool elsewhere)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* two threads may ask for the same one */
 	CUresult status = CUDA_SUCCESS;
-	struct bf_range range;
-	bool known;
+	uint64_t known;
 
 	pthread_mutex_lock(&lock);
-	known = bf_map_find(address, &range) && range.base == address && range.parent == parent;
-	if (!known && size)
-		status = add_managed(parent, address, size);
+	known = bf_shared_variable(parent, answer->address);
+	if (known)
+		answer->address = known;
+	else if (answer->size)
+		status = share_new(parent, name, answer, elsewhere);
 	pthread_mutex_unlock(&lock);
-	if (status == CUDA_ERROR_ALREADY_MAPPED)
-		bf_tell("the managed variable %s cannot be used: the program has other memory at its address, %#llx",
-			name, (unsigned long long)address);
-	else if (status)
-		bf_tell("the managed variable %s cannot be used: error %d", name, status);
 	return status;
 }
 
@@ -75,11 +127,6 @@ void bf_variables_drop(uint64_t parent)
 }
 
 /* ------------------------------------------------------------------ by name */
-
-struct answer {
-	CUdeviceptr address;
-	size_t size;
-};
 
 static CUresult give(const struct answer *answer, CUdeviceptr *dptr, size_t *bytes)
 {
@@ -100,7 +147,7 @@ static CUresult check(enum bf_handle_kind kind, uint64_t parent, bool named)
 }
 
 /* Asked once for each: only the server's driver knows. */
-static CUresult found(uint64_t parent, const char *name, const struct answer *answer)
+static CUresult found(uint64_t parent, const char *name, struct answer *answer)
 {
 	uint64_t managed = 0;
 	struct bf_range range;
@@ -109,7 +156,7 @@ static CUresult found(uint64_t parent, const char *name, const struct answer *an
 		return CUDA_SUCCESS;
 	BF_CALL(cuPointerGetAttribute, BF_ARG(&managed), CU_POINTER_ATTRIBUTE_IS_MANAGED, answer->address);
 	if (managed)
-		return share(parent, name, answer->address, answer->size);
+		return share(parent, name, answer, false);
 	return add_global(parent, answer->address, answer->size);
 }
 
@@ -156,6 +203,6 @@ BF_EXPORT CUresult cuLibraryGetManaged(CUdeviceptr *dptr, size_t *bytes, CUlibra
 	status = BF_CALL(cuLibraryGetManaged, BF_ARG(&answer.address), BF_ARG(&answer.size), BF_ARG(library),
 			 BF_ARG(name));
 	if (!status)
-		status = share(BF_ARG(library), name, answer.address, answer.size);
+		status = share(BF_ARG(library), name, &answer, true);
 	return status ? status : give(&answer, dptr, bytes);
 }
