@@ -12,6 +12,7 @@
 #ifndef BITFUSION_EXECUTOR_CORE_H
 #define BITFUSION_EXECUTOR_CORE_H
 
+#include "container.h"
 #include "cuda.h"
 #include "executor.h"
 #include "pace.h"
@@ -40,9 +41,7 @@ static inline size_t bf_pad(size_t size)
 /* ------------------------------------------------------------------ wrapper.c */
 
 struct bf_wrapper {
-	uint32_t magic, version;
-	const void *data;
-	const void *const *inputs; /* the driver looks so far */
+	struct code_wrapper code; /* the driver looks at this */
 	const void **parts;
 };
 

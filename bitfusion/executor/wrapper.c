@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FATBIN_MAGIC = (int)0xba55ed50, WRAPPER_MAGIC = 0x466243b1, PLAIN = 1, LINKED = 2 };
-
 /* The sizes stand first, then the parts; nothing may be left over. */
 static bool find_parts(const uint8_t *bulk, uint64_t size, const void **parts, uint32_t count)
 {
@@ -29,7 +27,7 @@ static bool find_parts(const uint8_t *bulk, uint64_t size, const void **parts, u
 
 bool bf_wrapper_fill(struct bf_wrapper *wrapper, const uint8_t *bulk, uint64_t size, uint32_t input_count)
 {
-	*wrapper = (struct bf_wrapper){ WRAPPER_MAGIC, PLAIN, bulk, NULL, NULL };
+	*wrapper = (struct bf_wrapper){ { WRAPPER_MAGIC, WRAPPER_PLAIN, bulk, NULL }, NULL };
 	if (!input_count)
 		return true;
 	/* a NULL ends the inputs */
@@ -38,15 +36,16 @@ bool bf_wrapper_fill(struct bf_wrapper *wrapper, const uint8_t *bulk, uint64_t s
 		free(parts);
 		return false;
 	}
-	*wrapper = (struct bf_wrapper){ WRAPPER_MAGIC, LINKED, parts[0], parts + 1, parts };
+	*wrapper = (struct bf_wrapper){ { WRAPPER_MAGIC, WRAPPER_LINKED, parts[0], parts + 1 }, parts };
 	return true;
 }
 
 const void *bf_wrapper_code(const struct bf_wrapper *wrapper)
 {
 	uint32_t magic;
-	memcpy(&magic, wrapper->data, 4);
-	return wrapper->version == LINKED || magic == (uint32_t)FATBIN_MAGIC ? wrapper : wrapper->data;
+	memcpy(&magic, wrapper->code.data, 4);
+	return wrapper->code.version == WRAPPER_LINKED || magic == FATBIN_MAGIC ? (const void *)&wrapper->code
+										: wrapper->code.data;
 }
 
 void bf_wrapper_free(struct bf_wrapper *wrapper)

@@ -4,6 +4,7 @@
  * parts is used is the server's driver's business.
  */
 #define _GNU_SOURCE
+#include "container.h"
 #include "proxy.h"
 
 #include <elf.h>
@@ -14,23 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define WRAPPER_MAGIC 0x466243b1u
-#define FATBIN_MAGIC 0xba55ed50u
 #define ARCHIVE_MAGIC "!<arch>\n"
-
-enum { LINKED_WRAPPER = 2 };
-
-struct wrapper {
-	uint32_t magic, version;
-	const void *data;
-	const void *const *inputs; /* version 2, of nvcc -rdc: what `data` was linked from; NULL ends it */
-};
-
-struct fatbin {
-	uint32_t magic;
-	uint16_t version, header_size;
-	uint64_t size;
-};
 
 static uint32_t magic_of(const void *image)
 {
@@ -74,7 +59,7 @@ static uint64_t elf_size(const uint8_t *image)
 /* What a program points to, or the wrapper around it. */
 static CUresult measure(const void *pointer, struct bf_image *image)
 {
-	struct fatbin fatbin;
+	struct fatbin_header fatbin;
 
 	*image = (struct bf_image){ .data = pointer };
 	if (magic_of(pointer) == FATBIN_MAGIC) {
@@ -90,7 +75,7 @@ static CUresult measure(const void *pointer, struct bf_image *image)
 
 static CUresult measure_wrapped(const void *pointer, struct bf_image *image)
 {
-	struct wrapper wrapper;
+	struct code_wrapper wrapper;
 
 	if (magic_of(pointer) == WRAPPER_MAGIC) {
 		memcpy(&wrapper, pointer, sizeof wrapper);
@@ -122,7 +107,7 @@ static CUresult join(const struct bf_image *parts, uint32_t count, struct bf_ima
 }
 
 /* A driver that has no use for the linked code links the inputs. */
-static CUresult gather(const struct wrapper *wrapper, struct bf_image *image)
+static CUresult gather(const struct code_wrapper *wrapper, struct bf_image *image)
 {
 	uint32_t count = 1;
 	struct bf_image *parts;
@@ -146,13 +131,13 @@ static CUresult gather(const struct wrapper *wrapper, struct bf_image *image)
 
 CUresult bf_image_of(const void *pointer, struct bf_image *image)
 {
-	struct wrapper wrapper;
+	struct code_wrapper wrapper;
 
 	if (!pointer)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (magic_of(pointer) == WRAPPER_MAGIC) {
 		memcpy(&wrapper, pointer, sizeof wrapper);
-		if (wrapper.version == LINKED_WRAPPER && wrapper.inputs && wrapper.inputs[0])
+		if (wrapper.version == WRAPPER_LINKED && wrapper.inputs && wrapper.inputs[0])
 			return gather(&wrapper, image);
 	}
 	return measure_wrapped(pointer, image);

@@ -8,6 +8,7 @@
 #endif
 
 #include "fatbin.h"
+#include "../../abi/container.h"
 
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -18,25 +19,8 @@ enum { FLAG_LZ4 = 0x2000, FLAG_ZSTD = 0x8000 };
 enum { NEWEST_PTX = 121, MAX_CANDIDATES = 256 };
 #define MAX_UNPACKED ((uint64_t)1 << 30)
 
-struct fatbin_header {
-	uint32_t magic;
-	uint16_t version, header_size;
-	uint64_t size;
-};
-
-struct entry_header {
-	uint16_t kind, version;
-	uint32_t header_size;
-	uint64_t stored;
-	uint32_t compressed, options;
-	uint16_t minor, major; /* of a link's input, minor is its limit of registers */
-	uint32_t arch, name_offset, name_size;
-	uint64_t flags, zero, size;
-};
-_Static_assert(sizeof(struct entry_header) == 64, "as compilers write it");
-
 struct entry {
-	struct entry_header head;
+	struct fatbin_entry head;
 	const unsigned char *payload;
 };
 
@@ -112,7 +96,7 @@ static int unpack_zstd(const void *from, size_t packed, void *to, size_t size)
 
 static char *unpack(const struct entry *entry, size_t *text_size)
 {
-	const struct entry_header *head = &entry->head;
+	const struct fatbin_entry *head = &entry->head;
 	const size_t packed = head->compressed ? head->compressed : head->stored;
 	const int is_packed = (head->flags & (FLAG_LZ4 | FLAG_ZSTD)) != 0;
 	const uint64_t size = is_packed ? head->size : head->stored;
@@ -137,7 +121,7 @@ static char *unpack(const struct entry *entry, size_t *text_size)
 
 static int add_entry(struct members *members, const struct entry *entry)
 {
-	const struct entry_header *head = &entry->head;
+	const struct fatbin_entry *head = &entry->head;
 	members->links += head->kind == KIND_LINK_INPUT;
 	if (head->kind != KIND_LINK_INPUT && (head->kind != KIND_PTX || head->arch > NEWEST_PTX))
 		return 1;
@@ -155,7 +139,7 @@ static int read_entries(struct members *members, const unsigned char *at, const 
 		if (left < sizeof entry.head)
 			return 0;
 		memcpy(&entry.head, at, sizeof entry.head);
-		const struct entry_header *head = &entry.head;
+		const struct fatbin_entry *head = &entry.head;
 		if (head->header_size < sizeof *head || head->header_size > left ||
 		    head->stored > left - head->header_size || head->compressed > head->stored)
 			return 0;
@@ -191,7 +175,7 @@ static int read_members(struct members *members, const unsigned char *at, size_t
 /* ------------------------------------------------------------------ choosing */
 
 /* Newest first; of equals, the first in the file. */
-static int is_newer(const struct entry_header *a, const struct entry_header *b)
+static int is_newer(const struct fatbin_entry *a, const struct fatbin_entry *b)
 {
 	if (a->arch != b->arch)
 		return a->arch > b->arch;
@@ -245,7 +229,7 @@ char *fatbin_text(const void *bytes, size_t size, size_t *text_size)
 	if (!members)
 		return NULL;
 	if (read_members(members, bytes, size)) {
-		const struct entry_header *first = &members->list[0].head;
+		const struct fatbin_entry *first = &members->list[0].head;
 		if (!members->links)
 			text = choose(members, text_size);
 		else if (members->count == 1 && first->arch == LINK_INPUT_PTX && !first->minor)

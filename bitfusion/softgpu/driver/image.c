@@ -2,6 +2,7 @@
  *
  * Code as programs pass it: where it begins, how long it is, and what the PTX front end makes of it.
  */
+#include "container.h"
 #include "fatbin.h"
 #include "image.h"
 
@@ -11,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { WRAPPER_MAGIC = 0x466243b1, FATBIN_HEADER = 16 };
+enum { FATBIN_HEADER = sizeof(struct fatbin_header) };
 /* Text of less is compiled when it is loaded: it takes no longer than a program would notice, and its errors come
  * from the load, as those of CUDA do. */
 enum { LAZY_BYTES = 32 << 10 };
@@ -92,7 +93,7 @@ static int is_whole(const void *code, size_t size)
 
 /* ------------------------------------------------------------------ code that is still to be linked */
 
-enum { LINK_ENTRY = 0x4246, INPUT_ANY = 10, LINKED_WRAPPER = 2, MAX_INPUTS = 4096 };
+enum { INPUT_ANY = 10, MAX_INPUTS = 4096 };
 
 /* What nvcc -rdc makes: the wrapper has the fat binaries of all objects and libraries beside what its linker made of
  * their machine code. NULL where the code is something else. */
@@ -101,49 +102,36 @@ static const void *const *inputs_of(const void *code)
 	const unsigned char *bytes = code;
 	/* byte by byte: what is no wrapper may be short */
 	if (bytes[0] != (WRAPPER_MAGIC & 0xff) || read_number(bytes, 4) != WRAPPER_MAGIC ||
-	    read_number(bytes + 4, 4) != LINKED_WRAPPER)
+	    read_number(bytes + 4, 4) != WRAPPER_LINKED)
 		return NULL;
 	return (const void *const *)(uintptr_t)read_number(bytes + 16, 8);
 }
-
-struct link_fatbin {
-	uint32_t magic;
-	uint16_t version, header_size;
-	uint64_t size;
-};
-
-struct link_entry {
-	uint16_t kind, version;
-	uint32_t header_size;
-	uint64_t padded_size;
-	uint8_t unused[12];
-	uint32_t input;
-	uint8_t more[24];
-	uint64_t exact_size;
-};
-_Static_assert(sizeof(struct link_entry) == 64, "a fatbin entry's header");
 
 /* All inputs in one fatbin, as our libnvJitLink gives them: malloc'ed. */
 static void *gather(const void *const *inputs, size_t *total)
 {
 	const void *start;
 	int text;
-	size_t room = sizeof(struct link_fatbin);
+	size_t room = sizeof(struct fatbin_header);
 	for (unsigned i = 0; inputs[i] && i < MAX_INPUTS; i++)
-		room += sizeof(struct link_entry) + image_size(inputs[i], &start, &text) + 8;
-	char *made = room < MAX_IMAGE ? calloc(1, room) : NULL, *at = made + sizeof(struct link_fatbin);
+		room += sizeof(struct fatbin_entry) + image_size(inputs[i], &start, &text) + 8;
+	char *made = room < MAX_IMAGE ? calloc(1, room) : NULL, *at = made + sizeof(struct fatbin_header);
 	if (!made)
 		return NULL;
 	for (unsigned i = 0; inputs[i] && i < MAX_INPUTS; i++) {
 		const uint64_t size = image_size(inputs[i], &start, &text), padded = (size + 7) & ~(uint64_t)7;
-		const struct link_entry entry = { LINK_ENTRY, 0x0101,    sizeof entry, padded,
-						  { 0 },      INPUT_ANY, { 0 },        size };
+		const struct fatbin_entry entry = { .kind = FATBIN_LINK_INPUT,
+						    .version = 0x0101,
+						    .header_size = sizeof entry,
+						    .stored = padded,
+						    .arch = INPUT_ANY,
+						    .size = size };
 		memcpy(at, &entry, sizeof entry);
 		memcpy(at + sizeof entry, start, size);
 		at += sizeof entry + padded;
 	}
-	const uint64_t payload = (uint64_t)(at - made) - sizeof(struct link_fatbin);
-	const struct link_fatbin header = { FATBIN_MAGIC, 1, FATBIN_HEADER, payload };
+	const uint64_t payload = (uint64_t)(at - made) - sizeof(struct fatbin_header);
+	const struct fatbin_header header = { FATBIN_MAGIC, 1, FATBIN_HEADER, payload };
 	memcpy(made, &header, sizeof header);
 	*total = sizeof header + payload;
 	return made;
@@ -196,16 +184,9 @@ void jit_options_report(const struct jit_options *options, CUresult result, cons
 
 /* What cuLinkComplete gives out: every loader, also of a proxy, knows how long a fatbin is. */
 struct own_fatbin {
-	uint32_t magic;
-	uint16_t version, header_size;
-	uint64_t size;
-	uint16_t kind, entry_version;
-	uint32_t entry_size;
-	uint64_t padded_size;
-	uint8_t unused[40];
-	uint64_t exact_size;
+	struct fatbin_header header;
+	struct fatbin_entry entry;
 };
-_Static_assert(sizeof(struct own_fatbin) == 16 + 64, "a fatbin header and one entry header");
 
 void *image_wrap(const void *bytes, size_t size, size_t *total)
 {
@@ -213,15 +194,12 @@ void *image_wrap(const void *bytes, size_t size, size_t *total)
 	struct own_fatbin *wrapped = calloc(1, sizeof *wrapped + padded);
 	if (!wrapped)
 		return NULL;
-	*wrapped = (struct own_fatbin){ .magic = FATBIN_MAGIC,
-					.version = 1,
-					.header_size = FATBIN_HEADER,
-					.size = 64 + padded,
-					.kind = OWN_KIND,
-					.entry_version = 0x0101,
-					.entry_size = 64,
-					.padded_size = padded,
-					.exact_size = size };
+	wrapped->header = (struct fatbin_header){ FATBIN_MAGIC, 1, FATBIN_HEADER, sizeof wrapped->entry + padded };
+	wrapped->entry = (struct fatbin_entry){ .kind = OWN_KIND,
+						.version = 0x0101,
+						.header_size = sizeof wrapped->entry,
+						.stored = padded,
+						.size = size };
 	memcpy(wrapped + 1, bytes, size);
 	*total = sizeof *wrapped + padded;
 	return wrapped;
@@ -229,14 +207,14 @@ void *image_wrap(const void *bytes, size_t size, size_t *total)
 
 static const void *unwrap(const void *bytes, uint64_t size, size_t *inner)
 {
-	struct own_fatbin header;
-	if (size < sizeof header)
+	struct own_fatbin own;
+	if (size < sizeof own)
 		return NULL;
-	memcpy(&header, bytes, sizeof header);
-	if (header.magic != FATBIN_MAGIC || header.kind != OWN_KIND || header.exact_size > size - sizeof header)
+	memcpy(&own, bytes, sizeof own);
+	if (own.header.magic != FATBIN_MAGIC || own.entry.kind != OWN_KIND || own.entry.size > size - sizeof own)
 		return NULL;
-	*inner = header.exact_size;
-	return (const char *)bytes + sizeof header;
+	*inner = own.entry.size;
+	return (const char *)bytes + sizeof own;
 }
 
 /* ------------------------------------------------------------------ loading */

@@ -13,6 +13,7 @@
  * Errors that the real library would report when linking (an undefined symbol, say) appear when the image is loaded.
  */
 #include "nvjitlink.h"
+#include "container.h"
 #include "real.h"
 
 #include <errno.h>
@@ -25,26 +26,6 @@
 
 /* nvJitLinkResult, as documented. */
 enum result { SUCCESS = 0, INVALID_INPUT = 3, INTERNAL = 6, UNRECOGNIZED_INPUT = 8 };
-
-/* The container, documented in docs/softgpu.md: a fatbin header, then per input one entry of kind LINK_ENTRY. */
-enum { FATBIN_MAGIC = 0xba55ed50u, LINK_ENTRY = 0x4246, ENTRY_HEADER = 64 };
-
-struct fatbin_header {
-	uint32_t magic;
-	uint16_t version, header_size;
-	uint64_t payload_size;
-};
-
-struct entry_header {
-	uint16_t kind, version;
-	uint32_t header_size;
-	uint64_t padded_size;
-	uint32_t compressed_size, option_offset;
-	uint16_t register_limit, unused; /* 0 for none; elsewhere the version */
-	uint32_t arch; /* here: the input type */
-	uint32_t name_offset, name_size;
-	uint64_t flags, zero, size;
-};
 
 struct link {
 	char *bytes; /* the container as it grows, header first */
@@ -151,21 +132,20 @@ EXPORT int nvJitLinkDestroy(struct link **handle)
 
 static int add_entry(struct link *link, int type, const void *data, size_t size)
 {
-	struct entry_header header = {
-		.kind = LINK_ENTRY,
+	struct fatbin_entry header = {
+		.kind = FATBIN_LINK_INPUT,
 		.version = 0x0101,
-		.header_size = ENTRY_HEADER,
-		.register_limit = link->register_limit,
+		.header_size = sizeof header,
+		.minor = link->register_limit,
 		.arch = type,
 		.size = size,
 	};
 	size_t padding = -size & 7;
 
-	_Static_assert(sizeof header == ENTRY_HEADER, "the layout of a fatbin entry");
-	header.padded_size = size + padding;
+	header.stored = size + padding;
 	if (append(link, &header, sizeof header) || append(link, data, size) || append(link, NULL, padding))
 		return INTERNAL;
-	((struct fatbin_header *)link->bytes)->payload_size = link->size - sizeof(struct fatbin_header);
+	((struct fatbin_header *)link->bytes)->size = link->size - sizeof(struct fatbin_header);
 	return SUCCESS;
 }
 
