@@ -319,6 +319,12 @@ static void link_complete(struct bf_session *session, struct load_job *work)
 	answer(session, work, kept ? kept : work->image, status, &sent);
 }
 
+/* Of a link that exists already. */
+static bool is_link(const struct bf_load *load)
+{
+	return load->kind == BF_LOAD_LINK || load->kind == BF_LOAD_LINK_COMPLETE;
+}
+
 static void run_load(struct bf_session *session, struct bf_job *job)
 {
 	struct load_job *work = (struct load_job *)job;
@@ -336,7 +342,8 @@ static void run_load(struct bf_session *session, struct bf_job *job)
 		link_add(session, work);
 	else
 		link_complete(session, work);
-	bf_use_end(session, &work->use);
+	if (is_link(&work->load))
+		bf_use_end(session, &work->use);
 	free_image(work->image);
 	free(work->text);
 	free(work);
@@ -410,8 +417,8 @@ void bf_op_load(struct bf_session *session, const struct bf_command *command, co
 		   !bf_wrapper_fill(&image->wrapper, image->data, work->load.bulk_size, work->load.input_count)) {
 		bf_violation(session, "bad sizes of code to be linked");
 	} else {
-		bool links = work->load.kind == BF_LOAD_LINK || work->load.kind == BF_LOAD_LINK_COMPLETE;
-		bf_use_begin(session, &work->use, BF_ANY_CONTEXT, links ? work->load.handle : 0);
+		if (is_link(&work->load))
+			bf_use_begin(session, &work->use, BF_ANY_CONTEXT, work->load.handle);
 		/* compiling takes its time, and only the thread that asked for it has to wait */
 		if (!(work->command.flags & BF_WANTS_REPLY) || !bf_submit(session, &work->job))
 			run_load(session, &work->job);
