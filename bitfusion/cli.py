@@ -16,6 +16,9 @@ from bitfusion.options import HELP, Command, describe, parse
 
 VERBS = {
     "run": "run a program on GPUs of the pool, or of this machine",
+    "request_gpus": "hold GPUs for programs to come",
+    "client": "run a program on GPUs that are held",
+    "release_gpus": "give held GPUs back",
     "list_gpus": "show the GPUs of the pool and what is free",
     "smi": "show the GPUs, their memory and the sessions on them",
     "stats": "show what clients used, over time",

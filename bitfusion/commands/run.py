@@ -170,7 +170,8 @@ def run(parsed: Parsed, worker: Optional[Worker] = None, ledgers: bool = True) -
     return program.end_like(status)
 
 
-def _run_on(servers: tuple[tuple[str, int], ...], plan: Plan) -> int:
+def claim_from(servers: tuple[tuple[str, int], ...], plan: Plan) -> control.Session:
+    """GPUs of one of these servers."""
     names = [config.format_address(address) for address in servers]
     log.info(f"Choosing GPUs from server list [{' '.join(names)}]")
 
@@ -185,10 +186,14 @@ def _run_on(servers: tuple[tuple[str, int], ...], plan: Plan) -> int:
             channel.close()
             raise
 
+    return first_that_works(servers, attempt)
+
+
+def _run_on(servers: tuple[tuple[str, int], ...], plan: Plan) -> int:
     from bitfusion.client.launcher import run_program
     from bitfusion.client.remote import Remote
 
-    session = first_that_works(servers, attempt)
+    session = claim_from(servers, plan)
     address = session.channel.address
     remote = Remote(
         lambda timeout_s: plan.connect(address, timeout_s),

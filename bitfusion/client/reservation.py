@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reservations: GPUs that are held while no program runs. A process holds the session and serves
+the broker; a file says where, for `client` and `release_gpus`.
+
+The file is /tmp/bitfusion and nine digits, readable by its owner alone. It tells the holder by
+its pid and the moment it started, so that a file left behind is never taken for another process.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import random
+import signal
+import stat
+import tempfile
+import time
+from typing import NamedTuple, Optional
+
+from bitfusion.errors import BitfusionError, SystemFailure, reason
+
+STEM = "bitfusion"
+DIGITS = 9
+MAX_FILE = 64 << 10
+RELEASE_PATIENCE_S = 10.0
+START_TIME = 19  # field of /proc/PID/stat behind the name and its parenthesis
+
+
+class NoReservation(BitfusionError):
+    template = "cannot find reserved GPUs: {why}"
+    hint = "'bitfusion request_gpus -n 1' reserves some"
+
+
+class SeveralReservations(BitfusionError):
+    template = "cannot choose between reservations {files}"
+    exit_status = 2
+    hint = "option '-f' names one"
+
+
+class NotReleased(BitfusionError):
+    template = "cannot release '{file}': process {pid} does not end"
+
+
+class Reservation(NamedTuple):
+    pid: int  # of the holder
+    started: int  # in clock ticks since the machine's start
+    socket: str  # of the broker
+    software: bool
+    gpus: int
+    server: str
+    session: str
+
+    def alive(self) -> bool:
+        return started_at(self.pid) == self.started
+
+
+def started_at(pid: int) -> int:
+    """When a process started, in clock ticks; -1 of one that is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[START_TIME])
+    except (OSError, ValueError, IndexError):
+        return -1
+
+
+def reserve_path() -> str:
+    """A new file's, which is made and empty."""
+    folder = tempfile.gettempdir()
+    while True:
+        path = os.path.join(folder, f"{STEM}{random.randrange(10**DIGITS):0{DIGITS}}")
+        try:
+            create(path)
+        except FileExistsError:
+            continue
+        return path
+
+
+def create(path: str) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+
+
+def write(path: str, reservation: Reservation) -> None:
+    """Into a file that is there; whole, so that nobody reads half of it."""
+    with open(f"{path}.new", "w", opener=lambda p, f: os.open(p, f, 0o600)) as file:
+        json.dump(reservation._asdict(), file)
+    os.replace(f"{path}.new", path)
+
+
+def remove(path: str) -> None:
+    for name in (path, f"{path}.new"):
+        try:
+            os.unlink(name)
+        except OSError:
+            pass  # released by somebody else, or never written
+
+
+def read(path: str) -> Reservation:
+    """Raises NoReservation where it is none of this user's."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                raise NoReservation(why=f"'{path}' is another user's")
+            value = json.loads(file.read(MAX_FILE))
+        found = Reservation(*(value[field] for field in Reservation._fields))
+    except OSError as error:
+        raise NoReservation(why=f"'{path}': {reason(error)}") from None
+    except (KeyError, TypeError, ValueError):
+        raise NoReservation(why=f"'{path}' is not a reservation") from None
+    if not isinstance(found.pid, int) or not isinstance(found.socket, str) or found.pid < 2:
+        raise NoReservation(why=f"'{path}' is not a reservation")
+    return found
+
+
+def ours() -> list[str]:
+    """Files of this user's reservations that are held; those left behind are removed."""
+    found = []
+    digits = "[0-9]" * DIGITS
+    for path in sorted(glob.glob(os.path.join(tempfile.gettempdir(), STEM + digits))):
+        try:
+            if os.lstat(path).st_uid != os.geteuid():
+                continue
+            reservation = read(path)
+        except (NoReservation, OSError):
+            continue  # being made, or not ours at all
+        if reservation.alive():
+            found.append(path)
+        else:
+            remove(path)
+    return found
+
+
+def choose(given: Optional[str]) -> tuple[str, Reservation]:
+    """The one that is named, or the only one there is."""
+    if given is None:
+        files = ours()
+        if not files:
+            raise NoReservation(why="there is no reservation")
+        if len(files) > 1:
+            raise SeveralReservations(files=", ".join(f"'{file}'" for file in files))
+        given = files[0]
+    reservation = read(given)
+    if not reservation.alive():
+        remove(given)
+        raise NoReservation(why=f"those of '{given}' were released already")
+    return given, reservation
+
+
+def release(path: str, reservation: Reservation) -> None:
+    """End the holder, and wait until the GPUs are back."""
+    try:
+        os.kill(reservation.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    except OSError as error:
+        raise SystemFailure(what=f"release '{path}'", why=reason(error)) from None
+    deadline = time.monotonic() + RELEASE_PATIENCE_S
+    while reservation.alive():
+        if time.monotonic() > deadline:
+            raise NotReleased(file=path, pid=reservation.pid)
+        time.sleep(0.02)
+    remove(path)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""request_gpus, client, release_gpus: GPUs that are held between programs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Iterator, List
+
+import pytest
+
+from bitfusion.client import reservation
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PROGRAM = str(ROOT / "build/programs/vector_add")
+Bitfusion = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def bitfusion(tmp_path: Path) -> Iterator[Bitfusion]:
+    """Runs a command whose reservations lie in a folder of the test; all are released after it."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "BITFUSION_SERVER_LIST": ""}
+    environment["XDG_RUNTIME_DIR"] = ""
+
+    def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "bin/bitfusion"), *words],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            env={**environment, **more},
+        )
+
+    yield run
+    assert run("release_gpus", "--all").returncode == 0
+    assert files(tmp_path) == []
+
+
+def files(folder: Path) -> List[Path]:
+    return sorted(folder.glob("bitfusion" + "[0-9]" * 9))
+
+
+def held(bitfusion: Bitfusion, *words: str) -> Path:
+    done = bitfusion("request_gpus", "-n", "1", *words)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.rpartition("'")[0].rpartition("'")[2])
+
+
+def ended(pid: int) -> bool:
+    return reservation.started_at(pid) == -1
+
+
+def test_programs_one_after_the_other(bitfusion: Bitfusion, tmp_path: Path) -> None:
+    done = bitfusion("request_gpus", "-n", "1", "-m", "512")
+    assert done.returncode == 0 and done.stderr == ""
+    (path,) = files(tmp_path)
+    assert done.stdout.splitlines() == [
+        "Requested resources:",
+        "Server List: private server",
+        f"Locked 1 GPU with 512 MiB, configuration saved to '{path}'",
+    ]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    pid = reservation.read(str(path)).pid
+    for _ in range(2):
+        done = bitfusion("client", "--", PROGRAM)
+        assert done.returncode == 0, done.stderr
+    assert bitfusion("client", f"{PROGRAM}").returncode == 0
+    assert bitfusion("client", "--", "sh", "-c", "exit 7").returncode == 7
+    assert (
+        "512MiB" in bitfusion("client", sys.executable, str(ROOT / "bin/bitfusion"), "smi").stdout
+    )
+    assert bitfusion("release_gpus").returncode == 0
+    assert ended(pid)
+    done = bitfusion("client", "--", PROGRAM)
+    assert done.returncode == 1 and "there is no reservation" in done.stderr
+
+
+def test_two_reservations(bitfusion: Bitfusion, tmp_path: Path) -> None:
+    named = tmp_path / "mine"
+    held(bitfusion, "-f", str(named))
+    first, second = held(bitfusion, "-p", "0.5"), held(bitfusion, "-p", "0.25")
+    done = bitfusion("client", "--", PROGRAM)
+    assert done.returncode == 2 and str(first) in done.stderr and str(second) in done.stderr
+    for path in (named, first):
+        assert bitfusion("client", "-f", str(path), "--", PROGRAM).returncode == 0
+    assert bitfusion("release_gpus", "-f", str(first)).returncode == 0
+    assert files(tmp_path) == [second]
+    assert bitfusion("release_gpus", "-f", str(named)).returncode == 0
+    assert bitfusion("request_gpus", "-n", "1", "-f", str(second)).returncode == 1
+
+
+def test_a_holder_that_was_killed(bitfusion: Bitfusion, tmp_path: Path) -> None:
+    path = held(bitfusion)
+    os.kill(reservation.read(str(path)).pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while not ended(reservation.read(str(path)).pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    done = bitfusion("client", "-f", str(path), "--", PROGRAM)
+    assert done.returncode == 1 and "were released already" in done.stderr
+    assert not path.exists()
+
+
+def test_another_process_with_the_number(bitfusion: Bitfusion, tmp_path: Path) -> None:
+    """A pid that was given away again is not the holder's."""
+    path = tmp_path / "bitfusion123456789"
+    there = reservation.Reservation(os.getpid(), 1, "/nowhere", True, 1, "s", "n")
+    reservation.write(str(path), there)
+    done = bitfusion("release_gpus", "-f", str(path))
+    assert done.returncode == 1 and "released already" in done.stderr
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"pid": "x"}', "nonsense"])
+def test_files_that_are_none(bitfusion: Bitfusion, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "other"
+    path.write_text(content)
+    done = bitfusion("release_gpus", "-f", str(path))
+    assert done.returncode == 1 and f"'{path}' is not a reservation" in done.stderr
+    assert path.read_text() == content
+
+
+def test_more_than_there_is(bitfusion: Bitfusion, tmp_path: Path) -> None:
+    done = bitfusion("request_gpus", "-n", "99")
+    assert done.returncode == 2 and done.stdout == "" and "at most 16" in done.stderr
+    assert files(tmp_path) == []
+    assert bitfusion("request_gpus", "-n", "1", "word").returncode == 2
+    assert bitfusion("release_gpus", "-f", "x", "--all").returncode == 2
