@@ -25,6 +25,7 @@ MASK = "********"
 
 def option(name: str) -> Option:
     setting = BY_NAME[name]
+    assert setting.option, name
     return Option((setting.option,), setting.value, setting.help)
 
 

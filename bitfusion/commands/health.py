@@ -25,7 +25,6 @@ check is PASS, MARGINAL (it works, not at its best), WARNING or FAIL, with what 
 0 for PASS and MARGINAL, 3 for WARNING, 1 for FAIL."""
 OPTIONS = (
     config.option("client.server_list"),
-    config.option("client.ca"),
     Option(("-q", "--quiet"), "", "only what is not PASS"),
     Option(("--json",), "", "as JSON, one object per machine"),
 )

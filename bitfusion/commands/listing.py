@@ -14,7 +14,6 @@ from bitfusion.options import Option, Parsed, refuse_words
 USAGE = "[options]"
 OPTIONS = (
     config.option("client.server_list"),
-    config.option("client.ca"),
     config.option("client.driver"),
     Option(("--json",), "", "as JSON"),
 )

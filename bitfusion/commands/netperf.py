@@ -20,7 +20,6 @@ Take a small slice of a GPU as a run does, and measure the time of calls that wa
 bandwidth of copies. The transport and encryption count in."""
 OPTIONS = (
     config.option("client.server_list"),
-    config.option("client.ca"),
     config.option("client.driver"),
     config.option("client.transport"),
     Option(("-t", "--time"), "TIME", "how long to measure each thing (default: 1s)"),
@@ -31,7 +30,7 @@ examples:
   bitfusion netperf --server_list gpu01
   bitfusion netperf --transport tcp --time 5s --json"""
 SLICE_MIB = 256
-PASSED = ("server_list", "ca", "driver", "transport")
+PASSED = ("server_list", "driver", "transport")
 
 
 def run(parsed: Parsed) -> int:

@@ -29,7 +29,6 @@ Show what clients used of all servers of the pool: an operator sees everybody, a
 Times are in UTC, and the hour that one falls into is not divided."""
 OPTIONS = (
     config.option("client.server_list"),
-    config.option("client.ca"),
     Option(("--from",), "TIME", "a day such as 2026-11-01, or so long ago: 7d (default: 30d)"),
     Option(("--to",), "TIME", "likewise, that day included (default: now)"),
     Option(("--by",), "WHAT,...", "client, server, day or some of them (default: client)"),
