@@ -51,16 +51,29 @@ class Lab:
         self.keys._write(KEY, made.key)
         self.keys._write(CERTIFICATE, made.certificate)
 
+    def environment(self, home: str = "", **more: str) -> dict[str, str]:
+        found = {**os.environ, "HOME": home or self.folder, "BITFUSION_CONFIG": "", **more}
+        found["BITFUSION_STATE_DIR"] = self.state
+        return found
+
     def command(self, *words: str, home: str = "") -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "HOME": home or self.folder, "BITFUSION_CONFIG": ""}
-        environment["BITFUSION_STATE_DIR"] = self.state
         return subprocess.run(
             [*BITFUSION, *words],
             cwd=self.folder,
-            env=environment,
+            env=self.environment(home),
             capture_output=True,
             text=True,
             timeout=30,
+        )
+
+    def popen(self, *words: str, **more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*BITFUSION, *words],
+            cwd=self.folder,
+            env=self.environment(**more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def token(self, *words: str) -> str:

@@ -3,21 +3,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pathlib
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 from identities import Lab, foreign_ca
-from servers import connect, wait_for
+from servers import HERE, connect, wait_for
 
 from bitfusion import certificates
 from bitfusion.client import control
 from bitfusion.client.access import Access
 from bitfusion.errors import AccessDenied, BitfusionError, NotTrusted
 from bitfusion.server.guard import MAX_FAILURES
+
+CLIENT_TESTS = os.path.join(os.path.dirname(HERE), "client")
 
 
 def why(lab: Lab, access: Access) -> str:
@@ -106,6 +112,53 @@ def test_a_restart_knows_who_may_stay(lab: Lab) -> None:
     assert held["alice"].attach_over(lab.channel(accesses["alice"])).status == 200
     streams["alice"].sendall(b"ping")
     assert streams["alice"].recv(9) == b"ping"
+
+
+@pytest.mark.parametrize("encrypt", ["auto", "always"])
+def test_a_run_whose_client_is_disabled(lab: Lab, encrypt: str) -> None:
+    """From the bundle to the end of the program, by commands only."""
+    server = lab.start()
+    address = f"127.0.0.1:{server.port}"
+    lab.token("create", "alice", "--server_list", address, "--expires", "20d")
+    assert lab.command("enroll", "--user", "alice.tar").returncode == 0
+    run = lab.popen(
+        *("run", "-n", "1", "-v", "--transport", "tcp", "--"),
+        *(sys.executable, os.path.join(CLIENT_TESTS, "fake_proxy.py"), "wait"),
+        BITFUSION_ENCRYPT=encrypt,
+    )
+    assert run.stdout is not None and run.stdout.readline().split()[3] == "ping"
+    lab.token("disable", "alice")
+    _out, said = run.communicate(timeout=20)
+    assert run.returncode == 122, said
+    assert "the token of client 'alice' expires in 19 days: operators extend it" in said
+    assert "its token was disabled" in said
+    assert ("TLSv1.3" in said) == (encrypt == "always")
+    again = lab.command("run", "-n", "1", "true")
+    assert again.returncode == 1 and "client 'alice' is disabled" in again.stderr
+    lab.token("enable", "alice")
+    assert lab.command("run", "-n", "1", "true").returncode == 0
+
+
+def test_operators_of_the_network(lab: Lab, tmp_path: pathlib.Path) -> None:
+    """From a machine without a server, by a token with the right; others are refused."""
+    server = lab.start()
+    address = f"127.0.0.1:{server.port}"
+    for name, *words in (("boss", "--admin"), ("bob",)):
+        lab.token("create", name, "--server_list", address, *words)
+        home = tmp_path / name
+        home.mkdir()
+        assert lab.command("enroll", "--user", f"{name}.tar", home=str(home)).returncode == 0
+    lab.state = str(tmp_path / "none")  # where commands look for a server
+    made = lab.command("token", "create", "carol", "--gpus", "1", home=str(tmp_path / "boss"))
+    assert made.returncode == 0, made.stderr
+    listed = lab.command("token", "list", "--json", home=str(tmp_path / "boss"))
+    assert [row["name"] for row in json.loads(listed.stdout)] == ["bob", "boss", "carol"]
+    for words in (("token", "list"), ("token", "revoke", "boss")):
+        done = lab.command(*words, home=str(tmp_path / "bob"))
+        assert done.returncode == 1 and "this is for operators" in done.stderr
+    nobody = lab.command("token", "list", home=str(tmp_path))
+    assert nobody.returncode == 1 and "cannot find a server to ask" in nobody.stderr
+    lab.state = os.path.join(lab.folder, "state")
 
 
 def test_another_client_cannot_use_a_session_s_secret(lab: Lab) -> None:
