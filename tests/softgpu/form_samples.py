@@ -62,8 +62,11 @@ def _gain(
 def bits(kind: str) -> int:
     if kind == "pred":
         return 1
-    if kind in ("tf32", "ue8m0x2") or re.match(r"e\dm\dx2", kind):
+    if kind in ("tf32", "ue8m0x2"):
         return 32 if kind == "tf32" else 16
+    small = re.match(r"e\dm\d(?:x(\d))?$", kind)
+    if small:
+        return 8 * int(small[1] or 1)
     number, _, twice = kind.lstrip("bfus").partition("x")
     return int(number) * (2 if twice else 1)
 
@@ -351,7 +354,10 @@ def _texture(words: Words, kinds: List[str]) -> List[str]:
 
 def _surface(words: Words, kinds: List[str]) -> List[str]:
     """The value and the place."""
-    return [vector(kinds[0], words, 0), _where(words)[1].replace("[t", "[s")]
+    where = _where(words)[1].replace("[t", "[s")
+    if "p" in words and set(words) & {"add", "min", "max", "and", "or"}:  # of one word or two
+        where = where.replace("[s", "[v" if kinds[0] == "b64" else "[u")
+    return [vector(kinds[0], words, 0), where]
 
 
 def _ask(words: Words, kinds: List[str]) -> List[str]:
@@ -363,6 +369,9 @@ def _plain(opcode: str, words: Words, kinds: List[str]) -> List[str]:
     fixed = _FIXED.get(opcode)
     if fixed is not None:  # ``%0``: a register of the type
         return [re.sub(r"%(\d)", lambda found: reg(kinds[-1], int(found[1])), fixed)]
+    if opcode == "multimem":
+        value = vector(kinds[-1], words, 0)
+        return [f"{value}, [d20]" if words[0] == "ld_reduce" else f"[d20], {value}"]
     if opcode == "slct":
         return [", ".join([*(reg(kinds[0], n) for n in range(3)), "r3"])]
     if opcode == "lop3":

@@ -51,7 +51,7 @@ def lines_of(opcode: str) -> Iterator[str]:
 
 
 def kernel(lines: List[str], tail: str = "ret;") -> str:
-    objects = [f"{kind}{name}" for kind in "ts" for name in GEOMETRIES]
+    objects = [f"{kind}{name}" for kind in "tsuv" for name in GEOMETRIES]
     parameters = [f".param .b64 o{name}" for name in objects]
     parameters += [f".param .align 64 .b8 {name}map[128]" for name in MAPS]
     loads = [f"ld.param.b64 {name}, [o{name}];" for name in objects]
@@ -80,16 +80,18 @@ class Surroundings:
     def __init__(self) -> None:
         self.buffer = zeros(4096, "u4")
         self.objects = [
-            self._object(kind, name) for kind in (TEXTURE, SURFACE) for name in GEOMETRIES
+            self._object(kind, name, channels)
+            for kind, channels in ((TEXTURE, 4), (SURFACE, 4), (SURFACE, 1), (SURFACE, 2))
+            for name in GEOMETRIES
         ]
         self.maps = [self._map(name) for name in MAPS]
 
     @staticmethod
-    def _object(kind: int, name: str) -> Object:
+    def _object(kind: int, name: str, channels: int) -> Object:
         layered = name[0] == "a"
         slices = {"3d": 4, "cube": 6, "acube": 6, "a1d": 3, "a2d": 3}.get(name, 1)
         rows = 1 if "1d" in name else 8
-        texels = numpy.zeros((slices, rows, 8, 4), "u4" if kind == SURFACE else "f4")
+        texels = numpy.zeros((slices, rows, 8, channels), "u4" if kind == SURFACE else "f4")
         return Object(texels, kind, layered or "cube" in name)
 
     def _map(self, name: str) -> bytes:

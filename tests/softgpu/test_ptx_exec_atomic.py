@@ -177,6 +177,44 @@ def test_vectors_of_floats() -> None:
     assert cell.tolist() == [2.5, 4.0, 11.0, 22.0]
 
 
+@pytest.mark.parametrize(
+    ("form", "registers", "dtype", "function"),
+    [
+        ("global.v4.f32.add", "{e0, e1, e2, e3}", "f4", numpy.add),
+        ("global.v2.f16x2.add.noftz", "{a0, a1}", "f2", numpy.add),
+        ("v8.f16.global.max.noftz", "{h0, h1, h2, h3, h4, h5, h6, h7}", "f2", numpy.maximum),
+        ("add.noftz.f16x2.global", "a0", "f2", numpy.add),
+        ("global.v4.f16x2.min.noftz", "{a0, a1, a2, a3}", "f2", numpy.minimum),
+    ],
+)
+def test_words_in_another_order(
+    form: str, registers: str, dtype: str, function: Callable[..., numpy.ndarray]
+) -> None:
+    """As the assembler takes them: the operation behind the type, the space at the end."""
+    names = registers.strip("{}").split(", ")
+    size = {"e": 4, "a": 4, "h": 2}[names[0][0]]
+    loads = "".join(f"ld.global.b{8 * size} {x}, [y+{n * size}];" for n, x in enumerate(names))
+    stores = "".join(f"st.global.b{8 * size} [z+{n * size}], {x};" for n, x in enumerate(names))
+    program = machine().compile(
+        f"""{HEAD}.visible .entry k(.param .u64 cell, .param .u64 in, .param .u64 old) {{
+        .reg .b64 x, y, z; .reg .b32 e<4>, a<4>; .reg .b16 h<8>; ld.param.u64 x, [cell];
+        ld.param.u64 y, [in]; ld.param.u64 z, [old]; {loads}
+        red.{form} [x+16], {registers}; atom.{form} {registers}, [x], {registers};
+        {stores} ret; }}"""
+    )
+    count = len(names) * size // numpy.dtype(dtype).itemsize
+    start = numpy.arange(16) % 7 - 3.0
+    cell = array(numpy.resize(start, 32 // numpy.dtype(dtype).itemsize), dtype)
+    given, old = array(numpy.arange(count) / 2 - 1, dtype), zeros(count, dtype)
+    before = cell.copy()
+    program.launch("k", 1, 1, cell, given, old)
+    half = len(cell) // 2
+    wanted = before.copy()
+    for at in (0, half):
+        wanted[at : at + count] = function(before[at : at + count], given)
+    assert cell.tolist() == wanted.tolist() and old.tolist() == before[:count].tolist()
+
+
 # ---------------------------------------------------------------- many at once
 
 BLOCKS, THREADS = 24, 96

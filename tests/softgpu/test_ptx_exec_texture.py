@@ -233,6 +233,17 @@ def test_offsets_move_the_texel() -> None:
     what.remove()
 
 
+@pytest.mark.parametrize("fetch", ["tex.2d", "tld4.r.2d"])
+def test_all_texels_are_resident(fetch: str) -> None:
+    what = Object(texels_of("f4", (1, 5, 9, 1)))
+    at = numpy.array([[3.5, 2.5], [-40, 2]], "f4")
+    body = f"""{fetch}.v4.f32.f32 {{r0, r1, r2, r3}}|p, [t, {{c0, c1}}]; selp.b32 r4, 1, 0, p;
+    {fetch}.v4.f32.f32 {{r5, _, _, _}}, [t, {{c0, c1}}]; setp.ne.b32 p, r0, r5;
+    @p mov.b32 r4, 2;"""
+    assert run(body, what, at, 5)[:, 4].tolist() == [1, 1]
+    what.remove()
+
+
 @pytest.mark.parametrize("component", range(4))
 def test_gather(component: int) -> None:
     texels = texels_of("u1", (1, 5, 9, 4))
@@ -253,6 +264,7 @@ def test_questions() -> None:
     for question, value in (
         ("width", 9), ("height", 5), ("array_size", 3), ("normalized_coords", 1),
         ("num_mipmap_levels", 1), ("channel_data_type", 0x10D2), ("channel_order", 0x10B5),
+        ("force_unnormalized_coords", 0),
     ):  # fmt: skip
         assert run(f"txq.{question}.b32 r0, [t];", what, words, 1)[0, 0] == value
     body = """istypep.texref p, t; selp.u32 r0, 1, 0, p; istypep.surfref p, t;
@@ -343,6 +355,31 @@ def test_reductions(verb: str, kind: str, want: int) -> None:
     body = f"mov.u32 r0, 8; mov.u32 r1, 1; sured.b.{verb}.2d.{kind}.trap [t, {{r0, r1}}], c0;"
     run(body, what, words, 1)
     assert what.memory.reshape(2, 4)[1, 2] == want and (what.memory == 7).sum() >= 7
+    what.remove()
+
+
+@pytest.mark.parametrize(
+    ("kind", "verb", "wanted"),
+    [("u4", "max", 0xFFFFFFFF), ("i4", "max", 26), ("i4", "min", -5), ("u4", "add", 371)],
+)
+def test_reductions_by_the_format(kind: str, verb: str, wanted: int) -> None:
+    """Of .p, x counts texels, and the format says whether they have a sign."""
+    what = Object(numpy.full((1, 2, 4, 1), 7, kind), SURFACE)
+    words = numpy.arange(-5, 27).astype("u4").reshape(-1, 1)
+    run(f"mov.u32 r0, 2; mov.u32 r1, 1; sured.p.{verb}.2d.b32.trap [t, {{r0, r1}}], c0;",
+        what, words, 1)  # fmt: skip
+    found = what.memory.reshape(2, 4)
+    expected = numpy.full((2, 4), 7, kind)
+    expected[1, 2] = wanted if verb != "add" else 7 + sum(range(-5, 27))
+    assert found.tolist() == expected.tolist()
+    what.remove()
+
+
+def test_a_reduction_of_another_format_is_a_fault() -> None:
+    what = Object(numpy.zeros((1, 2, 4, 1), "f4"), SURFACE)
+    words = zeros(1, "u4").reshape(1, 1)
+    with pytest.raises(DeviceFault, match="another format"):
+        run("mov.u32 r0, 0; sured.p.add.1d.b32.trap [t, {r0}], c0;", what, words, 1)
     what.remove()
 
 

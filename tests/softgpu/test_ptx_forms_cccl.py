@@ -26,7 +26,7 @@ FOLDERS = [*(ROOT / "build/venv").glob(f"lib/python3*/{PLACE}"), ROOT / "build/v
 STATEMENT = re.compile(r"#  (?:el)?if ([^\n]*)\n(?:(?!#  )[^\n]*\n)*?\s*asm\s*(?:volatile)?\s*\(")
 REGISTERS = {"r": "b32", "l": "b64", "h": "b16", "f": "f32", "d": "f64"}
 # What the headers have for every GPU of its generation, and we do not.
-MISSING = re.compile(r"multimem\.|cp\.async\.bulk[\w.:]*\.ignore_oob|tcgen05\.")
+MISSING = re.compile(r"cp\.async\.bulk[\w.:]*\.ignore_oob|tcgen05\.")
 
 
 def statements(text: str) -> Iterator[Tuple[str, str]]:

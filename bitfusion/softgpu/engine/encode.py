@@ -41,6 +41,7 @@ from . import (  # noqa: F401 - they register rules
     lower_convert,
     lower_matrix,
     lower_memory,
+    lower_multimem,
     lower_stack,
     lower_texture,
     lower_video,

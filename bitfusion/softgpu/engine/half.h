@@ -8,6 +8,9 @@
 
 #include "float.h"
 
+/* What tensor copies may put outside of a tensor, and fma.oob makes 0 of: a NaN that no arithmetic gives. */
+#define SG_OUTSIDE 0xffff
+
 static inline float sg_f16_to_f32(u16 h)
 {
 	const u32 magnitude = (u32)(h & 0x7fff) << 13;

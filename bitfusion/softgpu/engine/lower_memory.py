@@ -66,7 +66,7 @@ def _load_kind(kind: str, width: int) -> str:
 
 
 @rule("ld", "ldu")
-def _ld(encoder: FunctionEncoder, instruction: Instruction) -> None:
+def load(encoder: FunctionEncoder, instruction: Instruction) -> None:
     modifiers = instruction.modifiers
     to, address = instruction.operands[:2]
     if _vector(modifiers):

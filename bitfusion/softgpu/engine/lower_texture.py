@@ -22,7 +22,7 @@ _COMPONENTS = {"r": 1, "g": 2, "b": 3, "a": 4}
 _QUERIES = (
     "width", "height", "depth", "channel_data_type", "channel_order", "normalized_coords",
     "array_size", "num_mipmap_levels", "num_samples", "filter_mode", "addr_mode_0",
-    "addr_mode_1", "addr_mode_2",
+    "addr_mode_1", "addr_mode_2", "force_unnormalized_coords", "memory_layout",
 )  # fmt: skip
 _TEXTURE, _SURFACE = 1, 2
 _KINDS = {"texref": _TEXTURE, "surfref": _SURFACE}
@@ -300,12 +300,10 @@ def _sust(encoder: FunctionEncoder, instruction: Instruction) -> None:
 
 @rule("sured")
 def _sured(encoder: FunctionEncoder, instruction: Instruction) -> None:
-    """x counts bytes."""
+    """Of .b, x counts bytes; .p has the surface's format say whether it is signed."""
     words = instruction.modifiers
-    if words[0] != "b":
-        raise Unsupported("a formatted reduction")
+    formatted = words[0] == "p"
     verb = _one(words[1:], _REDUCTIONS)
-    _check_surface(words, "b", verb)
     where, source = instruction.operands
     items = _items(source)
     size, count = _shape(words[1:], items)
@@ -314,5 +312,5 @@ def _sured(encoder: FunctionEncoder, instruction: Instruction) -> None:
     number, x, more = _surface(encoder, words, where)
     more.update(_values(encoder, items, size))
     is_signed = any(word in ("s32", "s64") for word in words)
-    x |= _REDUCTIONS.index(verb) << 11 | is_signed << 14
+    x |= formatted << 9 | _REDUCTIONS.index(verb) << 11 | is_signed << 14
     _emit(encoder, "surface_reduce", number, x | _sizes(size, count), more)

@@ -53,6 +53,11 @@ def _arithmetic() -> None:
                 text = h.finished(h.flushed(f"sg_fma_{h.name}({operands})"), sat, relu)
                 words = spellings(["fma"], ["rn"], [h.ftz], [sat], [relu])
                 h.define(("fma", h.ftz, sat, relu), 3, text, words)
+                if not h.ftz:
+                    outside = " || ".join(f"{x} == SG_OUTSIDE" for x in "ABC")
+                    words = spellings(["fma"], ["rn"], ["oob"], [sat], [relu])
+                    text = f"({outside}) ? 0 : {text}"
+                    h.define(("fma_oob", sat, relu), 3, text, words)
 
 
 def _functions() -> None:

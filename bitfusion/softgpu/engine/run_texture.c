@@ -131,7 +131,7 @@ static u32 answer(const struct sg_texture *t, unsigned question, unsigned kind, 
 	case 11:
 	case 12: return t->address_mode[question - 10];
 	}
-	return 0;
+	return 0; /* no sampler forces its coordinates; no surface is linear memory */
 }
 
 SG_HANDLER(texture_query)
@@ -311,7 +311,7 @@ static inline u64 reduced(unsigned verb, bool is_signed, unsigned bytes, u64 old
 SG_HANDLER(surface_reduce)
 {
 	const unsigned verb = i->x >> 11 & 7, bytes = (i->x >> 7 & 3) ? 8 : 4;
-	const bool is_signed = i->x >> 14 & 1;
+	const bool formatted = i->x >> 9 & 1;
 	struct sg_texture t;
 	uint64_t last = 0;
 
@@ -319,8 +319,14 @@ SG_HANDLER(surface_reduce)
 	{
 		char *at = (char *)(uintptr_t)open_texture(w, i, l, SG_SURFACE, &last, &t);
 		u64 value;
-		bool nothing;
+		bool nothing, is_signed = i->x >> 14 & 1;
 
+		if (at && formatted) {
+			if ((t.format != SG_TEXEL_S32 && t.format != SG_TEXEL_U32) || 4 * t.channels != (int)bytes)
+				return sg_fault(w, i, 1u << l, SG_ILLEGAL_ADDRESS,
+						"a reduction of another format than the surface's");
+			is_signed = t.format == SG_TEXEL_S32;
+		}
 		if (at)
 			at = surface_at(w, i, l, &t, at, &nothing);
 		if (!at)

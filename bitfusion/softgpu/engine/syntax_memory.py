@@ -72,6 +72,28 @@ def _atomics() -> None:
     )
 
 
+def _multicast() -> None:
+    order = "weak|relaxed|acquire? SCOPE? global?"
+    for verb, rest in (("ld_reduce", "add|min|max"), ("st", "")):
+        head = f"{verb} {order.replace('acquire', 'release') if verb == 'st' else order}"
+        add = "add" if rest else ""
+        rows("multimem", f"{head} {rest} v2|v4|v8 HALF", f"{head} {rest} VECTOR? PAIR")
+        rows("multimem", f"{head} {add} VECTOR? f32", f"{head} {add} f64")
+        rows("multimem", f"{head} {rest} v4|v8 e5m2|e4m3", f"{head} {rest} v2|v4|v8 e5m2x2|e4m3x2")
+        rows("multimem", f"{head} {rest} VECTOR? e5m2x4|e4m3x4", f"{head} {rest} u32|s32|u64")
+        rows("multimem", f"{head} {rest and 'min|max'} s64")
+        rows("multimem", f"{head} {rest and 'and|or|xor'} b32|b64")
+    head = f"ld_reduce {order} add"
+    rows("multimem", f"{head} acc::f32 v2|v4|v8 HALF", f"{head} acc::f32 VECTOR? PAIR")
+    rows("multimem", f"{head} acc::f16 v4|v8 e5m2|e4m3", f"{head} acc::f16 v2|v4|v8 e5m2x2|e4m3x2")
+    rows("multimem", f"{head} acc::f16 VECTOR? e5m2x4|e4m3x4")
+    head = "red relaxed|release? SCOPE? global?"
+    rows("multimem", f"{head} add|min|max v2|v4|v8 HALF", f"{head} add|min|max VECTOR PAIR")
+    rows("multimem", f"{head} add PAIR", f"{head} add VECTOR? f32", f"{head} add f64")
+    rows("multimem", f"{head} add|min|max u32|s32|u64", f"{head} min|max s64")
+    rows("multimem", f"{head} and|or|xor b32|b64")
+
+
 def _addresses() -> None:
     rows(
         "cvta", "to? const|global|local|shared|shared::cta|shared::cluster|param|param::entry u64"
@@ -152,8 +174,12 @@ def _textures() -> None:
     sizes = "width|height|depth"
     asked = "channel_data_type|channel_order"
     rows("txq", f"{sizes}|{asked}|normalized_coords|array_size|num_mipmap_levels|num_samples b32")
-    rows("txq", "filter_mode|addr_mode_0|addr_mode_1|addr_mode_2 b32", f"level {sizes} b32")
-    rows("suq", f"{sizes}|{asked}|array_size b32")
+    rows(
+        "txq",
+        "filter_mode|addr_mode_0|addr_mode_1|addr_mode_2|force_unnormalized_coords b32",
+        f"level {sizes} b32",
+    )
+    rows("suq", f"{sizes}|{asked}|array_size|memory_layout b32")
     rows("istypep", "texref|samplerref|surfref")
     rows(
         "suld",
@@ -170,10 +196,12 @@ def _textures() -> None:
         "sured", "b add 1d|2d|3d u32|s32|u64 OUTSIDE", "b min|max 1d|2d|3d u32|s32|u64|s64 OUTSIDE"
     )
     rows("sured", "b and|or 1d|2d|3d b32 OUTSIDE")
+    rows("sured", "p add|min|max|and|or 1d|2d|3d b32 OUTSIDE", "p min|max 1d|2d|3d b64 OUTSIDE")
 
 
 _accesses()
 _atomics()
+_multicast()
 _addresses()
 _copies()
 _textures()

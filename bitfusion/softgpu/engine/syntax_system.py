@@ -69,7 +69,7 @@ def _missing() -> None:
     refused("clusterlaunchcontrol", "multicast::cluster::all", _SINGLE)
     refused("cp", "im2col::w|im2col::w::128", _SINGLE)
     refused("cp", "cta_group::1|cta_group::2", _SINGLE)
-    refused("cp", "ignore_oob", "what it may read is not defined well enough")
+    refused("cp", "ignore_oob", "new in PTX 9.2: which bytes its barrier counts is not known")
     refused("mma", "kind::f8f6f4|kind::mxf8f6f4|kind::mxf4|kind::mxf4nvf4", _SINGLE)
     refused("mma", "block_scale", _SINGLE)
     refused("ldmatrix", "m16n16|m8n16", _SINGLE)
@@ -77,9 +77,6 @@ def _missing() -> None:
     refused("cvt", "rs", _SINGLE)
     refused("tex", "2dms|a2dms", _GRAPHICS)
     refused("cvta", "u32", "addresses have 64 bits")
-    refused("suq", "memory_layout", "the value of a layout is not documented")
-    refused("txq", "force_unnormalized_coords", "only of samplers of OpenCL")
-    refused("suld", "p", "no form of the instruction since PTX 3")
 
 
 _control()

@@ -47,13 +47,12 @@ static char *shared_at(const struct copy *c, uint64_t offset)
 
 static void fill(const struct copy *c, char *to)
 {
-	static const uint64_t nan[SG_ELEMENTS] = { [SG_ELEMENT_F16] = 0x7fff,
-						   [SG_ELEMENT_BF16] = 0x7fff,
-						   [SG_ELEMENT_F32] = 0x7fffffff,
-						   [SG_ELEMENT_F32_FTZ] = 0x7fffffff,
-						   [SG_ELEMENT_TF32] = 0x7fffffff,
-						   [SG_ELEMENT_TF32_FTZ] = 0x7fffffff,
-						   [SG_ELEMENT_F64] = 0x7fffffffffffffff };
+	static const uint64_t nan[SG_ELEMENTS] = {
+		[SG_ELEMENT_F16] = SG_OUTSIDE,        [SG_ELEMENT_BF16] = SG_OUTSIDE,
+		[SG_ELEMENT_F32] = 0x7fffffff,        [SG_ELEMENT_F32_FTZ] = 0x7fffffff,
+		[SG_ELEMENT_TF32] = 0x7fffffff,       [SG_ELEMENT_TF32_FTZ] = 0x7fffffff,
+		[SG_ELEMENT_F64] = 0x7fffffffffffffff
+	};
 	const uint64_t value = c->map->fill ? nan[c->map->type] : 0;
 
 	memcpy(to, &value, c->element);

@@ -737,8 +737,12 @@ mul_f16
 mul_f16x2
 fma_f16
 fma_f16x2
+fma_oob_f16
+fma_oob_f16x2
 fma_relu_f16
 fma_relu_f16x2
+fma_oob_relu_f16
+fma_oob_relu_f16x2
 add_sat_f16
 add_sat_f16x2
 sub_sat_f16
@@ -747,6 +751,8 @@ mul_sat_f16
 mul_sat_f16x2
 fma_sat_f16
 fma_sat_f16x2
+fma_oob_sat_f16
+fma_oob_sat_f16x2
 add_ftz_f16
 add_ftz_f16x2
 sub_ftz_f16
@@ -773,8 +779,12 @@ mul_bf16
 mul_bf16x2
 fma_bf16
 fma_bf16x2
+fma_oob_bf16
+fma_oob_bf16x2
 fma_relu_bf16
 fma_relu_bf16x2
+fma_oob_relu_bf16
+fma_oob_relu_bf16x2
 neg_f16
 neg_f16x2
 abs_f16
@@ -1439,6 +1449,16 @@ fma.rn.ftz.relu.f16x2 fma_ftz_relu_f16x2 to32 from32 from32 from32
 fma.rn.ftz.sat.f16 fma_ftz_sat_f16 to16 from16 from16 from16
 fma.rn.ftz.sat.f16x2 fma_ftz_sat_f16x2 to32 from32 from32 from32
 fma.rn.ftz.sat.f32 fma_rn_ftz_sat_f32 to32 from32 from32 from32
+fma.rn.oob.bf16 fma_oob_bf16 to16 from16 from16 from16
+fma.rn.oob.bf16x2 fma_oob_bf16x2 to32 from32 from32 from32
+fma.rn.oob.f16 fma_oob_f16 to16 from16 from16 from16
+fma.rn.oob.f16x2 fma_oob_f16x2 to32 from32 from32 from32
+fma.rn.oob.relu.bf16 fma_oob_relu_bf16 to16 from16 from16 from16
+fma.rn.oob.relu.bf16x2 fma_oob_relu_bf16x2 to32 from32 from32 from32
+fma.rn.oob.relu.f16 fma_oob_relu_f16 to16 from16 from16 from16
+fma.rn.oob.relu.f16x2 fma_oob_relu_f16x2 to32 from32 from32 from32
+fma.rn.oob.sat.f16 fma_oob_sat_f16 to16 from16 from16 from16
+fma.rn.oob.sat.f16x2 fma_oob_sat_f16x2 to32 from32 from32 from32
 fma.rn.relu.bf16 fma_relu_bf16 to16 from16 from16 from16
 fma.rn.relu.bf16x2 fma_relu_bf16x2 to32 from32 from32 from32
 fma.rn.relu.f16 fma_relu_f16 to16 from16 from16 from16
