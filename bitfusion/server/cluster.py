@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import NamedTuple, Optional, TypeVar
 
 from bitfusion import __version__, log
@@ -42,6 +43,7 @@ from bitfusion.wire.control import Json
 
 Thing = TypeVar("Thing")
 SWEEP_S = 2.0
+LOOKS_A_TURN = 50  # at asks and sessions
 FORGET_S = 600.0
 UP, IS_DRAINED, DOWN = "up", "drained", "down"
 
@@ -161,12 +163,14 @@ class Cluster:
         if not self._is_registered():
             return
         self._look_at_cluster()
-        ids, self._desk.dirty = self._desk.dirty, {}
-        for ask_id in ids:
+        for ask_id in list(islice(self._desk.dirty, LOOKS_A_TURN)):
+            del self._desk.dirty[ask_id]
             self._asks.look(ask_id)
             self._owner.look(ask_id)
             self._look_at_end(ask_id)
         self._leader.look()
+        if self._desk.dirty:
+            self._desk.stir()
 
     # ------------------------------------------ what the store says
 
