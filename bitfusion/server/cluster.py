@@ -128,6 +128,11 @@ class Cluster:
     def leads(self) -> bool:
         return self.synced and self._leader.leads
 
+    @property
+    def settled(self) -> bool:
+        """Nothing of what ended here counts any more; or nobody can be told."""
+        return not self.synced or self._owner.settled
+
     def _state(self, synced: bool) -> None:
         for tell in self.on_state:
             tell(synced)

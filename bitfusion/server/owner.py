@@ -52,6 +52,11 @@ class Owner:
         self._ended.add(session)
         self.desk.stir(session)
 
+    @property
+    def settled(self) -> bool:
+        """The claims of all sessions that ended are gone."""
+        return not self._ended
+
     def ours(self) -> set[str]:
         """Which sessions to look at now and then."""
         ids = {*self.sessions, *self._ended, *self._refused}

@@ -73,8 +73,11 @@ def test_an_ask_is_granted_and_its_end_gives_the_gpu_to_the_next(
     assert clock.until(lambda: second.granted)
     assert one.host.open.keys() == {second.session}
     assert keys(memory, "queue/") == [] and len(keys(memory, "claims/")) == 1
+    assert one.cluster.settled
     one.host.finish(second.session)
-    assert clock.until(lambda: not keys(memory, "claims/"))
+    assert not one.cluster.settled
+    assert clock.until(lambda: one.cluster.settled)
+    assert not keys(memory, "claims/")
 
 
 def test_an_ask_to_one_server_gets_a_gpu_of_another(start: Start, clock: Clock) -> None:
