@@ -88,6 +88,10 @@ class Gate:
                 peer.end()
             raise
 
+    def is_stranger(self, peer: Peer) -> bool:
+        """Whether we do not know who is there. Who asks nobody knows those that call."""
+        return not peer.calls if self._tokens is None else peer not in self._clients
+
     def client_of(self, peer: Peer) -> str:
         return self._clients.get(peer, "")
 

@@ -44,8 +44,8 @@ from bitfusion.values import ALWAYS, NEVER
 from bitfusion.wire.control import Json
 
 MAX_PEERS = 512
-MAX_SILENT = 64  # connections of one address that have not called yet
-FIRST_CALL_S = 10.0  # from connecting to the first whole call, handshake included
+MAX_STRANGERS = 64  # connections of one address whose client is not known yet
+FIRST_CALL_S = 10.0  # from connecting to the first call that tells it, handshake included
 IDLE_S = 30.0  # of a control connection that holds no session
 
 
@@ -106,17 +106,17 @@ class Doorman:
         peer = Peer(loop, sock, self._gate.codec(), self._api.handle, self._gone, name)
         peer.on_broken = lambda why: self._gate.failed(host, why)
         self.peers[peer] = host
-        loop.after(FIRST_CALL_S, lambda: peer.close() if not peer.calls else None)
+        loop.after(FIRST_CALL_S, lambda: peer.close() if self._gate.is_stranger(peer) else None)
         self._watch_idle(peer, loop)
 
     def _has_room(self, host: str) -> bool:
-        """Connections that have not called yet make room for new ones, the oldest first."""
-        silent = [peer for peer in self.peers if not peer.calls]
-        of_host = [peer for peer in silent if self.peers[peer] == host]
-        if len(of_host) >= MAX_SILENT:
+        """Connections of strangers make room for new ones, the oldest first."""
+        strangers = [peer for peer in self.peers if self._gate.is_stranger(peer)]
+        of_host = [peer for peer in strangers if self.peers[peer] == host]
+        if len(of_host) >= MAX_STRANGERS:
             of_host[0].close()
-        elif len(self.peers) >= MAX_PEERS and silent:
-            silent[0].close()
+        elif len(self.peers) >= MAX_PEERS and strangers:
+            strangers[0].close()
         return len(self.peers) < MAX_PEERS
 
     def _watch_idle(self, peer: Peer, loop: Loop) -> None:

@@ -293,11 +293,30 @@ def test_slow_ones_are_dropped_and_keep_nobody_out(lab: Lab) -> None:
     stream, _pid = connect(session)
     stream.sendall(b"ping")
     assert stream.recv(9) == b"ping"
+    talking = []  # strangers may ask who we are, and are strangers still
+    for _ in range(70):
+        tls = by_tls(lab, "127.0.2.1")
+        tls.sendall(b"GET /v1/server HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert tls.recv(12) == b"HTTP/1.1 200"
+        talking.append(tls)
+    assert wait_for(lambda: ended(talking[0])) and not ended(talking[-1])
     alone = lab.channel(good)  # of many connections of one address, the oldest silent ones go
     more = [socket.create_connection(("127.0.0.1", server.port), 5) for _ in range(80)]
     assert alone.request("GET", "/v1/server").status == 200
-    for sock in silent + more:
+    for sock in silent + more + talking:
         sock.close()
+
+
+def ended(tls: ssl.SSLSocket) -> bool:
+    tls.settimeout(0.05)
+    try:
+        while tls.recv(4096):
+            pass
+    except (TimeoutError, socket.timeout, ssl.SSLWantReadError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def test_thousands_of_failures(lab: Lab) -> None:
