@@ -25,6 +25,7 @@ VERBS = {
     "health": "check this machine, the servers and the way to them",
     "netperf": "measure the way to a GPU",
     "server": "serve this machine's GPUs",
+    "kill": "end a session",
     "token": "make and rule the tokens of clients",
     "enroll": "install a token and what comes with it",
     "softgpu": "run a program directly on the software GPU",

@@ -15,6 +15,7 @@ class Option(NamedTuple):
     names: tuple[str, ...]  # ("-n", "--num_gpus"); the last one names the value
     value: str  # what help calls the value; "" for a flag without one
     help: str
+    repeat: bool = False  # may be given several times
 
     @property
     def key(self) -> str:
@@ -28,6 +29,7 @@ class Parsed:
         self.verb = verb
         self.table = tuple(table)
         self.values: dict[str, str] = {}
+        self.lists: dict[str, list[str]] = {}  # of those that may be repeated
         self.words: list[str] = []
 
     def has(self, key: str) -> bool:
@@ -35,6 +37,10 @@ class Parsed:
 
     def text(self, key: str) -> Optional[str]:
         return self.values.get(key)
+
+    def all(self, key: str) -> list[str]:
+        """Of an option that may be repeated."""
+        return self.lists.get(key, [])
 
 
 class Command(NamedTuple):
@@ -104,7 +110,9 @@ def parse(verb: str, table: Sequence[Option], words: Sequence[str], mixed: bool 
             value = rest.pop(0)
         if not option.value and value is not None:
             raise UsageError(verb=verb, why=f"option '{option.names[-1]}' takes no value")
-        if option.key in parsed.values and option.value:
+        if option.repeat:
+            parsed.lists.setdefault(option.key, []).append(value or "")
+        elif option.key in parsed.values and option.value:
             raise UsageError(verb=verb, why=f"option '{option.names[-1]}' is given twice")
         parsed.values[option.key] = value if value is not None else ""
     parsed.words += rest

@@ -161,6 +161,12 @@ class HttpChannel:
             )
         return reply
 
+    def be_patient(self, timeout_s: float) -> None:
+        """Wait so long for each answer from now on."""
+        self._connection.timeout = timeout_s
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(timeout_s)
+
     def close(self) -> None:
         self._connection.close()
 
@@ -329,18 +335,11 @@ def read_answer(sock: socket.socket) -> bytes:
 def claim(
     channel: Channel, request: Json, asked: str, transport: str, timeout_s: float, listing: str
 ) -> Session:
-    """listing: the command that shows this user what the server has."""
+    """Of a private server. listing: the command that shows this user what the server has."""
     reply = channel.request("POST", "/v1/sessions", request)
     if reply.status != 201:
         raise explain(channel, reply, asked, listing)
-    secret = str(reply.body.get("secret", ""))
-    session = Session(channel, reply.body, transport, timeout_s, secret)
-    if secret:
-        attached = session.attach_over(channel)
-        if attached.status != 200:
-            raise explain(channel, attached, asked)
-        session.renew(channel, attached.body)
-    return session
+    return Session(channel, reply.body, transport, timeout_s)
 
 
 def list_gpus(channel: Channel) -> list[Json]:

@@ -4,30 +4,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from bitfusion import config, inventory, log, quantity
 from bitfusion.client import control, program
 from bitfusion.client.access import access
 from bitfusion.config import Config
-from bitfusion.errors import BitfusionError, TooMuch, UsageError
+from bitfusion.errors import TooMuch, UsageError
 from bitfusion.options import Option, Parsed, positive
 from bitfusion.wire.control import Json
 
 if TYPE_CHECKING:
+    from bitfusion.client.claim import Wanted
     from bitfusion.server.nursery import Worker
 
 USAGE = "-n N [-p FRACTION | -m MB] [options] [--] program [args]"
 ABOUT = """\
-Run a program with GPUs. They come from the servers of --server_list or the configuration; where
-there is none, from a private server that lives as long as the run and serves this machine's GPUs,
-or software GPUs. Options end at the first word that is not one; a single word with spaces is
-split as a shell would."""
+Run a program with GPUs of the servers of --server_list or the configuration; where there is none,
+of a private server for this machine's GPUs, or software GPUs. A single word with spaces is split
+as a shell would."""
 OPTIONS = (
     Option(("-n", "--num_gpus"), "N", "number of GPUs"),
     Option(("-p", "--partial"), "FRACTION", "part of each GPU's memory (default: 1)"),
-    Option(("-m", "--memory"), "MB", "memory of each GPU, in MiB or as 2G, instead of -p"),
+    Option(("-m", "--memory"), "MB", "memory of each, in MiB or as 2G, not -p"),
+    Option(("--filter",), "KEY=VALUE", "such GPUs only; may be repeated", True),
+    Option(("--share",), "FRACTION", "part of their time at most (default: fair)"),
+    config.option("client.queue_timeout"),
     config.option("client.server_list"),
     config.option("client.driver"),
     config.option("client.transport"),
@@ -37,8 +39,8 @@ SOFTWARE = b"bitfusion: no server configured and no GPU here: running on a softw
 EXAMPLES = """\
 examples:
   bitfusion run -n 1 -- python3 train.py
-  bitfusion run -n 2 -p 0.25 --server_list gpu01 "python3 train.py --epochs 3"
-  bitfusion run -n 1 -m 2048 bash"""
+  bitfusion run -n 2 -p 0.25 --timeout 2h "python3 train.py --epochs 3"
+  bitfusion run -n 1 --filter device.name=A100 -m 2048 bash"""
 
 
 def asked_for(parsed: Parsed) -> Json:
@@ -58,7 +60,27 @@ def asked_for(parsed: Parsed) -> Json:
         request["fraction"] = fraction
     if memory is not None:
         request["memory"] = memory_size(verb, memory)
-    return request
+    return {**request, **conditions(parsed)}
+
+
+def conditions(parsed: Parsed) -> Json:
+    """What concerns servers of a pool only."""
+    found: Json = {}
+    share, filters = parsed.text("share"), parsed.all("filter")
+    if share is not None:
+        try:
+            numerator, denominator = quantity.parse_fraction(share)
+        except ValueError as error:
+            raise UsageError(verb=parsed.verb, why=f"--share: {error}") from None
+        found["share"] = numerator / denominator
+    if filters:
+        from bitfusion.server.filters import parse
+
+        try:
+            found["filters"] = [str(parse(text)) for text in filters]
+        except ValueError as error:
+            raise UsageError(verb=parsed.verb, why=f"--filter: {error}") from None
+    return found
 
 
 def memory_size(verb: str, text: str) -> int:
@@ -116,7 +138,24 @@ class Plan(NamedTuple):
         timeout_s = self.settings.seconds("client.timeout")
         return control.claim(channel, self.request, asked, transport, timeout_s, self.listing)
 
-    def connect(self, address: tuple[str, int], timeout_s: float) -> control.Channel:
+    def wanted(self) -> Wanted:
+        """From servers of the network."""
+        from bitfusion.client.claim import Wanted
+
+        settings = self.settings
+        return Wanted(
+            self.request,
+            describe(self.request),
+            " ".join(self.words),
+            self.listing,
+            self.connect,
+            settings.text("client.transport"),
+            settings.seconds("client.timeout"),
+            settings.seconds("client.queue_timeout"),
+            settings.seconds("client.lease"),
+        )
+
+    def connect(self, address: tuple[str, int], timeout_s: float) -> control.HttpChannel:
         name = config.format_address(address)
         return control.HttpChannel(address, name, timeout_s, access(self.settings))
 
@@ -174,19 +213,9 @@ def claim_from(servers: tuple[tuple[str, int], ...], plan: Plan) -> control.Sess
     """GPUs of one of these servers."""
     names = [config.format_address(address) for address in servers]
     log.info(f"Choosing GPUs from server list [{' '.join(names)}]")
+    from bitfusion.client.claim import claim
 
-    def attempt(address: tuple[str, int]) -> control.Session:
-        name = config.format_address(address)
-        log.info(f"Query server {name} gpu availability")
-        channel = plan.connect(address, plan.settings.seconds("client.timeout"))
-        try:
-            control.greet(channel)
-            return plan.claim(channel)
-        except BaseException:
-            channel.close()
-            raise
-
-    return first_that_works(servers, attempt)
+    return claim(servers, plan.wanted())
 
 
 def _run_on(servers: tuple[tuple[str, int], ...], plan: Plan) -> int:
@@ -205,23 +234,12 @@ def _run_on(servers: tuple[tuple[str, int], ...], plan: Plan) -> int:
         session.channel.close()
 
 
-def first_that_works(
-    servers: tuple[tuple[str, int], ...], attempt: Callable[[tuple[str, int]], control.Session]
-) -> control.Session:
-    """All GPUs of a run come from one server: the first in the list that can give them."""
-    failure: Optional[BitfusionError] = None
-    for address in servers:
-        try:
-            return attempt(address)
-        except BitfusionError as error:
-            if failure is not None:
-                log.warn(str(failure))
-            failure = error
-    assert failure is not None
-    raise failure
-
-
 def _run_privately(plan: Plan, worker: Optional[Worker], ledgers: bool) -> int:
+    for option in ("share", "filters"):
+        if plan.request.pop(option, None):
+            name = option.rstrip("s")
+            why = f"option '--{name}' is about servers of a pool, and none is configured"
+            raise UsageError(verb="run", why=why)
     from bitfusion.server import private
 
     found = plan.find_gpus()

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from bitfusion import config, inventory, log
 from bitfusion.commands.server_keys import INIT, INVITE
+from bitfusion.commands.server_state import DRAIN, STOP, UNDRAIN
 from bitfusion.options import Option, Parsed, refuse_words
 
-USAGE = "[init|invite] [--config FILE] [options]"
+USAGE = "[init|invite|drain|undrain|stop] [--config FILE] [options]"
 ABOUT = """\
-Serve this machine's GPUs, or software GPUs where it has none, until SIGTERM. With keys (made by
-'bitfusion server init'), by TLS to clients with a token; else in clear text, to loopback only or
-with --insecure."""
+Serve this machine's GPUs, or software GPUs where it has none, until SIGTERM, which
+its sessions survive for the next server, or SIGINT, which ends them. With keys (made by 'bitfusion
+server init'), by TLS to clients with a token; else in clear text, to loopback only or with
+--insecure."""
 OPTIONS = (
     Option(("--config",), "FILE", "settings (default: /etc/bitfusion/server.toml)"),
     config.option("server.listen"),
@@ -28,7 +30,13 @@ examples:
   bitfusion server --listen 0.0.0.0:56001
   BITFUSION_SOFTGPU_GPUS=4 bitfusion server --listen 127.0.0.1:56001"""
 
-SUBCOMMANDS = {"init": INIT, "invite": INVITE}
+SUBCOMMANDS = {
+    "init": INIT,
+    "invite": INVITE,
+    "drain": DRAIN,
+    "undrain": UNDRAIN,
+    "stop": STOP,
+}
 
 
 def run(parsed: Parsed) -> int:

@@ -3,75 +3,36 @@
 
 from __future__ import annotations
 
-import os
-import time
+from collections.abc import Callable
 
 from bitfusion.server.api import ADMIN, CLIENT, Incoming, Route
-from bitfusion.server.api_sessions import SessionApi, parse_request
+from bitfusion.server.api_sessions import SessionApi
 from bitfusion.server.caller import Refusal
 from bitfusion.server.leases import Lease, Leases
-from bitfusion.server.peer import Answer, Peer
-from bitfusion.server.record import Record, hash_secret
-from bitfusion.server.sessions import MAX_OWNED, Sessions
+from bitfusion.server.peer import Answer
+from bitfusion.server.sessions import Sessions
 from bitfusion.wire.control import MAX_WAIT_S, Json, Reply
 
-MAX_TEXT = 100  # of what a launcher says about its program
+End = Callable[[str, str], bool]
 
 
 class LeaseApi:
     def __init__(
-        self, sessions: Sessions, leases: Leases, session_api: SessionApi, server: Json
+        self, sessions: Sessions, leases: Leases, session_api: SessionApi, end: End
     ) -> None:
-        """server: what clients are told about where a session is: its ID and addresses."""
+        """end: a session that another server of the cluster has; False where none does."""
         self._sessions = sessions
         self._leases = leases
         self._session_api = session_api
-        self._server = server
-        self._claimed: dict[Peer, list[Lease]] = {}  # and not attached to yet
+        self._end = end
 
     def routes(self) -> list[Route]:
         return [
-            Route("POST", "/v1/sessions", CLIENT, self.claim),
             Route("GET", "/v1/sessions", ADMIN, self.list_sessions),
             Route("POST", "/v1/sessions/{}/attach", CLIENT, self.attach),
             Route("GET", "/v1/sessions/{}/events", CLIENT, self.get_events),
             Route("DELETE", "/v1/sessions/{}", CLIENT, self.end),
         ]
-
-    def claim(self, asked: Incoming) -> Reply:
-        request, limits = parse_request(asked.body), asked.caller.limits
-        claimed = self._claimed.setdefault(asked.peer, [])
-        claimed[:] = [lease for lease in claimed if is_unclaimed(lease)]
-        if len(claimed) >= MAX_OWNED:
-            raise Refusal(429, "too-many", "too many sessions of one connection")
-        slices = self._sessions.pool.choose(request)
-        name, secret = os.urandom(8).hex(), os.urandom(32).hex()
-        record = Record(
-            name,
-            asked.caller.client,
-            hash_secret(secret),
-            slices,
-            tuple(self._sessions.pool.gpus[s.gpu].uuid for s in slices),
-            time.monotonic(),
-            time.time(),
-            limits.time_s,
-            limits.idle_s,
-            about=describe_program(asked.body),
-        )
-        claimed.append(self._leases.begin(record))
-        body: Json = {
-            "state": "granted",
-            "session": name,
-            "secret": secret,
-            "server": self._server,
-        }
-        return Reply(201, body)
-
-    def gone(self, peer: Peer) -> None:
-        """Whoever asked for a session and went away before it was used will not use it."""
-        for lease in self._claimed.pop(peer, []):
-            if is_unclaimed(lease):
-                self._leases.end(lease, "lost", "its client went away", 0)
 
     def attach(self, asked: Incoming) -> Reply:
         lease = self._find(asked, str(asked.body.get("secret", "")))
@@ -96,17 +57,13 @@ class LeaseApi:
             self._sessions.close(asked.peer, asked.names[0])
         elif lease is not None and asked.caller.admin:
             self._leases.end(lease, "killed", "an operator ended it")
-        else:
+        elif not asked.caller.admin or not self._end(asked.names[0], "killed"):
             raise Refusal(404, "no-session", "no such session")
         return Reply(200, {})
 
     def list_sessions(self, _asked: Incoming) -> Reply:
         rows = [describe(lease) for lease in self._leases.by_name.values()]
         return Reply(200, {"sessions": rows})
-
-
-def is_unclaimed(lease: Lease) -> bool:
-    return lease.session.owner is None and not lease.session.closing
 
 
 def describe(lease: Lease) -> Json:
@@ -126,9 +83,3 @@ def describe(lease: Lease) -> Json:
         "attached": session.owner is not None,
         **record.about,
     }
-
-
-def describe_program(body: Json) -> Json:
-    """What the launcher says about its run, cut to size; for people only."""
-    texts = {key: body.get(key, "") for key in ("program", "host", "user")}
-    return {key: str(text)[:MAX_TEXT] for key, text in texts.items() if isinstance(text, str)}

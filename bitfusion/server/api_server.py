@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 
 from bitfusion import __version__
 from bitfusion.server.api import ANYBODY, Incoming, Route
@@ -16,6 +17,7 @@ class ServerApi:
     def __init__(self, server: str = "") -> None:
         """server: its ID, of one that outlives a run."""
         self.server = server
+        self.cluster: Callable[[], str] = lambda: ""  # its ID
 
     def routes(self) -> list[Route]:
         return [Route("GET", "/v1/server", ANYBODY, self.describe_server)]
@@ -28,6 +30,7 @@ class ServerApi:
             "hostname": socket.gethostname(),
             "pid": os.getpid(),
             "id": self.server,
+            "cluster": self.cluster(),
         }
         caller = asked.caller
         if caller.client:

@@ -110,7 +110,8 @@ class Peer:
             if self._later is not None:
                 self._keep_ahead(data)
             else:
-                self._codec.feed(data)
+                if data:  # nothing would mean to HTTP that the other end hung up
+                    self._codec.feed(data)
                 self._output += self._codec.take()
                 self._answer_all()
         except BrokenRules as error:

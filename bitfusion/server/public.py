@@ -14,13 +14,16 @@ from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, CannotListen, NotSafe
 from bitfusion.inventory import Inventory, describe
 from bitfusion.quantity import plural
-from bitfusion.server import activity, adopt
+from bitfusion.server import activity, adopt, member
 from bitfusion.server.accept import Acceptor
 from bitfusion.server.api import Api
 from bitfusion.server.api_leases import LeaseApi
+from bitfusion.server.api_operator import OperatorApi
+from bitfusion.server.api_queue import QueueApi
 from bitfusion.server.api_tokens import Place, TokenApi
 from bitfusion.server.caller import ANONYMOUS, OPERATOR
 from bitfusion.server.clients import addresses_of, default_limits
+from bitfusion.server.cluster import Cluster
 from bitfusion.server.data import DataListener
 from bitfusion.server.gate import Gate, is_loopback
 from bitfusion.server.health import HealthApi
@@ -37,11 +40,11 @@ from bitfusion.server.service import Service
 from bitfusion.server.sessions import Session
 from bitfusion.server.state import ADMIN, StateFolder
 from bitfusion.server.storage import make_store
+from bitfusion.server.tokens import PREFIX as TOKENS
 from bitfusion.server.tokens import Tokens
-from bitfusion.server.views import GpuView, ServerView
+from bitfusion.server.views import ServerView
 from bitfusion.server.worker import ExecutorWorker, pick_python, pick_user
 from bitfusion.values import ALWAYS, NEVER
-from bitfusion.wire.control import Json
 
 MAX_PEERS = 512
 MAX_STRANGERS = 64  # connections of one address whose client is not known yet
@@ -181,17 +184,25 @@ def worker_environment(user: str, software: bool) -> dict[str, str]:
     return environment
 
 
-def open_clients(service: Service, keys: Keys, settings: Config, listening: list[str]) -> Tokens:
-    """The clients of a server with keys, from its store."""
-    store = make_store(settings, os.path.dirname(keys.folder), service.loop)
-    tokens = Tokens(store.commit, default_limits(settings))
-    store.open(tokens.changed, tokens.state)
+def open_clients(
+    service: Service, keys: Keys, settings: Config, cluster: Cluster, listening: list[str]
+) -> Tokens:
+    """The clients of a server with keys, from its cluster's store."""
+    replica = cluster.replica
+    tokens = Tokens(replica.commit, default_limits(settings))
+    replica.subscribe(TOKENS, lambda key, value: tokens.changed(key, value, replica.version(key)))
+    cluster.on_state.append(tokens.state)
     service.routes.extend(TokenApi(tokens, lambda: Place(keys.authority(), listening)).routes())
     return tokens
 
 
 def health_of(
-    service: Service, inventory: Inventory, folder: StateFolder, keys: Keys, settings: Config
+    service: Service,
+    inventory: Inventory,
+    folder: StateFolder,
+    keys: Keys,
+    settings: Config,
+    cluster: Cluster,
 ) -> HealthApi:
     def expires_s() -> Optional[float]:
         certificate = keys.certificate() if keys.exist() else None
@@ -202,22 +213,13 @@ def health_of(
         folder.path,
         lambda: service.loop.longest_turn_s,
         expires_s,
-        lambda: "",
+        lambda: "" if cluster.synced else "the cluster's state cannot be reached",
         settings.text("server.encrypt"),
         service.data,
     )
 
 
-def view_of(server: str, inventory: Inventory, addresses: list[str]) -> ServerView:
-    """This server as others see it."""
-    gpus = tuple(
-        GpuView(index, gpu.name, gpu.memory, gpu.uuid) for index, gpu in enumerate(inventory.gpus)
-    )
-    name, version = socket.gethostname(), inventory.driver_version
-    return ServerView(server, name, tuple(addresses), gpus, driver_version=version)
-
-
-def add_overview(service: Service, leases: Leases, me: ServerView) -> None:
+def add_overview(service: Service, leases: Leases, me: ServerView, cluster: Cluster) -> None:
     utilisation = Utilisation(service.sessions, service.loop)
     made = service.sessions.on_ledger
 
@@ -227,13 +229,12 @@ def add_overview(service: Service, leases: Leases, me: ServerView) -> None:
 
     service.sessions.on_ledger = on_ledger
     service.server_api.server = me.id
-    service.routes += Overview(service.sessions, leases, utilisation, me).routes()
+    service.server_api.cluster = lambda: cluster.id
+    service.routes += Overview(service.sessions, leases, utilisation, me, cluster).routes()
 
 
-def add_leases(
-    service: Service, settings: Config, server_id: str, control: socket.socket
-) -> Leases:
-    """Let sessions outlive the connection that asked for them."""
+def make_leases(service: Service, settings: Config) -> Leases:
+    """Sessions that outlive the connection that asked for them."""
     sessions, workers = service.sessions, service.workers
     leases = Leases(
         sessions,
@@ -242,13 +243,16 @@ def add_leases(
         workers,
         lambda session: activity.measure(session, workers.pid_of),
     )
-    sessions.on_ledger, sessions.on_end = leases.ledger_made, leases.closed
-    where = [config.format_address(control.getsockname()[:2])]
-    server: Json = {"id": server_id, "addresses": where}
-    api = LeaseApi(sessions, leases, service.session_api, server)
-    service.routes += api.routes()
-    service.on_gone.append(api.gone)
+    sessions.on_ledger = leases.ledger_made
     return leases
+
+
+def add_routes(service: Service, leases: Leases, cluster: Cluster, server_id: str) -> None:
+    queue = QueueApi(service.loop, leases, cluster)
+    service.routes += queue.routes()
+    service.routes += LeaseApi(service.sessions, leases, service.session_api, cluster.end).routes()
+    service.routes += OperatorApi(service.loop, leases, cluster, server_id).routes()
+    service.on_gone.append(queue.gone)
 
 
 def add_relay(
@@ -263,6 +267,16 @@ def add_relay(
     relay = RelayProcess(keys, str(service.data["unix"]), user)
     listener.relay, listener.only_relay = relay.take, encrypt == ALWAYS
     return relay
+
+
+def open_ports(settings: Config, keys: Keys) -> tuple[socket.socket, socket.socket]:
+    """For control and for data."""
+    address = settings.address("server.listen")
+    control = listen(address)
+    where = control.getsockname()[:2]
+    if not keys.exist() and not is_loopback(where[0]) and not settings.truth("server.insecure"):
+        raise NotSafe(address=config.format_address(where))
+    return control, listen_first_free(address[0], settings.ports("server.data_ports"))
 
 
 def serve(
@@ -287,35 +301,30 @@ def serve(
         ledgers,
         lambda: adopt.open_door(folder, settings.seconds("cluster.lease")),
     )
-    address = settings.address("server.listen")
     try:
-        control = listen(address)
-        where = control.getsockname()[:2]
-        if (
-            not keys.exist()
-            and not is_loopback(where[0])
-            and not settings.truth("server.insecure")
-        ):
-            raise NotSafe(address=config.format_address(where))
-        data = listen_first_free(address[0], settings.ports("server.data_ports"))
-        tokens = (
-            open_clients(service, keys, settings, addresses_of(where)) if keys.exist() else None
-        )
-        anybody = ANONYMOUS._replace(limits=default_limits(settings))
-        gate = Gate(service.loop, keys if tokens else None, tokens, anybody)
+        control, data = open_ports(settings, keys)
+        store = make_store(settings, folder.path, service.loop)
     except BitfusionError:
         service.workers.stop()
         raise
-    leases = add_leases(service, settings, folder.server_id(), control)
-    add_overview(service, leases, view_of(folder.server_id(), inventory, addresses_of(where)))
+    where = control.getsockname()[:2]
+    addresses, server_id = addresses_of(where), folder.server_id()
+    leases = make_leases(service, settings)
     adopted = adopt.adopt(folder, left, service.workers, leases)
     if adopted:
         log.info(f"took over {plural(len(adopted), 'session')} of an earlier server")
-    meter = add_meter(service, leases, folder, list)
+    view = member.view_of(server_id, addresses, inventory)
+    cluster = member.join(service.loop, store, settings, view, leases, adopted)
+    tokens = open_clients(service, keys, settings, cluster, addresses) if keys.exist() else None
+    anybody = ANONYMOUS._replace(limits=default_limits(settings))
+    gate = Gate(service.loop, keys if tokens else None, tokens, anybody)
+    add_routes(service, leases, cluster, server_id)
+    add_overview(service, leases, view, cluster)
+    meter = add_meter(service, leases, folder, lambda: member.others(cluster, server_id))
     listener = service.listen_tcp(data)
     service.listen_unix()
     relay = add_relay(service, listener, keys, user, settings.text("server.encrypt"))
-    service.routes.extend(health_of(service, inventory, folder, keys, settings).routes())
+    service.routes.extend(health_of(service, inventory, folder, keys, settings, cluster).routes())
     doorman = Doorman(service, control, gate, settings.seconds("cluster.lease"))
     admin = AdminDoor(service, folder)
     if tokens:
@@ -331,6 +340,11 @@ def serve(
                     leases.end(lease, "revoked", why, 0)
 
         tokens.barred, tokens.on_synced = bar, look
+    try:
+        member.start(service.loop, cluster, server_id)
+    except BitfusionError:
+        service.workers.leave()
+        raise
     how = "in clear text, to everybody" if gate.open else f"with TLS, cluster {keys.cluster()}"
     log.info(
         f"Bitfusion {__version__} serves {plural(len(inventory.gpus), 'GPU')} "
@@ -350,6 +364,7 @@ def serve(
     admin.close()
     if meter:
         meter.close()
+    cluster.close()
     if relay:
         relay.close()
     log.info(f"server ends; longest turn of its loop {service.loop.longest_turn_s * 1000:.1f} ms")

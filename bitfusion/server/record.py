@@ -23,6 +23,7 @@ class Record(NamedTuple):
     idle_s: float = 0
     share: float = 0
     about: Json = {}  # program, host, user: for people
+    claim: Json = {}  # what the cluster knows of it
 
     def opens_with(self, secret: str) -> bool:
         return hmac.compare_digest(self.secret, hash_secret(secret))

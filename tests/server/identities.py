@@ -10,7 +10,7 @@ import tarfile
 import time
 from typing import Any, Optional
 
-from servers import Server
+from servers import Server, claim_over
 
 from bitfusion.client import control
 from bitfusion.client.access import Access
@@ -101,9 +101,7 @@ class Lab:
         return control.HttpChannel(("127.0.0.1", port), f"127.0.0.1:{port}", timeout_s, access)
 
     def claim(self, access: Access, **request: Any) -> control.Session:
-        channel = self.channel(access)
-        control.greet(channel)
-        return control.claim(channel, {"gpus": 1, **request}, "it", "auto", 5.0, "list")
+        return claim_over(self.channel(access), **request)
 
 
 def foreign_ca(folder: str) -> str:

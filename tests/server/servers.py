@@ -16,6 +16,7 @@ from typing import Any, Optional
 from waiting import wait_for
 
 from bitfusion.client import control, pool
+from bitfusion.client.claim import Wanted, claim
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "client"))
@@ -69,7 +70,8 @@ class Server:
         return control.HttpChannel(("127.0.0.1", self.port), f"127.0.0.1:{self.port}", 5.0)
 
     def claim(self, transport: str = "auto", **request: Any) -> control.Session:
-        return control.claim(self.channel(), {"gpus": 1, **request}, "it", transport, 5.0, "list")
+        """At once, or Busy."""
+        return claim_over(self.channel(), transport, **request)
 
     def free(self) -> list[int]:
         rows = pool.remote(("127.0.0.1", self.port), 5.0).gpus
@@ -91,6 +93,24 @@ class Server:
         """With all sessions."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(10)
+
+
+def claim_over(
+    channel: control.HttpChannel, transport: str = "auto", **request: Any
+) -> control.Session:
+    """At once, or Busy."""
+    wanted = Wanted(
+        {"gpus": 1, **request},
+        "it",
+        "program",
+        "list",
+        lambda _address, _timeout_s: channel,
+        transport,
+        5.0,
+        0.0,
+        0.0,
+    )
+    return claim((channel.address,), wanted)
 
 
 def connect(session: control.Session) -> tuple[socket.socket, int]:

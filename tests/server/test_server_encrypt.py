@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 from identities import Lab
-from servers import Server, connect, name_of, parent_of, wait_for
+from servers import Server, claim_over, connect, name_of, parent_of, wait_for
 
 from bitfusion import certificates
 from bitfusion.client import control, secure
@@ -190,7 +190,7 @@ def test_who_decides(ours: str, theirs: str, encrypted: object) -> None:
 
 def claim(lab: Lab, access: Access, encrypt: str) -> control.Session:
     channel = lab.channel(access._replace(encrypt=encrypt))
-    return control.claim(channel, {"gpus": 1, "memory": 1 << 20}, "it", "tcp", 5.0, "list")
+    return claim_over(channel, "tcp", memory=1 << 20)
 
 
 def relays(server: Server) -> int:

@@ -52,7 +52,7 @@ def test_delete_ends_a_session_and_keeps_the_connection(server: Server) -> None:
 
 
 def test_too_much_and_in_use_are_told_apart(server: Server) -> None:
-    with pytest.raises(TooMuch, match="there are 2 GPUs") as error:
+    with pytest.raises(TooMuch, match="no server has more than 2 GPUs") as error:
         server.claim(gpus=3)
     assert error.value.exit_status == 2 and error.value.hint == "see 'list'"
     with pytest.raises(TooMuch, match="1000 MiB"):

@@ -166,7 +166,7 @@ def test_random_restarts_lose_and_leak_nothing(servers: Restarts) -> None:
             servers.start()
             servers.end(signal.SIGKILL)  # at whatever point of taking over
         servers.start()
-        assert sum(servers.now.free()) == 2000 - 200 * len(clients)
+        assert sum(servers.now.free()) == 2000 - 200 * len(clients), [s.log for s in servers.all]
         for _session, stream, keeper, _heard in clients:
             stream.sendall(b"x")
             assert stream.recv(9) == b"x"

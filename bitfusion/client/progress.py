@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells people who wait for GPUs how long that may take: one line that is rewritten on a terminal,
+else a line of the log now and then.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from types import TracebackType
+from typing import Optional
+
+from bitfusion import log
+from bitfusion.quantity import format_duration
+from bitfusion.wire.control import Json
+
+REPEAT_S = 60.0  # of log lines that say the same
+CLEAR = "\r\x1b[K"
+
+
+class Progress:
+    def __init__(self, asked: str, fd: int = 2) -> None:
+        self._asked = asked
+        self._fd = fd
+        self._terminal = os.isatty(fd)
+        self._shown = ""
+        self._shown_s = 0.0
+
+    def show(self, place: Json) -> None:
+        text = describe(self._asked, place)
+        now_s = time.monotonic()
+        if self._terminal:
+            self._write(f"{CLEAR}{text}")
+        elif text != self._shown or now_s - self._shown_s > REPEAT_S:
+            log.warn(text)
+            self._shown_s = now_s
+        self._shown = text
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        _kind: Optional[type[BaseException]],
+        _error: Optional[BaseException],
+        _trace: Optional[TracebackType],
+    ) -> None:
+        if self._terminal and self._shown:
+            self._write(CLEAR)
+
+    def _write(self, text: str) -> None:
+        try:
+            os.write(self._fd, text.encode())
+        except OSError:
+            pass  # nobody looks
+
+
+def describe(asked: str, place: Json) -> str:
+    position, of, estimate = (place.get(key) for key in ("position", "of", "estimate_s"))
+    text = f"waiting for {asked}"
+    if isinstance(position, int) and isinstance(of, int):
+        text += f": place {position} of {of} in the queue"
+    if isinstance(estimate, (int, float)):
+        text += f", about {format_duration(float(max(1, round(estimate))))}"
+    return text

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bitfusion kill: end a session; for operators."""
+
+from __future__ import annotations
+
+import sys
+
+from bitfusion import config
+from bitfusion.client import admin
+from bitfusion.options import Option, Parsed, take_words
+
+USAGE = "[options] SESSION"
+ABOUT = """\
+End a session, whoever has it. Its client is told and ends its program in order, which takes ten
+seconds at most; the run's exit status is 122. For operators: on the server's machine, or with a
+token that has the right."""
+OPTIONS = (
+    Option(("--config",), "FILE", "the server's settings (default: /etc/bitfusion/server.toml)"),
+    config.option("server.state_dir"),
+)
+EXAMPLES = """\
+examples:
+  bitfusion kill 5d344a39d6af9124"""
+
+
+def run(parsed: Parsed) -> int:
+    (session,) = take_words(parsed, "session")
+    channel = admin.open_admin(config.load_server(parsed), config.load_client(None))
+    try:
+        admin.ask(channel, "DELETE", f"/v1/sessions/{session}")
+    finally:
+        channel.close()
+    sys.stdout.write(f"session {session} ends\n")
+    return 0

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests of operators about servers: taking one out of service and back, stopping this one."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from bitfusion import log
+from bitfusion.server.api import ADMIN, Incoming, Route
+from bitfusion.server.caller import Refusal
+from bitfusion.server.cluster import Cluster
+from bitfusion.server.events import Timers
+from bitfusion.server.leases import Leases
+from bitfusion.server.peer import Answer, Later
+from bitfusion.server.store import APPLIED
+from bitfusion.wire.control import Reply, failure
+
+THIS = "this"  # stands for the ID of the server that is asked
+
+
+class OperatorApi:
+    def __init__(self, timers: Timers, leases: Leases, cluster: Cluster, server_id: str) -> None:
+        self._timers = timers
+        self._leases = leases
+        self._cluster = cluster
+        self._server_id = server_id
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("POST", "/v1/servers/{}/drain", ADMIN, self.drain),
+            Route("POST", "/v1/servers/{}/undrain", ADMIN, self.undrain),
+            Route("POST", "/v1/servers/{}/stop", ADMIN, self.stop),
+        ]
+
+    def _server(self, asked: Incoming) -> str:
+        """Its ID, from its ID or its name."""
+        wanted = asked.names[0]
+        if wanted in (THIS, self._server_id):
+            return self._server_id
+        for member in self._cluster.servers():
+            if wanted in (member.view.id, member.view.name, *member.view.addresses):
+                return member.view.id
+        raise Refusal(404, "no-server", f"the cluster has no server '{wanted[:60]}'")
+
+    def drain(self, asked: Incoming) -> Answer:
+        """It gets no new sessions; with `now` those that it has end as well."""
+        server, later = self._server(asked), Later()
+
+        def done(outcome: str) -> None:
+            if outcome == APPLIED and asked.body.get("now") is True:
+                self._end_sessions(server)
+            self._complete(later, server, outcome)
+
+        self._cluster.drain(server, done)
+        return later
+
+    def _end_sessions(self, server: str) -> None:
+        for claim in self._cluster.claims():
+            if claim.server == server:
+                self._cluster.end(claim.session, "drained")
+
+    def undrain(self, asked: Incoming) -> Answer:
+        server, later = self._server(asked), Later()
+        self._cluster.undrain(server, lambda outcome: self._complete(later, server, outcome))
+        return later
+
+    def _complete(self, later: Later, server: str, outcome: str) -> None:
+        if outcome == APPLIED:
+            running = sum(claim.server == server for claim in self._cluster.claims())
+            later.complete(Reply(200, {"server": server, "sessions": running}))
+        else:
+            text = f"the cluster's state did not take it: {outcome}"
+            later.complete(failure(503, "no-state", text))
+
+    def stop(self, asked: Incoming) -> Reply:
+        """This server only, as SIGTERM would; with `now` as SIGINT, which ends its sessions."""
+        if self._server(asked) != self._server_id:
+            raise Refusal(409, "not-here", "a server is stopped on its own machine")
+        now = asked.body.get("now") is True
+        log.info(f"{asked.caller.client or 'an operator'} stops the server")
+        number = signal.SIGINT if now else signal.SIGTERM
+        self._timers.after(0.05, lambda: os.kill(os.getpid(), number))
+        sessions = 0 if now else len(self._leases.by_name)
+        return Reply(200, {"server": self._server_id, "sessions": sessions})

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests of clients that want GPUs: asking, waiting in the queue, leaving it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Optional
+
+from bitfusion.server.api import CLIENT, Incoming, Route
+from bitfusion.server.api_sessions import parse_request
+from bitfusion.server.asks import FAILED, QUEUED, Waiting
+from bitfusion.server.caller import Caller, Refusal
+from bitfusion.server.cluster import Cluster, StoreLost
+from bitfusion.server.events import Timers
+from bitfusion.server.filters import Filter, parse
+from bitfusion.server.leases import Leases
+from bitfusion.server.peer import Answer, Later, Peer
+from bitfusion.server.record import hash_secret
+from bitfusion.server.sessions import MAX_OWNED
+from bitfusion.server.views import Ask, TooMuch
+from bitfusion.wire.control import MAX_WAIT_S, Json, Reply
+
+MAX_TEXT = 100  # of what a launcher says about its program
+MAX_FILTERS = 32
+GRANTED = "granted"
+FIRST_WAIT_S = 2.0  # for a place in the queue, or a grant where there is no need for one
+FORGOTTEN_S = 30.0  # an entry that nobody asks about leaves the queue
+
+
+class Entry:
+    """A client's ask, and who waits for news of it."""
+
+    def __init__(self, client: str, secret: str, peer: Peer) -> None:
+        self.client = client
+        self.secret = secret
+        self.peer = peer
+        self.waiting: Optional[Waiting] = None
+        self.later: Optional[Later] = None
+        self.position = 0  # that `later` knows of
+        self.timer: Any = None  # that answers it anyway
+        self.forget: Any = None
+
+
+class QueueApi:
+    def __init__(self, timers: Timers, leases: Leases, cluster: Cluster) -> None:
+        self._timers = timers
+        self._leases = leases
+        self._cluster = cluster
+        self._entries: dict[str, Entry] = {}
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("POST", "/v1/sessions", CLIENT, self.ask),
+            Route("GET", "/v1/queue/{}", CLIENT, self.wait),
+            Route("DELETE", "/v1/queue/{}", CLIENT, self.leave),
+        ]
+
+    # ------------------------------------------ requests
+
+    def ask(self, asked: Incoming) -> Answer:
+        """Answers when it is granted, or else what its place is."""
+        if sum(entry.peer is asked.peer for entry in self._entries.values()) >= MAX_OWNED:
+            raise Refusal(429, "too-many", "too many requests of one connection")
+        name, secret = os.urandom(8).hex(), os.urandom(32).hex()
+        ask, details = parse_ask(name, asked.caller, asked.body)
+        details["secret"] = hash_secret(secret)
+        entry = self._entries[name] = Entry(asked.caller.client, secret, asked.peer)
+        try:
+            entry.waiting = self._cluster.ask(
+                ask, asked.caller.limits, details, lambda _waiting: self._changed(name)
+            )
+        except (TooMuch, StoreLost) as error:
+            del self._entries[name]
+            kind = "too-much" if isinstance(error, TooMuch) else "no-state"
+            status = 409 if isinstance(error, TooMuch) else 503
+            raise Refusal(status, kind, str(error)) from None
+        wait_s = asked.body.get("wait", FIRST_WAIT_S)
+        if not isinstance(wait_s, (int, float)) or not 0 <= wait_s <= MAX_WAIT_S:
+            wait_s = FIRST_WAIT_S
+        return self._answer_later(name, entry, -1, wait_s)
+
+    def wait(self, asked: Incoming) -> Answer:
+        name, entry = self._find(asked)
+        wait_s = asked.query_number("wait", 0, MAX_WAIT_S)
+        position = int(asked.query_number("position", 0, 1 << 31))
+        return self._answer_later(name, entry, position, wait_s)
+
+    def leave(self, asked: Incoming) -> Reply:
+        name, entry = self._find(asked)
+        self._drop(name, entry)
+        return Reply(200, {})
+
+    def _find(self, asked: Incoming) -> tuple[str, Entry]:
+        name = asked.names[0]
+        entry = self._entries.get(name)
+        if entry is None or entry.client != asked.caller.client or entry.peer is not asked.peer:
+            raise Refusal(404, "no-entry", "no such entry of the queue")
+        return name, entry
+
+    def gone(self, peer: Peer) -> None:
+        """Its entries leave the queue; a session that it has not attached to yet ends."""
+        for name, entry in list(self._entries.items()):
+            if entry.peer is peer:
+                self._drop(name, entry)
+
+    # ------------------------------------------ waiting
+
+    def _answer_later(self, name: str, entry: Entry, position: int, wait_s: float) -> Answer:
+        self._renew(name, entry)
+        self._answer(name, entry)  # an earlier request about it
+        if self._is_news(entry, position) or not wait_s:
+            return self._reply(name, entry)
+        later = entry.later = Later()
+        entry.position = position
+        entry.timer = self._timers.after(wait_s, lambda: self._answer(name, entry))
+        return later
+
+    def _is_news(self, entry: Entry, position: int) -> bool:
+        waiting = entry.waiting
+        if waiting is None:
+            return False
+        place = waiting.place.position if waiting.place else -1
+        return waiting.state != QUEUED or place != position
+
+    def _changed(self, name: str) -> None:
+        entry = self._entries.get(name)
+        if entry is not None and entry.later is not None and self._is_news(entry, entry.position):
+            self._answer(name, entry)
+
+    def _answer(self, name: str, entry: Entry) -> None:
+        later, entry.later = entry.later, None
+        if later is not None:
+            entry.timer.cancel()
+            later.complete(self._reply(name, entry))
+
+    def _renew(self, name: str, entry: Entry) -> None:
+        if entry.forget is not None:
+            entry.forget.cancel()
+        entry.forget = self._timers.after(
+            FORGOTTEN_S + MAX_WAIT_S, lambda: self._drop(name, entry)
+        )
+
+    def _drop(self, name: str, entry: Entry) -> None:
+        if self._entries.pop(name, None) is None:
+            return
+        entry.forget.cancel()
+        if entry.timer is not None:
+            entry.timer.cancel()
+        lease = self._leases.by_name.get(name)
+        attached = lease is not None and lease.session.owner is not None
+        granted = entry.waiting is not None and entry.waiting.state == GRANTED
+        if entry.waiting is not None and not granted:
+            entry.waiting.cancel()
+        elif lease is not None and not attached and not lease.session.closing:
+            self._leases.end(lease, "lost", "its client went away", 0)
+
+    def _reply(self, name: str, entry: Entry) -> Reply:
+        waiting = entry.waiting
+        assert waiting is not None
+        if waiting.state == GRANTED and waiting.claim is not None:
+            return Reply(201, self._granted(name, entry, waiting.claim.server))
+        if waiting.state == FAILED:
+            self._drop(name, entry)
+            return Reply(409, {"error": {"kind": "too-much", "text": waiting.why}})
+        body: Json = {"state": QUEUED, "entry": name}
+        if waiting.place:
+            body.update(waiting.place._asdict())
+        return Reply(202, body)
+
+    def _granted(self, name: str, entry: Entry, server: str) -> Json:
+        addresses: list[str] = []
+        for member in self._cluster.servers():
+            if member.view.id == server:
+                addresses = list(member.view.addresses)
+        where = {"id": server, "addresses": addresses}
+        return {"state": "granted", "session": name, "secret": entry.secret, "server": where}
+
+
+def parse_ask(name: str, caller: Caller, body: Json) -> tuple[Ask, Json]:
+    """With the details that are for the session's server. Raises Refusal."""
+    request = parse_request(body)
+    share = body.get("share", 0)
+    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share <= 1:
+        raise Refusal(400, "bad-request", "'share' must be a number from 0 to 1")
+    ask = Ask(
+        name,
+        caller.client,
+        *request,
+        float(share),
+        parse_filters(texts(body, "filters")),
+        tuple(texts(body, "servers")),
+    )
+    about = {key: str(body.get(key, ""))[:MAX_TEXT] for key in ("program", "host", "user")}
+    limits = caller.limits
+    return ask, {"about": about, "time_s": limits.time_s, "idle_s": limits.idle_s}
+
+
+def texts(body: Json, key: str) -> list[str]:
+    found = body.get(key, [])
+    if not isinstance(found, list) or len(found) > MAX_FILTERS:
+        raise Refusal(400, "bad-request", f"'{key}' must be a list of at most {MAX_FILTERS} texts")
+    return [str(text)[:MAX_TEXT] for text in found]
+
+
+def parse_filters(words: list[str]) -> tuple[Filter, ...]:
+    try:
+        return tuple(parse(word) for word in words)
+    except ValueError as error:
+        raise Refusal(400, "bad-request", str(error)) from None
