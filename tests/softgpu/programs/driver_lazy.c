@@ -57,7 +57,8 @@ static char *make_text(void)
 
 static void run(CUfunction function, unsigned value)
 {
-	void *parameters[] = { &value, &value };
+	unsigned values[5] = { value }; /* as large as any kernel's first parameter */
+	void *parameters[] = { values, values };
 
 	CHECK(cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, NULL, parameters, NULL));
 	CHECK(cuCtxSynchronize());
