@@ -146,6 +146,20 @@ def way_to(channel: control.Channel, health: Json, asked_s: tuple[float, float])
     return checks
 
 
+def data_encryption(channel: control.Channel, theirs: object) -> Check:
+    """theirs: what the server's greeting says of `encrypt`."""
+    from bitfusion.client.secure import agree
+
+    try:
+        encrypted = agree(channel.access.encrypt, str(theirs or ""), channel.name)
+    except BitfusionError as error:
+        return Check("data encryption", FAIL, str(error), "make 'encrypt' of both agree")
+    if encrypted:
+        return Check("data encryption", PASS, "calls and data go by TLS")
+    advice = 'set encrypt = "always" in [client], unless you trust the network'
+    return Check("data encryption", MARGINAL, "calls and data go in clear text", advice)
+
+
 def server_checks(answer: Json) -> list[Check]:
     """What a server says of itself, as far as it makes sense."""
     found = []

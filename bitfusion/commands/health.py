@@ -73,6 +73,7 @@ def examine(address: tuple[str, int], settings: Config) -> Machine:
         checks = client.server_checks(answer)
         checks.append(client.data_port(channel, answer.get("data_port"), timeout_s))
         checks += client.way_to(channel, answer, asked_s)
+        checks.append(client.data_encryption(channel, greeting.get("encrypt")))
         checks += token(greeting)
     except BitfusionError as error:
         checks = [client.failed(error)]

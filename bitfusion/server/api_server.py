@@ -18,6 +18,7 @@ class ServerApi:
         """server: its ID, of one that outlives a run."""
         self.server = server
         self.cluster: Callable[[], str] = lambda: ""  # its ID
+        self.encrypt = ""  # its data, as the setting says; "" without keys
 
     def routes(self) -> list[Route]:
         return [Route("GET", "/v1/server", ANYBODY, self.describe_server)]
@@ -31,6 +32,8 @@ class ServerApi:
             "pid": os.getpid(),
             "id": self.server,
             "cluster": self.cluster(),
+            "auth": bool(self.encrypt),
+            "encrypt": self.encrypt,
         }
         caller = asked.caller
         if caller.client:

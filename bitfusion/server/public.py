@@ -261,7 +261,7 @@ def add_relay(
     """For clients that encrypt their data, where there are keys for it."""
     if not keys.exist():
         return None
-    service.data["encrypt"] = encrypt
+    service.data["encrypt"] = service.server_api.encrypt = encrypt
     if encrypt == NEVER:
         return None
     relay = RelayProcess(keys, str(service.data["unix"]), user)

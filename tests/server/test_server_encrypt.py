@@ -17,7 +17,7 @@ from identities import Lab
 from servers import Server, claim_over, connect, name_of, parent_of, wait_for
 
 from bitfusion import certificates
-from bitfusion.client import control, secure
+from bitfusion.client import control, health, secure
 from bitfusion.client.access import Access
 from bitfusion.errors import BitfusionError, ServerRefused
 from bitfusion.pump import CHUNK, Pump, Secured
@@ -311,3 +311,22 @@ def test_another_server_s_certificate_is_refused(keys: Lab) -> None:
         secure.secure(sock, keys.ca, "0123456789abcdef", "gpu01:55001")
     thread.join(5)
     listener.close()
+
+
+@pytest.mark.parametrize(
+    ("ours", "level", "found"),
+    [("auto", health.MARGINAL, "calls and data go in clear text"),
+     ("always", health.PASS, "calls and data go by TLS")],
+)  # fmt: skip
+def test_health_says_whether_data_is_in_the_clear(
+    lab: Lab, ours: str, level: object, found: str
+) -> None:
+    alice = lab.client("alice")
+    lab.start()
+    channel = lab.channel(alice._replace(encrypt=ours))
+    greeting = control.greet(channel)
+    assert greeting["encrypt"] == "auto" and greeting["auth"] is True
+    check = health.data_encryption(channel, greeting["encrypt"])
+    assert (check.level, check.found) == (level, found)
+    never = health.data_encryption(lab.channel(alice._replace(encrypt="never")), "always")
+    assert never.level == health.FAIL and "always encrypted" in never.found
