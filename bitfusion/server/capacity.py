@@ -79,15 +79,29 @@ class Host:
         return self.present and not self.view.drained
 
     def count(self) -> None:
-        """What is free, and what of it is for anybody, after any change."""
-        self.free = free = dict(self.memory)
+        """What is free, from the beginning."""
+        self.free = dict(self.memory)
         for slices in self.sessions.values():
-            for part in slices:
-                if part.gpu in free:
-                    free[part.gpu] -= part.memory
-        self.open = self._fenced(free) if self.fence else free
+            self._add(slices, -1)
+        self.recount()
+
+    def take(self, session: str, slices: tuple[Slice, ...]) -> None:
+        self.sessions[session] = slices
+        self._add(slices, -1)
+
+    def give_back(self, session: str) -> None:
+        self._add(self.sessions.pop(session), 1)
+
+    def _add(self, slices: tuple[Slice, ...], sign: int) -> None:
+        for part in slices:
+            if part.gpu in self.free:
+                self.free[part.gpu] += sign * part.memory
+
+    def recount(self) -> None:
+        """What of it is for anybody, after any change."""
+        self.open = self._fenced(self.free) if self.fence else self.free
         self.sorted = sorted(self.open.values())
-        self.whole = sum(free[gpu] == memory for gpu, memory in self.memory.items())
+        self.whole = sum(self.free[gpu] == memory for gpu, memory in self.memory.items())
 
     def _fenced(self, free: Mapping[int, int]) -> dict[int, int]:
         assert self.fence
@@ -139,7 +153,7 @@ def place(
     left = sum(row[1] for row in rows)
     first = rows[-1][1] if spread else rows[0][1]
     largest = max(host.memory[row[2]] for row in rows)
-    whole = 0 if spread else host.whole
+    whole = -host.whole if spread else host.whole
     rank = (sum(row[0] for row in rows), first, left, largest, whole, host.id)
     return rank, tuple(sorted(Slice(row[2], row[3]) for row in rows))
 
@@ -186,7 +200,8 @@ class Group:
         if last is not None:
             del self.tops[count][bisect_left(self.tops[count], last)]
         if host.live and len(host.sorted) >= count:
-            self._top[key] = top = (0, -host.top(count), -sum(host.sorted[-count:]), 0, host.id)
+            left, whole = sum(host.sorted[-count:]), -host.whole if self.spread else 0
+            self._top[key] = top = (0, -host.top(count), -left, whole, host.id)
             insort(self.tops[count], top)
 
     def _rows(self, host: Host, count: int) -> list[Entry]:
@@ -211,11 +226,11 @@ class Group:
         self.index(count)
         memory = self.kind.memory
         if self.spread:
-            for _, least, left, _, server in self.tops[count]:
+            for _, least, left, whole, server in self.tops[count]:
                 if -least < need:
                     break
                 if among is None or server in among:
-                    return (0, least + need, left + count * need, memory, 0, server)
+                    return (0, least + need, left + count * need, memory, whole, server)
             return None
         table = self.tables[count]
         for whole in range(count if need == memory else 0, count + 1):

@@ -16,6 +16,7 @@ MANY = 16  # servers: more are not looked at one by one where an index has them
 MAX_IDLE = 1024  # selectors that nobody uses now
 
 Gpus = Optional[tuple[int, ...]]  # of a server; None for all
+Lack = tuple[int, int, int, int, str]  # the least is the server to keep
 
 
 class Room(NamedTuple):
@@ -190,8 +191,26 @@ class Fleet:
             self._totals = Totals(len(live), gpus, max(sizes, default=1))
         return self._totals
 
+    def take(self, server: str, session: str, slices: tuple[Slice, ...]) -> None:
+        host = self.hosts.get(server)
+        if host is None:
+            self.sessions.setdefault(server, {})[session] = slices
+        else:
+            host.take(session, slices)
+            self.changed(host)
+
+    def give_back(self, server: str, session: str) -> Optional[Host]:
+        """The server, if it is known."""
+        host = self.hosts.get(server)
+        if host is None:
+            del self.sessions[server][session]
+        else:
+            host.give_back(session)
+            self.changed(host)
+        return host
+
     def changed(self, host: Host) -> None:
-        host.count()
+        host.recount()
         if host.group is not None:
             host.group.refresh(host)
 
@@ -291,20 +310,20 @@ class Fleet:
 
     def emptiest(self, selector: Selector, count: int, need: Need) -> Optional[Host]:
         """The server that lacks the least, of those that are kept for nobody."""
-        best: Optional[tuple[int, int, int, str]] = None
+        best: Optional[Lack] = None
         for group in selector.groups:
             size, memory = need(group.kind.memory), group.kind.memory
             if 0 < size <= memory:
-                for _, least, left, _, server in group.emptiest(count):
+                for _, least, left, whole, server in group.emptiest(count):
                     if self.hosts[server].fence is None:
-                        row = (least + size, left + count * size, memory, server)
+                        row = (least + size, left + count * size, memory, whole, server)
                         best = row if best is None else min(best, row)
                         break
         for host, gpus in selector.singles():
             if host.live and host.fence is None and host.has(gpus, count, need):
-                single = shortage(host, gpus, count, need)
+                single = shortage(host, gpus, count, need, self.spread)
                 best = single if best is None else min(best, single)
-        return self.hosts[best[3]] if best else None
+        return self.hosts[best[-1]] if best else None
 
 
 def _emptiest_gpus(host: Host, gpus: Gpus, count: int, need: Need) -> list[tuple[int, int]]:
@@ -317,10 +336,11 @@ def _emptiest_gpus(host: Host, gpus: Gpus, count: int, need: Need) -> list[tuple
     return sorted(rows)[:count]
 
 
-def shortage(host: Host, gpus: Gpus, count: int, need: Need) -> tuple[int, int, int, str]:
+def shortage(host: Host, gpus: Gpus, count: int, need: Need, spread: bool) -> Lack:
     rows = _emptiest_gpus(host, gpus, count, need)
     largest = max(host.memory[gpu] for _, gpu in rows)
-    return rows[-1][0], sum(lack for lack, _ in rows), largest, host.id
+    whole = -host.whole if spread else 0
+    return rows[-1][0], sum(lack for lack, _ in rows), largest, whole, host.id
 
 
 def wanted(host: Host, gpus: Gpus, count: int, need: Need) -> dict[int, int]:

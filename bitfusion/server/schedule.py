@@ -22,8 +22,9 @@ from typing import NamedTuple, Optional
 
 from bitfusion.server import reasons
 from bitfusion.server.caller import Limits
-from bitfusion.server.capacity import Fence, Host, Key, Rank, place
-from bitfusion.server.fleet import Fleet, Selector, wanted
+from bitfusion.server.capacity import Host, Key
+from bitfusion.server.fences import Fences
+from bitfusion.server.fleet import Fleet, Selector
 from bitfusion.server.forecast import Forecast
 from bitfusion.server.pool import Slice
 from bitfusion.server.views import Ask, Grant, Place, ServerView, TooMuch
@@ -48,7 +49,6 @@ class Held(NamedTuple):
 
 class Scheduler:
     def __init__(self, spread: bool = False, servers_per_fence: int = SERVERS_PER_FENCE) -> None:
-        self._spread = spread
         self._servers_per_fence = servers_per_fence
         self._fleet = Fleet(spread)
         self._limits: dict[str, Limits] = {}
@@ -57,12 +57,11 @@ class Scheduler:
         self._waiters: dict[str, Waiter] = {}
         self._queue = Queue()
         self._aside: dict[str, Waiter] = {}  # no server is up that could meet them
-        self._kept: dict[str, Waiter] = {}  # those for whom a server is kept
+        self._fences = Fences(self._fleet)
         self._gained: dict[str, Host] = {}  # servers where there may be room that was not
         self._fresh: dict[str, Waiter] = {}  # asks in the queue that were not tried yet
         self._lost: set[Selector] = set()  # whose servers became fewer
         self._shaken = 0  # counts what may give luck to somebody whose turn has passed
-        self._fences = 0  # counts what may let somebody keep a server
         self._in_use = 0.0  # GPUs
         self._forecast = Forecast()
 
@@ -75,7 +74,7 @@ class Scheduler:
                 return
             self._changing(known)
         host = self._fleet.put(view)
-        self._fences += 1
+        self._fences.changed()
         self._gained[host.id] = host
         self._return([w for w in self._aside.values() if w.selector.includes(host)])
 
@@ -89,17 +88,17 @@ class Scheduler:
 
     def _changing(self, host: Host) -> None:
         """It will not be as it was: those who count on it are to be looked at again."""
-        for waiter in [w for w in self._kept.values() if w.host is host]:
+        for waiter in [w for w in self._fences.owners.values() if w.host is host]:
             self._unfence(waiter)
         self._lost.update(selector for selector in self._queue.lanes if selector.includes(host))
-        self._fences += 1
+        self._fences.changed()
 
     def set_limits(self, client: str, limits: Limits) -> None:
         if self._limits.get(client, UNLIMITED) != limits:
             self._limits[client] = limits
             known = self._client(client)
             self._settle(known)
-            self._fences += 1
+            self._fences.changed()
             self._fresh.update((waiter.ask.id, waiter) for waiter in known.ready.waiters)
             self._lost.update(waiter.selector for waiter in known.ready.waiters)
             self._return([w for w in self._aside.values() if w.client is known])
@@ -146,10 +145,7 @@ class Scheduler:
         self._in_use += held.weight
         client.gpus += len(held.slices)
         client.memory += sum(part.memory for part in held.slices)
-        self._fleet.sessions.setdefault(held.server, {})[session] = held.slices
-        host = self._fleet.hosts.get(held.server)
-        if host is not None:
-            self._fleet.changed(host)
+        self._fleet.take(held.server, session, held.slices)
         self._settle(client)
 
     def _give_back(self, session: str) -> Optional[Held]:
@@ -160,10 +156,8 @@ class Scheduler:
         self._in_use -= held.weight
         client.gpus -= len(held.slices)
         client.memory -= sum(part.memory for part in held.slices)
-        del self._fleet.sessions[held.server][session]
-        host = self._fleet.hosts.get(held.server)
+        host = self._fleet.give_back(held.server, session)
         if host is not None:
-            self._fleet.changed(host)
             self._gained[host.id] = host
         self._settle(client)
         if client.memory_limit is not None:
@@ -333,7 +327,7 @@ class Scheduler:
         order = self._queue.order
         count = max(1, self._fleet.totals.hosts // self._servers_per_fence)
         if len(order) > count:
-            for waiter in [w for w in self._kept.values() if w.key >= order.keys[count]]:
+            for waiter in [w for w in self._fences.owners.values() if w.key >= order.keys[count]]:
                 self._unfence(waiter)
         blocked, after = 0, START
         while blocked < count:
@@ -346,7 +340,7 @@ class Scheduler:
                 continue
             blocked += 1
             if waiter.host is None:
-                self._fence(waiter)
+                self._fences.keep(waiter)
         return after
 
     def _may_fit(self, waiter: Waiter) -> bool:
@@ -398,7 +392,7 @@ class Scheduler:
     def _grant(self, waiter: Waiter, grants: list[Grant], now_s: float) -> bool:
         ask = waiter.ask
         found = self._fleet.best(waiter.selector, ask.gpus, waiter.need_now)
-        found = found or self._where_kept(waiter)
+        found = found or self._fences.best(waiter)
         if found is None:
             return False
         host, slices = found
@@ -407,48 +401,16 @@ class Scheduler:
         grants.append(Grant(ask, host.id, slices))
         return True
 
-    def _where_kept(self, waiter: Waiter) -> Optional[tuple[Host, tuple[Slice, ...]]]:
-        """The best place on servers that are kept for it, or for those who come later."""
-        best: Optional[tuple[Rank, tuple[Slice, ...]]] = None
-        for owner in self._kept.values():
-            kept = owner.host
-            if kept is None or owner.key < waiter.key or not waiter.selector.includes(kept):
-                continue
-            gpus, count = waiter.selector.gpus(kept), waiter.ask.gpus
-            found = place(kept, kept.free, gpus, count, waiter.need_now, self._spread)
-            if found is not None and (best is None or found < best):
-                best = found
-        return (self._fleet.hosts[best[0][-1]], best[1]) if best else None
-
     def _serve(self, waiter: Waiter) -> None:
         """It waits no more."""
         if waiter.queued:
             self._queue.charge(waiter)
         self._drop(waiter)
 
-    def _fence(self, waiter: Waiter) -> None:
-        """Keep a server for it."""
-        if waiter.tried == self._fences:
-            return
-        ask, selector = waiter.ask, waiter.selector
-        host = self._fleet.emptiest(selector, ask.gpus, waiter.need_ever)
-        if host is None:
-            waiter.tried = self._fences
-            return
-        needs = wanted(host, selector.gpus(host), ask.gpus, waiter.need_ever)
-        host.fence = Fence(waiter.key, needs, frozenset(host.sessions))
-        waiter.host = host
-        self._kept[ask.id] = waiter
-        self._fleet.changed(host)
-
     def _unfence(self, waiter: Waiter) -> None:
-        host, waiter.host = waiter.host, None
+        host = self._fences.lift(waiter)
         if host is not None:
-            del self._kept[waiter.ask.id]
-            host.fence = None
-            self._fleet.changed(host)
             self._gained[host.id] = host
-            self._fences += 1
             self._shaken += 1
 
     # ---- telling those who wait

@@ -341,7 +341,7 @@ class Reference:
             rows[-1][1] if self.spread else rows[0][1],
             sum(row[1] for row in rows),
             max(row[4] for row in rows),
-            0 if self.spread else untouched,
+            -untouched if self.spread else untouched,
         )
         return rank, server, tuple(sorted(Slice(row[2], row[3]) for row in rows))
 
@@ -355,7 +355,10 @@ class Reference:
             lacks = sorted((self.need(w.ask, sizes[g]) - self.open(server, g), g) for g in gpus)
             lacks = lacks[: w.ask.gpus]
             largest = max(sizes[gpu] for _, gpu in lacks)
-            rank = (lacks[-1][0], sum(lack for lack, _ in lacks), largest, server)
+            view = self.views[server]
+            untouched = sum(self.free(server, g.index) == g.memory for g in view.gpus)
+            tie = -untouched if self.spread else 0
+            rank = (lacks[-1][0], sum(lack for lack, _ in lacks), largest, tie, server)
             if best is None or rank < best[0]:
                 needs = {gpu: self.need(w.ask, sizes[gpu]) for _, gpu in lacks}
                 best = (rank, server, needs)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from reference_schedule import Reference, Waiting
 
-from bitfusion.server import filters
+from bitfusion.server import filters, fleet, schedule, waiting
 from bitfusion.server.caller import Limits
 from bitfusion.server.pool import Slice
 from bitfusion.server.schedule import Scheduler
@@ -242,7 +242,7 @@ class Pool(RuleBasedStateMachine):
         assert [w.ask.id for w in queue] == [w.ask.id for w in self.real._queue.order.waiters]
         assert set(self.real._aside) == {i for i, w in plain.waiting.items() if w.state == "aside"}
         assert set(self.real._waiters) == set(plain.waiting)
-        kept = {i: w.host.id for i, w in self.real._kept.items() if w.host}
+        kept = {i: w.host.id for i, w in self.real._fences.owners.items() if w.host}
         assert kept == {w.ask.id: w.fence.server for w in queue if w.fence}
         for number, w in enumerate(queue):
             place = self.real.place(w.ask.id, self.now)
@@ -314,7 +314,7 @@ class Walk:
         if pick.random() < 0.7:
             pool.decide()
             self.granted += len(pool.last)
-        self.fenced += len(pool.real._kept)
+        self.fenced += len(pool.real._fences.owners)
         pool.same()
         pool.never_more_than_there_is()
 
@@ -331,7 +331,13 @@ class Walk:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_busy_pool(seed: int) -> None:
+def test_a_busy_pool(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of them with what is done for large pools only."""
+    if seed % 2:
+        monkeypatch.setattr(fleet, "MANY", 0)
+        monkeypatch.setattr(waiting, "BLOCK", 1)
+    if seed % 4 == 3:
+        monkeypatch.setattr(schedule, "FEW", 0)
     walk = Walk(seed)
     for _ in range(400):
         walk.step()
