@@ -186,9 +186,16 @@ class Crowd:
             client.close()
         self.counts[kind] += 1
 
-    def break_server(self) -> None:
-        """Whoever held GPUs of it holds them yet, by a new connection."""
+    def break_server(self, settle: bool) -> None:
+        """Whoever held GPUs of it holds them yet, by a new connection. What was granted and not
+        taken waits for its client as long as a lease is, unless we let that settle before.
+        """
         node = self.pick.choice(self.nodes)
+        if settle:
+            for client in self.clients:
+                if client.state == "asking":
+                    client.close()
+            assert wait_for(lambda: self.rooms(node) == node.now.free(), 20), node.now.log
         node.restart(self.pick.choice((signal.SIGKILL, signal.SIGTERM)))
         self.counts["servers"] += 1
         for client in self.clients:
@@ -220,10 +227,13 @@ class Crowd:
     def compare(self) -> None:
         """What servers say they gave is at least what clients know they have."""
         for node in self.nodes:
-            free = node.now.free()
-            for gpu, room in enumerate(free):
-                mine = sum(c.held.get(gpu, 0) for c in self.clients if c.node is node)
-                assert 0 <= room <= MIB - mine, (free, mine)
+            free, rooms = node.now.free(), self.rooms(node)
+            assert all(0 <= has <= room for has, room in zip(free, rooms)), (free, rooms)
+
+    def rooms(self, node: Node) -> list[int]:
+        """What is free on each GPU, as clients know."""
+        mine = [client.held for client in self.clients if client.node is node]
+        return [MIB - sum(held.get(gpu, 0) for held in mine) for gpu in range(GPUS)]
 
     def end(self) -> None:
         """All leave; everything must be free again, and no process left over."""
@@ -231,7 +241,8 @@ class Crowd:
             client.close()
         whole = [MIB] * GPUS
         for node in self.nodes:
-            assert wait_for(lambda node=node: node.now.free() == whole, 30), node.now.log
+            free = wait_for(lambda node=node: node.now.free() == whole, LEASE_S + 30)
+            assert free, node.now.log
             assert node.now.stop() == 0
             assert wait_for(lambda node=node: not node.left(), 20), node.now.log
             for server in node.all:

@@ -126,6 +126,8 @@ class Reference:
         return any(len(self.able(ask, server, client_may)) >= ask.gpus for server in servers)
 
     def least(self, ask: Ask) -> int:
+        if ask.memory:
+            return ask.memory * ask.gpus
         totals = []
         for server in self.views:
             needs = sorted(
