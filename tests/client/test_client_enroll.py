@@ -60,7 +60,7 @@ def test_a_bundle_is_installed_for_its_owner_alone(
     for name in tree(place):
         assert os.stat(os.path.join(place.folder, name)).st_mode & 0o777 == 0o600
     settings = config.load((f"{place.folder}/client.toml",), None, ("client",))
-    assert access(settings) == (f"{place.folder}/ca.crt", f"alice:{SECRET}")
+    assert access(settings) == (f"{place.folder}/ca.crt", f"alice:{SECRET}", "auto")
     before = os.stat(f"{place.folder}/client.toml").st_mtime_ns
     assert enroll.enroll(path, place, False) == ("alice", False)
     assert os.stat(f"{place.folder}/client.toml").st_mtime_ns == before
