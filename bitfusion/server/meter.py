@@ -14,6 +14,7 @@ from bitfusion import log
 from bitfusion.server.api_stats import StatsApi
 from bitfusion.server.leases import Leases
 from bitfusion.server.record import Record
+from bitfusion.server.records import unpack_claim
 from bitfusion.server.service import Service
 from bitfusion.server.sessions import Session, Timers
 from bitfusion.server.state import StateFolder
@@ -21,6 +22,7 @@ from bitfusion.server.usage import FILE, Note, Usage
 from bitfusion.wire.control import Json
 
 BOOK_S = 60.0
+AT_ONCE_S = 1.0  # to grant what is free, with a store that is slow
 
 
 class Meter:
@@ -45,7 +47,7 @@ class Meter:
     def _note(self, session: Session, record: Record) -> Note:
         gpus = sum(part.memory / max(1, self._memory(part.gpu)) for part in record.slices)
         busy = session.ledger.busy() if session.ledger else []
-        return Note(record, gpus, sum(busy) / 1e9)
+        return Note(record, gpus, sum(busy) / 1e9, waited_s(record))
 
     def _tick(self) -> None:
         self.book()
@@ -75,6 +77,16 @@ class Meter:
         self._timer.cancel()
         self.book()
         self.usage.close()
+
+
+def waited_s(record: Record) -> float:
+    """From the ask to the grant; 0 for one that was granted at once."""
+    try:
+        claim = unpack_claim(record.claim)
+    except (KeyError, ValueError):
+        return 0.0  # made without a queue
+    waited = claim.since - claim.entry.at
+    return waited if waited >= AT_ONCE_S else 0.0
 
 
 def add_meter(

@@ -59,6 +59,7 @@ class Note(NamedTuple):
     record: Record
     gpus: float  # that it holds
     busy_s: float
+    waited_s: float = 0.0  # before it began
 
 
 class Usage:
@@ -98,8 +99,7 @@ class Usage:
         last_s, busy_s = known or (record.started_s, 0.0)
         spent_s = max(0.0, now_s - last_s)  # the clock begins anew with the machine
         memory = sum(part.memory for part in record.slices) / MIB
-        waited = record.about.get("waited_s")
-        waited_s = float(waited) if isinstance(waited, (int, float)) and not known else 0.0
+        waited_s = 0.0 if known else note.waited_s
         return Used(
             hour,
             record.client,
