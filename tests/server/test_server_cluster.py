@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two server processes of one cluster, over a real etcd."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+from bitfusion.client.claim import Wanted, claim
+from etcds import EtcdServer
+from servers import Server, connect
+from waiting import wait_for
+
+from bitfusion.client import control
+from bitfusion.config import format_address
+from bitfusion.errors import Busy, ServerRefused
+from bitfusion.values import Address
+
+LEASE = "4s"
+
+
+def connect_to(address: Address, timeout_s: float) -> control.HttpChannel:
+    return control.HttpChannel(address, format_address(address), timeout_s)
+
+
+def ask(server: Server, gpus: int = 1, patience_s: float = 0.0) -> control.Session:
+    """A client's whole way: ask this server, and go where it says."""
+    wanted = Wanted(
+        {"gpus": gpus}, "it", "program", "list", connect_to, "auto", 5.0, patience_s, 0.0
+    )
+    return claim([("127.0.0.1", server.port)], wanted)
+
+
+class Pair:
+    """Two servers of two GPUs each."""
+
+    def __init__(self) -> None:
+        self.etcd = EtcdServer()
+        self.folders = [tempfile.TemporaryDirectory(prefix="bf-") for _ in range(2)]
+        self.servers = [self.start(number) for number in range(2)]
+        self.everyone = list(self.servers)
+        for server in self.servers:
+            assert wait_for(lambda server=server: self.sees(server) == ["up", "up"])  # type: ignore[misc]
+
+    def start(self, number: int) -> Server:
+        where = f"etcd://127.0.0.1:{self.etcd.port}"
+        settings = {"cluster.store": where, "cluster.lease": LEASE}
+        return Server("echo", 2, 1000, settings=settings, state=self.folders[number].name)
+
+    def start_again(self, number: int) -> None:
+        self.servers[number] = self.start(number)
+        self.everyone.append(self.servers[number])
+
+    def sees(self, server: Server) -> list[str]:
+        channel = server.channel()
+        rows = channel.request("GET", "/v1/pool").body["servers"]
+        channel.close()
+        assert isinstance(rows, list)
+        return [row["state"] for row in rows]
+
+    def by_port(self, session: control.Session) -> Server:
+        port = session.channel.address[1]
+        return next(server for server in self.servers if server.port == port)
+
+    def end(self) -> None:
+        for server in self.everyone:
+            if server.process.poll() is None:
+                server.stop()
+        for server in self.everyone:
+            assert wait_for(lambda server=server: not server.processes(), 20)  # type: ignore[misc]
+            assert "Traceback" not in server.log, server.log
+        self.etcd.thaw()
+        self.etcd.end()
+        for folder in self.folders:
+            folder.cleanup()
+
+
+@pytest.fixture()
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.end()
+
+
+def test_one_server_gives_the_gpus_of_both(pair: Pair) -> None:
+    one, two = pair.servers
+    sessions = [ask(one, 2) for _ in range(2)]
+    assert {session.channel.address[1] for session in sessions} == {one.port, two.port}
+    assert one.free() == two.free() == [0, 0]
+    for session in sessions:
+        stream, _pid = connect(session)
+        stream.close()
+    with pytest.raises(Busy):
+        ask(two)
+    sessions[0].channel.close()
+    assert wait_for(lambda: sorted(one.free() + two.free()) == [0, 0, 1000, 1000])
+    assert ask(two, 2).channel.address == sessions[0].channel.address
+
+
+def test_losing_etcd_ends_no_session(pair: Pair) -> None:
+    one, two = pair.servers
+    session = ask(two, 2)
+    pair.etcd.kill()
+    assert wait_for(lambda: "running sessions go on" in one.log + two.log)
+    with pytest.raises(ServerRefused, match="cannot be reached now"):
+        ask(one)
+    stream, _pid = connect(session)
+    stream.sendall(b"more")
+    pair.etcd.start()
+    assert wait_for(lambda: all("is there again" in server.log for server in (one, two)), 20)
+    other = ask(one, 2)
+    assert other.channel.address != session.channel.address
+    stream.close()
+    connect(session)[0].close()
+
+
+def test_a_server_that_is_killed_keeps_its_gpus_until_it_returns(pair: Pair) -> None:
+    """Its workers live on, so nobody else may have their memory; the leader may be the one that
+    was killed.
+    """
+    sessions = [ask(pair.servers[0], 2) for _ in range(2)]
+    killed = pair.servers.index(pair.by_port(sessions[0]))
+    other = pair.servers[1 - killed]
+    pair.servers[killed].process.send_signal(signal.SIGKILL)
+    pair.servers[killed].process.wait()
+    assert wait_for(lambda: sorted(pair.sees(other)) == ["down", "up"], 20)
+    with pytest.raises(Busy):
+        ask(other)
+    stream, _pid = connect(sessions[1])  # the other's goes on
+    stream.close()
+    pair.start_again(killed)
+    assert wait_for(lambda: pair.sees(other) == ["up", "up"], 20)
+    back = pair.servers[killed]
+    assert wait_for(lambda: back.free() == [1000, 1000], 20)  # its launcher did not come again
+    assert ask(other, 2).channel.address[1] == back.port
+
+
+def test_the_other_goes_on_when_one_is_stopped(pair: Pair) -> None:
+    one, two = pair.servers
+    one.stop()
+    session = ask(two, 2)
+    assert session.channel.address[1] == two.port
+    assert wait_for(lambda: sorted(pair.sees(two)) in (["down", "up"], ["up"]), 20)
