@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
-from bitfusion.client.claim import Wanted, claim
 from etcds import EtcdServer
 from servers import Server, connect
 from waiting import wait_for
 
 from bitfusion.client import control
+from bitfusion.client.claim import Wanted, claim
 from bitfusion.config import format_address
 from bitfusion.errors import Busy, ServerRefused
 from bitfusion.values import Address
