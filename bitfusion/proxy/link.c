@@ -15,6 +15,7 @@ struct link {
 	unsigned option_count;
 	CUjit_option *names;
 	void **values;
+	void **given; /* the values as they were then: the sizes of logs are replaced by how much was written */
 	uint8_t *image;
 };
 
@@ -42,6 +43,7 @@ static CUresult find(CUlinkState state, struct link **found)
 static void drop(struct link *link)
 {
 	free(link->names);
+	free(link->given);
 	free(link->image);
 	free(link);
 }
@@ -53,7 +55,8 @@ static struct link *make(unsigned count, const CUjit_option *names, void **value
 	if (!link)
 		return NULL;
 	link->names = calloc(count + 1, sizeof *names);
-	if (!link->names) {
+	link->given = calloc(count + 1, sizeof *values);
+	if (!link->names || !link->given) {
 		drop(link);
 		return NULL;
 	}
@@ -61,7 +64,21 @@ static struct link *make(unsigned count, const CUjit_option *names, void **value
 	link->option_count = count;
 	if (count)
 		memcpy(link->names, names, count * sizeof *names);
+	if (count && values)
+		memcpy(link->given, values, count * sizeof *values);
 	return link;
+}
+
+/* Into the buffers of the creation, with all the room that they had then. */
+static const uint8_t *take_logs(const struct link *link, const struct bf_wait *wait)
+{
+	struct bf_options created = { link->option_count, link->names, link->values };
+
+	for (unsigned i = 0; link->values && i < link->option_count; i++)
+		if (link->names[i] == CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES ||
+		    link->names[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES)
+			link->values[i] = link->given[i];
+	return bf_load_logs(wait, &created);
 }
 
 BF_EXPORT CUresult cuLinkCreate_v2(unsigned int numOptions, CUjit_option *options, void **optionValues,
@@ -105,11 +122,10 @@ static CUresult add(struct link *link, CUjitInputType type, const struct bf_imag
 		    const struct bf_options *options)
 {
 	struct bf_load load = { .kind = BF_LOAD_LINK, .handle = link->handle, .input_type = type };
-	struct bf_options created = { link->option_count, link->names, link->values };
 	struct bf_wait wait = { 0 };
 	CUresult status = bf_load(&load, name ? name : "input", options, &no_options, image, &wait);
 
-	bf_load_logs(&wait, &created);
+	take_logs(link, &wait);
 	bf_wait_drop(&wait);
 	return status;
 }
@@ -151,7 +167,6 @@ BF_EXPORT CUresult cuLinkComplete(CUlinkState state, void **cubinOut, size_t *si
 	struct bf_load load = { .kind = BF_LOAD_LINK_COMPLETE };
 	struct bf_wait wait = { .data_grows = true };
 	struct bf_image nothing = { 0 };
-	struct bf_options created;
 	const uint8_t *rest;
 	uint64_t size = 0;
 	struct link *link;
@@ -163,8 +178,7 @@ BF_EXPORT CUresult cuLinkComplete(CUlinkState state, void **cubinOut, size_t *si
 		return CUDA_ERROR_INVALID_VALUE;
 	load.handle = link->handle;
 	status = bf_load(&load, NULL, &no_options, &no_options, &nothing, &wait);
-	created = (struct bf_options){ link->option_count, link->names, link->values };
-	rest = bf_load_logs(&wait, &created);
+	rest = take_logs(link, &wait);
 	if (rest && wait.body + wait.body_size - rest >= 8)
 		memcpy(&size, rest, 8);
 	if (!status && (!wait.data || size > wait.data_size))

@@ -147,6 +147,22 @@ static void linked(void)
 	printf("twice 21: %u\n", value);
 }
 
+/* What the linker has to say goes where the creation of the link said, with the room that it had then. */
+static void not_linked(void)
+{
+	static char log[512];
+	CUjit_option names[] = { CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES };
+	void *values[] = { log, (void *)sizeof log }, *image;
+	CUlinkState link;
+	size_t size;
+
+	CHECK(cuLinkCreate_v2(2, names, values, &link));
+	CHECK(cuLinkAddData_v2(link, CU_JIT_INPUT_PTX, (void *)caller, sizeof caller, "caller", 0, NULL, NULL));
+	printf("one that is missing: %s, ", cuLinkComplete(link, &image, &size) ? "refused" : "linked");
+	printf("%s\n", *log ? "with a reason" : "without a reason");
+	CHECK(cuLinkDestroy(link));
+}
+
 int main(void)
 {
 	open_device();
@@ -155,6 +171,7 @@ int main(void)
 	as_library();
 	again_and_again();
 	linked();
+	not_linked();
 	CHECK(cuMemFree_v2(where));
 	CHECK(cuDevicePrimaryCtxRelease_v2(0));
 	return 0;
