@@ -65,7 +65,7 @@ SETTINGS = (
     Setting("client.timeout", parse_patience, "3s", "TIME",
             "how long to wait for a server's answer"),
     Setting("client.queue_timeout", parse_duration, "30m", "TIME",
-            "how long to wait for GPUs in the queue (default: 30m)",
+            "wait so long in the queue (default: 30m)",
             "--timeout", "BITFUSION_TIMEOUT"),
     Setting("client.lease", parse_patience, "30s", "TIME",
             "how long to try to reach a lost server again"),

@@ -47,6 +47,11 @@ class Link:
         sock.setblocking(False)
         loop.watch(sock.fileno(), READ, self._ready)
 
+    @property
+    def pending(self) -> bool:
+        """Whether there are orders that are not on their way yet."""
+        return bool(self._orders)
+
     def order(
         self, order: dict[str, object], data: Optional[socket.socket] = None, ledger: int = -1
     ) -> None:
@@ -96,11 +101,19 @@ class Link:
             self._lost(self)
 
     def flush(self) -> None:
-        """At the server's end: what is ordered must still get there; this blocks."""
+        """At the server's end: what is ordered must still get there; this blocks. The nursery may
+        itself be waiting for us to read.
+        """
         poll = select.poll()
-        poll.register(self._socket, select.POLLOUT)
-        while self._orders and not self.closed and poll.poll(FLUSH_PATIENCE_S * 1000):
-            self._send()
+        poll.register(self._socket, select.POLLIN | select.POLLOUT)
+        while self._orders and not self.closed:
+            ready = poll.poll(FLUSH_PATIENCE_S * 1000)
+            if not ready:
+                return
+            if ready[0][1] & select.POLLIN:
+                self._read()
+            if not self.closed:
+                self._send()
 
     def wait_for_end(self, patience_s: float) -> None:
         """At the server's end, of a nursery that was told to end; this blocks."""

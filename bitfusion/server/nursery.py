@@ -123,8 +123,8 @@ class Nursery:
             data, fds, _flags, _from = socket.recv_fds(
                 self.server, MAX_MESSAGE, 4, socket.MSG_CMSG_CLOEXEC
             )
-        except ConnectionError:
-            data, fds = b"", []
+        except ConnectionResetError:
+            return  # it went without hearing us out; its last orders are still to be read
         if not data:
             self.miss_server()
             return

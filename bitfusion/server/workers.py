@@ -17,6 +17,7 @@ from bitfusion.server.nursery import Door, Job, Worker
 
 Ended = Callable[[int, str], None]  # worker's number, how
 RETRY_S = 0.5
+RELIEVE_S = 0.1
 END_PATIENCE_S = 5.0
 
 
@@ -136,7 +137,12 @@ class Workers:
             self._alive[number] = Alive(link, pid)
 
     def relieve(self) -> None:
-        """Earlier nurseries have nothing to do but end with their workers."""
+        """Earlier nurseries have nothing to do but end with their workers; once all that they
+        keep is on its way to ours, which no end of this process can stop then.
+        """
+        if self._own is None or self._own.pending:
+            self._loop.after(RELIEVE_S, self.relieve)
+            return
         for link in self._earlier:
             for session in self._kept:
                 link.order({"order": "drop", "session": session})
