@@ -36,7 +36,7 @@ DEFAULT_LIFE, DEFAULT_GRACE = "365d", "1d"
 JSON_OPTION = Option(("--json",), "", "as JSON")
 OUTPUT = Option(("-o", "--output"), "FILE", "where the bundle goes (default: NAME.tar)")
 SERVERS = Option(
-    ("--server_list",), "HOST:PORT,...", "servers the client is to use (default: this one)"
+    ("--server_list",), "HOST:PORT,...", "servers it is to use (default: the cluster's)"
 )
 LIMITS = (
     Option(("--gpus",), "N", "GPUs it may have at once"),

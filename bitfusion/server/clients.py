@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 
 from bitfusion import config
 from bitfusion.config import Config
 from bitfusion.server.caller import Limits
+
+MAX_ADDRESSES = 16  # that a client is told
 
 
 def addresses_of(listening: tuple[str, int]) -> list[str]:
@@ -24,3 +27,13 @@ def default_limits(settings: Config) -> Limits:
         settings.seconds("limits.time"),
         settings.seconds("limits.idle"),
     )
+
+
+def all_addresses(first: Iterable[str], others: Iterable[Iterable[str]]) -> list[str]:
+    """Of a cluster, for a client that should reach it also when one server is down. The server
+    that tells it comes first.
+    """
+    found = dict.fromkeys(first)
+    for addresses in others:
+        found.update(dict.fromkeys(addresses))
+    return list(found)[:MAX_ADDRESSES]

@@ -14,10 +14,11 @@ from bitfusion.errors import BitfusionError
 from bitfusion.server.api import Api
 from bitfusion.server.api_tokens import Place, TokenApi
 from bitfusion.server.caller import OPERATOR
-from bitfusion.server.clients import addresses_of, default_limits
+from bitfusion.server.clients import addresses_of, all_addresses, default_limits
 from bitfusion.server.keys import Keys
 from bitfusion.server.loop import Loop
 from bitfusion.server.peer import Later, Peer
+from bitfusion.server.records import SERVERS
 from bitfusion.server.state import StateFolder
 from bitfusion.server.storage import make_store
 from bitfusion.server.tokens import Tokens
@@ -41,14 +42,26 @@ class OfflineChannel:
     def __init__(self, folder: StateFolder, settings: Config) -> None:
         self._loop = Loop()
         self._store = make_store(settings, folder.path, self._loop)
-        tokens = Tokens(self._store.commit, default_limits(settings))
+        self._tokens = Tokens(self._store.commit, default_limits(settings))
+        self._servers: dict[str, list[str]] = {}  # that run elsewhere, with their addresses
         keys = Keys(folder)
-        addresses = addresses_of(settings.address("server.listen"))
-        routes = TokenApi(tokens, lambda: Place(keys.authority(), addresses)).routes()
+        ours = addresses_of(settings.address("server.listen"))
+
+        def place() -> Place:
+            return Place(keys.authority(), all_addresses(ours, self._servers.values()))
+
+        routes = TokenApi(self._tokens, place).routes()
         self._api = Api(routes, lambda _call, _peer: OPERATOR)
         self._synced = False
-        self._store.open(tokens.changed, self._note)
+        self._store.open(self._changed, self._note)
         self._turn_until(lambda: self._synced)
+
+    def _changed(self, key: str, value: Optional[Json], version: int) -> None:
+        self._tokens.changed(key, value, version)
+        if key.startswith(SERVERS):
+            addresses = (value or {}).get("addresses")
+            known = addresses if isinstance(addresses, list) else []
+            self._servers[key] = [str(address) for address in known]
 
     def _note(self, synced: bool) -> None:
         self._synced = synced

@@ -22,7 +22,7 @@ from bitfusion.server.api_operator import OperatorApi
 from bitfusion.server.api_queue import QueueApi
 from bitfusion.server.api_tokens import Place, TokenApi
 from bitfusion.server.caller import ANONYMOUS, OPERATOR
-from bitfusion.server.clients import addresses_of, default_limits
+from bitfusion.server.clients import addresses_of, all_addresses, default_limits
 from bitfusion.server.cluster import Cluster
 from bitfusion.server.data import DataListener
 from bitfusion.server.gate import Gate, is_loopback
@@ -192,7 +192,12 @@ def open_clients(
     tokens = Tokens(replica.commit, default_limits(settings))
     replica.subscribe(TOKENS, lambda key, value: tokens.changed(key, value, replica.version(key)))
     cluster.on_state.append(tokens.state)
-    service.routes.extend(TokenApi(tokens, lambda: Place(keys.authority(), listening)).routes())
+
+    def place() -> Place:
+        others = (member.view.addresses for member in cluster.servers())
+        return Place(keys.authority(), all_addresses(listening, others))
+
+    service.routes.extend(TokenApi(tokens, place).routes())
     return tokens
 
 

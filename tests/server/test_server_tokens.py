@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bitfusion import certificates
-from bitfusion.server import caller, guard, tokens
+from bitfusion.server import caller, clients, guard, tokens
 from bitfusion.server.caller import Limits, Refusal
 from bitfusion.server.store import APPLIED, CONFLICT, UNAVAILABLE, Change, Done, matches
 from bitfusion.server.tokens import Record, Tokens, new_secret, unpack
@@ -209,3 +209,11 @@ def test_what_counts_as_one_address(one: str, other: str, same: bool) -> None:
 def test_a_file_with_several_certificates(tmp_path: pathlib.Path) -> None:
     one = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
     assert certificates.first_certificate(f"# x\n{one}\n{one}\n") == one
+
+
+def test_a_client_is_told_every_server() -> None:
+    """The one that makes its token first, and each once."""
+    others = [["b:1"], ["a:1", "c:1"]]
+    assert clients.all_addresses(["a:1"], others) == ["a:1", "b:1", "c:1"]
+    many = [[f"host{number}:1"] for number in range(100)]
+    assert len(clients.all_addresses(["a:1"], many)) == clients.MAX_ADDRESSES
