@@ -116,6 +116,10 @@ class ServerRefused(BitfusionError):
     template = "server '{server}' refused: {why}"
 
 
+class ServerNotReady(ServerRefused):
+    """It says itself that asking again later is worth it."""
+
+
 class ServerLost(BitfusionError):
     template = "lost server '{server}': {why}"
 

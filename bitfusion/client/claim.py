@@ -24,6 +24,7 @@ from bitfusion.errors import (
     CannotReach,
     NotTrusted,
     ServerLost,
+    ServerNotReady,
     ServerRefused,
 )
 from bitfusion.values import Address, parse_server
@@ -80,6 +81,10 @@ def claim(servers: Sequence[Address], wanted: Wanted) -> Session:
                 if not race.queued or now_s > lost_s + wanted.retry_s:
                     raise
                 log.warn(f"{error}; asking again")
+            except ServerNotReady as error:
+                if time.monotonic() + RETRY_S > until_s:
+                    raise
+                log.once(f"{error}; asking again until then")
             time.sleep(RETRY_S)
 
 

@@ -21,6 +21,7 @@ from bitfusion.errors import (
     NotAServer,
     NotTrusted,
     ServerLost,
+    ServerNotReady,
     ServerRefused,
     TooMuch,
     VersionMismatch,
@@ -220,6 +221,8 @@ def explain(channel: Channel, reply: Reply, asked: str, listing: str = "") -> Bi
         return TooMuch(asked=asked, why=text, listing=listing)
     if kind == "in-use":
         return Busy(asked=asked, why=text, listing=listing)
+    if reply.status == 503:
+        return ServerNotReady(server=channel.name, why=text)
     return ServerRefused(server=channel.name, why=text)
 
 

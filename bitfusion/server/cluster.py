@@ -52,7 +52,7 @@ class StoreLost(Exception):
     """Nothing new can be had until the cluster's store is back."""
 
     def __init__(self, where: str) -> None:
-        super().__init__(f"the cluster's state at {where} cannot be reached now; try again later")
+        super().__init__(f"the cluster's state at {where} cannot be reached now")
 
 
 class Member(NamedTuple):
@@ -109,6 +109,10 @@ class Cluster:
         """Raises StoreUnusable."""
         self.replica.open(self._state)
         self._sweep_later()
+
+    def leave(self) -> None:
+        """Before close, with the loop running on until `settled`: take no more claims."""
+        self._owner.leaving = True
 
     def close(self) -> None:
         self._desk.closed = True

@@ -30,6 +30,7 @@ MAX_CONNECTIONS = 8  # for calls; a watch has one of its own
 MAX_WAITING = 2000
 MAX_ANSWER = 32 << 20
 RECEIVE = 256 << 10
+CLOSED = "it closed the connection"
 NOT_FOUND = 5  # a code of gRPC
 NOT_SERVING = (0, 1, 2, 4, 14)  # nothing heard, cancelled, unknown, too late, unavailable
 
@@ -102,7 +103,7 @@ class Connection:
         self._request: Optional[Request] = None
         self._status = 0
         self._output = bytearray()
-        self._open = self._shaken = False
+        self._open = self._shaken = self._ended = False
         sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
         sock.setblocking(False)
         linux.keep_alive(sock)
@@ -142,7 +143,7 @@ class Connection:
         except OSError as error:
             self.close((error.strerror or str(error)).lower())
         except h11.RemoteProtocolError as error:
-            self.close(f"it does not speak HTTP: {error}")
+            self.close(CLOSED if self._ended else f"it does not speak HTTP: {error}")
 
     def _connected(self) -> bool:
         error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -185,10 +186,11 @@ class Connection:
                 data = self._socket.recv(RECEIVE)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
+            self._ended = not data
             self._http.receive_data(data)
             self._hear()
             if not data:
-                self.close("it closed the connection")
+                self.close(CLOSED)
             if not isinstance(self._socket, ssl.SSLSocket) or not self._socket.pending():
                 return
 

@@ -27,6 +27,7 @@ from bitfusion.server.store import Store
 from bitfusion.server.views import GpuView, ServerView
 from bitfusion.wire.control import ENDS, Json
 
+LEAVE_PATIENCE_S, LEAVE_LOOK_S = 3.0, 0.02
 SYNC_PATIENCE_S = 1.0  # at the start, for a store that is near
 TEXTS = {
     "killed": "an operator ended it",
@@ -162,3 +163,20 @@ def start(loop: Loop, cluster: Cluster, server_id: str) -> None:
     until_s = time.monotonic() + SYNC_PATIENCE_S
     while not is_up(cluster, server_id) and time.monotonic() < until_s:
         loop.turn(0.02)
+
+
+def leave(loop: Loop, cluster: Cluster, leases: Leases) -> None:
+    """Stop the loop when the cluster knows that all sessions have ended: else they would count
+    against their clients' limits until this server is forgotten.
+    """
+    until_s = time.monotonic() + LEAVE_PATIENCE_S
+
+    def look() -> None:
+        done = not leases.by_name and cluster.settled
+        if done or time.monotonic() > until_s:
+            loop.stop()
+        else:
+            loop.after(LEAVE_LOOK_S, look)
+
+    cluster.leave()
+    look()

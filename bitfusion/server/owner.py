@@ -39,6 +39,7 @@ class Owner:
         self.host = host
         self.sessions: dict[str, Held] = {}
         self._refused: dict[str, str] = {}  # claims, and why
+        self.leaving = False
         self._ended: set[str] = set()  # sessions whose claims are still there
 
     def adopt(self, claims: Iterable[Claim]) -> None:
@@ -119,7 +120,8 @@ class Owner:
             change = Change(claim.key, None, version)
             self.desk.write(f"claim {session}", [change], (), session)
             return
-        why = self._refused.get(session) or self.host.open_claim(claim)
+        why = self._refused.get(session) or ("the server ends" if self.leaving else "")
+        why = why or self.host.open_claim(claim)
         if why:
             self._refused[session] = why
             self._write(claim._replace(state=REFUSED, why=why), version)

@@ -362,7 +362,9 @@ def serve(
         service.leaves_workers = number != signal.SIGINT
         if number == signal.SIGINT:
             leases.end_all("drained", "the server was stopped")
-        service.loop.stop()
+            member.leave(service.loop, cluster, leases)
+        else:
+            service.loop.stop()
 
     service.run(settings.number("server.spare_workers"), end)
     doorman.close()

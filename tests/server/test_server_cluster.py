@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -101,16 +102,19 @@ def test_one_server_gives_the_gpus_of_both(pair: Pair) -> None:
 
 def test_losing_etcd_ends_no_session(pair: Pair) -> None:
     one, two = pair.servers
-    session = ask(two, 2)
+    session, later = ask(two, 2), []
     pair.etcd.kill()
     assert wait_for(lambda: "running sessions go on" in one.log + two.log)
     with pytest.raises(ServerRefused, match="cannot be reached now"):
         ask(one)
     stream, _pid = connect(session)
     stream.sendall(b"more")
+    waiting = threading.Thread(target=lambda: later.append(ask(one, 2, patience_s=30)))
+    waiting.start()  # and asks again until it is answered
     pair.etcd.start()
     assert wait_for(lambda: all("is there again" in server.log for server in (one, two)), 20)
-    other = ask(one, 2)
+    waiting.join(30)
+    (other,) = later
     assert other.channel.address != session.channel.address
     stream.close()
     connect(session)[0].close()
@@ -138,8 +142,15 @@ def test_a_server_that_is_killed_keeps_its_gpus_until_it_returns(pair: Pair) -> 
 
 
 def test_the_other_goes_on_when_one_is_stopped(pair: Pair) -> None:
-    one, two = pair.servers
+    sessions = [ask(pair.servers[0], 2) for _ in range(2)]
+    one, two = (pair.by_port(session) for session in sessions)
+    connect(sessions[0])[0].close()
     one.stop()
-    session = ask(two, 2)
+    channel = two.channel()
+    you = channel.request("GET", "/v1/pool").body["you"]
+    assert isinstance(you, dict) and you["held"] == {"gpus": 2, "memory": 2000 << 20}
+    channel.close()
+    sessions[1].channel.close()
+    session = ask(two, 2, patience_s=10)
     assert session.channel.address[1] == two.port
     assert wait_for(lambda: sorted(pair.sees(two)) in (["down", "up"], ["up"]), 20)
