@@ -36,6 +36,7 @@ class Entry:
         self.peer = peer
         self.waiting: Optional[Waiting] = None
         self.later: Optional[Later] = None
+        self.told = False  # where its session is
         self.position = 0  # that `later` knows of
         self.timer: Any = None  # that answers it anyway
         self.forget: Any = None
@@ -149,7 +150,8 @@ class QueueApi:
         lease = self._leases.by_name.get(name)
         attached = lease is not None and lease.session.owner is not None
         granted = entry.waiting is not None and entry.waiting.state == GRANTED
-        if entry.waiting is not None and not granted:
+        unknown = granted and lease is None and not entry.told  # on another server, to nobody
+        if entry.waiting is not None and (not granted or unknown):
             entry.waiting.cancel()
         elif lease is not None and not attached and not lease.session.closing:
             self._leases.end(lease, "lost", "its client went away", 0)
@@ -158,6 +160,7 @@ class QueueApi:
         waiting = entry.waiting
         assert waiting is not None
         if waiting.state == GRANTED and waiting.claim is not None:
+            entry.told = True
             return Reply(201, self._granted(name, entry, waiting.claim.server))
         if waiting.state == FAILED:
             self._drop(name, entry)

@@ -84,9 +84,10 @@ class Client:
 
 
 class Crowd:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, settings: dict[str, str]) -> None:
+        """settings: {} for two servers that know nothing of each other."""
         self.pick = random.Random(seed)
-        settings = {"cluster.lease": f"{LEASE_S}", "server.spare_workers": "0"}
+        settings = {**settings, "cluster.lease": f"{LEASE_S}", "server.spare_workers": "0"}
         self.nodes = [Node(settings) for _ in range(2)]
         self.clients = [Client(number) for number in range(CLIENTS)]
         self.counts: Counter[str] = Counter()
@@ -108,7 +109,8 @@ class Crowd:
         client.node = self.pick.choice(self.nodes)
         client.channel = client.node.now.channel()
         fraction = self.pick.choice(("1", "1", "0.5", "0.3", "0.01"))
-        client.request = {"gpus": self.pick.choice((1, 1, 2, 3)), "fraction": fraction}
+        gpus = self.pick.choice((1, 1, 2, 3))
+        client.request = {"gpus": gpus, "fraction": fraction, "wait": self.pick.choice((0, 0.1))}
         self._answer(client, client.channel.request("POST", "/v1/sessions", client.request))
 
     def _asking(self, client: Client) -> None:
@@ -129,8 +131,8 @@ class Crowd:
         if reply.status == 202:
             self.counts["queued"] += client.state == "idle"
             client.state, client.entry = "asking", str(reply.body["entry"])
-            client.position = int(reply.body["position"])
-            assert 1 <= client.position <= int(reply.body["of"])
+            client.position = int(reply.body.get("position", 0))  # 0: not known yet
+            assert client.position <= int(reply.body.get("of", 0))
         elif reply.status == 201:
             self.counts["granted"] += 1
             self._attach(client, reply.body)
@@ -195,7 +197,7 @@ class Crowd:
             for client in self.clients:
                 if client.state == "asking":
                     client.close()
-            assert wait_for(lambda: self.rooms(node) == node.now.free(), 20), node.now.log
+            assert wait_for(self.is_settled, 20), [node.now.log for node in self.nodes]
         node.restart(self.pick.choice((signal.SIGKILL, signal.SIGTERM)))
         self.counts["servers"] += 1
         for client in self.clients:
@@ -230,6 +232,9 @@ class Crowd:
             free, rooms = node.now.free(), self.rooms(node)
             assert all(0 <= has <= room for has, room in zip(free, rooms)), (free, rooms)
 
+    def is_settled(self) -> bool:
+        return all(self.rooms(node) == node.now.free() for node in self.nodes)
+
     def rooms(self, node: Node) -> list[int]:
         """What is free on each GPU, as clients know."""
         mine = [client.held for client in self.clients if client.node is node]
@@ -243,6 +248,7 @@ class Crowd:
         for node in self.nodes:
             free = wait_for(lambda node=node: node.now.free() == whole, LEASE_S + 30)
             assert free, node.now.log
+        for node in self.nodes:
             assert node.now.stop() == 0
             assert wait_for(lambda node=node: not node.left(), 20), node.now.log
             for server in node.all:

@@ -9,14 +9,19 @@ import os
 
 import pytest
 from crowd import Crowd
+from etcds import EtcdServer
 
-STEPS = int(os.environ.get("POOL_STEPS", "300"))
-STEPS_PER_RESTART = 150
+STEPS = int(os.environ.get("POOL_STEPS", "250"))
+STEPS_PER_RESTART = 120
 
 
 @pytest.mark.timeout(120 + STEPS)
-def test_a_crowd(request: pytest.FixtureRequest) -> None:
-    crowd = Crowd(int(os.environ.get("POOL_SEED", "1")))
+@pytest.mark.parametrize("store", ["apart", "together"])
+def test_a_crowd(store: str) -> None:
+    """With a store of each server's own, and with one for both."""
+    etcd = EtcdServer() if store == "together" else None
+    settings = {"cluster.store": f"etcd://127.0.0.1:{etcd.port}"} if etcd else {}
+    crowd = Crowd(int(os.environ.get("POOL_SEED", "1")), settings)
     try:
         for number in range(STEPS):
             crowd.step()
@@ -30,6 +35,8 @@ def test_a_crowd(request: pytest.FixtureRequest) -> None:
         for node in crowd.nodes:
             if node.now.process.poll() is None:
                 node.now.stop()
+        if etcd:
+            etcd.end()
     print(dict(crowd.counts))
-    for what in ("granted", "queued", "release", "killed", "kill a worker", "taken over"):
+    for what in ("granted", "queued", "release", "killed", "taken over"):
         assert crowd.counts[what], (what, crowd.counts)
