@@ -101,9 +101,9 @@ class Owner:
             return
         if claim.end:
             self._end(claim.session, held, claim.end)
-        elif claim.since != held.claim.since and held.told:
+        elif grant_of(claim) != grant_of(held.claim) and held.told:
             self._write(held.claim, self.desk.replica.version(claim.key))
-        elif claim.since != held.claim.since:  # given back meanwhile, and then to us again
+        elif grant_of(claim) != grant_of(held.claim):  # given back, and then to us again
             self._end(claim.session, held, CANCELLED)
         elif claim.state == GRANTED:
             self._write(claim._replace(state=READY), self.desk.replica.version(claim.key))
@@ -128,3 +128,7 @@ class Owner:
         else:
             self.sessions[session] = Held(claim._replace(state=READY), told=False)
             self._write(claim._replace(state=READY), version)
+
+
+def grant_of(claim: Claim) -> tuple[object, ...]:
+    return claim.since, claim.slices

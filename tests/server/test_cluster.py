@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -462,3 +463,22 @@ def test_unreadable_values_are_ignored(start: Start, clock: Clock, memory: Memor
     clock.run(1)
     client = one.ask()
     assert clock.until(lambda: client.granted)
+
+
+@pytest.mark.parametrize("jump_s", [-1e8, 1e8])
+def test_a_clock_that_jumps(
+    start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    """Times of day are for display: nothing ends, is forgotten or loses its place by them."""
+    one, two = start("a", gpus=1), start("b", gpus=1)
+    running, queued = fill(clock, one, two)
+    now = time.time
+    monkeypatch.setattr("time.time", lambda: now() + jump_s)
+    later = one.ask("bob")
+    clock.run(60)
+    assert not one.host.ends and not two.host.ends and not queued.granted
+    assert len(one.cluster.claims()) == 2 and len(one.cluster.queue()) == 2
+    next(s for s in (one, two) if s.id == running[0].on).host.finish(running[0].session)
+    assert clock.until(lambda: queued.granted)
+    clock.run(5)
+    assert not later.granted
