@@ -85,6 +85,7 @@ class Gpu:
         kept.update({MARK: self.mark, "HOME": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"})
         kept["XDG_CACHE_HOME"] = str(BUILD / "test-cache")
         kept["BITFUSION_SOFTGPU_GPUS"] = str(self.devices)
+        kept["BITFUSION_STATE_DIR"] = str(self.folder / "state")  # not the machine's own, for root
         kept.update(extra)
         return kept
 

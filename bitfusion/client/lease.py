@@ -48,6 +48,7 @@ class Keeper:
         self._tell = tell
         self._renewed = threading.Condition()  # guards the session's connection
         self._over = False
+        self.lost = False  # out of touch with the server now
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def start(self) -> None:
@@ -138,8 +139,10 @@ class Keeper:
                 return not self._over
             name = self.session.channel.name
             log.warn(f"lost the connection to {name}; trying again for {self._lease_s:g} s")
+            self.lost = True
             ended = self._attach_again()
         if ended is None:
+            self.lost = False
             log.warn(f"connected to {name} again")
             return True
         self._finish(*ended)

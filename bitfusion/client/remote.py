@@ -40,4 +40,7 @@ class Remote:
         status = program.wait()
         keeper.stop()
         broker.stop()
+        if keeper.lost and status and not self._ended:
+            log.error(f"lost {session.channel.name}, and the program failed")
+            self._ended = "lost"
         return ENDS[self._ended] << 8 if self._ended else status

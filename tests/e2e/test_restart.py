@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real programs on a server that is killed, started again, limits them and is operated on."""
+
+from __future__ import annotations
+
+import re
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Iterator, List
+
+import pytest
+
+BITFUSION = str(Path(__file__).resolve().parents[2] / "bin" / "bitfusion")
+
+
+class Servers:
+    """One after the other, on one port and in one folder."""
+
+    def __init__(self, gpu: Any, folder: Path, *lines: str) -> None:
+        self._gpu = gpu
+        self._config = folder / "server.toml"
+        self.address = "127.0.0.1:0"
+        self._log = folder / "server.log"
+        self._lines = lines
+        self.start()
+
+    def start(self) -> None:
+        listen = '[server]\nlisten = "%s"\n' % self.address
+        self._config.write_text(listen + "\n".join(self._lines))
+        said = self._log.stat().st_size if self._log.exists() else 0
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [BITFUSION, "server", "--config", str(self._config)],
+                env=self._gpu.environment(),
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+        until = time.monotonic() + 60
+        found = None
+        while not found and self.process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+            text = self._log.read_bytes()[said:].decode()
+            found = re.search(r"serves .* on (127\.0\.0\.1:\d+)", text)
+        assert found, "the server did not start: %s" % self._log.read_text()
+        self.address = found.group(1)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def end(self, number: int) -> None:
+        self.process.send_signal(number)
+        self.process.wait(15)
+
+    def run(self, *words: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [BITFUSION, "run", "-n", "1", "-p", "0.25", "--server_list", self.address, *words],
+            env=self._gpu.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        ready, _, _ = select.select([process.stdout], [], [], 60)
+        assert ready and process.stdout.readline() == "ready\n", process.stderr
+        return process
+
+
+@pytest.fixture
+def servers(gpu: Any, tmp_path: Path, request: Any) -> Iterator[Servers]:
+    running = Servers(gpu, tmp_path, *getattr(request, "param", ()))
+    yield running
+    if running.process.poll() is None:
+        running.end(signal.SIGINT)
+
+
+def operator(gpu: Any, *words: str) -> str:
+    done = gpu.bitfusion(*words)
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout)
+
+
+def sessions(gpu: Any, servers: Servers) -> List[str]:
+    shown = operator(gpu, "smi", "--json", "--server_list", servers.address)
+    return sorted(set(re.findall(r'"session": "([0-9a-f]{16})"', shown)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_programs_go_on_over_a_restart(
+    servers: Servers, gpu: Any, programs: Path, number: int
+) -> None:
+    """They check what they compute, all the time; at last they hear the server that is there."""
+    steady = str(programs / "steady")
+    runs = [servers.run("--transport", how, steady) for how in ("tcp", "unix")]
+    before = sessions(gpu, servers)
+    for _ in range(2):
+        servers.end(number)
+        time.sleep(0.3)  # they work meanwhile
+        servers.start()
+        for run in runs:
+            assert run.poll() is None, (run.communicate(), servers.log)
+    assert sessions(gpu, servers) == before and len(before) == 2
+    for name in before:
+        operator(gpu, "kill", name)
+    for run in runs:
+        _, err = run.communicate(timeout=60)
+        assert run.returncode == 122 and "connected to" in err, err
+
+
+@pytest.mark.slow
+def test_an_operator_kills_a_run(servers: Servers, gpu: Any, programs: Path) -> None:
+    run = servers.run(str(programs / "steady"))
+    (name,) = sessions(gpu, servers)
+    assert "ends" in operator(gpu, "kill", name)
+    _, err = run.communicate(timeout=30)
+    assert run.returncode == 122 and "an operator ended it" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("servers", [("[limits]", 'time = "3s"')], indirect=True)
+def test_a_time_limit_ends_a_run(servers: Servers, programs: Path) -> None:
+    run = servers.run(str(programs / "steady"))
+    _, err = run.communicate(timeout=30)
+    assert run.returncode == 124 and "time limit" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("servers", [("[limits]", 'idle = "3s"')], indirect=True)
+def test_an_idle_limit_ends_who_does_nothing(servers: Servers, programs: Path) -> None:
+    busy = servers.run(str(programs / "steady"))
+    idle = servers.run("sh", "-c", "echo ready; exec sleep 60")
+    _, err = idle.communicate(timeout=30)
+    assert idle.returncode == 123 and "idle" in err
+    assert busy.poll() is None
+    busy.kill()
+    busy.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("servers", [("[cluster]", 'lease = "1s"')], indirect=True)
+def test_a_server_that_does_not_come_back(servers: Servers, gpu: Any, programs: Path) -> None:
+    config = gpu.folder / ".bitfusion"
+    config.mkdir()
+    (config / "client.toml").write_text('[client]\nlease = "1s"\n')
+    run = servers.run(str(programs / "steady"))
+    servers.end(signal.SIGKILL)
+    _, err = run.communicate(timeout=30)
+    assert run.returncode == 125, err
+
+
+@pytest.mark.slow
+def test_drain_and_stop(servers: Servers, gpu: Any, programs: Path) -> None:
+    run = servers.run(str(programs / "steady"))
+    assert "1 session run on" in operator(gpu, "server", "drain")
+    again = gpu.bitfusion(
+        "run", "-n", "1", "-p", "0.25", "--timeout", "0", "--server_list", servers.address, "true"
+    )
+    assert again.returncode == 1, again.stderr
+    assert "in service" in operator(gpu, "server", "undrain")
+    assert "stopping" in operator(gpu, "server", "stop", "--now")
+    _, err = run.communicate(timeout=30)
+    assert run.returncode == 122, err
+    assert servers.process.wait(15) == 0
