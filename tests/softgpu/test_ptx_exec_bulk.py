@@ -269,7 +269,7 @@ def test_faults(what: str) -> None:
         "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f16 [o], [s], 16",
         "cp.async.bulk.global.shared::cta.bulk_group.unheard [o], [s], 16",
         "cp.async.bulk.shared::cluster.global.bulk_group [s], [i], 16",
-        "multimem.red.relaxed.sys.global.add.u32 [o], t",
+        "multimem.red.relaxed.sys.global.add.b32 [o], t",
     ],
 )
 def test_unknown_forms_fault_when_they_run(text: str) -> None:

@@ -29,7 +29,12 @@ def _comparisons() -> None:
         rows("set", f"{test} u32|s32|f32|f16 {kind}", f"{test.replace(' ftz?', '')} bf16 {kind}")
     rows("setp", "ANY BOOL? ftz? f16|f16x2", "ANY BOOL? bf16|bf16x2")
     rows("set", "ANY BOOL? ftz? f16|u16|s16|u32|s32 f16", "ANY BOOL? ftz? f16x2|u32|s32 f16x2")
-    rows("set", "ANY BOOL? bf16|u16|s16|u32|s32 bf16", "ANY BOOL? bf16x2|u32|s32 bf16x2")
+    rows(
+        "set",
+        "ANY BOOL? bf16 f16",
+        "ANY BOOL? bf16|u16|s16|u32|s32 bf16",
+        "ANY BOOL? bf16x2|u32|s32 bf16x2",
+    )
     rows("slct", "REGISTER s32", "ftz? REGISTER f32")
     rows("testp", "finite|infinite|number|notanumber|normal|subnormal f32|f64")
     rows("min max", "ftz? NaN? f32", note="of three")
@@ -50,7 +55,14 @@ def _conversions() -> None:
     rows("cvt", "ROUND bf16 INTEGER8")
     rows("cvt", "WHOLE? ftz? sat? f32 f32", "WHOLE? sat? f16 f16", "WHOLE? sat? f64 f64")
     rows("cvt", "WHOLE? bf16 bf16")
-    rows("cvt", "ftz? sat? f32 f16", "sat? f32 bf16", "sat? f64 f16|bf16", "ftz? sat? f64 f32")
+    rows(
+        "cvt",
+        "ftz? sat? f32 f16",
+        "ROUND? ftz? sat? f32 bf16",
+        "sat? f64 f16",
+        "ROUND? sat? f64 bf16",
+        "ftz? sat? f64 f32",
+    )
     rows("cvt", "ROUND ftz? sat? f32 f64", "ROUND ftz? sat? f16 f32", "ROUND sat? f16 f64")
     rows("cvt", "ROUND ftz? bf16 f32", "ROUND bf16 f16|f64", "ROUND sat? f16 bf16")
     rows("cvt", "rn|rz relu? satfinite? f16|bf16 f32")

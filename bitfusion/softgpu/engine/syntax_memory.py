@@ -12,6 +12,8 @@ CHOICES.update({
     "HALF": "f16|bf16",
     "PAIR": "f16x2|bf16x2",
     "VECTOR": "v2|v4",
+    "NARROW32": "b8|b16|b32|u8|u16|u32|s8|s16|s32|f32",
+    "MMIO": CHOICES["SMALL"] + "|b128",
     "GEOMETRY": "1d|2d|3d|a1d|a2d",
     "CUBE": "cube|acube",
     "OUTSIDE": "trap|clamp|zero",
@@ -21,7 +23,7 @@ for _name in ("READABLE", "WRITABLE", "ATOMIC"):
 
 
 def _accesses() -> None:
-    tails = ("VECTOR? SMALL", "v8 WORD", "b128")
+    tails = ("VECTOR? SMALL", "v8 NARROW32", "b128")
     CHOICES["HELD"] = "global|local|" + CHOICES["SHARED"]
     for tail in tails:
         rows(
@@ -36,8 +38,8 @@ def _accesses() -> None:
             f"volatile HELD? {tail}",
             f"relaxed|release SCOPE HELD? EVICT1? EVICT2? HINT? {tail}",
         )
-    rows("ld", "mmio relaxed sys global? SMALL")
-    rows("st", "mmio relaxed sys global? SMALL")
+    rows("ld", "mmio relaxed sys global? MMIO")
+    rows("st", "mmio relaxed sys global? MMIO")
     rows("ldu", "global? VECTOR? SMALL", "global? b128")
     rows("st", "async weak? shared::cluster? TOLD VECTOR? b32|b64|u32|u64|s32|s64|f32|f64")
     rows("st", "async mmio? release gpu|sys global? SMALL")
@@ -68,7 +70,9 @@ def _atomics() -> None:
     told = "async relaxed cluster shared::cluster? TOLD"
     rows("red", f"{told} inc|dec u32", f"{told} min|max u32|s32", f"{told} and|or|xor b32")
     rows(
-        "red", f"{told} add u32|s32|u64", "async mmio? release gpu|sys global? add u32|s32|u64|s64"
+        "red",
+        f"{told} add u32|s32|u64|s64",
+        "async mmio? release gpu|sys global? add u32|s32|u64|s64",
     )
 
 
