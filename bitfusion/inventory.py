@@ -17,6 +17,7 @@ from bitfusion.errors import DriverUnusable, NoDriver
 MAX_SOFTWARE_GPUS = 16
 MAX_SOFTWARE_MEMORY = 128 << 30  # the driver's addresses leave room for no more on one GPU
 SOFTWARE_NAME = "Bitfusion Software GPU"
+SOFTWARE_CUDA = 13000  # what its cuDriverGetVersion says
 PROBE_TIMEOUT_S = 60
 
 
@@ -33,6 +34,12 @@ class Inventory(NamedTuple):
     environment: dict[str, str]  # what a process that loads the driver needs
     driver_version: str = ""
     software: bool = False
+    cuda_version: str = ""  # as 12.4
+
+
+def cuda_text(version: int) -> str:
+    """Of a number as cuDriverGetVersion has it; '' for none."""
+    return f"{version // 1000}.{version % 1000 // 10}" if version > 0 else ""
 
 
 def software(count: int, memory: int) -> Inventory:
@@ -40,7 +47,12 @@ def software(count: int, memory: int) -> Inventory:
     environment = {"BITFUSION_SOFTGPU_GPUS": str(count), "BITFUSION_SOFTGPU_MEMORY": str(memory)}
     gpus = tuple(Gpu(SOFTWARE_NAME, memory, f"software-{index}") for index in range(count))
     return Inventory(
-        gpus, paths.library(paths.SOFTGPU_LIBRARY), "software GPUs", environment, software=True
+        gpus,
+        paths.library(paths.SOFTGPU_LIBRARY),
+        "software GPUs",
+        environment,
+        software=True,
+        cuda_version=cuda_text(SOFTWARE_CUDA),
     )
 
 
@@ -76,8 +88,11 @@ def nvidia() -> Inventory:
             )
         )
     version = _text(pynvml.nvmlSystemGetDriverVersion())
+    cuda = cuda_text(int(pynvml.nvmlSystemGetCudaDriverVersion_v2()))
     pynvml.nvmlShutdown()
-    return Inventory(tuple(gpus), "libcuda.so.1", "this machine's GPUs", {}, version)
+    return Inventory(
+        tuple(gpus), "libcuda.so.1", "this machine's GPUs", {}, version, cuda_version=cuda
+    )
 
 
 def _text(value: object) -> str:
@@ -94,7 +109,8 @@ def of_driver(path: str) -> Inventory:
     if not isinstance(devices, list) or not devices:
         raise DriverUnusable(path=path, why="it has no device")
     gpus = tuple(Gpu(str(d["name"]), int(d["total_memory"]), str(d["uuid"])) for d in devices)
-    return Inventory(gpus, path, f"driver '{path}'", {}, str(devices[0].get("driver_version", "")))
+    cuda = cuda_text(int(devices[0].get("driver_version", 0)))
+    return Inventory(gpus, path, f"driver '{path}'", {}, cuda_version=cuda)
 
 
 def _in_child(path: str) -> dict[str, object]:

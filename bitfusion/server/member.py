@@ -105,9 +105,7 @@ def claims_of(adopted: Sequence[Lease]) -> list[Claim]:
     return claims
 
 
-def view_of(
-    server_id: str, addresses: Sequence[str], inventory: Inventory, cuda_version: str = ""
-) -> ServerView:
+def view_of(server_id: str, addresses: Sequence[str], inventory: Inventory) -> ServerView:
     gpus = tuple(
         GpuView(index, gpu.name, gpu.memory, gpu.uuid) for index, gpu in enumerate(inventory.gpus)
     )
@@ -116,7 +114,7 @@ def view_of(
         socket.gethostname(),
         tuple(addresses),
         gpus,
-        cuda_version,
+        inventory.cuda_version,
         inventory.driver_version,
     )
 

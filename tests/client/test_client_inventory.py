@@ -35,6 +35,12 @@ def test_software(libraries: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert found.driver == str(libraries / "softgpu" / "libcuda.so.1")
 
 
+def test_the_software_gpus_version_is_its_drivers() -> None:
+    header = pathlib.Path(paths.__file__).with_name("softgpu") / "driver" / "driver.h"
+    assert f"DRIVER_VERSION = {inventory.SOFTWARE_CUDA}," in header.read_text("utf-8")
+    assert inventory.software(1, 1 << 30).cuda_version == "13.0"
+
+
 class NVMLError(Exception):
     pass
 
@@ -56,6 +62,7 @@ def fake_nvml(memories: list[int], fails: bool = False) -> types.ModuleType:
         nvmlDeviceGetName=lambda index: b"NVIDIA H200",
         nvmlDeviceGetUUID=lambda index: f"GPU-{index}",
         nvmlSystemGetDriverVersion=lambda: "570.00",
+        nvmlSystemGetCudaDriverVersion_v2=lambda: 12080,
     )
     return module
 
@@ -69,6 +76,7 @@ def test_nvml(libraries: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         inventory.Gpu("NVIDIA H200", 1 << 36, "GPU-1"),
     )
     assert (found.driver, found.software) == ("libcuda.so.1", False)
+    assert (found.driver_version, found.cuda_version) == ("570.00", "12.8")
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([]))
     assert inventory.find("", 1, 1 << 30).software
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([], fails=True))
@@ -93,7 +101,7 @@ def test_a_driver_is_asked_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
 
     found = ask(monkeypatch, probe)
     assert found.gpus == (inventory.Gpu("/drivers/libcuda.so.1", 5, "u"),)
-    assert found.driver_version == "13000" and "MARK" not in os.environ
+    assert found.cuda_version == "13.0" and not found.driver_version and "MARK" not in os.environ
 
 
 def fail(path: str) -> list[dict[str, object]]:
