@@ -325,6 +325,29 @@ def test_half_arithmetic(name: str) -> None:
     check(forms)
 
 
+# Factors whose product lies between two neighbours, the lower one even; the summand decides.
+TIES = {
+    "f16": (3.0, 683 / 2**11, 2.0**-24),
+    "bf16": (9.0, 29 / 2**8, 2.0**-100),
+    "f32": (97.0, 172961 / 2**24, 2.0**-100),
+}
+
+
+@pytest.mark.parametrize("name", TIES)
+def test_fma_rounds_once(name: str) -> None:
+    f = FORMATS[name]
+    a, b, c = (int.from_bytes(struct.pack("<f", x), "little") for x in TIES[name])
+    if name == "bf16":
+        a, b, c = a >> 16, b >> 16, c >> 16
+    elif name == "f16":
+        a, b, c = (int.from_bytes(struct.pack("<e", x), "little") for x in TIES[name])
+    product = softfloat.multiply(f, a, b)
+    assert [softfloat.fma(f, a, b, x) - product for x in (0, c, c | f.sign)] == [0, 1, 0]
+    values = [[a, a | f.sign], [b], [c, c | f.sign, 0]]
+    text = f"fma.rn.{name} {{d}}, {{a}}, {{b}}, {{c}}"
+    check([Form(text, name, (name,) * 3, lambda *x: softfloat.fma(f, *x), values)])
+
+
 @pytest.mark.parametrize("name", HALVES)
 def test_half_extremes_and_signs(name: str) -> None:
     f = FORMATS[name]
