@@ -18,9 +18,11 @@ OPTIONS = (
     Option(("--config",), "FILE", "the server's settings (default: /etc/bitfusion/server.toml)"),
     config.option("server.state_dir"),
 )
+MIXED = True
 EXAMPLES = """\
 examples:
-  bitfusion kill 5d344a39d6af9124"""
+  bitfusion kill 5d344a39d6af9124
+  bitfusion kill 5d344a39d6af9124 --config ./server.toml"""
 
 
 def run(parsed: Parsed) -> int:
