@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bitfusion import paths
+from bitfusion import linux, paths
 from bitfusion.errors import DriverUnusable, NoDriver
 
 MAX_SOFTWARE_GPUS = 16
@@ -143,9 +143,7 @@ def _answer_and_end(path: str, writer: int) -> None:
         from bitfusion.executor import core
 
         signal.alarm(PROBE_TIMEOUT_S)
-        null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1):
-            os.dup2(null, fd)
+        linux.silence((0, 1))
         text = json.dumps({"devices": core.probe(path)})
     except BaseException as error:
         text = json.dumps({"error": str(error) or type(error).__name__})

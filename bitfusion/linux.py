@@ -91,6 +91,14 @@ def close_all_but(wanted: Iterable[int]) -> None:
                 pass  # the one that listed the folder
 
 
+def silence(fds: Iterable[int]) -> None:
+    """Let these descriptors read nothing and write nowhere."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in fds:
+        os.dup2(null, fd)
+    os.close(null)
+
+
 def open_standard_descriptors() -> None:
     """Fill closed ones of 0, 1, 2, so that no socket of ours lands there; not inherited."""
     for fd in (0, 1, 2):

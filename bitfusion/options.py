@@ -6,9 +6,11 @@ is not one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, TypeVar
 
 from bitfusion.errors import UsageError
+
+Value = TypeVar("Value")
 
 
 class Option(NamedTuple):
@@ -150,6 +152,14 @@ def take_words(parsed: Parsed, *names: str) -> list[str]:
     if len(parsed.words) > len(names):
         raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[len(names)]}'")
     return parsed.words
+
+
+def parse_value(parsed: Parsed, name: str, parse: Callable[[str], Value], text: str) -> Value:
+    """The value that an option's text stands for; a wrong one is told in the option's name."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(verb=parsed.verb, why=f"{name}: {error}") from None
 
 
 def positive(verb: str, name: str, text: str) -> int:

@@ -116,8 +116,5 @@ def _describe(session: Session, path: str) -> Reservation:
 
 def _leave_terminal() -> None:
     os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
+    linux.silence((0, 1, 2))
     os.chdir("/")

@@ -13,10 +13,8 @@ from bitfusion.client import control
 from bitfusion.client.access import CLEAR, Access, access
 from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, NotAServer
-from bitfusion.values import parse_server
+from bitfusion.values import Address, parse_server
 from bitfusion.wire.control import Json
-
-Address = tuple[str, int]
 
 
 class Row(NamedTuple):

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 
 from bitfusion import config, paths
-from bitfusion.errors import BitfusionError, UsageError, reason
-from bitfusion.options import Option, Parsed, refuse_words
+from bitfusion.errors import BitfusionError, reason
+from bitfusion.options import Option, Parsed, parse_value, refuse_words
 from bitfusion.values import parse_count
 
 USAGE = "[-o FILE] [--days N]"
@@ -43,10 +43,7 @@ class CannotWrite(BitfusionError):
 
 def run(parsed: Parsed) -> int:
     refuse_words(parsed)
-    try:
-        days = parse_count(parsed.text("days") or "7")
-    except ValueError as error:
-        raise UsageError(verb=parsed.verb, why=f"--days: {error}") from None
+    days = parse_value(parsed, "--days", parse_count, parsed.text("days") or "7")
     stem = f"bitfusion-{platform.node() or 'host'}-{time.strftime('%Y%m%dT%H%M%S')}"
     path = parsed.text("output") or f"{stem}.tar.gz"
     try:

@@ -10,8 +10,7 @@ import tempfile
 from bitfusion import config
 from bitfusion.client import netperf
 from bitfusion.commands import run as run_command
-from bitfusion.errors import UsageError
-from bitfusion.options import Option, Parsed, parse, refuse_words
+from bitfusion.options import Option, Parsed, parse, parse_value, refuse_words
 from bitfusion.values import parse_patience
 
 USAGE = "[options]"
@@ -35,10 +34,7 @@ PASSED = ("server_list", "driver", "transport")
 
 def run(parsed: Parsed) -> int:
     refuse_words(parsed)
-    try:
-        seconds = parse_patience(parsed.text("time") or "1s")
-    except ValueError as error:
-        raise UsageError(verb=parsed.verb, why=f"-t: {error}") from None
+    seconds = parse_value(parsed, "-t", parse_patience, parsed.text("time") or "1s")
     with tempfile.NamedTemporaryFile("r", prefix="bitfusion-netperf-") as file:
         words = ["-n", "1", "-m", str(SLICE_MIB)]
         for key in PASSED:

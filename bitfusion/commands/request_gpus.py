@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bitfusion import config, log
+from bitfusion import config, linux, log
 from bitfusion.client import control, holder, reservation
 from bitfusion.client.holder import Held
 from bitfusion.commands import run as run_command
@@ -68,14 +68,13 @@ def make_file(parsed: Parsed) -> str:
 @contextmanager
 def quiet_children() -> Iterator[None]:
     """What is started meanwhile outlives us, and must not keep our terminal or pipe open."""
-    ours, null = os.dup(2), os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    os.dup2(null, 2)
+    ours = os.dup(2)
+    linux.silence((2,))
     try:
         yield
     finally:
         os.dup2(ours, 2)
         os.close(ours)
-        os.close(null)
 
 
 def claim(plan: Plan) -> Held:

@@ -11,7 +11,7 @@ from bitfusion.client import control, program
 from bitfusion.client.access import access
 from bitfusion.config import Config
 from bitfusion.errors import TooMuch, UsageError
-from bitfusion.options import Option, Parsed, positive
+from bitfusion.options import Option, Parsed, parse_value, positive
 from bitfusion.wire.control import Json
 
 if TYPE_CHECKING:
@@ -53,10 +53,7 @@ def asked_for(parsed: Parsed) -> Json:
     if fraction is not None and memory is not None:
         raise UsageError(verb=verb, why="options '-p' and '-m' exclude each other")
     if fraction is not None:
-        try:
-            quantity.parse_fraction(fraction)
-        except ValueError as error:
-            raise UsageError(verb=verb, why=f"-p: {error}") from None
+        parse_value(parsed, "-p", quantity.parse_fraction, fraction)
         request["fraction"] = fraction
     if memory is not None:
         request["memory"] = memory_size(verb, memory)
@@ -68,10 +65,7 @@ def conditions(parsed: Parsed) -> Json:
     found: Json = {}
     share, filters = parsed.text("share"), parsed.all("filter")
     if share is not None:
-        try:
-            numerator, denominator = quantity.parse_fraction(share)
-        except ValueError as error:
-            raise UsageError(verb=parsed.verb, why=f"--share: {error}") from None
+        numerator, denominator = parse_value(parsed, "--share", quantity.parse_fraction, share)
         found["share"] = numerator / denominator
     if filters:
         from bitfusion.server.filters import parse

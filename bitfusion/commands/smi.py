@@ -13,8 +13,7 @@ from bitfusion import __version__
 from bitfusion.client import slice_view
 from bitfusion.client.pool import Listed, Overview, Row
 from bitfusion.commands import listing
-from bitfusion.errors import UsageError
-from bitfusion.options import Option, Parsed
+from bitfusion.options import Option, Parsed, parse_value
 from bitfusion.quantity import MIB, format_duration
 from bitfusion.values import parse_patience
 
@@ -47,12 +46,7 @@ def run(parsed: Parsed) -> int:
 
 def period(parsed: Parsed) -> Optional[float]:
     text = parsed.text("loop")
-    if text is None:
-        return None
-    try:
-        return parse_patience(text)
-    except ValueError as error:
-        raise UsageError(verb=parsed.verb, why=f"-l: {error}") from None
+    return None if text is None else parse_value(parsed, "-l", parse_patience, text)
 
 
 def once(parsed: Parsed) -> int:

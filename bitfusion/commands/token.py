@@ -14,7 +14,7 @@ from bitfusion.client.admin import ask, open_admin
 from bitfusion.client.control import Channel
 from bitfusion.client.enroll import CA_FILE, CLIENT_FILE
 from bitfusion.errors import UsageError
-from bitfusion.options import Command, Option, Parsed, refuse_words, take_words
+from bitfusion.options import Command, Option, Parsed, parse_value, refuse_words, take_words
 from bitfusion.wire.control import Json
 
 USAGE = "create|list|show|rotate|extend|disable|enable|revoke [NAME] [options]"
@@ -70,10 +70,7 @@ def number(parsed: Parsed, key: str, parse: Callable[[str], float]) -> Json:
     text = parsed.text(key)
     if text is None:
         return {}
-    try:
-        return {key: parse(text)}
-    except ValueError as error:
-        raise UsageError(verb=parsed.verb, why=f"--{key}: {error}") from None
+    return {key: parse_value(parsed, f"--{key}", parse, text)}
 
 
 def parse_memory(text: str) -> int:

@@ -10,8 +10,8 @@ from bitfusion import log
 from bitfusion.server.api import ADMIN, Incoming, Route
 from bitfusion.server.caller import Refusal
 from bitfusion.server.cluster import Cluster
-from bitfusion.server.events import Timers
 from bitfusion.server.leases import Leases
+from bitfusion.server.loop import Timers
 from bitfusion.server.peer import Answer, Later
 from bitfusion.server.store import APPLIED
 from bitfusion.wire.control import Reply, failure

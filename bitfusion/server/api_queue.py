@@ -11,9 +11,9 @@ from bitfusion.server.api_sessions import parse_request
 from bitfusion.server.asks import FAILED, QUEUED, Waiting
 from bitfusion.server.caller import Caller, Refusal
 from bitfusion.server.cluster import Cluster, StoreLost
-from bitfusion.server.events import Timers
 from bitfusion.server.filters import Filter, parse
 from bitfusion.server.leases import Leases
+from bitfusion.server.loop import Timers
 from bitfusion.server.peer import Answer, Later, Peer
 from bitfusion.server.record import hash_secret
 from bitfusion.server.sessions import MAX_OWNED

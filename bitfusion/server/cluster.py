@@ -20,6 +20,7 @@ from bitfusion.server.caller import Limits
 from bitfusion.server.desk import Desk
 from bitfusion.server.facts import Facts
 from bitfusion.server.leader import Leader
+from bitfusion.server.loop import Timers
 from bitfusion.server.owner import Host, Owner
 from bitfusion.server.records import (
     CLAIMS,
@@ -37,7 +38,7 @@ from bitfusion.server.records import (
 )
 from bitfusion.server.replica import Replica
 from bitfusion.server.schedule import Scheduler
-from bitfusion.server.store import ABSENT, ANY, Change, Done, Store, Timers
+from bitfusion.server.store import ABSENT, ANY, Change, Done, Store
 from bitfusion.server.views import Ask, Place, ServerView
 from bitfusion.wire.control import Json
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Optional
 
 from bitfusion.server.facts import Facts
+from bitfusion.server.loop import Timers
 from bitfusion.server.replica import Replica
-from bitfusion.server.store import APPLIED, CONFLICT, Change, Check, Done, Timers
+from bitfusion.server.store import APPLIED, CONFLICT, Change, Check, Done
 
 CONFLICT_PAUSE_S = 0.01  # the change that was quicker is about to be told
 FAILED_PAUSE_S = 0.5

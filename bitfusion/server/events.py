@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
+from bitfusion.server.loop import Timers
 from bitfusion.server.peer import Answer, Later
 from bitfusion.wire.control import Json, Reply
 
 WARN, END = "warn", "end"
 MAX_KEPT = 64  # of one session; warnings repeat where a session is idle again and again
 MAX_WAITING = 4  # connections of one session that wait for events
-
-
-class Timers(Protocol):
-    def after(self, seconds: float, action: Callable[[], object]) -> Any: ...
 
 
 class Events:

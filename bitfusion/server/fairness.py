@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional, Protocol
 
 from bitfusion import log
+from bitfusion.server.loop import Timers
 
 TICK_S = 0.05
 SLACK_S = 0.1
@@ -26,12 +27,6 @@ class Ledger(Protocol):
 
     def busy(self) -> list[int]: ...
     def ration(self, until: Optional[Sequence[int]]) -> None: ...
-
-
-class Timers(Protocol):
-    """Of loop.py."""
-
-    def after(self, seconds: float, action: Callable[[], object]) -> Any: ...
 
 
 class Tenant:

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 from bitfusion import log
 from bitfusion.server.caller import Refusal
 from bitfusion.server.countdown import Countdown, describe
-from bitfusion.server.events import END, WARN, Events, Timers
+from bitfusion.server.events import END, WARN, Events
 from bitfusion.server.fairness import Fairness
+from bitfusion.server.loop import Timers
 from bitfusion.server.peer import Answer, Peer
 from bitfusion.server.record import Record
 from bitfusion.server.sessions import Session, Sessions

@@ -9,12 +9,18 @@ import heapq
 import selectors
 import time
 from collections.abc import Callable
-from typing import Optional
+from typing import Any, Optional, Protocol
 
 from bitfusion import linux, log
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 SLOW_TURN_S = 0.1
+
+
+class Timers(Protocol):
+    """What most parts need of the loop."""
+
+    def after(self, seconds: float, action: Callable[[], object]) -> Any: ...
 
 
 class Timer:

@@ -13,10 +13,11 @@ from typing import Optional
 from bitfusion import log
 from bitfusion.server.api_stats import StatsApi
 from bitfusion.server.leases import Leases
+from bitfusion.server.loop import Timers
 from bitfusion.server.record import Record
 from bitfusion.server.records import unpack_claim
 from bitfusion.server.service import Service
-from bitfusion.server.sessions import Session, Timers
+from bitfusion.server.sessions import Session
 from bitfusion.server.state import StateFolder
 from bitfusion.server.usage import FILE, Note, Usage
 from bitfusion.wire.control import Json

@@ -7,28 +7,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import TYPE_CHECKING, Optional, Union
 
 from bitfusion import __version__
 from bitfusion.server.api import CLIENT, Incoming, Route
 from bitfusion.server.caller import Caller
 from bitfusion.server.leases import Leases
+from bitfusion.server.loop import Timers
 from bitfusion.server.sessions import Session, Sessions
 from bitfusion.wire.control import Json, Reply
 
 if TYPE_CHECKING:
+    from bitfusion.inventory import Gpu
     from bitfusion.server.cluster import Cluster, Queued
     from bitfusion.server.records import Claim
-    from bitfusion.server.views import ServerView
+    from bitfusion.server.views import GpuView, ServerView
 
 SAMPLE_S = 1.0
 SECOND = 1_000_000_000  # device time is counted in nanoseconds
-
-
-class Timers(Protocol):
-    """Of loop.py."""
-
-    def after(self, seconds: float, action: Callable[[], object]) -> Any: ...
 
 
 class Utilisation:
@@ -124,16 +120,8 @@ class Overview:
                     busy.setdefault(part.gpu, []).append(share)
         for index, gpu in enumerate(pool.gpus):
             shares = busy.get(index)
-            row = {
-                "index": index,
-                "name": gpu.name,
-                "uuid": gpu.uuid,
-                "memory": gpu.memory,
-                "free": pool.free(index),
-                "busy": min(1.0, sum(shares)) if shares else None,
-                "sessions": held.get(index, []),
-            }
-            rows.append(row)
+            whole = min(1.0, sum(shares)) if shares else None
+            rows.append(gpu_row(index, gpu, pool.free(index), whole, held.get(index, [])))
         return rows
 
     def _held(
@@ -210,6 +198,20 @@ class Overview:
         return [waiting(queued) for queued in self._cluster.queue()] if self._cluster else []
 
 
+def gpu_row(
+    index: int, gpu: Union[Gpu, GpuView], free: int, busy: Optional[float], held: list[Json]
+) -> Json:
+    return {
+        "index": index,
+        "name": gpu.name,
+        "uuid": gpu.uuid,
+        "memory": gpu.memory,
+        "free": free,
+        "busy": busy,
+        "sessions": held,
+    }
+
+
 def may_see(caller: Caller, client: str) -> bool:
     return caller.admin or caller.client == client
 
@@ -225,30 +227,19 @@ def claimed(view: ServerView, claims: list[Claim], caller: Caller) -> list[Json]
                 if part.gpu == gpu.index:
                     free -= part.memory
                     held.append(claimed_part(claim, part.memory, caller))
-        rows.append(
-            {
-                "index": gpu.index,
-                "name": gpu.name,
-                "uuid": gpu.uuid,
-                "memory": gpu.memory,
-                "free": free,
-                "busy": None,
-                "sessions": held,
-            }
-        )
+        rows.append(gpu_row(gpu.index, gpu, free, None, held))
     return rows
 
 
 def claimed_part(claim: Claim, memory: int, caller: Caller) -> Json:
     if not may_see(caller, claim.client):
         return {"session": "", "memory": memory}
-    since_s = claim.since
     return {
         "session": claim.session,
         "client": claim.client,
         "memory": memory,
         "share": claim.entry.ask.share,
-        "since_s": since_s,
+        "since_s": claim.since,
     }
 
 

@@ -58,10 +58,7 @@ def _become_server(
         os.setsid()  # out of the terminal's reach: Ctrl-C is the program's
         linux.set_process_name("bitfusion-serve")
         linux.close_all_but({control.fileno()})
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        os.close(null)
+        linux.silence((0, 1))
         linux.die_with_parent(signal.SIGTERM, parent)
         from bitfusion.server.service import Service, serve_private
         from bitfusion.server.worker import ExecutorWorker

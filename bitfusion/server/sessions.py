@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
 from bitfusion import log
 from bitfusion.inventory import Inventory
 from bitfusion.server.caller import Refusal
+from bitfusion.server.loop import Timers
 from bitfusion.server.nursery import Job
 from bitfusion.server.pool import Pool, Request, Slice
 from bitfusion.wire.control import OK
@@ -53,12 +54,6 @@ class Workers(Protocol):
     ) -> None: ...
     def keep_spares(self, count: int, job: Job) -> None: ...
     def signal(self, number: int, signal_number: int) -> None: ...
-
-
-class Timers(Protocol):
-    """Of loop.py."""
-
-    def after(self, seconds: float, action: Callable[[], object]) -> Any: ...
 
 
 class Ticket(NamedTuple):

@@ -7,7 +7,7 @@ store_memory.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Optional, Protocol
+from typing import NamedTuple, Optional, Protocol
 
 from bitfusion.errors import BitfusionError
 from bitfusion.wire.control import Json
@@ -64,12 +64,6 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Give up the keys under our lease."""
-
-
-class Timers(Protocol):
-    """Of loop.py."""
-
-    def after(self, seconds: float, action: Callable[[], object]) -> Any: ...
 
 
 def matches(expected: int, version: int) -> bool:

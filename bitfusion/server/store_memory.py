@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional
 
+from bitfusion.server.loop import Timers
 from bitfusion.server.store import (
     ABSENT,
     APPLIED,
@@ -15,7 +16,6 @@ from bitfusion.server.store import (
     Changed,
     Check,
     Done,
-    Timers,
     matches,
     validate,
 )

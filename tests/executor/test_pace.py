@@ -10,6 +10,7 @@ import time
 from typing import Callable, Iterator
 
 import pytest
+from waiting import wait_for
 from wire_client import FUNCTION, ROOT, STREAM, WANTS_REPLY, Client, Worker, handle
 
 sys.path.insert(0, str(ROOT))
@@ -38,13 +39,6 @@ def nap(client: Client, ms: int, stream: int = 0) -> None:
     client.launch(handle(FUNCTION, 1), struct.pack("<Q", ms), stream)
 
 
-def wait_until(condition: Callable[[], bool], patience_s: float = 10) -> None:
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def timed_naps(client: Client, count: int, ms: int, pause_s: float) -> int:
     """Nanoseconds in which naps can have been under way."""
     total = 0
@@ -61,7 +55,7 @@ def test_busy_is_the_time_of_kernels(serve: Serve, ledger: core.Ledger) -> None:
     ledger.set_share(0.9)  # so that all is measured, not a sample
     with serve(ledger=ledger.fileno()) as worker:
         under_way = timed_naps(ready(worker), 20, 5, 0.01)
-        wait_until(lambda: ledger.busy()[0] >= 100 * MS)
+        assert wait_for(lambda: ledger.busy()[0] >= 100 * MS, 10)
         assert ledger.busy()[0] <= under_way
 
 
@@ -75,7 +69,7 @@ def test_streams_at_once_count_once(serve: Serve, ledger: core.Ledger) -> None:
             nap(client, 100, stream)
         for stream in streams:
             assert client.synchronize(stream).status == 0
-        wait_until(lambda: ledger.busy()[0] >= 100 * MS)
+        assert wait_for(lambda: ledger.busy()[0] >= 100 * MS, 10)
         time.sleep(0.05)
         assert ledger.busy()[0] <= time.monotonic_ns() - started
 
@@ -83,7 +77,7 @@ def test_streams_at_once_count_once(serve: Serve, ledger: core.Ledger) -> None:
 def test_a_sample_stands_for_the_rest(serve: Serve, ledger: core.Ledger) -> None:
     with serve(ledger=ledger.fileno()) as worker:
         under_way = timed_naps(ready(worker), 400, 1, 0)
-        wait_until(lambda: ledger.busy()[0] > 0)
+        assert wait_for(lambda: ledger.busy()[0] > 0, 10)
         assert 100 * MS < ledger.busy()[0] < 4 * under_way
 
 
@@ -99,7 +93,7 @@ def test_a_share_is_kept(serve: Serve, ledger: core.Ledger, waits: bool) -> None
                 assert client.synchronize().status == 0
         assert client.synchronize().status == 0
         lasted = time.monotonic() - started
-        wait_until(lambda: ledger.busy()[0] >= 200 * MS)
+        assert wait_for(lambda: ledger.busy()[0] >= 200 * MS, 10)
         assert lasted >= 0.6  # 200 ms at a quarter, less what it may be ahead
 
 
@@ -115,7 +109,7 @@ def test_two_workers_share_one_share(serve: Serve, ledger: core.Ledger) -> None:
             for client in clients:
                 assert client.synchronize().status == 0
         lasted = time.monotonic() - started
-        wait_until(lambda: ledger.busy()[0] >= 400 * MS)
+        assert wait_for(lambda: ledger.busy()[0] >= 400 * MS, 10)
         assert lasted >= 0.7
 
 
@@ -135,7 +129,7 @@ def test_the_server_rations(serve: Serve, ledger: core.Ledger) -> None:
 
         request = client.row("cuStreamSynchronize", struct.pack("<Q", 0), WANTS_REPLY)
         client.flush()
-        wait_until(used_up)
+        assert wait_for(used_up, 10)
         end = time.monotonic() + 0.4
         while time.monotonic() < end:
             used_up()
@@ -198,10 +192,10 @@ def test_activity(serve: Serve, ledger: core.Ledger) -> None:
         nap(client, 300)
         request = client.row("cuStreamSynchronize", struct.pack("<Q", 0), WANTS_REPLY)
         client.flush()
-        wait_until(lambda: ledger.last_call()[1] == 1)
+        assert wait_for(lambda: ledger.last_call()[1] == 1, 10)
         assert ledger.last_call()[0] >= before - 0.1
         client.wait(request)
-        wait_until(lambda: ledger.last_call()[1] == 0)
+        assert wait_for(lambda: ledger.last_call()[1] == 0, 10)
         ledger.clear(0)
         assert ledger.last_call()[0] == 0
 
