@@ -16,7 +16,9 @@ BASH = ("/bin/bash", "--norc", "--noprofile", "--noediting", "-i")
 
 def test_ctrl_c_interrupts_the_program_and_not_the_run(environment: dict[str, str]) -> None:
     code = (
-        "import time\ntry:\n print('rea' + 'dy', flush=True)\n time.sleep(60)\n"
+        "import time\ntry:\n print('rea' + 'dy', flush=True)\n"
+        # a signal that comes in just before a sleep does not end it
+        " for _ in range(600): time.sleep(0.1)\n"
         "except KeyboardInterrupt:\n print('inter' + 'rupted', flush=True)\n"
     )
     terminal = Terminal(environment, *HARNESS, "--", sys.executable, "-c", code)
