@@ -120,17 +120,20 @@ void bf_reply_open(void);
 /* Clears all but data, finish, host; returns the request id. Between the begin and the end of the wait's command: so
  * one that is never sent waits for nothing. With `finish`, the wait may be gone when this returns. */
 uint32_t bf_wait_add(struct bf_wait *wait, unsigned call);
-CUresult bf_wait_for(struct bf_wait *wait); /* status with deferred failures folded in */
-/* The same for a call that gives something to the program: it must not be lost because of an earlier failure,
- * which the next call that only waits reports instead. */
-CUresult bf_wait_for_result(struct bf_wait *wait);
-void bf_fail_later(CUresult status); /* of a call that has no one to tell it: the next that waits does */
 void bf_wait_drop(struct bf_wait *wait);    /* frees the body */
 void bf_reply_break(void);                 /* fails all waits: the connection is gone */
 /* Stream of a copy in flight that writes into [data, data + size), if there is one. */
 bool bf_reply_writes(const void *data, size_t size, uint64_t *stream);
 void bf_reply_until_written(const void *data, size_t size); /* until none does */
 void bf_reply_start_reader(void);
+
+/* ------------------------------------------------------------------ what calls return (answer.c) */
+
+CUresult bf_wait_for(struct bf_wait *wait); /* status with deferred failures folded in */
+/* The same for a call that gives something to the program: it must not be lost because of an earlier failure,
+ * which the next call that only waits reports instead. */
+CUresult bf_wait_for_result(struct bf_wait *wait);
+void bf_fail_later(CUresult status); /* of a call that has no one to tell it: the next that waits does */
 
 /* Sends a command made of a header and a fixed body, waits, and copies `answer_size` bytes of the reply. */
 CUresult bf_ask(unsigned call, const void *body, size_t size, void *answer, size_t answer_size);

@@ -29,7 +29,6 @@ static struct {
 	bool broken;
 	_Atomic bool over; /* broken, and nobody brings in anything any more */
 	_Atomic unsigned copies;    /* asynchronous ones in flight */
-	_Atomic int deferred;       /* a failure that no waiting thread has seen yet */
 } replies = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 void bf_reply_open(void)
@@ -81,26 +80,12 @@ struct bf_wait *bf_wait_find(uint32_t request)
 	return wait;
 }
 
-static void keep_deferred(int32_t status)
-{
-	int none = 0;
-
-	if (status)
-		atomic_compare_exchange_strong(&replies.deferred, &none, status);
-}
-
-void bf_fail_later(CUresult status)
-{
-	if (!bf_is_fault(status)) /* else the context knows */
-		keep_deferred((int32_t)status);
-}
-
 /* Nobody waits for an asynchronous copy: its failure is reported by the next call that does wait. */
 static void finish_copy(struct bf_wait *wait)
 {
 	if (wait->status)
 		bf_debug("%s failed with error %d", bf_call_name(wait->call), wait->status);
-	keep_deferred(wait->status ? wait->status : wait->deferred);
+	bf_deferred_keep(wait->status ? wait->status : wait->deferred);
 	bf_wait_drop(wait);
 	free(wait);
 	atomic_fetch_sub(&replies.copies, 1);
@@ -342,50 +327,6 @@ void bf_wait_until_done(struct bf_wait *wait)
 	pthread_mutex_unlock(&replies.lock);
 }
 
-static void wait_for_answer(struct bf_wait *wait)
-{
-	bf_wait_until_done(wait);
-	if (BF_UNLIKELY(wait->status == CUDA_ERROR_DEVICE_UNAVAILABLE) && bf_reply_is_over())
-		bf_connection_settle();
-	if (wait->deferred)
-		bf_debug("%s failed earlier with error %d, reported by %s", bf_call_name(wait->deferred_call),
-			 wait->deferred, bf_call_name(wait->call));
-}
-
-/* The same failure is reported once. */
-static CUresult report(int status)
-{
-	int same = status;
-
-	atomic_compare_exchange_strong(&replies.deferred, &same, 0);
-	return (CUresult)status;
-}
-
-CUresult bf_wait_for(struct bf_wait *wait)
-{
-	int earlier;
-
-	wait_for_answer(wait);
-	if (wait->status && wait->status != CUDA_ERROR_NOT_READY) {
-		bf_fault_note((CUresult)wait->status);
-		keep_deferred(wait->deferred);
-		return report(wait->status);
-	}
-	if (wait->deferred)
-		return report(wait->deferred);
-	earlier = atomic_exchange(&replies.deferred, 0);
-	return (CUresult)(earlier ? earlier : wait->status);
-}
-
-CUresult bf_wait_for_result(struct bf_wait *wait)
-{
-	wait_for_answer(wait);
-	keep_deferred(wait->deferred);
-	if (BF_UNLIKELY(wait->status))
-		bf_fault_note((CUresult)wait->status);
-	return wait->status ? report(wait->status) : CUDA_SUCCESS;
-}
-
 void bf_wait_drop(struct bf_wait *wait)
 {
 	if (wait->body != (uint8_t *)wait->inline_body)
@@ -457,37 +398,4 @@ void bf_reply_start_reader(void)
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 	pthread_once(&once, start_reader);
-}
-
-CUresult bf_ask(unsigned call, const void *body, size_t size, void *answer, size_t answer_size)
-{
-	struct bf_wait wait = { 0 };
-	uint8_t *command;
-	CUresult status;
-
-	command = bf_queue_begin(call, sizeof(struct bf_command) + size, BF_WANTS_REPLY, bf_self.current);
-	if (!command)
-		return CUDA_ERROR_DEVICE_UNAVAILABLE;
-	((struct bf_command *)command)->request = bf_wait_add(&wait, call);
-	if (size)
-		memcpy(command + sizeof(struct bf_command), body, size);
-	bf_queue_end(BF_NOW);
-	status = answer_size ? bf_wait_for_result(&wait) : bf_wait_for(&wait);
-	if (wait.body_size >= answer_size && answer_size)
-		memcpy(answer, wait.body, answer_size);
-	else if (!status && answer_size)
-		status = CUDA_ERROR_UNKNOWN;
-	bf_wait_drop(&wait);
-	return status;
-}
-
-CUresult bf_post(unsigned call, const void *body, size_t size)
-{
-	uint8_t *command = bf_queue_begin(call, sizeof(struct bf_command) + size, 0, bf_self.current);
-
-	if (!command)
-		return CUDA_ERROR_DEVICE_UNAVAILABLE;
-	memcpy(command + sizeof(struct bf_command), body, size);
-	bf_queue_end(BF_LATER);
-	return CUDA_SUCCESS;
 }

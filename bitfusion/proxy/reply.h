@@ -19,6 +19,9 @@ int bf_reply_until_room(struct bf_transport *transport);
 bool bf_reply_is_over(void);    /* the connection is gone, and nobody brings in anything any more */
 void bf_reply_until_over(void); /* the connection is gone: until nobody does. Not for the thread that leads. */
 
+/* A failure of work that nobody waited for (answer.c); the first one counts. */
+void bf_deferred_keep(int32_t status);
+
 void bf_receive_open(void);
 int bf_receive_frames(void); /* waits for bytes, handles all whole frames; -1 when the connection is gone */
 bool bf_receive_ready(void); /* is there something to read? */
