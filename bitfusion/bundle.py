@@ -12,15 +12,11 @@ import os
 import tarfile
 from collections.abc import Mapping, Sequence
 
-from bitfusion.errors import BitfusionError, SystemFailure, reason
+from bitfusion.errors import SystemFailure, WrongBundle, reason
 
 MAX_FILE = 64 << 10
 MAX_BUNDLE = 1 << 20
 MODE = 0o600
-
-
-class WrongBundle(BitfusionError):
-    template = "cannot use bundle '{path}': {why}"
 
 
 def pack(files: Mapping[str, bytes], now_s: float) -> bytes:

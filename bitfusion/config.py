@@ -104,8 +104,8 @@ def load(files: Sequence[str], parsed: Optional[Parsed], sections: Sequence[str]
     """Read these files (missing ones are skipped), the environment, then the options."""
     config = Config()
     for path in files:
-        if os.path.exists(path):
-            _read_file(config, path)
+        if _is_there(path):
+            _read_file(config, path, sections)
     for setting in SETTINGS:
         if setting.name.partition(".")[0] not in sections:
             continue
@@ -117,10 +117,21 @@ def load(files: Sequence[str], parsed: Optional[Parsed], sections: Sequence[str]
     return config
 
 
-def _read_file(config: Config, path: str) -> None:
+def _is_there(path: str) -> bool:
+    """Also where it is in a folder that we may not look into: then reading it says so."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _read_file(config: Config, path: str, sections: Sequence[str]) -> None:
     from bitfusion import configfile  # only here, so that a run without a file stays fast
 
-    for name, text, origin in configfile.read(path, BY_NAME):
+    for name, text, origin in configfile.read(path, BY_NAME, sections):
         if BY_NAME[name].path and text:
             text = os.path.join(os.path.dirname(os.path.abspath(path)), text)
         config.set(name, text, origin)

@@ -20,6 +20,7 @@ else:
         raise MissingPackage(what="read the configuration", package="tomli") from None
 
 MAX_FILE = 1 << 20
+CLIENT_FILE, SERVER_FILE = "client.toml", "server.toml"
 
 
 def find_line(text: str, section: str, key: str) -> int:
@@ -77,11 +78,16 @@ def read_text(path: str) -> str:
         raise ConfigError(place=f"{path}:{line}", why=why) from None
 
 
-def read(path: str, known: Container[str]) -> Iterator[tuple[str, str, str]]:
-    return parse(read_text(path), path, known)
+def read(
+    path: str, known: Container[str], sections: Container[str]
+) -> Iterator[tuple[str, str, str]]:
+    return parse(read_text(path), path, known, sections)
 
 
-def parse(text: str, path: str, known: Container[str]) -> Iterator[tuple[str, str, str]]:
+def parse(
+    text: str, path: str, known: Container[str], sections: Container[str]
+) -> Iterator[tuple[str, str, str]]:
+    """sections: those that this file is for; others would be read by nobody."""
     for section, table in parse_toml(text, path).items():
         if not isinstance(table, dict):
             raise ConfigError(
@@ -93,4 +99,8 @@ def parse(text: str, path: str, known: Container[str]) -> Iterator[tuple[str, st
             name = f"{section}.{key}"
             if name not in known:
                 raise ConfigError(place=place, why=f"unknown key '{key}' in [{section}]")
+            if section not in sections:
+                other = SERVER_FILE if "client" in sections else CLIENT_FILE
+                why = f"[{section}] is not for this file"
+                raise ConfigError(place=place, why=why, hint=f"it belongs in {other}")
             yield name, as_text(value, place), place

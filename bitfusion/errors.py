@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that can fail in a way the user can understand: text and exit status of each.
+"""Everything that can fail in a way the user can understand: text and exit status of each, all of
+them here, so that they can be read beside each other.
 
-Library code raises these; only cli.py turns them into lines and exit statuses.
+Library code raises these; only cli.py turns them into lines and exit statuses. What one part says
+to another, and no user reads, is an Exception beside what raises it.
 """
 
 from __future__ import annotations
@@ -142,9 +144,59 @@ class CannotListen(BitfusionError):
     template = "cannot listen on '{address}': {why}"
 
 
+class NotOurAddress(CannotListen):
+    """It cannot become right by itself, as a port that is taken can."""
+
+    exit_status = 2
+    hint = "'--listen' takes an address of this machine, or 0.0.0.0 for all of them"
+
+
 class StateFolderInUse(BitfusionError):
     template = "cannot serve: another server uses folder '{path}'"
     hint = "give this one a folder of its own with --state_dir"
+
+
+class StoreUnusable(BitfusionError):
+    template = "cannot use the state in '{where}': {why}"
+
+
+class AlreadyThere(BitfusionError):
+    template = "cannot make keys: '{path}' is there already"
+    hint = "nothing was changed; tokens and clients depend on these keys"
+
+
+class NoKeys(BitfusionError):
+    template = "cannot {what}: there are no keys in '{path}'"
+    hint = "'bitfusion server init' makes them"
+
+
+class NoServer(BitfusionError):
+    template = "cannot find a server to ask: none has its state in '{folder}'"
+    hint = "'bitfusion server init' makes keys; '--state_dir' says where they are"
+
+
+class NoReservation(BitfusionError):
+    template = "cannot find reserved GPUs: {why}"
+    hint = "'bitfusion request_gpus -n 1' reserves some"
+
+
+class SeveralReservations(BitfusionError):
+    template = "cannot choose between reservations {files}"
+    exit_status = 2
+    hint = "option '-f' names one"
+
+
+class NotReleased(BitfusionError):
+    template = "cannot release '{file}': process {pid} does not end"
+
+
+class WrongBundle(BitfusionError):
+    template = "cannot use bundle '{path}': {why}"
+
+
+class Enrolled(BitfusionError):
+    template = "cannot enroll: '{path}' has other settings"
+    hint = "'--force' replaces the file; the one before is kept as '{path}.old'"
 
 
 class MissingPackage(BitfusionError):

@@ -10,6 +10,7 @@ import re
 MIB = 1 << 20
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 SECONDS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+MOST_MEMORY = 1 << 50
 LONGEST_S = 1e10  # some 300 years
 _TIME = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|[wdhms])")
 
@@ -25,6 +26,17 @@ def parse_size(text: str) -> int:
     if not digits.isascii() or not digits.isdigit() or len(digits) > 15 or unit not in UNITS:
         raise ValueError(f"'{text}' is not a size such as 512M or 4G")
     return int(digits) * UNITS[unit]
+
+
+def parse_memory(text: str) -> int:
+    """Bytes, in whole MiB, at least one: a number is of MiB, else it is a size."""
+    try:
+        size = parse_size(f"{text}M" if text.isdigit() else text)
+    except ValueError:
+        raise ValueError(f"'{text}' is not a number of MiB, or a size such as 2G") from None
+    if not MIB <= size <= MOST_MEMORY:
+        raise ValueError(f"'{text}' is not from 1 MiB to {MOST_MEMORY >> 40} TiB")
+    return size // MIB * MIB
 
 
 def parse_fraction(text: str) -> tuple[int, int]:

@@ -70,6 +70,11 @@ def parse_patience(text: str) -> float:
     return seconds
 
 
+def parse_lease(text: str) -> float:
+    """0 for auto: as long as the server keeps a session whose launcher is gone."""
+    return 0.0 if text == "auto" else parse_patience(text)
+
+
 def _one_of(text: str, known: tuple[str, ...]) -> str:
     if text not in known:
         raise ValueError(f"'{text}' is none of {', '.join(known)}")

@@ -13,17 +13,12 @@ from bitfusion import config
 from bitfusion.client.access import access
 from bitfusion.client.control import Channel, HttpChannel, LineChannel, explain, greet
 from bitfusion.config import Config
-from bitfusion.errors import BitfusionError, SystemFailure, reason
+from bitfusion.errors import NoServer, SystemFailure, reason
 from bitfusion.server.keys import Keys
 from bitfusion.server.state import ADMIN, StateFolder
 from bitfusion.wire.control import Json
 
 HERE = "the server of this machine"
-
-
-class NoServer(BitfusionError):
-    template = "cannot find a server to ask: none has its state in '{folder}'"
-    hint = "'bitfusion server init' makes keys; '--state_dir' says where they are"
 
 
 def open_admin(server: Config, client: Config) -> Channel:

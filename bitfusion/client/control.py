@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from bitfusion.certificates import Certificate
 
 MAX_REPLY = 16 << 20
+DEFAULT_LEASE_S = 30.0
 
 
 class Channel(Protocol):
@@ -244,6 +245,8 @@ class Session:
         self.channel = channel
         self.software = bool(answer.get("software"))
         self.gpus = list_of_objects(answer.get("gpus"))
+        lease_s = answer.get("lease_s")
+        self.lease_s = float(lease_s) if isinstance(lease_s, (int, float)) else DEFAULT_LEASE_S
         data = answer.get("data")
         self._data: Json = data if isinstance(data, dict) else {}
 

@@ -10,20 +10,15 @@ import ssl
 from typing import NamedTuple
 
 from bitfusion import bundle, configfile, paths
-from bitfusion.bundle import WrongBundle
 from bitfusion.certificates import first_certificate
-from bitfusion.errors import BitfusionError, ConfigError, SystemFailure, reason
-from bitfusion.settings import BY_NAME
+from bitfusion.configfile import CLIENT_FILE
+from bitfusion.errors import ConfigError, Enrolled, SystemFailure, WrongBundle, reason
+from bitfusion.settings import BY_NAME, CLIENT_SECTIONS
 
-CA_FILE, CLIENT_FILE = "ca.crt", "client.toml"
+CA_FILE = "ca.crt"
 ALLOWED = ("client.server_list", "client.ca", "client.token", "client.encrypt")
 NEEDED = ALLOWED[:3]
 GROUP = "bitfusion"
-
-
-class Enrolled(BitfusionError):
-    template = "cannot enroll: '{path}' has other settings"
-    hint = "'--force' replaces the file; the one before is kept as '{path}.old'"
 
 
 class Place(NamedTuple):
@@ -53,14 +48,24 @@ def user_place() -> Place:
     return Place(os.path.dirname(paths.user_file(CLIENT_FILE)), 0o700, 0o600, -1)
 
 
-def enroll(path: str, place: Place, force: bool) -> tuple[str, bool]:
-    """(the client's name, whether anything changed)."""
+class Bundle(NamedTuple):
+    client: str  # its name
+    files: dict[str, bytes]
+
+
+def read_bundle(path: str) -> Bundle:
+    """Raises WrongBundle."""
     files = bundle.unpack(path, (CA_FILE, CLIENT_FILE))
-    name = check(path, files)
+    return Bundle(check(path, files), files)
+
+
+def enroll(given: Bundle, place: Place, force: bool) -> bool:
+    """Whether anything changed."""
+    files = given.files
     target = os.path.join(place.folder, CLIENT_FILE)
     there = {file: read(os.path.join(place.folder, file)) for file in files}
     if there == files:
-        return name, False
+        return False
     if there[CLIENT_FILE] and says_something(target) and not force:
         raise Enrolled(path=target)
     try:
@@ -71,7 +76,7 @@ def enroll(path: str, place: Place, force: bool) -> tuple[str, bool]:
             install(os.path.join(place.folder, file), files[file], place)
     except OSError as error:
         raise SystemFailure(what=f"write to '{place.folder}'", why=reason(error)) from None
-    return name, True
+    return True
 
 
 def check(path: str, files: dict[str, bytes]) -> str:
@@ -94,13 +99,14 @@ def check(path: str, files: dict[str, bytes]) -> str:
 
 
 def settings_of(text: str) -> list[tuple[str, str]]:
-    return [(key, value) for key, value, _ in configfile.parse(text, CLIENT_FILE, BY_NAME)]
+    found = configfile.parse(text, CLIENT_FILE, BY_NAME, CLIENT_SECTIONS)
+    return [(key, value) for key, value, _ in found]
 
 
 def says_something(path: str) -> bool:
     """The sample of a package does not: all its lines are comments."""
     try:
-        return any(True for _ in configfile.read(path, BY_NAME))
+        return any(True for _ in configfile.read(path, BY_NAME, CLIENT_SECTIONS))
     except ConfigError:
         return True
 

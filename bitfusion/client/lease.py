@@ -39,12 +39,13 @@ class Keeper:
     def __init__(
         self, session: Session, connect: Connect, lease_s: float, tell: Callable[[Event], None]
     ) -> None:
-        """tell: called in the keeper's thread; the last event is an end, unless stop() comes
-        first.
+        """lease_s: how long to try to reach a lost server, no longer than it keeps the session;
+        0 for as long as that. tell: called in the keeper's thread; the last event is an end,
+        unless stop() comes first.
         """
         self.session = session
         self._connect = connect
-        self._lease_s = lease_s
+        self._most_s = lease_s
         self._tell = tell
         self._renewed = threading.Condition()  # guards the session's connection
         self._over = False
@@ -53,6 +54,9 @@ class Keeper:
 
     def start(self) -> None:
         self._thread.start()
+
+    def _patience_s(self) -> float:
+        return min(self._most_s or self.session.lease_s, self.session.lease_s)
 
     def stop(self) -> None:
         """Without waiting for its thread, which may be in the middle of a request."""
@@ -76,7 +80,7 @@ class Keeper:
 
     def _await_renewal(self, channel: Channel) -> None:
         if not self._renewed.wait_for(
-            lambda: self._over or self.session.channel is not channel, self._lease_s
+            lambda: self._over or self.session.channel is not channel, self._patience_s()
         ):
             raise ServerLost(server=channel.name, why="no answer in time")
 
@@ -138,7 +142,7 @@ class Keeper:
                 self._renewed.wait_for(lambda: self._over, nap_s)
                 return not self._over
             name = self.session.channel.name
-            log.warn(f"lost the connection to {name}; trying again for {self._lease_s:g} s")
+            log.warn(f"lost the connection to {name}; trying again for {self._patience_s():g} s")
             self.lost = True
             ended = self._attach_again()
         if ended is None:
@@ -150,7 +154,7 @@ class Keeper:
 
     def _attach_again(self) -> Optional[tuple[str, str]]:
         """None when that worked, else why it is over."""
-        until_s, nap_s = time.monotonic() + self._lease_s, FIRST_NAP_S
+        until_s, nap_s = time.monotonic() + self._patience_s(), FIRST_NAP_S
         why = "no answer in time"
         while not self._over and time.monotonic() < until_s:
             self._renewed.wait(nap_s)

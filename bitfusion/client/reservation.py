@@ -18,28 +18,13 @@ import tempfile
 import time
 from typing import NamedTuple, Optional
 
-from bitfusion.errors import BitfusionError, SystemFailure, reason
+from bitfusion.errors import NoReservation, NotReleased, SeveralReservations, SystemFailure, reason
 
 STEM = "bitfusion"
 DIGITS = 9
 MAX_FILE = 64 << 10
 RELEASE_PATIENCE_S = 10.0
 START_TIME = 19  # field of /proc/PID/stat behind the name and its parenthesis
-
-
-class NoReservation(BitfusionError):
-    template = "cannot find reserved GPUs: {why}"
-    hint = "'bitfusion request_gpus -n 1' reserves some"
-
-
-class SeveralReservations(BitfusionError):
-    template = "cannot choose between reservations {files}"
-    exit_status = 2
-    hint = "option '-f' names one"
-
-
-class NotReleased(BitfusionError):
-    template = "cannot release '{file}': process {pid} does not end"
 
 
 class Reservation(NamedTuple):

@@ -35,9 +35,10 @@ def run(parsed: Parsed) -> int:
         raise UsageError(
             verb=parsed.verb, why="options '--user' and '--system' exclude each other"
         )
+    given = enroll.read_bundle(path)
     whole = system or (paths.is_root() and not user)
     place = enroll.system_place() if whole else enroll.user_place()
-    name, changed = enroll.enroll(path, place, parsed.has("force"))
+    changed = enroll.enroll(given, place, parsed.has("force"))
     what = "enrolled as" if changed else "nothing to do: this is already"
-    sys.stdout.write(f"{what} client '{name}' in {place.folder}\n")
+    sys.stdout.write(f"{what} client '{given.client}' in {place.folder}\n")
     return 0

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 from bitfusion import config, paths
-from bitfusion.errors import BitfusionError, reason
+from bitfusion.errors import SystemFailure, reason
 from bitfusion.options import Option, Parsed, parse_value, refuse_words
 from bitfusion.values import parse_count
 
@@ -37,10 +37,6 @@ MAX_LOG = 32 << 20
 SYSTEM_FILES = ("/etc/os-release", "/proc/meminfo", "/proc/cpuinfo", "/proc/self/limits")
 
 
-class CannotWrite(BitfusionError):
-    template = "cannot write '{path}': {why}"
-
-
 def run(parsed: Parsed) -> int:
     refuse_words(parsed)
     days = parse_value(parsed, "--days", parse_count, parsed.text("days") or "7")
@@ -50,7 +46,7 @@ def run(parsed: Parsed) -> int:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             write(file, stem, parsed, days)
     except OSError as error:
-        raise CannotWrite(path=path, why=reason(error)) from None
+        raise SystemFailure(what=f"write '{path}'", why=reason(error)) from None
     sys.stdout.write(f"{path}\n")
     return 0
 

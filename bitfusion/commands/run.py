@@ -56,7 +56,7 @@ def asked_for(parsed: Parsed) -> Json:
         parse_value(parsed, "-p", quantity.parse_fraction, fraction)
         request["fraction"] = fraction
     if memory is not None:
-        request["memory"] = memory_size(verb, memory)
+        request["memory"] = parse_value(parsed, "-m", quantity.parse_memory, memory)
     return {**request, **conditions(parsed)}
 
 
@@ -75,19 +75,6 @@ def conditions(parsed: Parsed) -> Json:
         except ValueError as error:
             raise UsageError(verb=parsed.verb, why=f"--filter: {error}") from None
     return found
-
-
-def memory_size(verb: str, text: str) -> int:
-    """Bytes; a number without a unit is of MiB."""
-    if text.isdigit():
-        return positive(verb, "-m", text) * quantity.MIB
-    try:
-        size = quantity.parse_size(text)
-    except ValueError:
-        raise UsageError(
-            verb=verb, why=f"-m must be a number of MiB, or a size as 2G, not '{text}'"
-        ) from None
-    return positive(verb, "-m in MiB", str(size // quantity.MIB)) * quantity.MIB
 
 
 def words_of(parsed: Parsed) -> list[str]:
@@ -146,7 +133,7 @@ class Plan(NamedTuple):
             settings.text("client.transport"),
             settings.seconds("client.timeout"),
             settings.seconds("client.queue_timeout"),
-            settings.seconds("client.lease"),
+            settings.seconds("client.lease") or control.DEFAULT_LEASE_S,
         )
 
     def connect(self, address: tuple[str, int], timeout_s: float) -> control.HttpChannel:

@@ -12,7 +12,8 @@ from typing import NoReturn
 from bitfusion import bundle, config, quantity, values
 from bitfusion.client.admin import ask, open_admin
 from bitfusion.client.control import Channel
-from bitfusion.client.enroll import CA_FILE, CLIENT_FILE
+from bitfusion.client.enroll import CA_FILE
+from bitfusion.configfile import CLIENT_FILE
 from bitfusion.errors import UsageError
 from bitfusion.options import Command, Option, Parsed, parse_value, refuse_words, take_words
 from bitfusion.wire.control import Json
@@ -74,7 +75,8 @@ def number(parsed: Parsed, key: str, parse: Callable[[str], float]) -> Json:
 
 
 def parse_memory(text: str) -> int:
-    return int(text) * quantity.MIB if text.isdigit() else quantity.parse_size(text)
+    """0: as much as there is, whatever [limits] of the server says."""
+    return 0 if text == "0" else quantity.parse_memory(text)
 
 
 def parse_life(text: str) -> float:
@@ -261,7 +263,7 @@ SUBCOMMANDS = {
             SERVERS,
             OUTPUT,
         ),
-        "create alice --expires 90d --gpus 2 --memory 16G --time 8h --idle 30m",
+        "create alice --expires 90d --gpus 2 --memory 16G --time 8h",
         create,
     ),
     "list": _command(

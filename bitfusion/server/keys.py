@@ -16,23 +16,13 @@ from typing import NamedTuple, Optional
 
 from bitfusion import certificates, log
 from bitfusion.certificates import Certificate, NotOurs
-from bitfusion.errors import BitfusionError, SystemFailure
+from bitfusion.errors import AlreadyThere, BitfusionError, NoKeys, SystemFailure
 from bitfusion.server.state import StateFolder
 
 FOLDER = "tls"
 CA, CA_KEY, CERTIFICATE, KEY = "ca.crt", "ca.key", "server.crt", "server.key"
 RENEW_S = 45 * 86400.0  # before its end, and so before clients warn
 LOOK_EVERY_S = 3600.0
-
-
-class AlreadyThere(BitfusionError):
-    template = "cannot make keys: '{path}' is there already"
-    hint = "nothing was changed; tokens and clients depend on these keys"
-
-
-class NoKeys(BitfusionError):
-    template = "cannot {what}: there are no keys in '{path}'"
-    hint = "'bitfusion server init' makes them"
 
 
 class Invitation(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Optional, cast
 from bitfusion.certificates import Certificate
 from bitfusion.client.access import CLEAR
 from bitfusion.config import Config
-from bitfusion.errors import BitfusionError
+from bitfusion.errors import StoreUnusable
 from bitfusion.server.api import Api
 from bitfusion.server.api_tokens import Place, TokenApi
 from bitfusion.server.caller import OPERATOR
@@ -25,10 +25,6 @@ from bitfusion.server.tokens import Tokens
 from bitfusion.wire.control import Call, Json, Reply
 
 PATIENCE_S = 5.0
-
-
-class Unanswered(BitfusionError):
-    template = "cannot use the state in '{where}': no answer in time"
 
 
 class OfflineChannel:
@@ -71,7 +67,7 @@ class OfflineChannel:
         while not condition():
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
-                raise Unanswered(where=self._store.where)
+                raise StoreUnusable(where=self._store.where, why="no answer in time")
             self._loop.turn(min(left_s, 0.05))
 
     def fileno(self) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from typing import Optional
 
 from bitfusion import __version__, config, linux, log, paths
 from bitfusion.config import Config
-from bitfusion.errors import BitfusionError, CannotListen, NotSafe
+from bitfusion.errors import BitfusionError, CannotListen, NotOurAddress, NotSafe, reason
 from bitfusion.inventory import Inventory, describe
 from bitfusion.quantity import plural
 from bitfusion.server import activity, adopt, member
@@ -63,9 +64,9 @@ def listen(address: tuple[str, int]) -> socket.socket:
         sock.bind(where)
         sock.listen(128)
     except OSError as error:
-        raise CannotListen(
-            address=config.format_address(address), why=(error.strerror or str(error)).lower()
-        ) from None
+        foreign = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        failure = NotOurAddress if foreign else CannotListen
+        raise failure(address=config.format_address(address), why=reason(error)) from None
     return sock
 
 
@@ -74,6 +75,8 @@ def listen_first_free(host: str, ports: tuple[int, int]) -> socket.socket:
     for port in range(first, last + 1):
         try:
             return listen((host, port))
+        except NotOurAddress:
+            raise
         except CannotListen:
             if port == last:
                 raise CannotListen(

@@ -7,8 +7,9 @@ import ssl
 from typing import Optional
 
 from bitfusion.config import Config
+from bitfusion.errors import StoreUnusable
 from bitfusion.server.loop import Loop
-from bitfusion.server.store import Store, StoreUnusable
+from bitfusion.server.store import Store
 from bitfusion.values import parse_address
 
 ETCD_PORT = 2379

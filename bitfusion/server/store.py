@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional, Protocol
 
-from bitfusion.errors import BitfusionError
 from bitfusion.wire.control import Json
 
 ABSENT = 0  # versions of keys that exist are above 0, and no version is used twice
@@ -40,10 +39,6 @@ class Check(NamedTuple):
 
     key: str
     expected: int
-
-
-class StoreUnusable(BitfusionError):
-    template = "cannot use the state in '{where}': {why}"
 
 
 class Store(Protocol):

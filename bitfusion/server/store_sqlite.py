@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Optional
 
 from bitfusion import log
+from bitfusion.errors import StoreUnusable
 from bitfusion.server.loop import Timers
 from bitfusion.server.store import (
     ABSENT,
@@ -33,7 +34,6 @@ from bitfusion.server.store import (
     Changed,
     Check,
     Done,
-    StoreUnusable,
     matches,
     validate,
 )

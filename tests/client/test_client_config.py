@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+from typing import NoReturn
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_mistakes_are_told_with_file_and_line(
 ) -> None:
     path = write(tmp_path / "bad.toml", text)
     with pytest.raises(ConfigError, match=why) as caught:
-        config.load((path,), None, ("client",))
+        config.load((path,), None, (*settings.CLIENT_SECTIONS, *settings.SERVER_SECTIONS))
     assert str(caught.value).startswith(f"{path}:{line}: ")
     assert caught.value.exit_status == 2
 
@@ -89,6 +90,37 @@ def test_a_file_that_the_environment_names_must_be_there(
     monkeypatch.setenv("BITFUSION_CONFIG", str(tmp_path / "none.toml"))
     with pytest.raises(ConfigError, match=r"^BITFUSION_CONFIG: no such file '/.*none.toml'$"):
         config.client_files()
+
+
+@pytest.mark.parametrize(
+    ("sections", "text", "other"),
+    [
+        (settings.SERVER_SECTIONS, '[server]\n[client]\nencrypt = "always"\n', "client.toml"),
+        (settings.CLIENT_SECTIONS, "[client]\n[limits]\ngpus = 2\n", "server.toml"),
+    ],
+)
+def test_what_a_file_says_in_vain_is_a_mistake(
+    tmp_path: pathlib.Path, sections: tuple[str, ...], text: str, other: str
+) -> None:
+    path = write(tmp_path / "s.toml", text)
+    with pytest.raises(ConfigError, match=r"s.toml:3: \[\w+\] is not for this file$") as caught:
+        config.load((path,), None, sections)
+    assert other in caught.value.hint
+
+
+def test_a_folder_that_we_may_not_look_into_is_no_missing_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a machine's servers would be forgotten silently, and the run be a private one."""
+
+    def refuse(*_words: object, **_names: object) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(ConfigError, match="c.toml: permission denied") as caught:
+        config.load((str(tmp_path / "c.toml"),), None, ("client",))
+    assert "group" in caught.value.hint
 
 
 def test_unreadable_file(tmp_path: pathlib.Path) -> None:
@@ -110,7 +142,7 @@ def test_samples_show_every_key_with_its_default(
     live = [line for line in sample.splitlines() if line and not line.startswith(("#", "["))]
     assert live == []  # as it is, it changes nothing
     path = write(tmp_path / f"{name}.toml", re.sub(r"(?m)^#(?=\w+ = )", "", sample))
-    loaded, plain = config.load((path,), None, ()), config.Config()
+    loaded, plain = config.load((path,), None, sections), config.Config()
     for setting in settings.SETTINGS:
         if setting.name.partition(".")[0] in sections:
             assert loaded.origins[setting.name].startswith(path), setting.name

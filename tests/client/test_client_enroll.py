@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import grp
 import io
 import os
 import pathlib
@@ -13,11 +14,10 @@ import time
 import pytest
 
 from bitfusion import bundle, cli, config
-from bitfusion.bundle import WrongBundle
 from bitfusion.client import enroll
 from bitfusion.client.access import access
-from bitfusion.client.enroll import Enrolled, Place
-from bitfusion.errors import ConfigError, SystemFailure
+from bitfusion.client.enroll import Place
+from bitfusion.errors import ConfigError, Enrolled, SystemFailure, WrongBundle
 from bitfusion.server import authority
 
 SECRET = "ab" * 32
@@ -50,11 +50,20 @@ def tree(place: Place) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()} if folder.exists() else {}
 
 
+def missing_group(name: str) -> object:
+    raise KeyError(name)
+
+
+def install(path: str, place: Place, force: bool = False) -> tuple[str, bool]:
+    given = enroll.read_bundle(path)
+    return given.client, enroll.enroll(given, place, force)
+
+
 def test_a_bundle_is_installed_for_its_owner_alone(
     tmp_path: pathlib.Path, place: Place, ca: bytes
 ) -> None:
     path = write(tmp_path / "alice.tar", {"ca.crt": ca, "client.toml": TOML.encode()})
-    assert enroll.enroll(path, place, False) == ("alice", True)
+    assert install(path, place) == ("alice", True)
     assert tree(place) == {"ca.crt": ca, "client.toml": TOML.encode()}
     assert os.stat(place.folder).st_mode & 0o777 == 0o700
     for name in tree(place):
@@ -62,7 +71,7 @@ def test_a_bundle_is_installed_for_its_owner_alone(
     settings = config.load((f"{place.folder}/client.toml",), None, ("client",))
     assert access(settings) == (f"{place.folder}/ca.crt", f"alice:{SECRET}", "auto")
     before = os.stat(f"{place.folder}/client.toml").st_mtime_ns
-    assert enroll.enroll(path, place, False) == ("alice", False)
+    assert install(path, place) == ("alice", False)
     assert os.stat(f"{place.folder}/client.toml").st_mtime_ns == before
 
 
@@ -73,20 +82,18 @@ def test_other_settings_are_replaced_only_by_force(
     os.mkdir(place.folder)
     there = pathlib.Path(place.folder, "client.toml")
     there.write_text("# only comments, as in the sample\n[client]\n#timeout = 3\n")
-    assert enroll.enroll(path, place, False)[1]
+    assert install(path, place)[1]
     there.write_text('[client]\ntimeout = "9s"\n')
     with pytest.raises(Enrolled, match="has other settings"):
-        enroll.enroll(path, place, False)
+        install(path, place)
     assert "9s" in there.read_text()
-    assert enroll.enroll(path, place, True) == ("alice", True)
+    assert install(path, place, force=True) == ("alice", True)
     assert there.read_text() == TOML and "9s" in tree(place)["client.toml.old"].decode()
 
 
 def test_a_machine_s_settings_are_the_group_s(
     tmp_path: pathlib.Path, ca: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import grp
-
     with (
         pytest.raises(SystemFailure, match="no group 'bitfusion'")
         if "bitfusion" not in {entry.gr_name for entry in grp.getgrall()}
@@ -98,14 +105,23 @@ def test_a_machine_s_settings_are_the_group_s(
     assert enroll.system_place() == ("/etc/bitfusion", 0o755, 0o640, os.getegid())
     place = enroll.system_place()._replace(folder=str(tmp_path / "etc"))
     path = write(tmp_path / "alice.tar", {"ca.crt": ca, "client.toml": TOML.encode()})
-    enroll.enroll(path, place, False)
+    install(path, place)
     status = os.stat(tmp_path / "etc" / "client.toml")
     assert (status.st_mode & 0o777, status.st_gid) == (0o640, os.getegid())
 
 
+def test_what_is_wrong_with_the_bundle_is_said_first(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that there is no group, which the bundle's absence has nothing to do with."""
+    monkeypatch.setattr(grp, "getgrnam", missing_group)
+    with pytest.raises(WrongBundle, match="none.tar': no such file"):
+        cli.dispatch(["enroll", "--system", str(tmp_path / "none.tar")])
+
+
 WRONG = [
     ("a bundle may not set 'client.driver'", TOML + 'driver = "/tmp/evil.so"\n'),
-    ("a bundle may not set 'server.insecure'", TOML + "[server]\ninsecure = true\n"),
+    ("client.toml:7: [server] is not for this file", TOML + "[server]\ninsecure = true\n"),
     ("'client.ca' is not as it must be", TOML.replace('"ca.crt"', '"/etc/passwd"')),
     ("'client.ca' is not as it must be", TOML.replace('"ca.crt"', '"../ca.crt"')),
     ("'client.token' is not as it must be", TOML.replace("token", "#token")),
@@ -124,7 +140,7 @@ def test_settings_that_a_bundle_may_not_have(
     data = text.encode("utf-8", "surrogateescape")
     path = write(tmp_path / "x.tar", {"ca.crt": ca, "client.toml": data})
     with pytest.raises(WrongBundle, match="x.tar") as caught:
-        enroll.enroll(path, place, True)
+        install(path, place, force=True)
     assert why in str(caught.value) and "\n" not in str(caught.value) and tree(place) == {}
 
 
@@ -162,7 +178,7 @@ def test_hostile_tars(
         for info, data in members:
             tar.addfile(info, io.BytesIO(data))
     with pytest.raises(WrongBundle) as caught:
-        enroll.enroll(str(path), place, True)
+        install(str(path), place, force=True)
     assert "\n" not in str(caught.value) and tree(place) == {}
 
 
@@ -181,9 +197,9 @@ def test_hostile_tars(
 def test_what_is_not_a_tar(tmp_path: pathlib.Path, place: Place, data: bytes) -> None:
     (tmp_path / "x.tar").write_bytes(data)
     with pytest.raises(WrongBundle):
-        enroll.enroll(str(tmp_path / "x.tar"), place, True)
+        install(str(tmp_path / "x.tar"), place, force=True)
     with pytest.raises(WrongBundle, match="no such file"):
-        enroll.enroll(str(tmp_path / "none.tar"), place, True)
+        install(str(tmp_path / "none.tar"), place, force=True)
 
 
 def test_cut_and_changed_bundles(tmp_path: pathlib.Path, place: Place, ca: bytes) -> None:
@@ -193,11 +209,11 @@ def test_cut_and_changed_bundles(tmp_path: pathlib.Path, place: Place, ca: bytes
     for size in range(0, 2048, 37):
         path.write_bytes(good[:size])
         with pytest.raises(WrongBundle):
-            enroll.enroll(str(path), place, False)
+            install(str(path), place)
     for at in range(0, 512, 11):
         path.write_bytes(good[:at] + bytes([good[at] ^ 0x55]) + good[at + 1 :])
         with pytest.raises(WrongBundle):
-            enroll.enroll(str(path), place, False)
+            install(str(path), place)
     assert tree(place) == {}
 
 

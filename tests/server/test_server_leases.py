@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 from servers import Server, connect, wait_for
 
+from bitfusion import log
 from bitfusion.client import control
 from bitfusion.client.lease import Event, Keeper
-from bitfusion.errors import ServerLost
+from bitfusion.errors import CannotReach, ServerLost
 from bitfusion.server.countdown import Countdown, describe
 from bitfusion.server.state import StateFolder
 
@@ -37,8 +39,6 @@ def events(server: Server, name: str, secret: str, after: int = 0, wait: float =
 
 
 def as_operator(server: Server, method: str, path: str) -> control.Reply:
-    import socket
-
     sock = StateFolder(server.state).connect("admin", socket.SOCK_STREAM, 5)
     channel = control.LineChannel(sock, 5)
     try:
@@ -146,18 +146,46 @@ def test_a_keeper_outlives_a_lost_connection(server: Server) -> None:
     assert wait_for(lambda: len(channels) == 2)
     other = server.channel()
     attach(other, session.name, session.secret)  # so the session survives the cut
-    import socket
-
     for channel in channels[:2]:
-        sock = socket.socket(fileno=channel.fileno())
-        sock.shutdown(socket.SHUT_RDWR)
-        sock.detach()
+        cut(channel)
     stream, _transport = keeper.open_data(1)
     assert stream.recv(99).startswith(session.name.encode())
     as_operator(server, "DELETE", f"/v1/sessions/{session.name}")
     assert wait_for(lambda: [event.why for event in heard] == ["killed"])
     with pytest.raises(ServerLost):
         keeper.open_data(1)
+
+
+@pytest.mark.parametrize("server", [(*LIMITED, {"cluster.lease": "7s"})], indirect=True)
+@pytest.mark.parametrize(("ours", "tried"), [(0.0, "7 s"), (60.0, "7 s"), (0.2, "0.2 s")])
+def test_a_keeper_tries_as_long_as_the_server_keeps_the_session(
+    server: Server,
+    ours: float,
+    tried: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Longer would be in vain; for less there is a setting of the client's."""
+    monkeypatch.setattr(log, "_level", log.WARN)
+    heard: list[Event] = []
+    session = server.claim()
+    keeper = Keeper(session, refuse_to_connect, ours, heard.append)
+    keeper.start()
+    cut(session.channel)
+    assert wait_for(lambda: f"trying again for {tried}" in capfd.readouterr().err)
+    if tried == "0.2 s":
+        assert wait_for(lambda: [event.why for event in heard] == ["lost"])
+    keeper.stop()
+
+
+def refuse_to_connect(_timeout_s: float) -> control.Channel:
+    raise CannotReach(server="it", why="a test says so")
+
+
+def cut(channel: control.Channel) -> None:
+    sock = socket.socket(fileno=channel.fileno())
+    sock.shutdown(socket.SHUT_RDWR)
+    sock.detach()
 
 
 def test_a_countdown_warns_once_at_each_mark_and_again_after_work() -> None:

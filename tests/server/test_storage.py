@@ -12,9 +12,10 @@ from etcds import EtcdServer
 from stores import Listener, turn_until
 
 from bitfusion.config import Config
+from bitfusion.errors import StoreUnusable
 from bitfusion.server import storage
 from bitfusion.server.loop import Loop
-from bitfusion.server.store import APPLIED, StoreUnusable
+from bitfusion.server.store import APPLIED
 from bitfusion.server.store_sqlite import SqliteStore
 
 

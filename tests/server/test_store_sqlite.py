@@ -18,8 +18,9 @@ import pytest
 from stores import Listener
 
 from bitfusion import log
+from bitfusion.errors import StoreUnusable
 from bitfusion.server.loop import Loop
-from bitfusion.server.store import APPLIED, UNAVAILABLE, Change, StoreUnusable
+from bitfusion.server.store import APPLIED, UNAVAILABLE, Change
 from bitfusion.server.store_sqlite import FILE, SqliteStore
 
 
