@@ -112,7 +112,9 @@ class Asks:
         self.desk.write(f"ask {ask_id}", changes, checks, ask_id)
 
     def _look_at_left(self, ask_id: str, entry: Optional[Entry], claim: Optional[Claim]) -> None:
-        """Nobody waits for this one here."""
+        """Nobody waits for this one here. A claim that is not ready was told to nobody, so it is
+        for a client that left, perhaps with an earlier run of this server.
+        """
         version = self.desk.replica.version
         if entry is not None and entry.contact == self.desk.me:
             self._write(ask_id, [Change(entry.key, None, version(entry.key))], [])
@@ -125,7 +127,7 @@ class Asks:
         elif claim.state == GRANTED and claim.server not in self.desk.facts.servers:
             gone = Check(f"{SERVERS}{claim.server}", ABSENT)
             self._write(ask_id, [Change(claim.key, None, version(claim.key))], [gone])
-        elif ask_id in self._given_up and not claim.end:
+        elif (ask_id in self._given_up or claim.state == GRANTED) and not claim.end:
             ended = pack_claim(claim._replace(end=CANCELLED))
             self._write(ask_id, [Change(claim.key, ended, version(claim.key))], [])
 

@@ -164,6 +164,23 @@ def test_a_contact_that_dies_takes_its_asks_along(
     assert not lost.granted
 
 
+def test_what_was_granted_to_a_client_that_died_with_its_contact(
+    start: Start, clock: Clock, memory: Memory
+) -> None:
+    """The server that comes back knows that nobody was told of it."""
+    one = start("a", gpus=1)
+    asked = one.ask()
+    assert clock.until(lambda: keys(memory, "claims/"))
+    assert not one.host.open
+    kill(memory, one)
+    again = start("a", gpus=1, host=one.host)
+    clock.run(1)
+    assert not keys(memory, "claims/") and not keys(memory, "queue/")
+    assert not again.host.open and not asked.granted
+    other = again.ask()
+    assert clock.until(lambda: other.granted, 1)
+
+
 def test_another_server_leads_when_the_leader_dies(
     start: Start, clock: Clock, memory: Memory
 ) -> None:
