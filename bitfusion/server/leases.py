@@ -119,7 +119,8 @@ class Leases:
         self._keeper.keep(session.name, lease.record.pack(), session.ledger.fileno())
         if 0 < lease.record.share < 1:
             session.ledger.set_share(lease.record.share)
-        self._fairness.add(session.name, [s.gpu for s in session.slices], session.ledger)
+        gpus = [part.gpu for part in session.slices]
+        self._fairness.add(session.name, gpus, session.ledger, lease.record.share)
 
     def find(self, name: str, client: str, secret: str) -> Lease:
         """Raises Refusal, also to a client whose session it is not."""

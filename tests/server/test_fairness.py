@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import pytest
 
@@ -38,6 +38,7 @@ class FakeLedger:
         self.used = [0] * gpus
         self.until: Optional[List[int]] = None
         self.rations = 0
+        self.waits = False
 
     def busy(self) -> List[int]:
         return list(self.used)
@@ -45,6 +46,9 @@ class FakeLedger:
     def ration(self, until: Optional[Sequence[int]]) -> None:
         self.until = None if until is None else list(until)
         self.rations += 1
+
+    def last_call(self) -> Tuple[float, int]:
+        return 0.0, int(self.waits)
 
     def may(self, place: int = 0) -> bool:
         return self.until is None or self.used[place] < self.until[place]
@@ -58,8 +62,11 @@ def run(clock: Clock, demand: Dict[FakeLedger, float], seconds: float) -> None:
         wanting = [ledger for ledger in demand if ledger.may()]
         weight = sum(demand[ledger] for ledger in wanting)
         for ledger in wanting:
+            ledger.waits = True
             ledger.used[0] += int(STEP_S * SECOND * demand[ledger] / weight)
         clock.move(STEP_S)
+        for ledger in wanting:
+            ledger.waits = False  # till the next piece of work
 
 
 def shares(ledgers: Sequence[FakeLedger]) -> List[float]:
@@ -122,6 +129,7 @@ def test_two_gpus_are_apart() -> None:
     both, zero = FakeLedger(2), FakeLedger()
     fairness.add("a", [0, 1], both)
     fairness.add("b", [0], zero)
+    both.waits = zero.waits = True
     for _ in range(400):
         if both.may(0):
             both.used[0] += int(STEP_S * SECOND)
@@ -155,3 +163,109 @@ def test_nobody_is_ever_stuck(seed: int) -> None:
         if turn % 20 == 0 and wanting:
             clock.move(TICK_S)
             assert any(ledger.may() for ledger in ledgers.values())
+
+
+class Modest:
+    """A session that works for a while now and then, and waits for each piece of it."""
+
+    def __init__(self, piece_s: float, period_s: float, most: float = 1.0) -> None:
+        """most: of the GPU's time, to which its own share holds it."""
+        self.ledger = FakeLedger()
+        self.piece_s, self.period_s, self.most = piece_s, period_s, most
+        self.begun_s = self.rest_s = 0.0
+        self.late_s = 0.0  # the longest that a piece took
+
+    def wants(self, now_s: float) -> bool:
+        if self.rest_s <= 0 and now_s - self.begun_s >= self.period_s:
+            self.begun_s, self.rest_s = now_s, self.piece_s
+        return self.rest_s > 0
+
+    def work(self, seconds: float, now_s: float) -> None:
+        self.rest_s -= seconds
+        self.ledger.used[0] += int(seconds * SECOND)
+        self.late_s = max(self.late_s, now_s - self.begun_s)
+
+
+def run_beside(greedy: FakeLedger, modest: Modest, clock: Clock, weight: float) -> float:
+    """For 20 s; the part of the GPU's time that is used by the greedy one, which has `weight`
+    times as many processes.
+    """
+    before = greedy.used[0]
+    for _ in range(round(20 / STEP_S)):
+        wants = modest.wants(clock.now)
+        modest.ledger.waits = wants
+        may = wants and modest.ledger.may()
+        if greedy.may():
+            part = STEP_S * weight / (weight + may)
+            greedy.used[0] += int(part * SECOND)
+            greedy.waits = True
+            if may:
+                modest.work(STEP_S - part, clock.now)
+        elif may:
+            modest.work(STEP_S, clock.now)
+        clock.move(STEP_S)
+    return (greedy.used[0] - before) / SECOND / 20
+
+
+@pytest.mark.parametrize("weight", [1, 8])
+@pytest.mark.parametrize(("piece_s", "period_s"), [(0.01, 0.2), (0.01, 0.5), (0.03, 0.1)])
+def test_who_uses_little_costs_little(piece_s: float, period_s: float, weight: float) -> None:
+    clock = Clock()
+    fairness = Fairness(clock, lambda: clock.now)
+    greedy, modest = FakeLedger(), Modest(piece_s, period_s)
+    fairness.add("a", [0], greedy)
+    fairness.add("b", [0], modest.ledger)
+    part = run_beside(greedy, modest, clock, weight)
+    little = modest.ledger.used[0] / SECOND / 20
+    assert little >= 0.85 * piece_s / period_s
+    assert part + little >= 0.87
+    assert modest.late_s < 0.4
+
+
+def test_a_share_holds_its_owner_alone() -> None:
+    """Its worker waits, with the client's next call unread or not."""
+    clock = Clock()
+    fairness = Fairness(clock, lambda: clock.now)
+    greedy, capped = FakeLedger(), FakeLedger()
+    fairness.add("a", [0], greedy)
+    fairness.add("b", [0], capped, 0.02)
+    started_s = clock.now
+    for _ in range(round(20 / STEP_S)):
+        may = capped.may() and capped.used[0] / SECOND < 0.02 * (clock.now - started_s)
+        capped.waits = True
+        capped.used[0] += int(may * STEP_S * SECOND / 2)
+        if greedy.may():
+            greedy.waits = True
+            greedy.used[0] += int(STEP_S * SECOND / (2 if may else 1))
+        clock.move(STEP_S)
+    assert capped.used[0] / SECOND / 20 == pytest.approx(0.02, rel=0.1)
+    assert greedy.used[0] / SECOND / 20 > 0.93
+
+
+def test_nobody_is_held_for_one_that_lets_the_gpu_idle() -> None:
+    """Its client waits for another GPU all the time, and uses this one a little."""
+    clock = Clock()
+    fairness = Fairness(clock, lambda: clock.now)
+    greedy, other = FakeLedger(), FakeLedger()
+    fairness.add("a", [0], greedy)
+    fairness.add("b", [0], other)
+    for turn in range(round(20 / STEP_S)):
+        other.waits = greedy.waits = True
+        if turn % 40 == 0:
+            other.used[0] += int(STEP_S * SECOND)
+        elif greedy.may():
+            greedy.used[0] += int(STEP_S * SECOND)
+        clock.move(STEP_S)
+    assert greedy.used[0] / SECOND / 20 > 0.75
+
+
+def test_whoever_comes_to_one_that_was_alone_does_not_stop_it() -> None:
+    clock = Clock()
+    fairness = Fairness(clock, lambda: clock.now)
+    early, late = FakeLedger(), FakeLedger()
+    fairness.add("a", [0], early)
+    run(clock, {early: 1}, 10)
+    before = early.used[0]
+    fairness.add("b", [0], late)
+    run(clock, {early: 1, late: 1}, 2)
+    assert early.used[0] - before == pytest.approx(SECOND, abs=2 * SLACK_S * SECOND)
