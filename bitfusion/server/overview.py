@@ -154,7 +154,8 @@ class Overview:
             "limits": limits._asdict(),
             "held": self._held_by(caller.client),
         }
-        return Reply(200, {"servers": self._servers(caller), "queue": self._queue(), "you": you})
+        servers, queue = self._servers(caller), self._queue(caller)
+        return Reply(200, {"servers": servers, "queue": queue, "you": you})
 
     def _held_by(self, client: str) -> Json:
         if self._cluster is not None:
@@ -194,8 +195,9 @@ class Overview:
             "gpus": rows,
         }
 
-    def _queue(self) -> list[Json]:
-        return [waiting(queued) for queued in self._cluster.queue()] if self._cluster else []
+    def _queue(self, caller: Caller) -> list[Json]:
+        queue = self._cluster.queue() if self._cluster else []
+        return [waiting(queued, caller) for queued in queue]
 
 
 def gpu_row(
@@ -243,10 +245,13 @@ def claimed_part(claim: Claim, memory: int, caller: Caller) -> Json:
     }
 
 
-def waiting(queued: Queued) -> Json:
-    """Who waits is nobody's business but an operator's; how many and for what is everybody's."""
+def waiting(queued: Queued, caller: Caller) -> Json:
+    """Who waits is its own and operators' business; how many and for what is everybody's."""
     ask, place = queued.entry.ask, queued.place
+    own = may_see(caller, ask.client)
     return {
+        "entry": ask.id if own else "",
+        "client": ask.client if own else "",
         "position": place.position if place else None,
         "estimate_s": place.estimate_s if place else None,
         "gpus": ask.gpus,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forty clients of two real server processes, everything that can end at random, and a model of
-who holds what.
+"""Forty runs of a few clients with quotas on two real server processes, everything that can end at
+random, and a model of who holds what. crowd_rules.py says what must hold beside that.
 
-Clients are connections: one that is killed closes them without a word, as the system does for it.
+Runs are connections: one that is killed closes them without a word, as the system does for it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import os
 import random
 import signal
 import socket
-import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Optional
 
-from servers import Server, connect
+from crowd_nodes import GPUS, MIB, QUOTAS, Node
+from crowd_rules import Asked, Picture, Quota, Rules
+from etcds import EtcdServer
+from servers import connect
 from waiting import wait_for
 
 from bitfusion.client import control
@@ -24,49 +27,24 @@ from bitfusion.client.control import HttpChannel
 from bitfusion.errors import BitfusionError
 from bitfusion.wire.control import Json, Reply
 
-GPUS, MIB = 4, 1000
-CLIENTS = 40
+RUNS = 40
+NAMES = (*QUOTAS, "free", "idle", "rich", "calm")  # the last ones without quotas
+NEWCOMERS = 0.12  # of all that ask
 LEASE_S = 90.0  # longer than it takes a busy machine to start a server
 LOST = (OSError, BitfusionError)
 
 
-class Node:
-    """One server after another, on the same port and in the same folder."""
-
-    def __init__(self, settings: dict[str, str]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="bf-")
-        self._settings = settings
-        self.all: list[Server] = []
-        self.start()
-        self._settings = {**settings, "server.listen": f"127.0.0.1:{self.now.port}"}
-
-    @property
-    def now(self) -> Server:
-        return self.all[-1]
-
-    def start(self) -> None:
-        self.all.append(
-            Server("echo", GPUS, MIB, settings=self._settings, state=self._folder.name)
-        )
-
-    def restart(self, number: int) -> None:
-        self.now.process.send_signal(number)
-        self.now.process.wait(30)
-        self.start()
-
-    def left(self) -> list[int]:
-        return [pid for server in self.all for pid in server.processes()]
-
-
-class Client:
-    def __init__(self, name: int) -> None:
-        self.name = name
+class Run:
+    def __init__(self, client: str) -> None:
+        self.usual = client
         self.forget()
 
     def forget(self) -> None:
         self.state = "idle"  # asking, holding
+        self.client = self.usual
         self.channel: Optional[HttpChannel] = None
         self.entry = ""
+        self.asked_at = 0
         self.position = 0
         self.request: Json = {}
         self.node: Optional[Node] = None  # that it speaks to
@@ -84,108 +62,145 @@ class Client:
 
 
 class Crowd:
-    def __init__(self, seed: int, settings: dict[str, str]) -> None:
-        """settings: {} for two servers that know nothing of each other."""
+    def __init__(self, seed: int, etcd: Optional[EtcdServer]) -> None:
+        """Without etcd, two servers that know nothing of each other."""
         self.pick = random.Random(seed)
-        settings = {**settings, "cluster.lease": f"{LEASE_S}", "server.spare_workers": "0"}
-        self.nodes = [Node(settings) for _ in range(2)]
-        self.clients = [Client(number) for number in range(CLIENTS)]
+        self.etcd = etcd
+        settings = {"cluster.lease": f"{LEASE_S}", "server.spare_workers": "0"}
+        if etcd:
+            settings["cluster.store"] = f"etcd://127.0.0.1:{etcd.port}"
+        first = Node(settings)
+        self.nodes = [first, Node(settings, first if etcd else None)]
+        for node in self.nodes[: 1 if etcd else 2]:
+            for name in NAMES:
+                node.admit(name)
+        for node in self.nodes:
+            assert wait_for(lambda node=node: node.knows(NAMES), 10)
+        self.runs = [Run(NAMES[number % len(NAMES)]) for number in range(RUNS)]
+        self.rules = [Rules(QUOTAS) for _ in range(1 if etcd else 2)]
         self.counts: Counter[str] = Counter()
+        self.made = 0  # asks
+        self.ends: dict[str, str] = {}  # how asks and sessions ended, for whoever looks into it
 
     # ---- what happens
 
     def step(self) -> None:
-        client = self.pick.choice(self.clients)
+        run = self.pick.choice(self.runs)
         try:
-            getattr(self, f"_{client.state}")(client)
+            getattr(self, f"_{run.state}")(run)
         except LOST:
-            if client.state == "holding":
+            if run.state == "holding":
                 raise
             self.counts["lost"] += 1
-            client.close()
+            self.leave(run)
         self.check()
+        self.look()
 
-    def _idle(self, client: Client) -> None:
-        client.node = self.pick.choice(self.nodes)
-        client.channel = client.node.now.channel()
-        fraction = self.pick.choice(("1", "1", "0.5", "0.3", "0.01"))
-        gpus = self.pick.choice((1, 1, 2, 3))
-        client.request = {"gpus": gpus, "fraction": fraction, "wait": self.pick.choice((0, 0.1))}
-        self._answer(client, client.channel.request("POST", "/v1/sessions", client.request))
+    def leave(self, run: Run) -> None:
+        if run.entry:
+            self._rules_of(run).left(run.entry)
+            self.ends[run.entry] = f"left when {run.state}"
+        run.close()
 
-    def _asking(self, client: Client) -> None:
-        assert client.channel is not None
+    def _rules_of(self, run: Run) -> Rules:
+        """Of the servers that the run asked."""
+        return self.rules[run.asked_at % len(self.rules)]
+
+    def _idle(self, run: Run) -> None:
+        run.asked_at = self.pick.randrange(len(self.nodes))
+        run.node = self.nodes[run.asked_at]
+        self.made += 1
+        newcomer = self.pick.random() < NEWCOMERS
+        if newcomer:
+            run.client = f"new{self.made}"
+            run.node.admit(run.client)
+        run.channel = run.node.channel(run.client)
+        fraction = self.pick.choice(("1", "1", "1", "0.5", "0.5", "0.3", "0.01"))
+        gpus = self.pick.choice((1, 1, 1, 2, 3))
+        run.request = {"gpus": gpus, "fraction": fraction, "wait": self.pick.choice((0, 0.1))}
+        reply = run.channel.request("POST", "/v1/sessions", run.request)
+        entry = str(reply.body.get("entry") or reply.body.get("session", ""))
+        asked = Asked(self.made, run.client, run.asked_at, (gpus, fraction), newcomer)
+        self._rules_of(run).asked(entry, asked)
+        self._answer(run, reply)
+
+    def _asking(self, run: Run) -> None:
+        assert run.channel is not None
         kind = self.pick.random()
         if kind < 0.1:
             self.counts["left the queue"] += 1
-            client.channel.request("DELETE", f"/v1/queue/{client.entry}")
-            client.close()
+            run.channel.request("DELETE", f"/v1/queue/{run.entry}")
+            self.leave(run)
         elif kind < 0.2:
             self.counts["killed in the queue"] += 1
-            client.close()
+            self.leave(run)
         else:
-            path = f"/v1/queue/{client.entry}?wait=0&position={client.position}"
-            self._answer(client, client.channel.request("GET", path))
+            path = f"/v1/queue/{run.entry}?wait=0&position={run.position}"
+            self._answer(run, run.channel.request("GET", path))
 
-    def _answer(self, client: Client, reply: Reply) -> None:
+    def _answer(self, run: Run, reply: Reply) -> None:
         if reply.status == 202:
-            self.counts["queued"] += client.state == "idle"
-            client.state, client.entry = "asking", str(reply.body["entry"])
-            client.position = int(reply.body.get("position", 0))  # 0: not known yet
-            assert client.position <= int(reply.body.get("of", 0))
+            self.counts["queued"] += run.state == "idle"
+            run.state, run.entry = "asking", str(reply.body["entry"])
+            run.position = int(reply.body.get("position", 0))  # 0: not known yet
+            assert run.position <= int(reply.body.get("of", 0))
         elif reply.status == 201:
             self.counts["granted"] += 1
-            self._attach(client, reply.body)
+            self._rules_of(run).served(str(reply.body["session"]))
+            self._attach(run, reply.body)
         else:
             kind, text = control.kind_of(reply)
-            assert kind in ("in-use", "no-entry", "unavailable", "too-many"), (kind, text)
+            assert kind in ("in-use", "no-entry", "unavailable", "too-much"), (kind, text)
+            quota = QUOTAS.get(run.client, Quota())
+            assert (kind == "too-much") != quota.allows(*size_of(run.request)), (quota, text)
             self.counts[kind] += 1
-            client.close()
+            self.leave(run)
 
-    def _attach(self, client: Client, granted: Json) -> None:
+    def _attach(self, run: Run, granted: Json) -> None:
         """On the server that owns the GPUs, whichever was asked."""
         server: Any = granted["server"]
         port = int(str(server["addresses"][0]).rpartition(":")[2])
         node = next(node for node in self.nodes if node.now.port == port)
-        if node is not client.node:
-            assert client.channel is not None
-            client.channel.close()
-            client.node, client.channel = node, node.now.channel()
+        if node is not run.node:
+            assert run.channel is not None
+            run.channel.close()
+            run.node, run.channel = node, node.channel(run.client)
             self.counts["elsewhere"] += 1
-        assert client.channel is not None
-        session = control.Session(client.channel, granted, "auto", 10.0, str(granted["secret"]))
-        attached = session.attach_over(client.channel)
+        assert run.channel is not None
+        session = control.Session(run.channel, granted, "auto", 10.0, str(granted["secret"]))
+        attached = session.attach_over(run.channel)
         if attached.status != 200:
             self.counts["not attached"] += 1
-            client.close()
+            self.ends[session.name] = f"not attached: {attached}"
+            self.leave(run)
             return
-        session.renew(client.channel, attached.body)
-        client.session, client.state = session, "holding"
-        client.held = {int(gpu["index"]): int(gpu["memory"]) >> 20 for gpu in session.gpus}
-        assert len(client.held) == client.request["gpus"]
-        part = int(float(str(client.request["fraction"])) * MIB)
-        assert set(client.held.values()) == {part}
+        session.renew(run.channel, attached.body)
+        run.session, run.state = session, "holding"
+        run.held = {int(gpu["index"]): int(gpu["memory"]) >> 20 for gpu in session.gpus}
+        assert (len(run.held), sum(run.held.values())) == size_of(run.request)
+        assert len(set(run.held.values())) == 1
 
-    def _holding(self, client: Client) -> None:
-        assert client.session is not None and client.channel is not None
+    def _holding(self, run: Run) -> None:
+        assert run.session is not None and run.channel is not None
         kind = self.pick.choice(("work", "work", "kill a worker", "release", "release", "killed"))
-        if kind == "work" and len(client.streams) < 2:
-            client.streams.append(connect(client.session))
+        if kind == "work" and len(run.streams) < 2:
+            run.streams.append(connect(run.session))
         elif kind == "work":
-            stream, _ = self.pick.choice(client.streams)
+            stream, _ = self.pick.choice(run.streams)
             stream.sendall(b"ping")
             assert stream.recv(4) == b"ping"
-        elif kind == "kill a worker" and client.streams:
-            stream, pid = client.streams.pop(self.pick.randrange(len(client.streams)))
+        elif kind == "kill a worker" and run.streams:
+            stream, pid = run.streams.pop(self.pick.randrange(len(run.streams)))
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             stream.close()
         elif kind == "release":
-            reply = client.channel.request("DELETE", f"/v1/sessions/{client.session.name}")
+            reply = run.channel.request("DELETE", f"/v1/sessions/{run.session.name}")
             assert reply.status == 200, reply
-            client.close()
+            run.close()
         elif kind == "killed":
-            client.close()
+            self.ends[run.session.name] = kind
+            run.close()
         self.counts[kind] += 1
 
     def break_server(self, settle: bool) -> None:
@@ -194,62 +209,126 @@ class Crowd:
         """
         node = self.pick.choice(self.nodes)
         if settle:
-            for client in self.clients:
-                if client.state == "asking":
-                    client.close()
-            assert wait_for(self.is_settled, 20), [node.now.log for node in self.nodes]
+            for run in self.runs:
+                if run.state == "asking":
+                    self.leave(run)
+            assert wait_for(self.is_settled, 30), self.differences()
         node.restart(self.pick.choice((signal.SIGKILL, signal.SIGTERM)))
         self.counts["servers"] += 1
-        for client in self.clients:
-            if client.node is not node:
+        for rules in self.rules:
+            rules.forget()
+        for run in self.runs:
+            if run.node is not node:
                 continue
-            if client.state != "holding" or client.session is None:
-                client.close()
+            if run.state != "holding" or run.session is None:
+                self.leave(run)
                 continue
-            assert client.channel is not None
-            client.channel.close()
-            client.channel = node.now.channel()
-            attached = client.session.attach_over(client.channel)
+            assert run.channel is not None
+            run.channel.close()
+            run.channel = node.channel(run.client)
+            attached = run.session.attach_over(run.channel)
             assert attached.status == 200, (attached, node.all[-2].log, node.now.log)
-            client.session.renew(client.channel, attached.body)
+            run.session.renew(run.channel, attached.body)
             self.counts["taken over"] += 1
         self.check()
 
     # ---- what must be so
 
     def check(self) -> None:
-        """Nothing is given twice."""
+        """Nothing is given twice, and nobody has more than it may, as clients know."""
         used: Counter[tuple[int, int]] = Counter()
-        for client in self.clients:
-            if client.node is not None:
-                for gpu, mib in client.held.items():
-                    used[self.nodes.index(client.node), gpu] += mib
+        held: list[dict[str, tuple[int, int]]] = [{} for _ in self.rules]
+        for run in self.runs:
+            if run.node is not None:
+                for gpu, mib in run.held.items():
+                    used[self.nodes.index(run.node), gpu] += mib
+                add(held[run.asked_at % len(held)], run.client, len(run.held), run.held.values())
         assert all(mib <= MIB for mib in used.values()), used
+        for rules, each in zip(self.rules, held):
+            rules.check_quotas(each)
+
+    def look(self) -> None:
+        """What the servers say, and what it says about the order in which they serve."""
+        pictures = [picture_of(node.pool()) for node in self.nodes]
+        for number, rules in enumerate(self.rules):
+            mine = pictures if self.etcd else [pictures[number]]
+            for picture in mine:
+                rules.check_quotas(picture.held)
+            decides = mine[self.leader() if self.etcd else 0]
+            rules.look(decides, mine, self.made)
+
+    def leader(self) -> int:
+        """Which of the nodes decides."""
+        assert self.etcd
+        found = self.etcd.get("/bitfusion/leader")
+        return [node.id for node in self.nodes].index(str(found["server"])) if found else 0
 
     def compare(self) -> None:
         """What servers say they gave is at least what clients know they have."""
         for node in self.nodes:
-            free, rooms = node.now.free(), self.rooms(node)
+            free, rooms = node.free(), self.rooms(node)
             assert all(0 <= has <= room for has, room in zip(free, rooms)), (free, rooms)
 
     def is_settled(self) -> bool:
-        return all(self.rooms(node) == node.now.free() for node in self.nodes)
+        """Nobody waits, and all servers know of what runs have, and of nothing else."""
+        pools = [node.pool() for node in self.nodes]
+        return not any(pool["queue"] for pool in pools) and all(
+            [int(gpu["free"]) >> 20 for gpu in server["gpus"]] == self.rooms(node)
+            for pool in pools
+            for server in pool["servers"]
+            for node in self.nodes
+            if node.id == server["id"]
+        )
+
+    def differences(self) -> str:
+        """Sessions that no run has, and runs whose session no server has."""
+        held = {run.session.name for run in self.runs if run.session}
+        there = {session for node in self.nodes for session in sessions_of(node.pool())}
+        logs = "\n".join(f"---- {node.id}\n{node.now.log}" for node in self.nodes)
+        unknown = {session: self.ends.get(session, "") for session in there - held}
+        return f"unknown: {unknown}, lost: {held - there}\n{logs}"
 
     def rooms(self, node: Node) -> list[int]:
         """What is free on each GPU, as clients know."""
-        mine = [client.held for client in self.clients if client.node is node]
+        mine = [run.held for run in self.runs if run.node is node]
         return [MIB - sum(held.get(gpu, 0) for held in mine) for gpu in range(GPUS)]
 
     def end(self) -> None:
         """All leave; everything must be free again, and no process left over."""
-        for client in self.clients:
-            client.close()
+        for run in self.runs:
+            run.close()
         whole = [MIB] * GPUS
         for node in self.nodes:
-            free = wait_for(lambda node=node: node.now.free() == whole, LEASE_S + 30)
+            free = wait_for(lambda node=node: node.free() == whole, LEASE_S + 30)
             assert free, node.now.log
         for node in self.nodes:
             assert node.now.stop() == 0
             assert wait_for(lambda node=node: not node.left(), 20), node.now.log
             for server in node.all:
                 assert "Traceback" not in server.log, server.log
+
+
+def size_of(request: Json) -> tuple[int, int]:
+    """GPUs and MiB of a request."""
+    gpus = int(str(request["gpus"]))
+    return gpus, gpus * int(float(str(request["fraction"])) * MIB)
+
+
+def add(held: dict[str, tuple[int, int]], client: str, gpus: int, mibs: Iterable[int]) -> None:
+    before = held.get(client, (0, 0))
+    held[client] = before[0] + gpus, before[1] + sum(mibs)
+
+
+def sessions_of(pool: Any) -> set[str]:
+    gpus = (gpu for server in pool["servers"] for gpu in server["gpus"])
+    return {str(session["session"]) for gpu in gpus for session in gpu["sessions"]}
+
+
+def picture_of(pool: Any) -> Picture:
+    held: dict[str, tuple[int, int]] = {}
+    for gpu in (gpu for server in pool["servers"] for gpu in server["gpus"]):
+        mibs = [int(session["memory"]) >> 20 for session in gpu["sessions"]]
+        assert int(gpu["free"]) >> 20 == MIB - sum(mibs) >= 0, gpu
+        for session, mib in zip(gpu["sessions"], mibs):
+            add(held, str(session["client"]), 1, [mib])
+    return Picture({str(e["entry"]): e["position"] for e in pool["queue"]}, held)

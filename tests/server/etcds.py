@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 import signal
@@ -10,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from typing import Optional
 
 from bitfusion import linux
@@ -92,6 +95,14 @@ class EtcdServer:
             time.sleep(0.01)
         process.kill()
         process.wait()
+
+    def get(self, key: str) -> dict[str, object]:
+        """What a key holds; {} where it is not there."""
+        body = json.dumps({"key": base64.b64encode(key.encode()).decode()}).encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v3/kv/range", body, 10) as it:
+            found = json.load(it).get("kvs", [])
+        value: dict[str, object] = {}
+        return json.loads(base64.b64decode(found[0]["value"])) if found else value
 
     def kill(self) -> None:
         assert self.process

@@ -20,8 +20,7 @@ STEPS_PER_RESTART = 120
 def test_a_crowd(store: str) -> None:
     """With a store of each server's own, and with one for both."""
     etcd = EtcdServer() if store == "together" else None
-    settings = {"cluster.store": f"etcd://127.0.0.1:{etcd.port}"} if etcd else {}
-    crowd = Crowd(int(os.environ.get("POOL_SEED", "1")), settings)
+    crowd = Crowd(int(os.environ.get("POOL_SEED", "1")), etcd)
     try:
         for number in range(STEPS):
             crowd.step()
@@ -37,6 +36,8 @@ def test_a_crowd(store: str) -> None:
                 node.now.stop()
         if etcd:
             etcd.end()
-    print(dict(crowd.counts))
-    for what in ("granted", "queued", "release", "killed", "taken over"):
+    compared = [sum(rules.compared[number] for rules in crowd.rules) for number in (1, 2, 3)]
+    print(dict(crowd.counts), compared)
+    for what in ("granted", "queued", "release", "killed", "taken over", "too-much"):
         assert crowd.counts[what], (what, crowd.counts)
+    assert all(compared), "nothing was seen of the order of the queue"
