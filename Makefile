@@ -77,7 +77,7 @@ LIBS       := $(CLIENT_LIB) $(NVML_LIBS) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_L
 
 .DELETE_ON_ERROR:
 .PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs gpu-programs demo test test-fast test-sanitizers test-pool test-asan test-tsan test-frameworks check lint format \
-        types generate check-generated bench bench-encryption bench-pool bench-softgpu gpu-test release install size clean help
+        types generate check-generated bench bench-encryption bench-pool bench-softgpu gpu-test release sdist wheel install size clean help
 
 all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
 libs: $(LIBS)
@@ -149,7 +149,7 @@ $(VENV)/.%: tests/requirements/%.txt tests/venv.sh
 	@echo "  VENV  $*"
 	$(Q)flock $(shell mkdir -p $(BUILD); echo $(BUILD))/.venv.lock tests/venv.sh $(VENV) $(PYTHON) $<
 	@touch $@
-$(VENV)/.dev: tests/requirements/runtime.txt
+$(VENV)/.dev: tests/requirements/runtime.txt tests/requirements/package.txt
 
 # ---- tests
 # One process for each of the first few CPUs; the tests of one file stay together.
@@ -213,12 +213,12 @@ $(BUILD)/programs/relocatable: $(PARTS)
 
 check: lint types check-generated test ## Everything that CI asks for
 lint: $(VENV)/.dev ## ruff, clang-format, shellcheck
-	$(Q)$(PY) -m ruff check bitfusion tests bin
-	$(Q)$(PY) -m ruff format --check bitfusion tests
+	$(Q)$(PY) -m ruff check bitfusion tests bin setup.py
+	$(Q)$(PY) -m ruff format --check bitfusion tests setup.py
 	$(Q)PATH=$(VENV)/bin:$(VENV)/site/bin:$$PATH clang-format --dry-run -Werror $(HAND_C)
 	$(Q)PATH=$(VENV)/bin:$(VENV)/site/bin:$$PATH shellcheck $(SCRIPTS)
 format: $(VENV)/.dev ## Rewrite Python and C to the agreed format
-	$(Q)$(PY) -m ruff format bitfusion tests
+	$(Q)$(PY) -m ruff format bitfusion tests setup.py
 	$(Q)PATH=$(VENV)/bin:$(VENV)/site/bin:$$PATH clang-format -i $(HAND_C)
 types: $(VENV)/.dev ## mypy --strict
 	$(Q)$(PY) -m mypy bitfusion
@@ -285,6 +285,29 @@ install: libs ## Install into DESTDIR
 	$(PYTHON) -m pip install --no-deps --no-build-isolation --prefix $(PREFIX) --root $(or $(DESTDIR),/) .
 	$(PYTHON) -m bitfusion.manual $(DESTDIR)$(PREFIX)/share
 	for file in etc/bitfusion/*; do [ ! -f $$file ] || install -m 640 $$file $(DESTDIR)$(SYSCONFDIR)/bitfusion/; done
+
+# ---- packages of Python: what is in them is decided by the commit, not by the folder and the time of the build
+PACKAGES := $(BUILD)/packages
+VERSION  := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' bitfusion/__init__.py)
+SDIST    := $(PACKAGES)/bitfusion-$(VERSION).tar.gz
+SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y bitfusion/__init__.py))
+export SOURCE_DATE_EPOCH
+# From a copy of what git knows, so that nothing else gets in, and no traces of it into the checkout.
+sdist: $(VENV)/.package ## The sources as pip takes them, in build/packages
+	@rm -rf $(PACKAGES)/source && mkdir -p $(PACKAGES)/source
+	$(Q)git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C $(PACKAGES)/source
+	$(Q)cd $(PACKAGES)/source && $(abspath $(PY)) -c 'import setuptools.build_meta as b; b.build_sdist("..")' >../sdist.log 2>&1 || { cat ../sdist.log; exit 1; }
+	@rm -rf $(PACKAGES)/source
+	@echo "  SDIST $(SDIST)"
+wheel: sdist release ## What pip installs, with the libraries of `make release`: build/packages/bitfusion-*.whl
+	@rm -f $(PACKAGES)/bitfusion-*.whl
+	$(Q)for machine in $(MACHINES); do \
+		rm -rf $(PACKAGES)/wheel && mkdir -p $(PACKAGES)/wheel && tar -xzf $(SDIST) -C $(PACKAGES)/wheel && \
+		BITFUSION_LIBRARIES=$(CURDIR)/$(BUILD)/release/$$machine/lib BITFUSION_MACHINE=$$machine $(PY) -m pip wheel --quiet \
+			--disable-pip-version-check --no-deps --no-build-isolation --no-index -w $(PACKAGES) $(PACKAGES)/wheel/bitfusion-$(VERSION) && \
+		rm -rf $(PACKAGES)/wheel && wheel=$$(ls $(PACKAGES)/bitfusion-*$$machine.whl) && echo "  WHEEL $$wheel" && \
+		{ said=$$($(PY) -m auditwheel show $$wheel 2>&1); case $$said in *'"manylinux_2_17_'$$machine'"'*) ;; *) echo "$$said"; false ;; esac; } \
+		|| exit 1; done
 
 size: ## Lines of hand-written code per part
 	@for part in api wire abi proxy executor client server commands softgpu/ptx softgpu/engine softgpu/driver; do \

@@ -16,6 +16,8 @@ EXECUTOR_LIBRARY = "server/libbfexecutor.so"
 SOFTGPU_LIBRARY = "softgpu/libcuda.so.1"
 SOFTGPU_LINKER = "softgpu/libnvJitLink.so.13"
 MAX_RUNTIME_BASE = 60  # a Unix socket's path has 107 bytes at most
+WHEEL = os.path.join(PACKAGE, "lib")  # what pip installs
+BUILT = os.path.join(ROOT, "build", "lib")  # what `make` builds in a checkout
 INSTALLED = ("/usr/lib/bitfusion", "/usr/local/lib/bitfusion")
 
 
@@ -24,11 +26,10 @@ def library_folder() -> str:
     given = os.environ.get("BITFUSION_LIBDIR")
     if given:
         return os.path.abspath(given)
-    built = os.path.join(ROOT, "build", "lib")
-    for folder in (built, *INSTALLED):
+    for folder in (WHEEL, BUILT, *INSTALLED):
         if os.path.isdir(folder):
             return folder
-    return built
+    return BUILT
 
 
 def library(name: str) -> str:

@@ -10,11 +10,12 @@ from typing import Optional
 from bitfusion import __version__, inventory, log, paths
 from bitfusion.client.broker import Broker
 from bitfusion.client.control import Session
-from bitfusion.client.folder import RunFolder
+from bitfusion.client.folder import RunFolder, private_base
 from bitfusion.client.program import Program
 from bitfusion.wire.control import Json
 
 MIB = 1 << 20
+ENDS_A_NAME = frozenset(" \t\n:;$")  # in LD_PRELOAD or LD_LIBRARY_PATH; nothing escapes them
 
 Keep = Callable[[Session, str, Callable[[], Program]], int]
 
@@ -23,9 +24,9 @@ def environment_for(
     session_software: bool, gpus: int, socket: str, base: dict[str, str]
 ) -> dict[str, str]:
     """What the program sees: our libraries first, and where the broker is."""
-    folder = os.path.dirname(paths.library(paths.CLIENT_LIBRARY))
     environment = dict(base)
-    prepend(environment, "LD_LIBRARY_PATH", folder)
+    library = loadable(paths.library(paths.CLIENT_LIBRARY))
+    prepend(environment, "LD_LIBRARY_PATH", os.path.dirname(library))
     environment["BITFUSION_SOCKET"] = socket
     add_presence(environment, gpus)
     if session_software:
@@ -38,11 +39,29 @@ def prepend(environment: dict[str, str], name: str, value: str) -> None:
     environment[name] = f"{value}:{rest}" if rest else value
 
 
+def loadable(path: str) -> str:
+    """The same library by a name that the dynamic loader reads as one: through a link of ours
+    where it is installed below a folder such as `My Programs`.
+    """
+    folder, name = os.path.split(path)
+    if not ENDS_A_NAME.intersection(folder):
+        return path
+    import hashlib
+
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    link = os.path.join(private_base(), f"libraries-{digest}")
+    try:
+        os.symlink(folder, link)
+    except FileExistsError:
+        pass  # it is the same folder's
+    return os.path.join(link, name)
+
+
 def add_presence(environment: dict[str, str], gpus: int) -> None:
     """Programs that look for NVIDIA's device files find as many as the run has GPUs."""
     path = os.path.join(paths.library_folder(), paths.PRESENCE_LIBRARY)
     if os.path.exists(path) and not inventory.has_nvidia_driver():
-        prepend(environment, "LD_PRELOAD", path)
+        prepend(environment, "LD_PRELOAD", loadable(path))
         environment["BITFUSION_DEVICES"] = str(gpus)
 
 
@@ -50,7 +69,7 @@ def add_compilers(environment: dict[str, str]) -> None:
     """NVIDIA's compilers and linkers make code for real GPUs; ours keep PTX for software ones."""
     path = os.path.join(paths.library_folder(), paths.SOFTGPU_LINKER)
     if os.path.exists(path):
-        prepend(environment, "LD_PRELOAD", path)
+        prepend(environment, "LD_PRELOAD", loadable(path))
     # What CuPy keeps there is PTX now, and would be machine code without us, under the same names.
     home = environment.get("HOME", "/")
     cache = environment.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")

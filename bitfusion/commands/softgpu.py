@@ -32,7 +32,8 @@ def run(parsed: Parsed) -> int:
     environment = {**os.environ, **found.environment}
     environment.setdefault("BITFUSION_PYTHON", sys.executable)
     environment.setdefault("BITFUSION_HOME", paths.ROOT)
-    launcher.prepend(environment, "LD_LIBRARY_PATH", os.path.dirname(found.driver))
+    folder = os.path.dirname(launcher.loadable(found.driver))
+    launcher.prepend(environment, "LD_LIBRARY_PATH", folder)
     launcher.add_presence(environment, wanted)
     launcher.add_compilers(environment)
     path = program.find(parsed.words[0], environment)

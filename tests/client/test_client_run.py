@@ -50,6 +50,22 @@ def test_the_programs_environment(environment: dict[str, str]) -> None:
     assert "nvJitLink" not in seen.get("LD_PRELOAD", "")  # only where the GPUs are software
 
 
+@pytest.mark.parametrize("odd", ["my programs", "a:b", "a;b", "$ORIGIN"])
+def test_libraries_in_a_folder_that_the_loader_would_take_apart(
+    environment: dict[str, str], tmp_path: pathlib.Path, odd: str
+) -> None:
+    (tmp_path / odd).symlink_to(tmp_path / "lib")
+    (tmp_path / "lib/client/libbitfusion-presence.so").touch()
+    for _ in range(2):  # the second finds the first's link
+        done = run(environment, "env", BITFUSION_LIBDIR=str(tmp_path / odd))
+        seen = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+        for path in (seen["LD_LIBRARY_PATH"] + "/libcuda.so.1", seen.get("LD_PRELOAD", "")):
+            assert not set(" :;$").intersection(path), path
+            assert not path or os.path.samefile(
+                path, tmp_path / "lib/client" / os.path.basename(path)
+            )
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGINT])
 def test_dies_like_its_program(environment: dict[str, str], number: int) -> None:
     done = run(environment, "sh", "-c", f"kill -{number} $$")

@@ -85,8 +85,9 @@ static int move_up(int fd)
 	return moved;
 }
 
-/* Not -m: that would import from the folder the program runs in before any other. */
-static const char main_text[] = "import os, sys; sys.path[:] = [*sys.argv[1:], *filter(None, sys.path)];"
+/* Not -m: that would import from the folder the program runs in before any other. The package's folder comes last:
+ * where pip put it, it also holds others' modules, maybe under names of the standard library's. */
+static const char main_text[] = "import os, sys; sys.path[:] = [*filter(None, sys.path), *sys.argv[1:]];"
 				"from bitfusion.softgpu.ptx import helper; os._exit(helper.main())";
 
 static int spawn(int requests, int replies)
