@@ -77,7 +77,7 @@ LIBS       := $(CLIENT_LIB) $(NVML_LIBS) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_L
 
 .DELETE_ON_ERROR:
 .PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs gpu-programs demo test test-fast test-sanitizers test-pool test-asan test-tsan test-frameworks check lint format \
-        types generate check-generated bench bench-encryption bench-pool bench-softgpu gpu-test release sdist wheel install size clean help
+        types generate check-generated bench bench-encryption bench-pool bench-softgpu gpu-test release sdist wheel install deb size clean help
 
 all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
 libs: $(LIBS)
@@ -266,25 +266,20 @@ $(BUILD)/gpu/relocatable: $(PARTS)
 gpu-test: ## For a machine with a real GPU: programs directly and through us
 	+$(Q)bash tests/gpu/run
 
-# ---- releases: glibc 2.17 and newer
+# ---- releases: glibc 2.17 and newer; the same bytes whatever the folder, so without what a debugger reads
 MACHINES ?= x86_64 aarch64
 RELEASED ?= libs
 release: $(VENV)/.zig ## Libraries for x86-64 and aarch64 in build/release
 	$(Q)for machine in $(MACHINES); do \
-		$(MAKE) OUT=$(BUILD)/release/$$machine MACHINE=$$machine CFLAGS='-O2 -g' \
+		$(MAKE) OUT=$(BUILD)/release/$$machine MACHINE=$$machine CFLAGS='-O2 -g0' LDFLAGS='-s -Wl,--build-id=none' \
 			CC='$(ZIG) cc -target '$$machine-linux-gnu.2.17 $(RELEASED) || exit 1; done
 
 PREFIX     ?= /usr
 SYSCONFDIR ?= /etc
-install: libs ## Install into DESTDIR
-	install -d $(DESTDIR)$(PREFIX)/lib/bitfusion/client $(DESTDIR)$(PREFIX)/lib/bitfusion/server \
-		$(DESTDIR)$(PREFIX)/lib/bitfusion/softgpu $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SYSCONFDIR)/bitfusion
-	cp -P $(OUT)/lib/client/* $(DESTDIR)$(PREFIX)/lib/bitfusion/client/
-	cp -P $(OUT)/lib/server/* $(DESTDIR)$(PREFIX)/lib/bitfusion/server/
-	cp -P $(OUT)/lib/softgpu/* $(DESTDIR)$(PREFIX)/lib/bitfusion/softgpu/
-	$(PYTHON) -m pip install --no-deps --no-build-isolation --prefix $(PREFIX) --root $(or $(DESTDIR),/) .
-	$(PYTHON) -m bitfusion.manual $(DESTDIR)$(PREFIX)/share
-	for file in etc/bitfusion/*; do [ ! -f $$file ] || install -m 640 $$file $(DESTDIR)$(SYSCONFDIR)/bitfusion/; done
+# The folder with client/, server/ and softgpu/: those of `make release` are installed with LIBRARIES=build/release/x86_64/lib.
+LIBRARIES  ?= $(OUT)/lib
+install: $(if $(filter $(OUT)/lib,$(LIBRARIES)),libs) ## Install into DESTDIR
+	$(Q)PYTHON='$(PYTHON)' bitfusion/install/install.sh '$(LIBRARIES)' '$(DESTDIR)' '$(PREFIX)' '$(SYSCONFDIR)'
 
 # ---- packages of Python: what is in them is decided by the commit, not by the folder and the time of the build
 PACKAGES := $(BUILD)/packages
@@ -308,6 +303,10 @@ wheel: sdist release ## What pip installs, with the libraries of `make release`:
 		rm -rf $(PACKAGES)/wheel && wheel=$$(ls $(PACKAGES)/bitfusion-*$$machine.whl) && echo "  WHEEL $$wheel" && \
 		{ said=$$($(PY) -m auditwheel show $$wheel 2>&1); case $$said in *'"manylinux_2_17_'$$machine'"'*) ;; *) echo "$$said"; false ;; esac; } \
 		|| exit 1; done
+
+# ---- packages of distributions
+deb: release ## bitfusion-client and bitfusion-server for Debian and Ubuntu in build/packages
+	$(Q)bitfusion/install/deb.sh '$(MACHINES)'
 
 size: ## Lines of hand-written code per part
 	@for part in api wire abi proxy executor client server commands softgpu/ptx softgpu/engine softgpu/driver; do \

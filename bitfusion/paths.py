@@ -18,6 +18,7 @@ SOFTGPU_LINKER = "softgpu/libnvJitLink.so.13"
 MAX_RUNTIME_BASE = 60  # a Unix socket's path has 107 bytes at most
 WHEEL = os.path.join(PACKAGE, "lib")  # what pip installs
 BUILT = os.path.join(ROOT, "build", "lib")  # what `make` builds in a checkout
+PRIVATE_FOLDER = "python"  # where packages put ours, beside the libraries
 INSTALLED = ("/usr/lib/bitfusion", "/usr/local/lib/bitfusion")
 
 
@@ -26,7 +27,8 @@ def library_folder() -> str:
     given = os.environ.get("BITFUSION_LIBDIR")
     if given:
         return os.path.abspath(given)
-    for folder in (WHEEL, BUILT, *INSTALLED):
+    beside = [os.path.dirname(ROOT)] if os.path.basename(ROOT) == PRIVATE_FOLDER else []
+    for folder in (WHEEL, BUILT, *beside, *INSTALLED):
         if os.path.isdir(folder):
             return folder
     return BUILT

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+# The steps that installing and removing take, on Debian and on RPM systems alike: functions only, for any POSIX shell.
+# The packages' scripts have the text of this file in front, as they also run before and after its files are there.
+# Each step may be repeated, and commands that the system lacks are done without.
+
+BF_GROUP=bitfusion         # who may use the machine's configuration; also the service's
+BF_USER=bitfusion          # whom the service runs as
+BF_WORKER=bitfusion-worker # whom its workers run as: they see nothing of the service's
+BF_CONFIG=/etc/bitfusion
+BF_STATE=/var/lib/bitfusion
+BF_OPENED=$BF_CONFIG/opened-ports                   # by bf_open_ports, so that it closes no others again
+BF_PORTS='56001 55001-55100 45201-46225'            # TCP: control, calls, bulk data
+
+bf_has() {
+	command -v "$1" >/dev/null 2>&1
+}
+
+bf_say() {
+	echo "bitfusion: $*"
+}
+
+# ------------------------------------------------------------------ who
+
+bf_make_group() {
+	getent group "$1" >/dev/null || groupadd --system "$1"
+}
+
+# bf_make_user NAME GROUP HOME
+bf_make_user() {
+	getent passwd "$1" >/dev/null && return 0
+	useradd --system --gid "$2" --no-create-home --home-dir "$3" --shell /usr/sbin/nologin \
+		--comment 'Bitfusion' "$1"
+}
+
+bf_make_client_accounts() {
+	bf_make_group "$BF_GROUP"
+}
+
+bf_make_server_accounts() {
+	bf_make_client_accounts
+	bf_make_user "$BF_USER" "$BF_GROUP" "$BF_STATE"
+	bf_make_group "$BF_WORKER"
+	bf_make_user "$BF_WORKER" "$BF_WORKER" /nonexistent
+}
+
+bf_remove_accounts() {
+	for user in "$BF_WORKER" "$BF_USER"; do
+		getent passwd "$user" >/dev/null && userdel "$user"
+	done
+	for group in "$BF_WORKER" "$BF_GROUP"; do
+		getent group "$group" >/dev/null && groupdel "$group"
+	done
+	return 0
+}
+
+# ------------------------------------------------------------------ folders and modes
+
+# bf_give OWNER GROUP MODE PATH: unless the administrator said otherwise (dpkg-statoverride)
+bf_give() {
+	if bf_has dpkg-statoverride && dpkg-statoverride --list "$4" >/dev/null 2>&1; then
+		return 0
+	fi
+	chown "$1:$2" "$4" && chmod "$3" "$4"
+}
+
+bf_make_client_folders() {
+	[ -d "$BF_CONFIG" ] || mkdir "$BF_CONFIG"
+	bf_give root "$BF_GROUP" 0750 "$BF_CONFIG"
+	for file in client.toml ca.crt; do
+		[ ! -f "$BF_CONFIG/$file" ] || bf_give root "$BF_GROUP" 0640 "$BF_CONFIG/$file"
+	done
+}
+
+bf_make_server_folders() {
+	bf_make_client_folders
+	[ ! -f "$BF_CONFIG/server.toml" ] || bf_give root "$BF_GROUP" 0640 "$BF_CONFIG/server.toml"
+	[ -d "$BF_STATE" ] || mkdir "$BF_STATE"
+	bf_give "$BF_USER" "$BF_GROUP" 0700 "$BF_STATE"
+}
+
+# What is left after the files of a package: settings, keys, tokens, accounts. The other package may be in use, or keep
+# its data.
+bf_purge_client() {
+	[ ! -e /usr/bin/bitfusion ] || return 0
+	if [ ! -d "$BF_STATE" ]; then
+		rm -rf "$BF_CONFIG"
+		bf_remove_accounts
+	else
+		rm -f "$BF_CONFIG/client.toml" "$BF_CONFIG/client.toml.old" "$BF_CONFIG/ca.crt"
+	fi
+}
+
+bf_purge_server() {
+	rm -rf "$BF_STATE"
+	rm -f "$BF_CONFIG/server.toml" "$BF_OPENED"
+	bf_purge_client
+}
+
+# ------------------------------------------------------------------ firewalls
+
+# The name of the firewall that is active; nothing where none is.
+bf_firewall() {
+	if bf_has firewall-cmd && [ "$(firewall-cmd --state 2>/dev/null)" = running ]; then
+		echo firewalld
+	elif bf_has ufw && LC_ALL=C ufw status 2>/dev/null | grep -q '^Status: active'; then
+		echo ufw
+	fi
+}
+
+# bf_firewalld DO PORTS: add or remove, now and for good, without reloading what others set
+bf_firewalld() {
+	firewall-cmd --quiet --permanent "--$1-port=$2/tcp" && firewall-cmd --quiet "--$1-port=$2/tcp"
+}
+
+bf_is_open() {
+	case $1 in
+	firewalld) firewall-cmd --quiet --permanent "--query-port=$2/tcp" ;;
+	ufw) LC_ALL=C ufw show added 2>/dev/null | grep -qE "^ufw allow $(echo "$2" | tr - :)/tcp( |\$)" ;;
+	esac
+}
+
+# Once for an installation: an administrator who closes them afterwards is not argued with.
+bf_open_ports() {
+	[ ! -e "$BF_OPENED" ] || return 0
+	firewall=$(bf_firewall)
+	if [ -z "$firewall" ]; then
+		bf_say "no firewall (firewalld, ufw) is active here; where one is in the way of clients, let TCP pass to" \
+			"$(echo "$BF_PORTS" | sed 's/ /, /g')"
+		return 0
+	fi
+	opened=
+	for ports in $BF_PORTS; do
+		bf_is_open "$firewall" "$ports" && continue
+		case $firewall in
+		firewalld) bf_firewalld add "$ports" ;;
+		ufw) ufw allow "$(echo "$ports" | tr - :)/tcp" comment bitfusion >/dev/null ;;
+		esac || {
+			bf_say "cannot open TCP $ports in $firewall; clients need $(echo "$BF_PORTS" | sed 's/ /, /g')"
+			continue
+		}
+		opened="$opened $ports"
+	done
+	[ -z "$opened" ] || bf_say "opened TCP$opened in $firewall"
+	(umask 077 && echo "$firewall$opened" >"$BF_OPENED")
+}
+
+bf_close_ports() {
+	[ -e "$BF_OPENED" ] || return 0
+	# shellcheck disable=SC2046 # words: the firewall, then ports
+	set -- $(cat "$BF_OPENED")
+	rm -f "$BF_OPENED"
+	firewall=${1:-}
+	[ $# -eq 0 ] || shift
+	for ports in "$@"; do
+		case $firewall in
+		firewalld) [ "$(bf_firewall)" != firewalld ] || bf_firewalld remove "$ports" || : ;;
+		ufw) ! bf_has ufw || ufw delete allow "$(echo "$ports" | tr - :)/tcp" >/dev/null || : ;;
+		esac
+	done
+}
+
+# ------------------------------------------------------------------ the service, and who may use it
+
+# End the service with its sessions, before its files go: they would wait for another server to take them over.
+bf_end_service() {
+	[ -d /run/systemd/system ] || return 0
+	systemctl is-active --quiet bitfusion-server.service || return 0
+	systemctl kill --kill-who=main --signal=INT bitfusion-server.service || :
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		systemctl is-active --quiet bitfusion-server.service || return 0
+		sleep 1
+	done
+}
+
+bf_tell_members() {
+	bf_say "members of the group '$BF_GROUP' may use it: usermod -aG $BF_GROUP USER, who then logs in again"
+}
