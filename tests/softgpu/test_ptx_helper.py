@@ -40,15 +40,21 @@ os._exit(helper.main())
 class Helper:
     """A running helper and our ends of its pipes."""
 
-    def __init__(self, environment: Optional[Dict[str, str]] = None, real: bool = False) -> None:
+    def __init__(
+        self,
+        environment: Optional[Dict[str, str]] = None,
+        real: bool = False,
+        code: str = STAND_IN,
+        root: Path = ROOT,
+    ) -> None:
         request_read, self.request = os.pipe()
         self.reply, reply_write = os.pipe()
-        command = ["-m", "bitfusion.softgpu.ptx.helper"] if real else ["-c", STAND_IN]
+        command = ["-m", "bitfusion.softgpu.ptx.helper"] if real else ["-c", code, str(root)]
         moves = f'exec {sys.executable} "$@" 3<&{request_read} 4>&{reply_write}'
         self.process = subprocess.Popen(
             ["/bin/bash", "-c", moves, "bash", *command],
             pass_fds=(request_read, reply_write),
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+            env={**os.environ, "PYTHONPATH": str(root), **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -333,6 +339,24 @@ def test_many_writers_and_readers(tmp_path: Path) -> None:
         thread.join()
     assert not torn
     assert not list((tmp_path / "c").glob(".*.tmp"))
+
+
+def test_what_is_kept_is_kept_soon(tmp_path: Path) -> None:
+    """The next run of a program may begin at once: no large module is imported for it."""
+    code = """if True:
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from bitfusion.softgpu.ptx import helper
+        from bitfusion.softgpu.ptx.key import Key
+        print(helper._open_cache().store(Key(1, bytes(32)), b"image"), *sys.modules)
+    """
+    command = [sys.executable, "-I", "-S", "-c", code, str(ROOT)]
+    env = {"BITFUSION_CACHE": str(tmp_path / "c")}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    said, *names = done.stdout.split()
+    assert said == "True"
+    assert not {"hashlib", "_hashlib", "logging", "pathlib", "shutil", "tempfile"} & set(names)
+    assert len(list((tmp_path / "c").iterdir())) == 1
 
 
 def test_a_helper_imports_no_large_module_while_it_starts() -> None:

@@ -87,8 +87,8 @@ static int move_up(int fd)
 
 /* Not -m: that would import from the folder the program runs in before any other. The package's folder comes last:
  * where pip put it, it also holds others' modules, maybe under names of the standard library's. */
-static const char main_text[] = "import os, sys; sys.path[:] = [*filter(None, sys.path), *sys.argv[1:]];"
-				"from bitfusion.softgpu.ptx import helper; os._exit(helper.main())";
+static const char main_text[] = "import sys; sys.path[:] = [*filter(None, sys.path), *sys.argv[1:]];"
+				"from bitfusion.softgpu.ptx import boot; boot.run()";
 
 static int spawn(int requests, int replies)
 {

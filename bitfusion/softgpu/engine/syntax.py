@@ -10,8 +10,10 @@ the same rows, and its test runs them.
 
 from __future__ import annotations
 
-import re
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+
+from ..ptx.record import NamedTuple
+from ..ptx.regex import regex
 
 CHOICES: Dict[str, str] = {
     "SEM": "relaxed|acquire|release|acq_rel",
@@ -33,7 +35,7 @@ CHOICES: Dict[str, str] = {
     "REGISTER": "b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64",
     "SIZES": "u32|u64",
 }
-_TYPE = re.compile(r"(b|u|s|f|bf|tf)\d+(x\d)?$|e\dm\d(x\d)?$|ue8m0x2$|pred$")
+_TYPE = regex(r"(b|u|s|f|bf|tf)\d+(x\d)?$|e\dm\d(x\d)?$|ue8m0x2$|pred$")
 
 
 def is_type(word: str) -> bool:

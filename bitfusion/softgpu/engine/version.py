@@ -22,10 +22,13 @@ WITHOUT_EFFECT = {
     "engine/version.py",
     "ptx/__init__.py",
     "ptx/__main__.py",
+    "ptx/boot.py",
     "ptx/cache.py",
     "ptx/cubin.py",
     "ptx/dump.py",
     "ptx/helper.py",
+    "ptx/key.py",
+    "ptx/startup.py",
 }
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import List, Optional, Tuple
 
 from . import ir
@@ -11,19 +10,20 @@ from .declaration import Declarations
 from .ir import Instruction, PtxError
 from .lexer import PUNCTUATION, Tokens, split_list
 from .operand import Names, Scope
+from .regex import ASCII, regex
 
 # Groups: 1 negation and 2 name of the guard, 3 opcode, 4 operands; 5 label; 6 brace or lone
 # semicolon; 7 directive.
-_STATEMENT = re.compile(
+_STATEMENT = regex(
     r"\s*(?:(?:@\s*(!?)\s*([\w$%.]+)\s+)?([a-z][\w.]*(?:::[\w.]+)*)(?![\w.]|\s*:)\s*((?:[^\s;][^;]*)?);"
     r"|([A-Za-z_$%][\w$]*)\s*:(?!:)"
     r"|([{};])"
     r"|(\.[a-z_]\w*))",
-    re.A,
+    ASCII,
 )
-_REGISTERS = re.compile(r"\s+\.(\w+)\s+([%A-Za-z_$]+)(?:<(\d{1,9})>)?\s*;", re.A)
-_END_OF_LINE = re.compile(r"[^\n]*")
-_SPACE = re.compile(r"\s*", re.A)
+_REGISTERS = regex(r"\s+\.(\w+)\s+([%A-Za-z_$]+)(?:<(\d{1,9})>)?\s*;", ASCII)
+_END_OF_LINE = regex(r"[^\n]*")
+_SPACE = regex(r"\s*", ASCII)
 MAX_SCOPES = 256
 _TABLES = ("branchtargets", "calltargets", "callprototype")
 _LABELLED = ("bra", "brx", "call")

@@ -10,66 +10,29 @@ import os
 import stat
 import struct
 import time
-from typing import List, Mapping, Optional, Tuple
+from typing import List, Optional, Tuple
 
-from .record import dataclass
+from .boot import find_folder
+from .key import DIGEST_BYTES, NAME_BYTES, SUFFIX, Key
 
 MAGIC = b"SGCACHE2"
-SUFFIX = ".sgi"
 MAX_BYTES = 512 << 20
 MAX_IMAGE = 128 << 20
 MARKER = ".hit"
 STALE_S = {".tmp": 3600.0, MARKER: 30 * 86400.0}
 STORES_BETWEEN_EVICTIONS = 256
-DIGEST_BYTES, NAME_BYTES = 32, 16
-_KEY = struct.Struct(f"<Q{DIGEST_BYTES}s")
-_HEADER = struct.Struct(f"<8s{_KEY.size}sQ{DIGEST_BYTES}s")
+_HEADER = struct.Struct(f"<8s{Key.SIZE}sQ{DIGEST_BYTES}s")
 
 
 def digest(data: bytes) -> bytes:
-    from hashlib import blake2b  # takes a while to import, and a hit needs none
+    from _blake2 import blake2b  # as hashlib has it, which also looks for OpenSSL's
 
     return blake2b(data, digest_size=DIGEST_BYTES).digest()
-
-
-@dataclass(frozen=True)
-class Key:
-    """What the driver found no file for."""
-
-    version: int
-    digest: bytes
-
-    SIZE = _KEY.size
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Key:
-        return cls(*_KEY.unpack(data))
-
-    def pack(self) -> bytes:
-        return _KEY.pack(self.version, self.digest)
-
-    @property
-    def file_name(self) -> str:
-        return self.digest[:NAME_BYTES].hex() + SUFFIX
 
 
 def key_of(data: bytes, version: int) -> Key:
     """Give the key of code that is compiled alone. The driver sends it along."""
     return Key(version, digest(struct.pack("<Q", version) + data))
-
-
-def find_folder(environment: Mapping[str, str]) -> Optional[str]:
-    """Say where the cache is by the environment, None for no cache."""
-    chosen = environment.get("BITFUSION_CACHE")
-    if chosen is not None:
-        return None if chosen in ("", "off") else chosen
-    base = environment.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):
-        home = environment.get("HOME", "")
-        if not os.path.isabs(home):
-            return None
-        base = os.path.join(home, ".cache")
-    return os.path.join(base, "bitfusion", "ptx")
 
 
 class Cache:
@@ -127,11 +90,12 @@ class Cache:
         assert self.folder is not None
         temporary = os.path.join(self.folder, f".{os.getpid()}-{self.written}.tmp")
         self.written += 1
+        header = _header(key, image)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o600)
         try:
             with open(descriptor, "wb") as file:
-                file.write(_header(key, image))
+                file.write(header)
                 file.write(image)
             os.replace(temporary, os.path.join(self.folder, key.file_name))
         except OSError:
@@ -174,3 +138,15 @@ def _remove(path: str) -> None:
         os.unlink(path)
     except OSError:
         pass
+
+
+__all__ = [
+    "DIGEST_BYTES",
+    "NAME_BYTES",
+    "SUFFIX",
+    "Cache",
+    "Key",
+    "digest",
+    "find_folder",
+    "key_of",
+]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from typing import Callable, Dict, List, Optional, Tuple
 
@@ -20,9 +19,11 @@ from .lexer import (
     narrow_float,
     parse_string,
 )
+from .regex import ASCII, regex
 
-_NUMBERS = re.compile(r"\s*([\d\s,]*)\}", re.A)
-_OCTAL = re.compile(r"\b0\d", re.A)
+_NUMBERS = regex(r"\s*([\d\s,]*)\}", ASCII)
+_BRACE = regex(r"\s*\{", ASCII)
+_OCTAL = regex(r"\b0\d", ASCII)
 _FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _FLOATS = ("f16", "bf16", "f32", "f64")
 _LANES = {"v2": 2, "v4": 4, "v8": 8}
@@ -242,7 +243,7 @@ class _Initialiser:
         """Read a flat list of decimal numbers, which is what large tables are."""
         source, start = tokens.source, tokens.end
         size = self.shape.element_bytes
-        found = re.compile(r"\s*\{", re.A).match(source, start)
+        found = _BRACE.match(source, start)
         numbers = _NUMBERS.match(source, found.end()) if found else None
         if not numbers or len(self.levels) != 1 or self.shape.type in _FLOATS:
             return False

@@ -6,13 +6,13 @@ All sizes come from files that we did not make: each is checked before it is use
 
 from __future__ import annotations
 
-import re
 import struct
 from typing import List, Optional, Tuple
 
 from . import cubin
 from .ir import PtxError
 from .record import dataclass
+from .regex import MULTILINE, regex
 
 INVALID_IMAGE = 200
 NO_BINARY_FOR_GPU = 209
@@ -30,7 +30,7 @@ MAX_LOOKED_INTO = 8 << 20  # of machine code, for names in a message
 
 _HEADER = struct.Struct("<IHHQ")
 _ENTRY = struct.Struct("<HHIQIIHHIIIQQQ")
-_TARGET = re.compile(rb"^\s*\.target\s+(\w+)", re.M)
+_TARGET = regex(rb"^\s*\.target\s+(\w+)", MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,17 @@ standard output and ends when the other end of the pipe is closed.
 from __future__ import annotations
 
 import gc
-import os
-import signal
 import struct
 import sys
+from posix import _exit, environ, read, write
 from typing import TYPE_CHECKING, Callable, List, Optional, Tuple
 
+from . import boot
+
 if TYPE_CHECKING:
-    from .cache import Cache, Key
+    from .cache import Cache
     from .frontend import Item
+    from .key import Key
 
 REQUEST_FD, REPLY_FD = 3, 4
 MAGIC = 0x50545831
@@ -45,7 +47,7 @@ class BadRequest(Exception):
 def _read_exactly(descriptor: int, size: int) -> bytes:
     parts: List[bytes] = []
     while size:
-        part = os.read(descriptor, min(size, _CHUNK))
+        part = read(descriptor, min(size, _CHUNK))
         if not part:
             raise EndOfRequests
         parts.append(part)
@@ -56,7 +58,7 @@ def _read_exactly(descriptor: int, size: int) -> bytes:
 def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(descriptor, view[:_CHUNK]) :]
+        view = view[write(descriptor, view[:_CHUNK]) :]
 
 
 def read_request(read: Reader) -> Tuple[List[Item], int, Optional[Key]]:
@@ -66,8 +68,8 @@ def read_request(read: Reader) -> Tuple[List[Item], int, Optional[Key]]:
         raise BadRequest("unknown request")
     if count > MAX_ITEMS or (kind == KIND_COMPILE and count != 1):
         raise BadRequest(f"{count} items")
-    from .cache import Key
     from .frontend import Item
+    from .key import Key
 
     key = Key.unpack(read(Key.SIZE)) if flags & FLAG_KEY else None
     items, total = [], 0
@@ -120,53 +122,69 @@ def _check_build(key: Key) -> str:
 
 
 def _debug_traceback() -> None:
-    if os.environ.get("BITFUSION_DEBUG"):
+    if environ.get(b"BITFUSION_DEBUG"):
         import traceback
 
-        traceback.print_exc(file=sys.stderr)
+        traceback.print_exc()
+
+
+def load() -> None:
+    """Import what requests need, before there is one: it takes a while."""
+    from ..engine import encode
+    from . import frontend, key
+
+    del encode, frontend, key
 
 
 def serve(request_fd: int, reply_fd: int) -> None:
     """Answer requests until the driver closes the pipe."""
-    from ..engine import encode  # before there is a request: both take a while
-    from . import frontend
-    from .cache import Cache, find_folder
-
-    del encode, frontend
-    cache = Cache(find_folder(os.environ))
+    load()
+    cache: Optional[Cache] = None
     try:
-        _serve(request_fd, reply_fd, cache)
+        while True:
+            items, kind, key = read_request(lambda size: _read_exactly(request_fd, size))
+            image = _reply(reply_fd, items, kind, key)
+            if image and key is not None:
+                cache = cache or _open_cache()
+                cache.store(key, image)
+            del items, image
+            gc.collect()
     finally:
-        cache.close()
+        if cache is not None:
+            cache.close()
 
 
-def _serve(request_fd: int, reply_fd: int, cache: Cache) -> None:
-    while True:
-        items, kind, key = read_request(lambda size: _read_exactly(request_fd, size))
-        mismatch = _check_build(key) if key is not None else ""
-        if mismatch:
-            status, text, image = COMPILER_NOT_FOUND, mismatch, b""
-        else:
-            status, text, image = answer(items, kind)
-        why = text.encode("utf-8", "replace")
-        _write_all(reply_fd, _REPLY.pack(MAGIC, status, len(why), 0, len(image)) + why)
-        _write_all(reply_fd, image)
-        if status == 0 and key is not None:
-            cache.store(key, image)
-        del items, image
-        gc.collect()
+def _reply(reply_fd: int, items: List[Item], kind: int, key: Optional[Key]) -> bytes:
+    """Give the image, empty where there is none."""
+    mismatch = _check_build(key) if key is not None else ""
+    if mismatch:
+        status, text, image = COMPILER_NOT_FOUND, mismatch, b""
+    else:
+        status, text, image = answer(items, kind)
+    why = text.encode("utf-8", "replace")
+    _write_all(reply_fd, _REPLY.pack(MAGIC, status, len(why), 0, len(image)) + why)
+    _write_all(reply_fd, image)
+    return image
+
+
+def _open_cache() -> Cache:
+    """Not before the first reply: what a cache needs takes a while to import, too."""
+    with boot.Typing():
+        from .cache import Cache
+    return Cache(boot.find_folder(boot.environment()))
 
 
 def main() -> int:
     gc.disable()  # modules are made of millions of objects and no cycles: a third of the time
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's; we end with it
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    from _signal import SIG_IGN, SIGINT, signal  # type: ignore[import-not-found]
+
+    signal(SIGINT, SIG_IGN)  # Ctrl-C is the program's; we end with it
     try:
         serve(REQUEST_FD, REPLY_FD)
-    except EndOfRequests:
+    except (EndOfRequests, BrokenPipeError):
         return 0
     except (BadRequest, OSError) as error:
-        if os.environ.get("BITFUSION_DEBUG"):
+        if environ.get(b"BITFUSION_DEBUG"):
             print(f"bitfusion: ptx helper: {error}", file=sys.stderr)
         return 1
     return 0
@@ -174,4 +192,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     main_status = main()
-    os._exit(main_status)
+    _exit(main_status)

@@ -8,9 +8,9 @@ a function never has the name of a module's. Nothing here knows the meaning of a
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Dict, List, Optional, Tuple, Union
 
-from .record import dataclass, field
+from .record import NamedTuple, dataclass, field
 
 TYPE_BYTES: Dict[str, int] = {
     "pred": 1, "b8": 1, "u8": 1, "s8": 1, "b16": 2, "u16": 2, "s16": 2, "f16": 2, "bf16": 2,

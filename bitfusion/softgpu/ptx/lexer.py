@@ -7,25 +7,29 @@ expression of body.py reads a whole instruction at once, which is what makes par
 
 from __future__ import annotations
 
-import re
 import struct
-from typing import Callable, Dict, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple, Union
 
 from .ir import Imm, PtxError
+from .regex import ASCII, DOTALL, regex
+
+if TYPE_CHECKING:
+    from re import Match
 
 IDENTIFIER = r"[A-Za-z][\w$]*|[_$%][\w$]+"
 FLOAT = r"0[fF][0-9a-fA-F]{8}|0[dD][0-9a-fA-F]{16}"
 DECIMAL_FLOAT = r"\d+\.\d*(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+"
 INTEGER = r"0[xX][0-9a-fA-F]+U?|0[bB][01]+U?|\d+U?"
-_COMMENT = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*.*?\*/', re.S)
-_TOKEN = re.compile(
+_COMMENT = regex(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*.*?\*/', DOTALL)
+_TOKEN = regex(
     rf"\s*(?:({FLOAT}|{DECIMAL_FLOAT}|{INTEGER})"
     rf"|(\.[a-z_]\w*|{IDENTIFIER}|_)"
     r'|("(?:[^"\\\n]|\\.)*")'
     r"|(<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^~!?:()\[\]{}<>,;=@.]))",
-    re.A,
+    ASCII,
 )
-_SPACE = re.compile(r"\s*", re.A)
+_ESCAPE = regex(r"x([0-9a-fA-F]{1,2})|([0-7]{1,3})")
+_SPACE = regex(r"\s*", ASCII)
 _MAX_DEPTH = 32
 _MAX_DIGITS = 40
 _U64 = (1 << 64) - 1
@@ -38,7 +42,7 @@ def strip_comments(text: str) -> str:
     if "//" not in text and "/*" not in text:
         return text
 
-    def blank(match: re.Match[str]) -> str:
+    def blank(match: Match[str]) -> str:
         comment = match.group()
         if comment[0] == '"':
             return comment
@@ -102,7 +106,7 @@ def parse_string(token: str) -> bytes:
         if char != "\\" or i >= len(body):
             out += char.encode("latin-1", "replace")
             continue
-        number = re.compile(r"x([0-9a-fA-F]{1,2})|([0-7]{1,3})").match(body, i)
+        number = _ESCAPE.match(body, i)
         if number:
             digits, octal = number.groups()
             out.append(int(digits, 16) if digits else int(octal, 8) & 0xFF)

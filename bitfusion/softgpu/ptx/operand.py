@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import Callable, Dict, List, Optional, Tuple, Union
 
 from . import ir
 from .ir import PtxError
 from .lexer import END, PUNCTUATION, Tokens, expression, split_list
+from .regex import ASCII, regex
 
-_NAME = re.compile(r"(?:[A-Za-z][\w$]*|[_$%][\w$]+)$", re.A)
-_DOTTED = re.compile(r"([A-Za-z_$%][\w$]*)\.([xyzwrgba])$", re.A)
-_PART = re.compile(r"([A-Za-z_$%][\w$]*)\.(b[0-7]{1,4}|h[0-3]{1,2})$", re.A)
-_ADDRESS = re.compile(r"\[\s*([A-Za-z_$%][\w$]*)\s*(?:([-+])\s*(-?\s*\w+)\s*)?\]$", re.A)
-_SIGNED = re.compile(r"-\s*(?!WARP_SZ)[A-Za-z_$%][\w$]*(\.\w+)?$", re.A)
-_SUFFIX = re.compile(r"\]\s*\.\w+\s*$", re.A)
+_NAME = regex(r"(?:[A-Za-z][\w$]*|[_$%][\w$]+)$", ASCII)
+_DOTTED = regex(r"([A-Za-z_$%][\w$]*)\.([xyzwrgba])$", ASCII)
+_PART = regex(r"([A-Za-z_$%][\w$]*)\.(b[0-7]{1,4}|h[0-3]{1,2})$", ASCII)
+_ADDRESS = regex(r"\[\s*([A-Za-z_$%][\w$]*)\s*(?:([-+])\s*(-?\s*\w+)\s*)?\]$", ASCII)
+_SIGNED = regex(r"-\s*(?!WARP_SZ)[A-Za-z_$%][\w$]*(\.\w+)?$", ASCII)
+_SUFFIX = regex(r"\]\s*\.\w+\s*$", ASCII)
 _MAX_NESTING = 8
 # Not a regular expression: compiling one this large would be felt in each start of the helper.
 _COORDINATES = (
@@ -38,7 +38,7 @@ def is_special(name: str) -> bool:
     return name[1:] in _SPECIALS or name[1:].startswith(_NUMBERED_SPECIALS)
 
 
-class OperandCache(Dict[str, ir.Operand]):
+class OperandCache(dict[str, ir.Operand]):
     """Operand text -> operand, filled on demand: most operands occur many times."""
 
     def __init__(self, parse: Callable[[str], ir.Operand]) -> None:

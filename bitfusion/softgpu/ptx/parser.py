@@ -7,7 +7,6 @@ the engine lacks fails when it is executed.
 
 from __future__ import annotations
 
-import re
 from typing import Dict, Optional, Union
 
 from . import ir
@@ -15,13 +14,14 @@ from .body import Body
 from .declaration import Declarations
 from .ir import PtxError
 from .lexer import WORD, Tokens, strip_comments
+from .regex import ASCII, regex
 
 MAX_VERSION = (9, 9)
-_VERSION = re.compile(r"\s*\.version\s+(\d{1,3})\.(\d{1,3})", re.A)
-_TARGET = re.compile(r"\s*([\w,\s]*)", re.A)
-_LINE = re.compile(r"[^\n]*")
+_VERSION = regex(r"\s*\.version\s+(\d{1,3})\.(\d{1,3})", ASCII)
+_TARGET = regex(r"\s*([\w,\s]*)", ASCII)
+_LINE = regex(r"[^\n]*")
 _SPACES = ("global", "const", "shared", "local", "tex")
-_LINE_MARK = re.compile(r"@@line (\d{1,10})", re.A)
+_LINE_MARK = regex(r"@@line (\d{1,10})", ASCII)
 _IGNORED_LINES = (".file", ".loc", "@")  # "@@DWARF" of old compilers
 _UNSUPPORTED_VERSION = 222
 
@@ -136,7 +136,7 @@ class _Parser:
 
     def _after_target(self, position: int) -> int:
         """Find the end of ``sm_90, debug``: words, each but the first behind a comma."""
-        found = re.compile(r"\s*\w+(?:\s*,\s*\w+)*", re.A).match(self.text, position)
+        found = regex(r"\s*\w+(?:\s*,\s*\w+)*", ASCII).match(self.text, position)
         if not found:
             raise PtxError(".target has no name")
         return found.end()

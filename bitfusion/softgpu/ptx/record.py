@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``dataclass``, ``field`` and ``replace`` in the small part that this package needs of them.
+"""``dataclass``, ``field``, ``replace`` and ``NamedTuple``, as much of them as is needed here.
 
-The standard module imports ``inspect`` and more, which alone took a quarter of the time that a
+The standard modules import ``inspect`` and more, which alone took a quarter of the time that a
 helper needs to start. Type checkers see the real one; they also see to what is frozen.
 """
 
 from __future__ import annotations
 
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Callable, Dict, List
+from _operator import attrgetter  # as `operator` has it
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Tuple
+
+from . import boot
 
 if TYPE_CHECKING:
     from dataclasses import dataclass, field, replace
+    from typing import NamedTuple
 else:
+    from _collections import _tuplegetter
 
     class _Field:
         def __init__(self, default_factory: Callable[[], Any]) -> None:
@@ -27,8 +31,7 @@ else:
             return lambda decorated: dataclass(decorated, frozen=frozen)
         names = list(cls.__dict__.get("__annotations__", {}))
         space: Dict[str, Any] = {}
-        exec(_source(cls, names, space), space)
-        cls.__init__ = space["__init__"]
+        cls.__init__ = _define("__init__", _source(cls, names, space), space)
         values = attrgetter(*names) if names else lambda self: ()
         cls.__eq__ = lambda self, other: (
             values(self) == values(other) if other.__class__ is cls else NotImplemented
@@ -41,6 +44,13 @@ else:
     def _show(self: Any) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
         return f"{self.__class__.__name__}({shown})"
+
+    def _define(name: str, source: str, space: Dict[str, Any]) -> Any:
+        code = boot.CODE.get(source)
+        if code is None:
+            code = boot.CODE[source] = compile(source, __file__, "exec")
+        exec(code, space)
+        return space[name]
 
     def _source(cls: Any, names: List[str], space: Dict[str, Any]) -> str:
         """Compiling is what takes its time here, so it is done for one method alone."""
@@ -65,5 +75,32 @@ else:
         values.update(changes)
         return record.__class__(**values)
 
+    class _TupleMaker(type):
+        """Makes of a class with annotated fields one of tuples."""
 
-__all__ = ["dataclass", "field", "replace"]
+        def __new__(maker, name: str, bases: Tuple[type, ...], members: Dict[str, Any]) -> type:
+            if not bases:
+                return type.__new__(maker, name, bases, members)
+            names = tuple(members["__annotations__"])
+            space = {"_make": tuple.__new__}
+            space.update((f"_default_{n}", members[n]) for n in names if n in members)
+            arguments = [f"{n}=_default_{n}" if n in members else n for n in names]
+            source = f"def __new__(cls, {', '.join(arguments)}):\n"
+            source += f" return _make(cls, ({', '.join(names)},))\n"
+            members["__new__"] = _define("__new__", source, space)
+            members.update((n, _tuplegetter(i, "")) for i, n in enumerate(names))
+            members.update(_fields=names, __match_args__=names, __slots__=())
+            members.update(__repr__=_show, _replace=_replace)
+            return type(name, (tuple,), members)
+
+    def _replace(record: Any, **changes: Any) -> Any:
+        made = tuple.__new__(record.__class__, map(changes.pop, record._fields, record))
+        if changes:
+            raise ValueError(f"no fields: {', '.join(changes)}")
+        return made
+
+    class NamedTuple(metaclass=_TupleMaker):
+        pass
+
+
+__all__ = ["NamedTuple", "dataclass", "field", "replace"]
