@@ -9,10 +9,9 @@ import socket
 import ssl
 import threading
 
-from bitfusion import certificates, log
+from bitfusion import certificates, log, pump
 from bitfusion.client.trust import not_trusted
 from bitfusion.errors import ConfigError, ServerRefused
-from bitfusion.pump import Pump, Secured
 from bitfusion.values import ALWAYS, NEVER
 
 
@@ -33,21 +32,18 @@ def secure(sock: socket.socket, ca: str, server_id: str, name: str) -> socket.so
     """A socket in clear text for one of TLS with that server, whose ID the control plane told."""
     if not ca:
         raise ConfigError(place=name, why="encryption needs 'ca'", hint="see 'bitfusion enroll'")
-    secured = Secured(certificates.client_context(ca), server_side=False)
     try:
-        secured.shake_hands(sock)
-        certificate = certificates.examine(secured.tls.getpeercert())
-        if certificate.server != server_id:
-            raise certificates.NotOurs("it is another server of the cluster")
+        secured = pump.secure(certificates.client_context(ca), sock)
     except ssl.SSLError as error:
-        sock.close()
         raise not_trusted(name, certificates.explain(error), ca) from None
+    try:
+        if certificates.examine(secured.getpeercert()).server != server_id:
+            raise certificates.NotOurs("it is another server of the cluster")
     except certificates.NotOurs as error:
-        sock.close()
+        secured.close()
         raise not_trusted(name, str(error), ca) from None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    cipher = secured.tls.cipher()
-    log.info(f"encrypting a connection with {name}: {secured.tls.version()} {(cipher or '-')[0]}")
-    pump = Pump(secured, sock, ours)
-    threading.Thread(target=pump.run, name="relay", daemon=True).start()
+    cipher = secured.cipher()
+    log.info(f"encrypting a connection with {name}: {secured.version()} {(cipher or '-')[0]}")
+    threading.Thread(target=pump.Pump(secured, ours).run, name="relay", daemon=True).start()
     return theirs

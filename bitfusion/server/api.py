@@ -15,6 +15,7 @@ from bitfusion.server.pool import InUse, NotEnough
 from bitfusion.wire.control import Call, Json, failure
 
 ANYBODY, CLIENT, ADMIN = "anybody", "client", "admin"  # who may
+HOLDER = "holder"  # a client about what it holds, also when its token is not good for more by now
 
 
 class Incoming(NamedTuple):
@@ -49,7 +50,7 @@ class Incoming(NamedTuple):
 
 
 Handler = Callable[[Incoming], Answer]
-Identify = Callable[[Call, Peer], Caller]  # raises Refusal
+Identify = Callable[[Call, Peer, bool], Caller]  # as a holder? Raises Refusal
 
 
 class Route(NamedTuple):
@@ -86,7 +87,7 @@ class Api:
     def _admit(self, route: Route, call: Call, peer: Peer) -> Caller:
         if route.may == ANYBODY and not call.authorization:
             return Caller("")
-        caller = self._identify(call, peer)
+        caller = self._identify(call, peer, route.may == HOLDER)
         if route.may == ADMIN and not caller.admin:
             raise Refusal(403, "forbidden", "this is for operators")
         return caller

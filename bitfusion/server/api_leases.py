@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bitfusion.server.api import ADMIN, CLIENT, Incoming, Route
+from bitfusion.server.api import ADMIN, HOLDER, Incoming, Route
 from bitfusion.server.api_sessions import SessionApi
 from bitfusion.server.caller import Refusal
 from bitfusion.server.leases import Lease, Leases
@@ -29,9 +29,9 @@ class LeaseApi:
     def routes(self) -> list[Route]:
         return [
             Route("GET", "/v1/sessions", ADMIN, self.list_sessions),
-            Route("POST", "/v1/sessions/{}/attach", CLIENT, self.attach),
-            Route("GET", "/v1/sessions/{}/events", CLIENT, self.get_events),
-            Route("DELETE", "/v1/sessions/{}", CLIENT, self.end),
+            Route("POST", "/v1/sessions/{}/attach", HOLDER, self.attach),
+            Route("GET", "/v1/sessions/{}/events", HOLDER, self.get_events),
+            Route("DELETE", "/v1/sessions/{}", HOLDER, self.end),
         ]
 
     def attach(self, asked: Incoming) -> Reply:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from bitfusion.quantity import parse_fraction
-from bitfusion.server.api import CLIENT, Incoming, Route
+from bitfusion.server.api import CLIENT, HOLDER, Incoming, Route
 from bitfusion.server.caller import Refusal
 from bitfusion.server.pool import Request
 from bitfusion.server.sessions import Session, Sessions
@@ -19,7 +19,7 @@ class SessionApi:
 
     def routes(self) -> list[Route]:
         """Of every server."""
-        return [Route("POST", "/v1/sessions/{}/tickets", CLIENT, self.make_ticket)]
+        return [Route("POST", "/v1/sessions/{}/tickets", HOLDER, self.make_ticket)]
 
     def private_routes(self) -> list[Route]:
         """Where whoever asks for a session has it."""

@@ -73,12 +73,12 @@ class Gate:
             return HttpCodec()
         return TlsCodec(self._context, HttpCodec())
 
-    def identify(self, call: Call, peer: Peer, address: str) -> Caller:
-        """Raises Refusal."""
+    def identify(self, call: Call, peer: Peer, address: str, holds: bool = False) -> Caller:
+        """holds: it is about what the caller holds already. Raises Refusal."""
         if self._tokens is None:
             return self._anybody
         try:
-            caller = self._tokens.identify(call.authorization, time.time())
+            caller = self._tokens.identify(call.authorization, time.time(), holds)
             self._clients[peer] = caller.client
             return caller
         except Refusal as refusal:

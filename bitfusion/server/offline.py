@@ -47,7 +47,7 @@ class OfflineChannel:
             return Place(keys.authority(), all_addresses(ours, self._servers.values()))
 
         routes = TokenApi(self._tokens, place).routes()
-        self._api = Api(routes, lambda _call, _peer: OPERATOR)
+        self._api = Api(routes, lambda _call, _peer, _holds: OPERATOR)
         self._synced = False
         self._store.open(self._changed, self._note)
         self._turn_until(lambda: self._synced)

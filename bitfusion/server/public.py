@@ -93,7 +93,8 @@ class Doorman:
         self._gate = gate
         self._lease_s = lease_s
         self._api = Api(
-            service.routes, lambda call, peer: gate.identify(call, peer, self.peers.get(peer, ""))
+            service.routes,
+            lambda call, peer, holds: gate.identify(call, peer, self.peers.get(peer, ""), holds),
         )
         self.peers: dict[Peer, str] = {}  # with the address that each calls from
         self._acceptor = Acceptor(service.loop, sock, self._take)
@@ -158,7 +159,7 @@ class AdminDoor:
 
     def __init__(self, service: Service, folder: StateFolder) -> None:
         self._loop = service.loop
-        self._api = Api(service.routes, lambda _call, _peer: OPERATOR)
+        self._api = Api(service.routes, lambda _call, _peer, _holds: OPERATOR)
         self._folder = folder
         self._gone = service.gone
         self._acceptor = Acceptor(service.loop, folder.bind(ADMIN, socket.SOCK_STREAM), self._take)

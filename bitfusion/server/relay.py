@@ -17,7 +17,7 @@ import time
 from typing import Optional
 
 from bitfusion import certificates, linux, log
-from bitfusion.pump import Pump, Secured
+from bitfusion.pump import Pump, secure
 from bitfusion.server.keys import CERTIFICATE, KEY, Keys
 from bitfusion.server.worker import drop_privileges
 from bitfusion.wire.control import unix_address
@@ -132,9 +132,8 @@ class Relays:
         context = certificates.server_context(certificate, key)
         if self._user:
             drop_privileges(self._user)
-        secured = Secured(context, server_side=True)
-        secured.shake_hands(sock, PATIENCE_S)
+        secured = secure(context, sock, True, PATIENCE_S)
         plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         plain.settimeout(PATIENCE_S)
         plain.connect(unix_address(self._data))
-        Pump(secured, sock, plain).run()
+        Pump(secured, plain).run()

@@ -122,7 +122,7 @@ def serve_private(service: Service, control: socket.socket, transport: str) -> N
         service.loop,
         control,
         LineCodec(),
-        Api(routes, lambda _call, _peer: ANONYMOUS).handle,
+        Api(routes, lambda _call, _peer, _holds: ANONYMOUS).handle,
         lambda _peer: service.loop.stop(),
         "the launcher",
     )

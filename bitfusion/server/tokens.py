@@ -40,10 +40,14 @@ class Record(NamedTuple):
     def pack(self) -> Json:
         return dict(self._asdict())
 
-    def accepts(self, hashed: str, now_s: float) -> bool:
+    def accepts(self, hashed: str, now_s: float, late: bool = False) -> bool:
+        """late: also the secret before, when it does not count any more."""
         new = hmac.compare_digest(hashed, self.hash)
         old = hmac.compare_digest(hashed, self.old_hash or NOBODY)
-        return new or (old and now_s < self.old_until_s)
+        return new or (old and (late or now_s < self.old_until_s))
+
+    def expired(self, now_s: float) -> bool:
+        return bool(self.expires_s) and now_s >= self.expires_s
 
 
 def unpack(value: Json) -> Record:
@@ -106,8 +110,12 @@ class Tokens:
 
     # ------------------------------------------ who calls
 
-    def identify(self, authorization: str, now_s: float) -> Caller:
-        """Of a header 'Bearer NAME:SECRET'; raises Refusal."""
+    def identify(self, authorization: str, now_s: float, holds: bool = False) -> Caller:
+        """Of a header 'Bearer NAME:SECRET'; raises Refusal.
+
+        holds: who asks about what it holds already may do so with a token that has expired or was
+        replaced since, but not as an operator.
+        """
         if not self._synced:
             raise Refusal(503, "unavailable", "the server does not know its clients yet")
         if not authorization:
@@ -116,16 +124,18 @@ class Tokens:
         name, _, secret = token.strip().partition(":")
         known = self._known.get(name)
         record = known.record if known else Record(NOBODY, 0)
-        good = record.accepts(hash_of(secret), now_s)  # takes its time for unknown names too
+        hashed = hash_of(secret)
+        good = record.accepts(hashed, now_s, holds)  # takes its time for unknown names too
         if scheme.lower() != "bearer" or known is None or not good:
             raise Refusal(
                 401, "wrong-token", "your token is not known: was it replaced or revoked?"
             )
         if record.disabled:
             raise Refusal(401, "disabled", f"client '{name}' is disabled")
-        if record.expires_s and now_s >= record.expires_s:
+        if record.expired(now_s) and not holds:
             raise Refusal(401, "expired", f"the token of client '{name}' has expired")
-        return Caller(name, self.limits(name), record.admin, record.expires_s)
+        admin = record.admin and not record.expired(now_s) and record.accepts(hashed, now_s)
+        return Caller(name, self.limits(name), admin, record.expires_s)
 
     def limits(self, name: str) -> Limits:
         known = self._known.get(name)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make bench-encryption`: what encrypted data connections cost, beside clear ones.
 
-A server with keys, on the null driver; each round measures both ways, one after the other.
+Bytes through the relays alone, beside plain sockets of TLS; then calls and copies, of a server
+with keys on the null driver. Each round measures both ways, one after the other.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import relays
 import run as bench
 
 COLUMNS = ("auto", "always")  # what `encrypt` says
@@ -84,6 +86,7 @@ def main() -> int:
     words = ["--repeats", "3", "--launches", "50000", "--max-copy", "64"]
     with tempfile.TemporaryDirectory(prefix="bf-") as folder:
         lab = Lab(Path(folder))
+        relays.compare(Path(folder) / "state", options.rounds)
         try:
             for _ in range(options.rounds):
                 for column in COLUMNS:

@@ -16,11 +16,11 @@ import pytest
 from identities import Lab
 from servers import Server, claim_over, connect, name_of, parent_of, wait_for
 
-from bitfusion import certificates
+from bitfusion import certificates, pump
 from bitfusion.client import control, health, secure
 from bitfusion.client.access import Access
 from bitfusion.errors import BitfusionError, ServerRefused
-from bitfusion.pump import CHUNK, Pump, Secured
+from bitfusion.pump import CHUNK, Pump
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -30,25 +30,29 @@ class Tunnel:
 
     def __init__(self, lab: Lab) -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        self.wire = socket.create_connection(listener.getsockname())
+        sock = socket.create_connection(listener.getsockname())
         accepted, _address = listener.accept()
         listener.close()
-        client = Secured(certificates.client_context(lab.ca), server_side=False)
-        server = Secured(lab.keys.context(), server_side=True)
-        shaking = threading.Thread(target=server.shake_hands, args=(accepted,))
+        server: list[ssl.SSLSocket] = []
+        context = lab.keys.context()
+        shaking = threading.Thread(
+            target=lambda: server.append(pump.secure(context, accepted, server_side=True))
+        )
         shaking.start()
-        client.shake_hands(self.wire)
+        self.wire = pump.secure(certificates.client_context(lab.ca), sock)
         shaking.join(5)
-        self.near, near = socket.socketpair()
+        self.near, self.inner = socket.socketpair()
         self.far, far = socket.socketpair()
         self.threads = [
-            threading.Thread(target=Pump(client, self.wire, near).run, daemon=True),
-            threading.Thread(target=Pump(server, accepted, far).run, daemon=True),
+            threading.Thread(target=Pump(self.wire, self.inner).run, daemon=True),
+            threading.Thread(target=Pump(server[0], far).run, daemon=True),
         ]
-        for thread in self.threads:
-            thread.start()
         for sock in (self.near, self.far):
             sock.settimeout(10)
+
+    def start(self) -> None:
+        for thread in self.threads:
+            thread.start()
 
     def ended(self) -> bool:
         for thread in self.threads:
@@ -64,6 +68,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 @pytest.fixture()
 def tunnel(keys: Lab) -> Iterator[Tunnel]:
     made = Tunnel(keys)
+    made.start()
     yield made
     made.near.close()
     made.far.close()
@@ -120,6 +125,18 @@ def test_half_an_end_leaves_the_other_way_open(tunnel: Tunnel) -> None:
     assert digest_of(tunnel.near)[0] == 1_000_000
 
 
+def test_what_was_sent_arrives_although_the_sender_read_nothing(keys: Lab) -> None:
+    """Its kernel then says that the connection broke, before the pump has read what came first."""
+    tunnel = Tunnel(keys)
+    tunnel.inner.sendall(b"what it does not read")
+    tunnel.near.sendall(b"z" * 100_000)
+    tunnel.near.close()
+    tunnel.start()
+    assert digest_of(tunnel.far)[0] == 100_000
+    tunnel.far.close()
+    assert tunnel.ended()
+
+
 def test_what_was_sent_before_an_end_arrives(tunnel: Tunnel) -> None:
     """A program that exits right after its last calls, while answers are on their way to it."""
     tunnel.far.setblocking(False)
@@ -156,10 +173,9 @@ def test_a_harmed_connection_ends_both_ends(tunnel: Tunnel, harm: str) -> None:
     tunnel.near.sendall(b"hello")
     assert tunnel.far.recv(9) == b"hello"
     if harm == "cut":
-        tunnel.wire.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(tunnel.wire, socket.SHUT_RDWR)
     else:
-        tunnel.wire.setblocking(True)
-        tunnel.wire.sendall(b"\x17\x03\x03\x00\x20" + b"?" * 32)
+        socket.socket.sendall(tunnel.wire, b"\x17\x03\x03\x00\x20" + b"?" * 32)
     for sock in (tunnel.near, tunnel.far):
         try:
             assert sock.recv(1) == b""
@@ -299,7 +315,7 @@ def test_another_server_s_certificate_is_refused(keys: Lab) -> None:
         sock, _address = listener.accept()
         with sock:
             try:
-                Secured(keys.keys.context(), server_side=True).shake_hands(sock)
+                pump.secure(keys.keys.context(), sock, server_side=True)
                 sock.recv(1)
             except (OSError, ssl.SSLError):
                 pass

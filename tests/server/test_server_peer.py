@@ -97,7 +97,7 @@ def echo(asked: Incoming) -> Reply:
     return Reply(200, {"client": asked.caller.client, "names": asked.names})
 
 
-def identify(call: Call, _peer: Peer) -> Caller:
+def identify(call: Call, _peer: Peer, _holds: bool) -> Caller:
     known = {"": ANONYMOUS, "boss": OPERATOR}
     if call.authorization not in known:
         raise Refusal(401, "unknown", "who is that?")

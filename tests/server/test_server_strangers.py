@@ -57,7 +57,7 @@ def test_all_kinds_of_strangers_and_one_who_works(lab: Lab) -> None:
             assert reply.status == 404
         with socket.create_connection(("127.0.0.1", server.data_port), 8) as sock:
             sock.sendall(line)  # the first time it is good
-            assert sock.recv(9) == (b"OK\n" if _ == 0 else b"ERR unkno")
+            assert sock.recv(3) == (b"OK\n" if _ == 0 else b"ERR")
     stream.sendall(b"ping")
     assert stream.recv(9) == b"ping"
     assert control.list_gpus(lab.channel(good))[0]["free"] == 0
@@ -191,6 +191,37 @@ def refused(lab: Lab, access: Access) -> bool:
     except AccessDenied:
         return True
     return False
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("extend", "alice", "--expires", "1ms"), "the token of client 'alice' has expired"),
+        (("rotate", "alice", "--grace", "1ms"), "your token is not known"),
+    ],
+)
+def test_a_token_that_ends_ends_nothing_that_runs(
+    lab: Lab, words: tuple[str, ...], said: str
+) -> None:
+    """A session keeps what it was granted; its token gets nothing new, no operator's rights."""
+    alice = lab.client("alice", "--admin")
+    server = lab.start()
+    session = lab.claim(alice, memory=100 << 20)
+    lab.token(*words)
+    assert wait_for(lambda: refused(lab, alice))
+    with pytest.raises(AccessDenied, match=said):
+        lab.claim(alice)
+    _stream, pid = connect(session)  # another process of the run
+    assert connect(session)[1] != pid
+    again = lab.channel(alice)  # as after a restart of the server
+    assert session.attach_over(again).status == 200
+    path = f"/v1/sessions/{session.name}"
+    events = f"{path}/events?after=0&wait=0"
+    assert again.request("GET", events, secret=session.secret).status == 200
+    other = lab.claim(lab.client("bob"))
+    assert again.request("DELETE", f"/v1/sessions/{other.name}").status == 404
+    assert again.request("DELETE", path).status == 200
+    assert "Traceback" not in server.log
 
 
 def test_clients_are_no_operators(lab: Lab) -> None:

@@ -109,6 +109,21 @@ def test_rotation_has_a_time_of_grace(store: FakeStore) -> None:
         assert store.tokens.identify(new, now_s).client == "alice"
     assert store.tokens.identify(old, 59.9).client == "alice"
     assert refused(store, old, 60.0) == "wrong-token"
+    assert store.tokens.identify(old, 60.0, holds=True).client == "alice"
+    with pytest.raises(Refusal, match="not known"):
+        store.tokens.identify("Bearer alice:no", 60.0, holds=True)
+
+
+def test_what_is_held_may_be_held_with_an_expired_token(store: FakeStore) -> None:
+    header = make(store, "boss", expires_s=100.0, admin=True)
+    assert refused(store, header, 100.0) == "expired"
+    assert store.tokens.identify(header, 99.0, holds=True).admin
+    late = store.tokens.identify(header, 100.0, holds=True)
+    assert late.client == "boss" and not late.admin
+    store.tokens.change("boss", lambda _o: None, disabled=True)
+    store.settle()
+    with pytest.raises(Refusal, match="is disabled"):
+        store.tokens.identify(header, 100.0, holds=True)
 
 
 def test_bars_are_told_once_they_count(store: FakeStore) -> None:
