@@ -25,6 +25,7 @@ except ImportError:
     raise MissingPackage(what="serve", package="h11") from None
 
 MAX_HEADERS = 16 << 10
+MAX_EVENTS = 64  # looked at in one go: a body may come in pieces of a byte
 SECRET = SECRET_HEADER.lower().encode()
 
 
@@ -33,6 +34,7 @@ class HttpCodec:
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADERS)
         self._request: Optional[h11.Request] = None
         self._body = bytearray()
+        self._more = False
 
     def feed(self, data: bytes) -> None:
         try:
@@ -41,10 +43,16 @@ class HttpCodec:
             raise BrokenRules(str(error)) from None
 
     def take(self) -> bytes:
+        if self._connection.they_are_waiting_for_100_continue:
+            return self._send(h11.InformationalResponse(status_code=100, headers=[]))
         return b""
 
+    def has_more(self) -> bool:
+        return self._more
+
     def next_call(self) -> Optional[Call]:
-        while True:
+        self._more = False
+        for _ in range(MAX_EVENTS):
             try:
                 event = self._connection.next_event()
             except h11.RemoteProtocolError as error:
@@ -64,6 +72,8 @@ class HttpCodec:
                     raise BrokenRules("a request's body is too long")
             elif isinstance(event, h11.EndOfMessage):
                 return self._call()
+        self._more = True
+        return None
 
     def _call(self) -> Call:
         assert self._request is not None

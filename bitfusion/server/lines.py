@@ -21,6 +21,9 @@ class LineCodec:
     def take(self) -> bytes:
         return b""
 
+    def has_more(self) -> bool:
+        return False
+
     def next_call(self) -> Optional[Call]:
         line, newline, rest = self._input.partition(b"\n")
         if len(line) > MAX_BODY:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import selectors
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Optional, Protocol
 
@@ -15,6 +16,7 @@ from bitfusion import linux, log
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 SLOW_TURN_S = 0.1
+WORK_S = 0.02  # of one turn, for what may wait for the next
 
 
 class Timers(Protocol):
@@ -39,7 +41,9 @@ class Loop:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._timers: list[Timer] = []
+        self._work: deque[Callable[[], object]] = deque()
         self._running = False
+        self.clock = time.monotonic
         self.longest_turn_s = 0.0
 
     def watch(self, fd: int, events: int, action: Callable[[int], None]) -> None:
@@ -56,9 +60,15 @@ class Loop:
             pass  # not watched (any more)
 
     def after(self, seconds: float, action: Callable[[], object]) -> Timer:
-        timer = Timer(time.monotonic() + seconds, action)
+        timer = Timer(self.clock() + seconds, action)
         heapq.heappush(self._timers, timer)
         return timer
+
+    def soon(self, action: Callable[[], object]) -> None:
+        """Call it in this turn or a later one: all of these share a bounded part of each turn, in
+        the order in which they came. So whoever has much to do comes back for each part of it.
+        """
+        self._work.append(action)
 
     def on_signals(self, numbers: tuple[int, ...], action: Callable[[int], None]) -> None:
         fd = linux.open_signals(numbers)
@@ -80,14 +90,16 @@ class Loop:
     def _patience(self) -> Optional[float]:
         while self._timers and self._timers[0].action is None:
             heapq.heappop(self._timers)
+        if self._work:
+            return 0.0
         if not self._timers:
             return None
-        return max(0.0, self._timers[0].due_s - time.monotonic())
+        return max(0.0, self._timers[0].due_s - self.clock())
 
     def turn(self, timeout_s: Optional[float]) -> None:
         """Wait for events and timers once, and act on them."""
         ready = self._selector.select(timeout_s)
-        started = time.monotonic()
+        started = self.clock()
         for key, events in ready:
             current = self._selector.get_map().get(key.fd)
             if (
@@ -98,10 +110,18 @@ class Loop:
             timer = heapq.heappop(self._timers)
             if timer.action is not None:
                 self._fire(timer.action)
-        lasted = time.monotonic() - started
+        self._work_on()
+        lasted = self.clock() - started
         self.longest_turn_s = max(self.longest_turn_s, lasted)
         if lasted > SLOW_TURN_S:
             log.debug(f"a turn of the loop took {lasted * 1000:.0f} ms")
+
+    def _work_on(self) -> None:
+        until_s = self.clock() + WORK_S
+        for _ in range(len(self._work)):  # what is added meanwhile is for the next turn
+            self._fire(self._work.popleft())
+            if self.clock() >= until_s:
+                return
 
     def _act(self, key: selectors.SelectorKey, events: int) -> None:
         try:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client's control connection: bytes in, calls answered, bytes out; bounded both ways.
+"""A client's control connection: bytes in, calls answered, bytes out; bounded both ways, and in
+what it may have done in one turn of the loop.
 
 Which language the bytes speak is the codec's business: lines.py for a private server, http.py for
 a real one.
@@ -18,6 +19,8 @@ from bitfusion.wire.control import Call, Reply
 RECEIVE = 64 << 10
 MAX_OUTPUT = 4 << 20  # of a client that does not read its answers
 MAX_AHEAD = 64 << 10  # of a client that asks on while its last answer is to come
+MAX_CALLS = 16  # answered before others have their turn
+STEP_S = 0.005  # the same, where calls are costly
 
 
 class BrokenRules(Exception):
@@ -51,6 +54,9 @@ class Codec(Protocol):
         """What the protocol itself has to say after that."""
 
     def next_call(self) -> Optional[Call]: ...
+    def has_more(self) -> bool:
+        """Whether to ask for the next call again, without more bytes, though there was none."""
+
     def reply(self, reply: Reply) -> bytes: ...
     def complain(self, text: str) -> bytes: ...
     def finished(self) -> bool: ...
@@ -75,10 +81,14 @@ class Peer:
         self._output = bytearray()
         self._ahead = bytearray()
         self._later: Optional[Later] = None
+        self._undone = False  # there may be calls that came and were not answered yet
+        self._queued = False  # for its turn
         self._ending = False
         self.closed = False
+        self.soon: Callable[[Callable[[], None]], None] = loop.soon
         self.calls = 0
-        self.on_broken: Callable[[str], None] = lambda why: log.warn(f"dropping {name}: {why}")
+        # Told why; may say it in other words to the other end.
+        self.on_broken: Callable[[str], object] = lambda why: log.warn(f"dropping {name}: {why}")
         sock.setblocking(False)
         loop.watch(sock.fileno(), READ, self._ready)
 
@@ -91,6 +101,24 @@ class Peer:
         if events & WRITE:
             self._flush()
         if events & READ and not self.closed and not self._ending:
+            self._queue_up()
+
+    def _queue_up(self) -> None:
+        if not self._queued:
+            self._queued = True
+            self.soon(self._step)
+
+    def _step(self) -> None:
+        """What is done for this connection before others have their turn."""
+        self._queued = False
+        if self.closed or self._ending:
+            return
+        if self._later is None and self._undone:
+            self._take(b"")
+        elif self._later is None and self._ahead:
+            ahead, self._ahead = bytes(self._ahead), bytearray()
+            self._take(ahead)
+        else:
             self._read()
 
     def _read(self) -> None:
@@ -113,26 +141,38 @@ class Peer:
                 if data:  # nothing would mean to HTTP that the other end hung up
                     self._codec.feed(data)
                 self._output += self._codec.take()
-                self._answer_all()
+                self._answer_some()
+                self._output += self._codec.take()
         except BrokenRules as error:
-            self.on_broken(str(error))
-            self._output += self._codec.take() + self._codec.complain(str(error))
-            self._ending = True
+            self._break(str(error))
         except Exception:
             self.close()
             raise
-        self._ending = self._ending or (self._later is None and self._codec.finished())
+        if self._later is None and not self._undone:
+            self._ending = self._ending or self._codec.finished()
+        if self._later is None and (self._undone or self._ahead):
+            self._queue_up()
         self._flush()
+
+    def _break(self, why: str) -> None:
+        text = str(self.on_broken(why) or why)
+        self._output += self._codec.take() + self._codec.complain(text)
+        self._ending = True
 
     def _keep_ahead(self, data: bytes) -> None:
         self._ahead += data
         if len(self._ahead) > MAX_AHEAD:
             raise BrokenRules("it asks on and on without waiting for an answer")
 
-    def _answer_all(self) -> None:
-        while self._later is None and not self._ending:
+    def _answer_some(self) -> None:
+        until_s = self._loop.clock() + STEP_S
+        self._undone = True
+        for _ in range(MAX_CALLS):
+            if self._ending or self.closed:
+                return
             call = self._codec.next_call()
             if call is None:
+                self._undone = self._codec.has_more()
                 return
             self.calls += 1
             answer = self._handle(call, self)
@@ -143,15 +183,17 @@ class Peer:
                     return
                 answer = answer.reply
             self._output += self._codec.reply(answer)
+            if self._loop.clock() >= until_s:
+                return
 
     def _completed(self, reply: Reply) -> None:
         """The answer has come, from some other turn of the loop."""
         assert self._later is not None
         self._later.send_to(None)
         self._later = None
-        ahead, self._ahead = bytes(self._ahead), bytearray()
         self._output += self._codec.reply(reply)
-        self._take(ahead)
+        self._queue_up()
+        self._flush()
 
     def end(self) -> None:
         """Close when what is to be said has been said."""
@@ -172,9 +214,8 @@ class Peer:
         if len(self._output) > MAX_OUTPUT or (self._ending and not self._output):
             self.close()
         else:
-            self._loop.watch(
-                self._socket.fileno(), READ | WRITE if self._output else READ, self._ready
-            )
+            events = (0 if self._ending else READ) | (WRITE if self._output else 0)
+            self._loop.watch(self._socket.fileno(), events, self._ready)
 
     def close(self) -> None:
         if self.closed:

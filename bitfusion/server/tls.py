@@ -47,7 +47,11 @@ class TlsCodec:
             raise BrokenRules(f"TLS: {why}") from None
 
     def take(self) -> bytes:
-        return self._output.read()
+        inner = self._inner.take() if self._established and not self._ended else b""
+        return self._encrypt(inner) if inner else self._output.read()
+
+    def has_more(self) -> bool:
+        return self._inner.has_more()
 
     def next_call(self) -> Optional[Call]:
         return self._inner.next_call()

@@ -15,9 +15,10 @@ from servers import Server
 from bitfusion.errors import StateFolderInUse
 from bitfusion.server.api import ADMIN, ANYBODY, CLIENT, Api, Incoming, Route
 from bitfusion.server.caller import ANONYMOUS, OPERATOR, Caller, Refusal
+from bitfusion.server.http import MAX_EVENTS, HttpCodec
 from bitfusion.server.lines import LineCodec
-from bitfusion.server.loop import Loop
-from bitfusion.server.peer import MAX_AHEAD, Answer, Later, Peer
+from bitfusion.server.loop import WORK_S, Loop
+from bitfusion.server.peer import MAX_AHEAD, MAX_CALLS, RECEIVE, STEP_S, Answer, Later, Peer
 from bitfusion.server.state import StateFolder
 from bitfusion.wire.control import Call, Reply, pack_line
 
@@ -61,6 +62,8 @@ def test_calls_behind_a_later_answer_wait_for_it(talk: Conversation) -> None:
     assert talk.hear() == ["one"] and talk.peer.waits
     talk.ask("three")
     talk.later.complete(Reply(200, {"path": "late"}))
+    talk.loop.turn(0)
+    talk.loop.turn(0)
     assert talk.hear() == ["late", "two", "three"] and not talk.peer.waits
 
 
@@ -76,6 +79,80 @@ def test_who_goes_away_waits_no_longer(talk: Conversation) -> None:
     talk.loop.turn(1)
     assert talk.gone == ["later", "peer"]
     talk.later.complete(Reply(200, {}))
+
+
+def test_many_calls_at_once_are_answered_in_parts(talk: Conversation) -> None:
+    """As many in each turn of the loop as others can wait for; all of them, and in order."""
+    asked = [str(number) for number in range(5 * MAX_CALLS)]
+    talk.client.sendall(b"".join(pack_line({"method": "GET", "path": path}) for path in asked))
+    counts, heard = [], []
+    while talk.peer.calls < len(asked):
+        before = talk.peer.calls
+        talk.loop.turn(0)
+        counts.append(talk.peer.calls - before)
+        heard += talk.hear()
+    assert max(counts) == MAX_CALLS and heard == asked
+
+
+def test_costly_calls_leave_the_turn_to_others() -> None:
+    """A loop whose clock the handler moves: however costly, and however many ask."""
+    loop, now_s, calls = Loop(), [0.0], [0] * 12
+    loop.clock = lambda: now_s[0]
+    clients, peers = [], []
+
+    def join(number: int) -> None:
+        def handle(_call: Call, _peer: Peer) -> Answer:
+            now_s[0] += STEP_S
+            calls[number] += 1
+            return Reply(200, {})
+
+        client, ours = socket.socketpair()
+        clients.append(client)
+        peers.append(Peer(loop, ours, LineCodec(), handle, lambda _: None, "test"))
+        client.sendall(pack_line({"method": "GET", "path": "x"}) * 100)
+
+    for number in range(len(calls)):
+        join(number)
+    turns = 0
+    while min(calls) < 10:
+        before = sum(calls)
+        loop.turn(0)
+        turns += 1
+        assert sum(calls) - before <= WORK_S / STEP_S + 1
+        assert max(calls) - min(calls) <= 1, "somebody was passed over"
+    assert turns >= 120 * STEP_S / WORK_S / 2
+    for client, peer in zip(clients, peers):
+        client.close()
+        peer.close()
+
+
+def test_a_body_in_pieces_of_a_byte_is_looked_at_in_parts() -> None:
+    codec, looks = HttpCodec(), 0
+    count = 10 * MAX_EVENTS
+    codec.feed(
+        b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b'2\r\n{"\r\n' + b"1\r\nA\r\n" * count + b'4\r\n":0}\r\n0\r\n\r\n'
+    )
+    call = codec.next_call()
+    while call is None and codec.has_more():
+        looks += 1
+        call = codec.next_call()
+    assert call is not None and call.body == {"A" * count: 0} and looks >= 10
+
+
+def test_who_waits_for_a_word_before_the_body_gets_it(talk: Conversation) -> None:
+    client, ours = socket.socketpair()
+    client.settimeout(5)
+    peer = Peer(talk.loop, ours, HttpCodec(), talk.handle, lambda _: None, "test")
+    head = b"POST /x HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    client.sendall(head)
+    talk.loop.turn(1)
+    assert client.recv(RECEIVE).startswith(b"HTTP/1.1 100")
+    client.sendall(b"{}")
+    talk.loop.turn(1)
+    assert client.recv(RECEIVE).startswith(b"HTTP/1.1 200")
+    client.close()
+    peer.close()
 
 
 def test_who_asks_on_and_on_is_dropped(talk: Conversation) -> None:

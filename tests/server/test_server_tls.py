@@ -220,6 +220,20 @@ def test_any_cut_of_the_bytes_gives_the_same_calls(lab: Lab) -> None:
     assert codec.finished()
 
 
+def test_the_word_before_a_body_is_encrypted_too(lab: Lab) -> None:
+    client, to_client, to_server, codec = pair(lab)
+    head = b"POST /x HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    for action in (client.do_handshake, client.do_handshake, lambda: client.write(head)):
+        try:
+            action()
+        except ssl.SSLWantReadError:
+            pass
+        codec.feed(to_server.read())
+        assert codec.next_call() is None
+        to_client.write(codec.take())
+    assert client.read(100).startswith(b"HTTP/1.1 100")
+
+
 def test_a_server_ends_in_time_with_a_dawdling_handshake(lab: Lab) -> None:
     server = lab.start()
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
