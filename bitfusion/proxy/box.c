@@ -14,20 +14,20 @@ static CUmemorytype settle_type(CUmemorytype type, CUdeviceptr address)
 static struct bf_side array_side(CUarray array, const size_t offset[3])
 {
 	return (struct bf_side){ .type = CU_MEMORYTYPE_ARRAY,
-			      .array = array,
-			      .offset = { offset[0], offset[1], offset[2] } };
+				 .array = array,
+				 .offset = { offset[0], offset[1], offset[2] } };
 }
 
 static struct bf_side make_side(CUmemorytype type, const void *host, CUdeviceptr device, size_t pitch, size_t height,
-			     const size_t offset[3])
+				const size_t offset[3])
 {
 	/* unified addresses come in the device's member */
 	const uint8_t *base = type == CU_MEMORYTYPE_HOST ? host : (const uint8_t *)(uintptr_t)device;
 
 	return (struct bf_side){ .type = settle_type(type, device),
-			      .at = (uint8_t *)base + (offset[2] * height + offset[1]) * pitch + offset[0],
-			      .pitch = pitch,
-			      .height = height };
+				 .at = (uint8_t *)base + (offset[2] * height + offset[1]) * pitch + offset[0],
+				 .pitch = pitch,
+				 .height = height };
 }
 
 static struct bf_side from_side(const CUDA_MEMCPY3D *copy)

@@ -4,7 +4,7 @@
  * the parameters, attributes.
  */
 #define _GNU_SOURCE
-#include "proxy.h"
+#include "proof.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +56,7 @@ static CUresult fill_entry(struct bf_function *function, const struct bf_wait *w
 	function->parameters = parameters;
 	take_attributes(function, info);
 	atomic_store(&function->loaded, false);
+	bf_proof_clear(&function->proof);
 	function->parent = parent;
 	if (BF_HANDLE_KIND(parent) == BF_MODULE && bf_handle_find(BF_MODULE, parent))
 		function->entry.context = ((const struct bf_entry *)bf_handle_find(BF_MODULE, parent))->context;

@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "graph.h"
+#include "proof.h"
 #include "shared.h"
 
 #include <stdlib.h>
@@ -120,15 +121,17 @@ static bool launches_block(void)
 	return answer == 2;
 }
 
-/* A launch is where a program looks for kernels that cannot be loaded. */
-static CUresult wait_for_proof(struct bf_function *function, struct bf_wait *wait)
+/* A launch is where a program looks for kernels that cannot be loaded, and for shapes that cannot be. */
+static CUresult wait_for_proof(struct bf_function *function, const struct bf_shape *shape, struct bf_wait *wait)
 {
 	CUresult status = bf_wait_for_result(wait);
 
 	bf_wait_drop(wait);
-	if (!status)
-		atomic_store(&function->loaded, true);
-	return status;
+	if (status)
+		return status;
+	atomic_store(&function->loaded, true);
+	bf_proof_add(&function->proof, shape);
+	return CUDA_SUCCESS;
 }
 
 static CUresult put_launch(const struct launch *launch, bool unproven, struct bf_wait *wait)
@@ -154,7 +157,8 @@ static CUresult put_launch(const struct launch *launch, bool unproven, struct bf
 
 static CUresult send_launch(const struct launch *launch, bool shared)
 {
-	const bool unproven = !bf_function_is_loaded(launch->function);
+	const struct bf_shape shape = bf_shape_of(launch->function, &launch->wire, launch->attributes);
+	const bool unproven = !bf_proof_has(&launch->function->proof, &shape);
 	struct bf_wait wait = { 0 };
 	CUresult status = put_launch(launch, unproven, &wait);
 
@@ -163,7 +167,7 @@ static CUresult send_launch(const struct launch *launch, bool shared)
 	if (BF_UNLIKELY(status))
 		return status;
 	if (BF_UNLIKELY(unproven))
-		status = wait_for_proof(launch->function, &wait);
+		status = wait_for_proof(launch->function, &shape, &wait);
 	return BF_UNLIKELY(launches_block() && !status) ? bf_stream_wait(launch->stream) : status;
 }
 

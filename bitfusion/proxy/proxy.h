@@ -296,6 +296,14 @@ CUresult bf_stream_query(CUstream stream);
 
 /* ------------------------------------------------------------------ functions (function.c) */
 
+enum { BF_PROVED_SHAPES = 4 };
+
+struct bf_proof {
+	_Atomic uint64_t block;                   /* the one block shape, 0: none yet, BF_ANY_BLOCK: several */
+	_Atomic uint64_t shape[BF_PROVED_SHAPES]; /* of cooperative launches and clusters: digests of all that counts */
+	_Atomic uint32_t next;
+};
+
 struct bf_function {
 	struct bf_entry entry;
 	uint32_t parameter_count;
@@ -304,6 +312,7 @@ struct bf_function {
 	_Atomic int32_t attribute[BF_FUNCTION_ATTRIBUTES];
 	_Atomic uint32_t attribute_valid;
 	_Atomic bool loaded; /* was used once, and the server said that this went well */
+	struct bf_proof proof; /* shapes in which the driver has launched it */
 	CUdevice device; /* that the attributes are of */
 	uint64_t parent; /* module or library */
 	uint64_t function; /* of a kernel: its CUfunction, once asked for */
@@ -377,12 +386,12 @@ struct bf_range {
 	unsigned flags;
 	uint64_t id;
 	uint64_t parent; /* the module or library of a variable, the pool of an allocation, what is mapped */
-	bool reserved;   /* the same numbers are taken in this process too */
-	bool usable;     /* of a managed variable of code: the program has memory there */
-	uint64_t place;  /* of one that could not be where it is on the server: its address there, else 0 */
+	bool reserved; /* the same numbers are taken in this process too */
+	bool usable; /* of a managed variable of code: the program has memory there */
+	uint64_t place; /* of one that could not be where it is on the server: its address there, else 0 */
 	int advice[3]; /* of managed memory (managed.c) */
 	struct bf_twin *twin; /* of memory that kernels use too (shared.h), or NULL */
-	bool settled;         /* no copy writes it that began before there was a twin */
+	bool settled; /* no copy writes it that began before there was a twin */
 };
 
 /* With `reserved` set: CUDA_ERROR_ALREADY_MAPPED when the program has something at these addresses. */

@@ -24,14 +24,72 @@ def test_a_launch_is_one_command_without_an_answer(broker, run):
         start()
         f = kernel()
         values = parameters(u64(0x1122334455667788), i32(-2), ctypes.c_char(b"x"))
-        check(cuda.cuLaunchKernel(f, 3, 2, 1, 64, 2, 1, 256, 0, values, None))
+        for i in range(2):
+            check(cuda.cuLaunchKernel(f, 3, 2, 1, 64, 2, 1, 256, 0, values, None))
     """,
     )
-    command = broker.peer().named("LAUNCH")[0]
+    first, command = broker.peer().named("LAUNCH")
     launch = LAUNCH.unpack_from(command.body)
-    assert command.flags == 0
+    assert first.flags != 0 and command.flags == 0
+    assert first.body == command.body
     assert launch[2:8] == (3, 2, 1, 64, 2, 1) and launch[8:] == (256, 13, 0, 0)
     assert command.body[LAUNCH.size :] == struct.pack("<Qi", 0x1122334455667788, -2) + b"x\0\0\0"
+
+
+def waited(broker):
+    """Which launches asked for an answer."""
+    return "".join("w" if c.flags else "." for c in broker.peer().named("LAUNCH"))
+
+
+def test_a_block_shape_that_went_well_needs_no_answer(broker, run):
+    """Two shapes, and the kernel was not made for one: no other waits."""
+    run(
+        broker,
+        """
+        start()
+        f = kernel()
+        values = parameters(u64(1), i32(2), ctypes.c_char(b"x"))
+        for block in (32, 32, 64, 32, 96, 128):
+            check(cuda.cuLaunchKernel(f, 1, 1, 1, block, 1, 1, 0, 0, values, None))
+        check(cuda.cuLaunchKernel(f, 7, 1, 1, 1, 32, 1, 64, 0, values, None))
+    """,
+    )
+    assert waited(broker) == "w.w...."
+
+
+def test_cooperative_launches_wait_once_for_each_shape(broker, run):
+    run(
+        broker,
+        """
+        start()
+        f = kernel()
+        values = parameters(u64(1), i32(2), ctypes.c_char(b"x"))
+        def launch(grid):
+            check(cuda.cuLaunchCooperativeKernel(f, grid, 1, 1, 32, 1, 1, 0, 0, values))
+        for grid in (1, 1, 2, 1, 3, 4, 3, 5, 5, 1):
+            launch(grid)
+        check(cuda.cuLaunchKernel(f, 1, 1, 1, 32, 1, 1, 0, 0, values, None))
+    """,
+    )
+    assert waited(broker) == "w.w.ww.w.ww"  # four shapes are kept, the oldest goes first
+
+
+def test_a_refused_launch_says_so_itself(broker, run):
+    """Not by the next call that waits; and the same shape is asked for again."""
+    broker.answers["LAUNCH"] = lambda peer, command: (1, b"")
+    out = run(
+        broker,
+        """
+        start()
+        f = kernel()
+        values = parameters(u64(1), i32(2), ctypes.c_char(b"x"))
+        for i in range(2):
+            print(cuda.cuLaunchKernel(f, 1, 1, 1, 31, 1, 1, 0, 0, values, None))
+        print(cuda.cuCtxSynchronize())
+    """,
+    )
+    assert out.split() == ["1", "1", "0"]
+    assert waited(broker) == "ww"
 
 
 def test_parameters_as_a_buffer(broker, run):
