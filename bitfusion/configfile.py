@@ -66,8 +66,9 @@ def read_text(path: str) -> str:
         with open(path, "rb") as file:
             data = file.read(MAX_FILE)
     except PermissionError:
-        hint = "the group of that file may read it: are you a member, and logged in since?"
-        raise ConfigError(place=path, why="permission denied", hint=hint) from None
+        from bitfusion import membership
+
+        raise membership.refused(path) from None
     except OSError as error:
         raise ConfigError(place=path, why=(error.strerror or str(error)).lower()) from None
     try:
