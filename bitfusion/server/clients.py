@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Iterable
 
-from bitfusion import config
+from bitfusion import config, linux
 from bitfusion.config import Config
 from bitfusion.server.caller import Limits
 
@@ -17,7 +18,23 @@ def addresses_of(listening: tuple[str, int]) -> list[str]:
     """How clients reach a server that listens there."""
     host, port = listening
     wild = host in ("0.0.0.0", "::")
-    return [config.format_address((socket.gethostname() if wild else host, port))]
+    return [config.format_address((own_name() if wild else host, port))]
+
+
+def own_name() -> str:
+    """This machine's name where it stands for an address that others can reach; else an address.
+
+    Many a machine's name is known to itself alone, for which it is an address of loopback.
+    """
+    name = socket.gethostname()
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError:
+        found = []
+    addresses = [ipaddress.ip_address(str(where[0])) for *_kind, where in found]
+    if any(not address.is_loopback and not address.is_link_local for address in addresses):
+        return name
+    return linux.own_address() or name
 
 
 def default_limits(settings: Config) -> Limits:
