@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import select
 import signal
@@ -20,6 +21,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
+SIOCGIFADDR = 0x8915
 SFD_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
 SIGINFO_SIZE = 128
 # Why accept() fails although somebody waits; the listener stays readable, so pause before another.
@@ -44,6 +46,28 @@ def die_with_parent(signal_number: int, parent: int) -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
     if os.getppid() != parent:  # it ended before we asked
         os.kill(os.getpid(), signal_number)
+
+
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+CAPABILITY_VERSION = (
+    0x20080522  # the third: two words of 32 each for effective, permitted, inheritable
+)
+CAP_SETGID, CAP_SETUID = 6, 7
+
+
+def may_change_user() -> bool:
+    """Whether we may become any user, as root may, and a service that was given just this."""
+    with open("/proc/self/status") as file:
+        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    return all(effective >> capability & 1 for capability in (CAP_SETGID, CAP_SETUID))
+
+
+def drop_capabilities() -> None:
+    """For good. A change of user does it only for who was root."""
+    _libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = struct.pack("=Ii", CAPABILITY_VERSION, 0)
+    if _libc.capset(header, bytes(24)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def set_process_name(name: str) -> None:
@@ -126,6 +150,20 @@ def wait_for_end(pid: int, patience_s: float) -> bool:
         time.sleep(nap_s)
         nap_s = min(2 * nap_s, 0.02)
     return True
+
+
+def own_address() -> str:
+    """The IPv4 address of this machine's first interface beside loopback; empty without any."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for _index, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(sock, SIOCGIFADDR, struct.pack("40s", name.encode()))
+            except OSError:
+                continue  # it has none
+            address = socket.inet_ntoa(answer[20:24])
+            if not address.startswith("127."):
+                return address
+    return ""
 
 
 def keep_alive(sock: socket.socket, patience_s: float = 30) -> None:

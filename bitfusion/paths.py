@@ -15,6 +15,7 @@ PRESENCE_LIBRARY = "client/libbitfusion-presence.so"
 EXECUTOR_LIBRARY = "server/libbfexecutor.so"
 SOFTGPU_LIBRARY = "softgpu/libcuda.so.1"
 SOFTGPU_LINKER = "softgpu/libnvJitLink.so.13"
+MACHINE_STATE = "/var/lib/bitfusion"
 MAX_RUNTIME_BASE = 60  # a Unix socket's path has 107 bytes at most
 WHEEL = os.path.join(PACKAGE, "lib")  # what pip installs
 BUILT = os.path.join(ROOT, "build", "lib")  # what `make` builds in a checkout
@@ -59,9 +60,13 @@ def is_root() -> bool:
 
 
 def state_folder() -> str:
-    """What a server keeps when nobody says where."""
-    if is_root():
-        return "/var/lib/bitfusion"
+    """What a server keeps when nobody says where: the machine's, of root and of its service."""
+    try:
+        of_service = os.stat(MACHINE_STATE).st_uid == os.geteuid()
+    except OSError:
+        of_service = False
+    if is_root() or of_service:
+        return MACHINE_STATE
     base = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):
         base = os.path.join(os.path.expanduser("~"), ".local", "state")

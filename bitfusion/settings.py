@@ -87,7 +87,7 @@ SETTINGS = (
     Setting("server.spare_workers", parse_spare_workers, "1", "N",
             "workers kept ready (default: 1)", "--spare_workers"),
     Setting("server.worker_user", parse_text, "", "USER",
-            "whom workers run as when the server is root (default: bitfusion, else nobody)"),
+            "whom a root server's workers run as (default: bitfusion-worker, else nobody)"),
     Setting("cluster.store", parse_store, "sqlite", "sqlite|etcd://HOST:PORT,...",
             "where the cluster's state is kept"),
     Setting("cluster.store_ca", parse_text, "", "FILE",

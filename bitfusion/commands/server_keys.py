@@ -7,6 +7,7 @@ import sys
 import time
 
 from bitfusion import bundle, config, values
+from bitfusion.config import Config
 from bitfusion.errors import UsageError
 from bitfusion.options import Command, Option, Parsed, refuse_words, take_words
 from bitfusion.server.keys import CA, CA_KEY, Invitation, Keys
@@ -19,8 +20,8 @@ FOLDER_OPTIONS = (
 DEFAULT_NAME = "bitfusion"
 
 
-def keys_of(parsed: Parsed) -> Keys:
-    return Keys(StateFolder(config.load_server(parsed).text("server.state_dir")))
+def keys_of(settings: Config) -> Keys:
+    return Keys(StateFolder(settings.text("server.state_dir")))
 
 
 def init(parsed: Parsed) -> int:
@@ -28,7 +29,10 @@ def init(parsed: Parsed) -> int:
     name, invitation = parsed.text("name"), parsed.text("join")
     if name is not None and invitation is not None:
         raise UsageError(verb=parsed.verb, why="options '--name' and '--join' exclude each other")
-    keys = keys_of(parsed)
+    settings = config.load_server(parsed)
+    keys = keys_of(settings)
+    if parsed.has("if_missing") and (keys.exist() or settings.truth("server.insecure")):
+        return 0
     if invitation is not None:
         files = bundle.unpack(invitation, (CA, CA_KEY))
         keys.join(Invitation(files[CA], files[CA_KEY]))
@@ -47,7 +51,7 @@ def check_name(parsed: Parsed, name: str) -> str:
 
 def invite(parsed: Parsed) -> int:
     (path,) = take_words(parsed, "file")
-    invitation = keys_of(parsed).invite()
+    invitation = keys_of(config.load_server(parsed)).invite()
     files = {CA: invitation.ca, CA_KEY: invitation.ca_key}
     bundle.write(path, bundle.pack(files, time.time()))
     sys.stdout.write(
@@ -58,13 +62,14 @@ def invite(parsed: Parsed) -> int:
 
 
 INIT = Command(
-    "[--name CLUSTER | --join FILE] [options]",
+    "[--name CLUSTER | --join FILE] [--if_missing] [options]",
     """\
 Make the keys that this server needs to serve the network: of a new cluster, or of the one that
 another server's invitation is from. Once; a server in clear text needs none.""",
     (
         Option(("--name",), "CLUSTER", f"what the cluster is called (default: {DEFAULT_NAME})"),
         Option(("--join",), "FILE", "join the cluster of this invitation"),
+        Option(("--if_missing",), "", "do nothing where keys are, or settings say 'insecure'"),
         *FOLDER_OPTIONS,
     ),
     """\

@@ -60,11 +60,12 @@ class Keys:
     def join(self, invitation: Invitation) -> None:
         if self.exist():
             raise AlreadyThere(path=self.folder)
-        os.makedirs(self.folder, 0o700, exist_ok=True)
-        os.chmod(self.folder, 0o700)
-        self._write(CA_KEY, invitation.ca_key)
-        self._sign(invitation)
-        self._write(CA, invitation.ca)  # the last: with it, the keys are there
+        with self._state.as_owner():
+            os.makedirs(self.folder, 0o700, exist_ok=True)
+            os.chmod(self.folder, 0o700)
+            self._write(CA_KEY, invitation.ca_key)
+            self._sign(invitation)
+            self._write(CA, invitation.ca)  # the last: with it, the keys are there
 
     def invite(self) -> Invitation:
         if not self.exist():

@@ -36,6 +36,7 @@ class OfflineChannel:
     certificate: Optional[Certificate] = None
 
     def __init__(self, folder: StateFolder, settings: Config) -> None:
+        self._folder = folder
         self._loop = Loop()
         self._store = make_store(settings, folder.path, self._loop)
         self._tokens = Tokens(self._store.commit, default_limits(settings))
@@ -49,8 +50,9 @@ class OfflineChannel:
         routes = TokenApi(self._tokens, place).routes()
         self._api = Api(routes, lambda _call, _peer, _holds: OPERATOR)
         self._synced = False
-        self._store.open(self._changed, self._note)
-        self._turn_until(lambda: self._synced)
+        with folder.as_owner():
+            self._store.open(self._changed, self._note)
+            self._turn_until(lambda: self._synced)
 
     def _changed(self, key: str, value: Optional[Json], version: int) -> None:
         self._tokens.changed(key, value, version)
@@ -77,12 +79,14 @@ class OfflineChannel:
         self, method: str, path: str, body: Optional[Json] = None, secret: str = ""
     ) -> Reply:
         nobody = cast(Peer, None)  # which no handler here looks at
-        answer = self._api.handle(Call(method, path, body or {}), nobody)
-        if isinstance(answer, Later):
-            self._turn_until(lambda: answer.reply is not None)
-            assert answer.reply is not None
-            return answer.reply
-        return answer
+        with self._folder.as_owner():
+            answer = self._api.handle(Call(method, path, body or {}), nobody)
+            if isinstance(answer, Later):
+                self._turn_until(lambda: answer.reply is not None)
+                assert answer.reply is not None
+                return answer.reply
+            return answer
 
     def close(self) -> None:
-        self._store.close()
+        with self._folder.as_owner():
+            self._store.close()

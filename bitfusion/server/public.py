@@ -32,6 +32,7 @@ from bitfusion.server.keys import Keys
 from bitfusion.server.leases import Leases
 from bitfusion.server.lines import LineCodec
 from bitfusion.server.loop import Loop
+from bitfusion.server.manager import Manager
 from bitfusion.server.meter import add_meter
 from bitfusion.server.nursery import Worker
 from bitfusion.server.overview import Overview, Utilisation
@@ -292,11 +293,9 @@ def serve(
     inventory: Inventory, settings: Config, worker: Optional[Worker] = None, ledgers: bool = True
 ) -> None:
     """Until SIGTERM."""
-    user = (
-        pick_user(settings.text("server.worker_user"))
-        if paths.is_root() and worker is None
-        else ""
-    )
+    manager = Manager()
+    drops = worker is None and (paths.is_root() or linux.may_change_user())
+    user = pick_user(settings.text("server.worker_user")) if drops else ""
     linux.set_process_name("bitfusion-serve")
     folder = StateFolder(settings.text("server.state_dir"))
     folder.lock()
@@ -354,6 +353,7 @@ def serve(
     except BitfusionError:
         service.workers.leave()
         raise
+    manager.ready(service.loop)
     how = "in clear text, to everybody" if gate.open else f"with TLS, cluster {keys.cluster()}"
     log.info(
         f"Bitfusion {__version__} serves {plural(len(inventory.gpus), 'GPU')} "
@@ -363,6 +363,7 @@ def serve(
 
     def end(number: int) -> None:
         """SIGINT ends the sessions as well; else they wait for the next server."""
+        manager.stopping()
         service.leaves_workers = number != signal.SIGINT
         if number == signal.SIGINT:
             leases.end_all("drained", "the server was stopped")

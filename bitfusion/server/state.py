@@ -7,16 +7,27 @@ socket's address can be.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
 import stat
+from collections.abc import Iterator
 
 from bitfusion.errors import StateFolderInUse, SystemFailure
 
 ADMIN = "admin"
 LOCK = "lock"
 SERVER_ID = "server.id"
+
+
+def user_name(uid: int) -> str:
+    import pwd
+
+    try:
+        return f"'{pwd.getpwuid(uid).pw_name}'"
+    except KeyError:
+        return str(uid)
 
 
 class StateFolder:
@@ -28,7 +39,9 @@ class StateFolder:
         except OSError as error:
             raise self._unusable(error) from None
         status = os.fstat(self._fd)
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
+        self._owner, self._group = status.st_uid, status.st_gid
+        others = self._owner != os.geteuid() and os.geteuid() != 0
+        if others or stat.S_IMODE(status.st_mode) & 0o022:
             os.close(self._fd)
             raise SystemFailure(
                 what=f"use folder '{self.path}'",
@@ -42,6 +55,23 @@ class StateFolder:
         os.stat(path)
         return cls(path)
 
+    @contextlib.contextmanager
+    def as_owner(self) -> Iterator[None]:
+        """What root makes here belongs to the folder's owner: the service could not use it else.
+
+        Root works as that user meanwhile, which no link that the user left here leads astray.
+        """
+        if os.geteuid() == self._owner:
+            yield
+            return
+        os.setegid(self._group)
+        os.seteuid(self._owner)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+
     def _unusable(self, error: OSError) -> SystemFailure:
         why = (error.strerror or str(error)).lower()
         hint = "set state_dir in [server] to a folder that the server may write to"
@@ -49,6 +79,12 @@ class StateFolder:
 
     def lock(self) -> None:
         """Be the only server in it, until this process ends."""
+        if self._owner != os.geteuid():
+            raise SystemFailure(
+                what=f"serve from folder '{self.path}'",
+                why=f"it belongs to user {user_name(self._owner)}",
+                hint="'systemctl start bitfusion-server' serves as that user; or set state_dir",
+            )
         try:
             lock = os.open(LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
         except OSError as error:

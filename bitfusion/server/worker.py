@@ -10,12 +10,13 @@ import resource
 import stat
 import sys
 
+from bitfusion import linux
 from bitfusion.errors import SystemFailure
 from bitfusion.server.nursery import Job
 
 SYSTEM_PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3")
 PROBE_TIMEOUT_S = 30
-FALLBACK_USERS = ("bitfusion", "nobody")
+FALLBACK_USERS = ("bitfusion-worker", "nobody")
 
 
 class ExecutorWorker:
@@ -48,7 +49,7 @@ class ExecutorWorker:
 
 
 def pick_user(wanted: str) -> str:
-    """Whom a root server's workers run as."""
+    """Whom the workers run as of a server that may choose."""
     import pwd
 
     for name in (wanted,) if wanted else FALLBACK_USERS:
@@ -113,4 +114,5 @@ def drop_privileges(user: str) -> None:
     os.setgroups(gpu_groups())
     os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
     os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
+    linux.drop_capabilities()
     os.environ["HOME"] = entry.pw_dir

@@ -81,7 +81,7 @@ def test_root_is_dropped(spare: bool) -> None:
 
 def test_who_workers_run_as() -> None:
     assert worker.pick_user("root") == "root"
-    assert worker.pick_user("") in ("bitfusion", "nobody")
+    assert worker.pick_user("") in ("bitfusion-worker", "nobody")
     with pytest.raises(SystemFailure, match="no user 'nobody-of-that-name'"):
         worker.pick_user("nobody-of-that-name")
 
