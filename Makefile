@@ -77,7 +77,7 @@ LIBS       := $(CLIENT_LIB) $(NVML_LIBS) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_L
 
 .DELETE_ON_ERROR:
 .PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs gpu-programs demo test test-fast test-sanitizers test-pool test-asan test-tsan test-frameworks check lint format \
-        types generate check-generated bench bench-encryption bench-pool bench-softgpu gpu-test release sdist wheel install deb size clean help
+        types generate check-generated bench bench-encryption bench-pool bench-softgpu gpu-test release sdist wheel install deb test-install size clean help
 
 all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
 libs: $(LIBS)
@@ -307,6 +307,10 @@ wheel: sdist release ## What pip installs, with the libraries of `make release`:
 # ---- packages of distributions
 deb: release ## bitfusion-client and bitfusion-server for Debian and Ubuntu in build/packages
 	$(Q)bitfusion/install/deb.sh '$(MACHINES)'
+test-install: MACHINES = $(shell uname -m)
+test-install: deb programs cuda-programs ## As root: the Debian packages on machines of their own, from installation to purge
+	$(Q)DEB_VERSION=$(VERSION)+1 DEB_FOLDER=$(BUILD)/packages/newer bitfusion/install/deb.sh '$(MACHINES)'
+	$(Q)tests/install/run $(SUITES)
 
 size: ## Lines of hand-written code per part
 	@for part in api wire abi proxy executor client server commands softgpu/ptx softgpu/engine softgpu/driver; do \

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # bitfusion/install/deb.sh MACHINES: Debian packages of these machines (x86_64, aarch64) in build/packages, with the libraries
-# of `make release`; DEB_VERSION gives them another version. Built in a copy, so that nothing is left in the tree.
+# of `make release`; DEB_VERSION gives them another version, DEB_FOLDER another place. Built in a copy, so that nothing is left in the tree.
 set -eu
 umask 022
 
@@ -20,7 +20,7 @@ done
 version=${DEB_VERSION:-$(dpkg-parsechangelog -S Version)}
 SOURCE_DATE_EPOCH=$(dpkg-parsechangelog -S Timestamp)
 export SOURCE_DATE_EPOCH
-packages=$PWD/build/packages
+packages=$PWD/${DEB_FOLDER:-build/packages}
 work=$PWD/build/deb
 
 for machine in $1; do

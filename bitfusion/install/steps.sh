@@ -6,6 +6,7 @@
 BF_GROUP=bitfusion         # who may use the machine's configuration; also the service's
 BF_USER=bitfusion          # whom the service runs as
 BF_WORKER=bitfusion-worker # whom its workers run as: they see nothing of the service's
+BF_PYTHON=/usr/lib/bitfusion/python
 BF_CONFIG=/etc/bitfusion
 BF_STATE=/var/lib/bitfusion
 BF_OPENED=$BF_CONFIG/opened-ports                   # by bf_open_ports, so that it closes no others again
@@ -94,6 +95,18 @@ bf_purge_server() {
 	rm -rf "$BF_STATE"
 	rm -f "$BF_CONFIG/server.toml" "$BF_OPENED"
 	bf_purge_client
+}
+
+# ------------------------------------------------------------------ bytecode
+
+# The software GPU's compiler in one file, with which it starts sooner: after the bytecode, and of the Python that runs.
+bf_make_start() {
+	(cd / && PYTHONPATH=$BF_PYTHON /usr/bin/python3 -m bitfusion.softgpu.ptx.startup) >/dev/null 2>&1 || :
+}
+
+# Also what root's use of another Python has left there.
+bf_remove_bytecode() {
+	[ ! -d "$BF_PYTHON" ] || find "$BF_PYTHON" -depth -name __pycache__ -exec rm -rf {} +
 }
 
 # ------------------------------------------------------------------ firewalls
