@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -103,6 +104,27 @@ def read_signals(fd: int) -> list[SignalInfo]:
     return found
 
 
+def start_thread(thread: threading.Thread) -> None:
+    """With all signals blocked: they are for the main thread, whatever the kernel would choose.
+    One that a thread took would be lost to a descriptor that tells of signals.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def open_process(pid: int) -> int:
+    """A descriptor that is readable once this child has ended; -1 where there is no such thing
+    (Linux before 5.3, or a Python built for one).
+    """
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return -1
+
+
 def close_all_but(wanted: Iterable[int]) -> None:
     """Close every descriptor above 2 except these."""
     keep = set(wanted)
@@ -135,11 +157,8 @@ def open_standard_descriptors() -> None:
 def wait_for_end(pid: int, patience_s: float) -> bool:
     """Wait for a child and reap it; False when it has not ended in time."""
     deadline, nap_s = time.monotonic() + patience_s, 0.0005
-    try:
-        fd = os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        pass  # Linux before 5.3, or a Python built for one: naps have to do
-    else:
+    fd = open_process(pid)
+    if fd >= 0:  # else naps have to do
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         poll.poll(patience_s * 1000)

@@ -54,7 +54,7 @@ class Broker:
         self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        linux.start_thread(self._thread)
 
     def stop(self, patience_s: float = 1.0) -> None:
         os.write(self._wake_writer, b"x")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gets GPUs from servers of the network, waiting in the queue where they are in use.
 
-Every cluster among the servers is asked at once, and the first grant is taken. A server that is
-lost meanwhile is asked again, or another one, until the time is over.
+Every cluster among the servers is asked at once, and the first grant is taken. Who waits in a
+queue goes on asking when the server is lost, or another server of its cluster, and shows what
+proves its place.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional
 
-from bitfusion import config, log
-from bitfusion.client.control import Channel, HttpChannel, Session, explain, greet
+from bitfusion import config, linux, log
+from bitfusion.client.control import HttpChannel, Session, explain, greet
 from bitfusion.client.progress import Progress
+from bitfusion.client.trust import Seen, ignore
 from bitfusion.errors import (
     BitfusionError,
     Busy,
     CannotReach,
+    NotAServer,
     NotTrusted,
     ServerLost,
     ServerNotReady,
@@ -32,7 +35,8 @@ from bitfusion.wire.control import Json, Reply
 
 POLL_S = 10.0  # a request about our place in the queue waits so long
 RETRY_S = 0.5
-JOIN_S = 2.0
+JOIN_S = 1.0  # for threads that were hung up on; one that looks up a name cannot be
+AWAY = (CannotReach, NotAServer, NotTrusted, ServerLost)  # as a server that restarts looks
 
 
 class Wanted(NamedTuple):
@@ -42,14 +46,20 @@ class Wanted(NamedTuple):
     asked: str  # the same in words
     program: str
     listing: str  # the command that shows this user what there is
-    connect: Callable[[Address, float], HttpChannel]
+    connect: Callable[[Address, float, Seen], HttpChannel]
     transport: str
     timeout_s: float  # of one answer
     patience_s: float  # for the GPUs
-    retry_s: float  # for servers that were lost
+    retry_s: float  # for a server that was lost while we waited in its queue
 
-    def body(self) -> Json:
+    def body(self, contact: str, proof: str) -> Json:
+        """What this server is asked for. proof: of our place in its queue."""
         about: Json = {"program": self.program, "host": socket.gethostname(), "user": user_name()}
+        servers = self.request.get("servers")
+        if isinstance(servers, list):  # the one that was reached may call itself otherwise
+            about["servers"] = [*servers, contact]
+        if proof:
+            about["proof"] = proof
         return {**self.request, **about}
 
 
@@ -70,21 +80,18 @@ def claim(servers: Sequence[Address], wanted: Wanted) -> Session:
     """Attached. Raises what the last server said, or Busy when the time is over."""
     until_s = time.monotonic() + wanted.patience_s
     lost_s: Optional[float] = None
+    places: dict[str, str] = {}
     with Progress(wanted.asked) as progress:
         while True:
-            race = Race(wanted, until_s, progress)
+            grant = Race(wanted, until_s, progress, places).run(servers)
             try:
-                return use(race.run(servers), wanted)
+                return use(grant, wanted)
             except (ServerLost, CannotReach) as error:
                 now_s = time.monotonic()
                 lost_s = lost_s or now_s
-                if not race.queued or now_s > lost_s + wanted.retry_s:
+                if not places or now_s > lost_s + wanted.retry_s:
                     raise
-                log.warn(f"{error}; asking again")
-            except ServerNotReady as error:
-                if time.monotonic() + RETRY_S > until_s:
-                    raise
-                log.once(f"{error}; asking again until then")
+                progress.say(f"{error}; asking again")
             time.sleep(RETRY_S)
 
 
@@ -124,7 +131,7 @@ def connect_to(where: Json, wanted: Wanted, contact: HttpChannel) -> HttpChannel
     for text in addresses if isinstance(addresses, list) else []:
         try:
             address = parse_server(str(text))
-            channel = wanted.connect(address, wanted.timeout_s)
+            channel = wanted.connect(address, wanted.timeout_s, ignore)
         except ValueError:
             continue
         except BitfusionError as error:
@@ -138,128 +145,250 @@ def connect_to(where: Json, wanted: Wanted, contact: HttpChannel) -> HttpChannel
 
 
 class Race:
-    """One attempt, at all servers."""
+    """All servers are asked at once, by a thread for each. Of servers of one cluster one is asked,
+    and the others stand by.
+    """
 
-    def __init__(self, wanted: Wanted, until_s: float, progress: Progress) -> None:
+    def __init__(
+        self, wanted: Wanted, until_s: float, progress: Progress, places: dict[str, str]
+    ) -> None:
+        """places: what proves our place in the queue, by cluster; kept here."""
         self.wanted = wanted
-        self.queued = False  # somewhere
-        self._until_s = until_s
+        self.until_s = until_s
+        self.places = places
+        self.over = False
+        self.grant: Optional[Grant] = None
         self._progress = progress
         self._lock = threading.Condition()
-        self._clusters: dict[str, Address] = {}
-        self._channels: list[HttpChannel] = []
-        self._grant: Optional[Grant] = None
+        self._asked: set[str] = set()  # clusters
+        self._answered: set[str] = set()  # of those: it was not what we want to hear
+        self._lines: dict[Address, socket.socket] = {}  # to hang up on
+        self._running = 0
         self._failures: list[BitfusionError] = []
-        self._over = False
 
     def run(self, servers: Sequence[Address]) -> Grant:
-        if len(servers) == 1:
-            self._try(servers[0])
-        else:
-            self._try_all(servers)
-        if self._grant is not None:
+        askers = [Asker(self, address) for address in servers]
+        self._running = len(askers)
+        try:
+            if len(askers) == 1:
+                askers[0].run()
+            else:
+                self._run_all(askers)
+        finally:
+            self._close_lines()
+        if self.grant is not None:
             for error in self._failures:
                 log.info(str(error))
-            return self._grant
+            return self.grant
         for error in self._failures[:-1]:
             log.warn(str(error))
         raise next((e for e in self._failures if isinstance(e, Busy)), self._failures[-1])
 
-    def _try_all(self, servers: Sequence[Address]) -> None:
-        threads = [
-            threading.Thread(target=self._try, args=(address,), daemon=True) for address in servers
-        ]
+    def _run_all(self, askers: Sequence[Asker]) -> None:
+        threads = [threading.Thread(target=asker.run, daemon=True) for asker in askers]
+        started = []
         try:
             for thread in threads:
-                thread.start()
+                linux.start_thread(thread)
+                started.append(thread)
             with self._lock:
-                while self._grant is None and any(thread.is_alive() for thread in threads):
-                    self._lock.wait(0.05 if not self.queued else 0.5)
+                self._lock.wait_for(lambda: self.grant is not None or not self._running)
         finally:
-            self._leave_others()
-            for thread in threads:
-                thread.join(JOIN_S)  # none may be left when the program is forked
+            self._hang_up_on_others()
+            until_s = time.monotonic() + JOIN_S
+            for thread in started:
+                thread.join(max(0.0, until_s - time.monotonic()))
 
-    def _leave_others(self) -> None:
-        """A queue is left by hanging up."""
-        with self._lock:
-            self._over = True
-            for channel in self._channels:
-                if self._grant is None or channel is not self._grant.channel:
-                    hang_up(channel)
+    # ------------------------------------------ hanging up
 
-    def _try(self, address: Address) -> None:
-        channel: Optional[HttpChannel] = None
-        try:
-            channel = self._ask(address)
-        except BitfusionError as error:
-            with self._lock:
-                if not self._over:
-                    self._failures.append(error)
+    def see(self, address: Address, sock: socket.socket) -> None:
+        """One that is about to be connected."""
+        line = sock.dup()
         with self._lock:
-            if channel is not None and (self._grant is None or self._grant.channel is not channel):
-                channel.close()
+            earlier, self._lines[address] = self._lines.get(address), line
+            if earlier is not None:
+                earlier.close()
+            if self.over:
+                hang_up(line)
+
+    def _hang_up_on_others(self) -> None:
+        """So a queue is left, and a server that does not answer."""
+        with self._lock:
+            self.over = True
+            for address, line in self._lines.items():
+                if self.grant is None or address != self.grant.channel.address:
+                    hang_up(line)
             self._lock.notify_all()
 
-    def _ask(self, address: Address) -> HttpChannel:
-        wanted = self.wanted
-        log.info(f"Query server {config.format_address(address)} gpu availability")
-        channel = wanted.connect(address, wanted.timeout_s)
+    def _close_lines(self) -> None:
+        with self._lock:
+            self.over = True
+            for line in self._lines.values():
+                line.close()
+            self._lines.clear()
+
+    # ------------------------------------------ what askers tell
+
+    def enter(self, cluster: str) -> bool:
+        """False where the cluster is asked by another of its servers already."""
+        with self._lock:
+            if self.over or cluster in self._asked:
+                return False
+            self._asked.add(cluster)
+            return True
+
+    def leave(self, cluster: str, answered: bool) -> None:
+        with self._lock:
+            self._asked.discard(cluster)
+            if answered:
+                self._answered.add(cluster)
+            self._lock.notify_all()
+
+    def stand_by(self, cluster: str) -> bool:
+        """Until the cluster's other server is lost; False where it need not be asked any more."""
+        with self._lock:
+            known = self._answered
+            self._lock.wait_for(
+                lambda: self.over or cluster in known or cluster not in self._asked
+            )
+            return not self.over and cluster not in known
+
+    def win(self, grant: Grant) -> bool:
+        with self._lock:
+            if self.grant is None and not self.over:
+                self.grant = grant
+            return self.grant is grant
+
+    def show(self, cluster: str, place: Json) -> None:
+        with self._lock:
+            self._progress.show(place)
+            proof = place.get("proof")
+            if isinstance(proof, str):
+                self.places[cluster] = proof
+
+    def say(self, text: str) -> None:
+        with self._lock:
+            if not self.over:
+                self._progress.say(text)
+
+    def pause(self) -> None:
+        with self._lock:
+            self._lock.wait_for(lambda: self.over, RETRY_S)
+
+    def done(self, failure: Optional[BitfusionError]) -> None:
+        with self._lock:
+            self._running -= 1
+            if failure is not None and not self.over:
+                self._failures.append(failure)
+            self._lock.notify_all()
+
+
+class Asker:
+    """Asks one server, again while it is away."""
+
+    def __init__(self, race: Race, address: Address) -> None:
+        self._race = race
+        self._wanted = race.wanted
+        self._address = address
+        self._queued = False  # once
+        self._lost_s: Optional[float] = None
+
+    def run(self) -> None:
+        failure: Optional[BitfusionError] = None
+        try:
+            again = True
+            while again and not self._race.over:
+                failure = None
+                try:
+                    again = self._ask()
+                except BitfusionError as error:
+                    failure = error
+                    again = self._goes_on(error)
+        finally:
+            self._race.done(failure)
+
+    def _goes_on(self, error: BitfusionError) -> bool:
+        now_s = time.monotonic()
+        if isinstance(error, ServerNotReady):
+            if now_s + RETRY_S > self._race.until_s:
+                return False
+            log.once(f"{error}; asking again until then")
+        elif self._queued and isinstance(error, AWAY):
+            if self._lost_s is None:
+                self._lost_s = now_s
+                self._race.say(f"{error}; asking again for {self._wanted.retry_s:g} s")
+            if now_s > min(self._lost_s + self._wanted.retry_s, self._race.until_s):
+                return False
+        else:
+            return False
+        self._race.pause()
+        return True
+
+    def _ask(self) -> bool:
+        """Whether to ask again."""
+        wanted, race = self._wanted, self._race
+        log.info(f"Query server {config.format_address(self._address)} gpu availability")
+        channel = wanted.connect(
+            self._address, wanted.timeout_s, lambda sock: race.see(self._address, sock)
+        )
+        kept = False
         try:
             about = greet(channel)
             contact = str(about.get("id") or channel.name)
-            if not self._enter(channel, str(about.get("cluster") or contact), address):
-                return channel
+            cluster = str(about.get("cluster") or contact)
+            if race.enter(cluster):
+                kept = self._ask_for_gpus(channel, contact, cluster)
+                return False
+        finally:
+            if not kept:
+                channel.close()
+        return race.stand_by(cluster)
+
+    def _ask_for_gpus(self, channel: HttpChannel, contact: str, cluster: str) -> bool:
+        """Whether the channel is in use from now on."""
+        wanted, race, answered = self._wanted, self._race, True
+        try:
             channel.be_patient(POLL_S + wanted.timeout_s)
-            reply = channel.request("POST", "/v1/sessions", wanted.body())
-            while reply.status == 202 and not self._over:
+            body = wanted.body(contact, race.places.get(cluster, ""))
+            reply = channel.request("POST", "/v1/sessions", body)
+            if self._lost_s is not None and reply.status in (201, 202):
+                self._lost_s = None
+                race.say(f"connected to {channel.name} again")
+            while reply.status == 202 and not race.over:
+                self._queued = True
+                race.show(cluster, reply.body)
                 reply = self._wait(channel, reply)
-            if self._over:
-                return channel
+            if race.over:
+                return False
             if reply.status != 201:
                 raise explain(channel, reply, wanted.asked, wanted.listing)
-        except BaseException:
-            channel.close()
+        except (*AWAY, ServerNotReady):
+            answered = False
             raise
+        finally:
+            race.leave(cluster, answered)
         channel.be_patient(wanted.timeout_s)
-        with self._lock:
-            if self._grant is None and not self._over:
-                self._grant = Grant(channel, contact, reply.body)
-        return channel
+        return race.win(Grant(channel, contact, reply.body))
 
-    def _enter(self, channel: HttpChannel, cluster: str, address: Address) -> bool:
-        """False where the cluster is asked by another of its servers already."""
-        with self._lock:
-            if self._over or cluster in self._clusters:
-                return False
-            self._clusters[cluster] = address
-            self._channels.append(channel)
-            return True
-
-    def _wait(self, channel: Channel, reply: Reply) -> Reply:
-        left_s = self._until_s - time.monotonic()
+    def _wait(self, channel: HttpChannel, reply: Reply) -> Reply:
+        left_s = self._race.until_s - time.monotonic()
         entry = str(reply.body.get("entry", ""))
         if left_s <= 0:
             channel.request("DELETE", f"/v1/queue/{entry}")
-            waited = f" after {self.wanted.patience_s:g} s" if self.wanted.patience_s else ""
+            patience_s = self._wanted.patience_s
+            waited = f" after {patience_s:g} s" if patience_s else ""
             why = f"others have them{waited}"
-            raise Busy(asked=self.wanted.asked, why=why, listing=self.wanted.listing)
+            raise Busy(asked=self._wanted.asked, why=why, listing=self._wanted.listing)
         position = reply.body.get("position")
-        with self._lock:
-            self.queued = True
-            self._progress.show(reply.body)
         known = position if isinstance(position, int) else 0
         wait_s = max(0.1, min(POLL_S, left_s))
         path = f"/v1/queue/{entry}?wait={wait_s:.1f}&position={known}"
         return channel.request("GET", path)
 
 
-def hang_up(channel: HttpChannel) -> None:
-    """From another thread than the one that waits for an answer."""
-    fd = channel.fileno()
-    if fd >= 0:
-        with socket.socket(fileno=os.dup(fd)) as sock:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has ended
+def hang_up(line: socket.socket) -> None:
+    """From another thread than the one that waits for it."""
+    try:
+        line.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it has ended, or is not connected yet

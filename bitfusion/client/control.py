@@ -46,6 +46,7 @@ from bitfusion.wire.control import (
 
 if TYPE_CHECKING:
     from bitfusion.certificates import Certificate
+    from bitfusion.client.trust import Seen
 
 MAX_REPLY = 16 << 20
 DEFAULT_LEASE_S = 30.0
@@ -116,8 +117,14 @@ class HttpChannel:
     """To a server on the network."""
 
     def __init__(
-        self, address: tuple[str, int], name: str, timeout_s: float, access: Access = CLEAR
+        self,
+        address: tuple[str, int],
+        name: str,
+        timeout_s: float,
+        access: Access = CLEAR,
+        seen: Optional[Seen] = None,
     ) -> None:
+        """seen: as of trust.connect."""
         from bitfusion.client import trust  # and with it http.client: a private run needs neither
 
         self.name = name
@@ -126,7 +133,9 @@ class HttpChannel:
         self.access = access
         self._broken = trust.BROKEN
         self._answered = False
-        self._connection, self.certificate = trust.connect(address, name, timeout_s, access)
+        self._connection, self.certificate = trust.connect(
+            address, name, timeout_s, access, seen or trust.ignore
+        )
 
     def fileno(self) -> int:
         return self._connection.sock.fileno() if self._connection.sock else -1

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Optional
 
-from bitfusion import log
+from bitfusion import linux, log
 from bitfusion.client.control import Channel, Session
 from bitfusion.errors import BitfusionError, ServerLost
 from bitfusion.wire.control import ENDS, Json, Reply
@@ -53,7 +53,7 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        linux.start_thread(self._thread)
 
     def _patience_s(self) -> float:
         return min(self._most_s or self.session.lease_s, self.session.lease_s)

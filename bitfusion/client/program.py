@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
 import signal
 import threading
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ FORWARDED = (
     signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2,
     signal.SIGWINCH, signal.SIGALRM, signal.SIGTSTP, signal.SIGCONT,
 )  # fmt: skip
+LOOK_S = 1.0  # at the program, where no descriptor tells of its end
 JOB_CONTROL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
@@ -65,7 +67,7 @@ class Program:
             signal.SIGCHLD, signal.SIG_DFL
         )  # an inherited 'ignore' would lose the exit status
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._signals = linux.open_signals({signal.SIGCHLD, *FORWARDED}, blocking=True)
+        self._signals = linux.open_signals({signal.SIGCHLD, *FORWARDED})
         self._lock = threading.Lock()  # of a thread that ends the program, against its own end
         self._over = threading.Event()
         reader, writer = os.pipe()
@@ -100,15 +102,28 @@ class Program:
             os._exit(127)
 
     def wait(self) -> int:
-        """Forward signals until it ends; returns the wait status."""
+        """Forward signals until it ends; returns the wait status. Whatever wakes us, we look at
+        the program too: its end is told by more than a signal, which may get lost.
+        """
+        poll, process = select.poll(), linux.open_process(self.pid)
+        for fd in (self._signals, process):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
         while True:
+            status = self._look()
+            if status is not None:
+                break
+            poll.poll(None if process >= 0 else LOOK_S * 1000)
             for info in linux.read_signals(self._signals):
-                if info.number == signal.SIGCHLD:
-                    status = self._look()
-                    if status is not None:
-                        return status
-                elif not info.from_kernel and info.pid != self.pid:
-                    self._send(info.number)
+                if info.number != signal.SIGCHLD:
+                    self._forward(info)
+        if process >= 0:
+            os.close(process)
+        return status
+
+    def _forward(self, info: linux.SignalInfo) -> None:
+        if not info.from_kernel and info.pid != self.pid:
+            self._send(info.number)
 
     def end(self, patience_s: float) -> None:
         """From another thread: ask it to end, and make it end after that time."""

@@ -36,6 +36,13 @@ class Progress:
             self._shown_s = now_s
         self._shown = text
 
+    def say(self, text: str) -> None:
+        """A line beside the one that is rewritten."""
+        if self._terminal and self._shown:
+            self._write(CLEAR)
+        self._shown = ""  # show it again
+        log.warn(text)
+
     def __enter__(self) -> Progress:
         return self
 

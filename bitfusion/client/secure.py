@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 
-from bitfusion import certificates, log, pump
+from bitfusion import certificates, linux, log, pump
 from bitfusion.client.trust import not_trusted
 from bitfusion.errors import ConfigError, ServerRefused
 from bitfusion.values import ALWAYS, NEVER
@@ -45,5 +45,6 @@ def secure(sock: socket.socket, ca: str, server_id: str, name: str) -> socket.so
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     cipher = secured.cipher()
     log.info(f"encrypting a connection with {name}: {secured.version()} {(cipher or '-')[0]}")
-    threading.Thread(target=pump.Pump(secured, ours).run, name="relay", daemon=True).start()
+    relay = pump.Pump(secured, ours)
+    linux.start_thread(threading.Thread(target=relay.run, name="relay", daemon=True))
     return theirs

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from bitfusion import linux, log
@@ -26,17 +28,46 @@ class Connected(NamedTuple):
     certificate: Optional[Certificate]  # what TLS proved about the server
 
 
-def connect(address: tuple[str, int], name: str, timeout_s: float, access: Access) -> Connected:
-    """Raises CannotReach or NotTrusted."""
+Seen = Callable[[socket.socket], None]
+
+
+def ignore(_sock: socket.socket) -> None: ...
+
+
+def connect(
+    address: tuple[str, int], name: str, timeout_s: float, access: Access, seen: Seen = ignore
+) -> Connected:
+    """Raises CannotReach or NotTrusted. seen: gets each socket before it is connected, so that
+    another thread may hang up.
+    """
     if access.ca:
-        return _connect_by_tls(address, name, timeout_s, access.ca)
+        return _connect_by_tls(address, name, timeout_s, access.ca, seen)
     connection = http.client.HTTPConnection(*address, timeout=timeout_s)
     try:
-        connection.connect()
+        connection.sock = open_socket(address, timeout_s, seen)
     except (OSError, UnicodeError) as error:
         raise unreachable(name, error) from None
-    linux.keep_alive(connection.sock)
     return Connected(connection, None)
+
+
+def open_socket(address: tuple[str, int], timeout_s: float, seen: Seen) -> socket.socket:
+    failure: Optional[OSError] = None
+    for family, kind, protocol, _name, where in socket.getaddrinfo(
+        *address, type=socket.SOCK_STREAM
+    ):
+        sock: Optional[socket.socket] = None
+        try:
+            sock = socket.socket(family, kind, protocol)
+            sock.settimeout(timeout_s)
+            seen(sock)
+            sock.connect(where)
+            linux.keep_alive(sock)
+            return sock
+        except OSError as error:
+            failure = error
+            if sock is not None:
+                sock.close()
+    raise failure or OSError("its name has no address")
 
 
 def unreachable(name: str, error: Exception) -> CannotReach:
@@ -44,7 +75,9 @@ def unreachable(name: str, error: Exception) -> CannotReach:
     return CannotReach(server=name, why=why)
 
 
-def _connect_by_tls(address: tuple[str, int], name: str, timeout_s: float, ca: str) -> Connected:
+def _connect_by_tls(
+    address: tuple[str, int], name: str, timeout_s: float, ca: str, seen: Seen
+) -> Connected:
     import ssl
 
     from bitfusion import certificates
@@ -52,7 +85,8 @@ def _connect_by_tls(address: tuple[str, int], name: str, timeout_s: float, ca: s
     context = certificates.client_context(ca)
     connection = http.client.HTTPSConnection(*address, timeout=timeout_s, context=context)
     try:
-        connection.connect()
+        sock = open_socket(address, timeout_s, seen)
+        connection.sock = context.wrap_socket(sock, server_hostname=address[0])
         certificate = certificates.examine(connection.sock.getpeercert())
     except ssl.SSLError as error:
         raise not_trusted(name, certificates.explain(error), ca) from None
@@ -61,7 +95,6 @@ def _connect_by_tls(address: tuple[str, int], name: str, timeout_s: float, ca: s
         raise not_trusted(name, str(error), ca) from None
     except (OSError, UnicodeError) as error:
         raise unreachable(name, error) from None
-    linux.keep_alive(connection.sock)
     _warn_of_expiry(name, certificate, context)
     return Connected(connection, certificate)
 

@@ -16,6 +16,7 @@ from bitfusion.wire.control import Json
 
 if TYPE_CHECKING:
     from bitfusion.client.claim import Wanted
+    from bitfusion.client.trust import Seen
     from bitfusion.server.nursery import Worker
 
 USAGE = "-n N [-p FRACTION | -m MB] [options] [--] program [args]"
@@ -136,9 +137,11 @@ class Plan(NamedTuple):
             settings.seconds("client.lease") or control.DEFAULT_LEASE_S,
         )
 
-    def connect(self, address: tuple[str, int], timeout_s: float) -> control.HttpChannel:
+    def connect(
+        self, address: tuple[str, int], timeout_s: float, seen: Optional[Seen] = None
+    ) -> control.HttpChannel:
         name = config.format_address(address)
-        return control.HttpChannel(address, name, timeout_s, access(self.settings))
+        return control.HttpChannel(address, name, timeout_s, access(self.settings), seen)
 
     def find_gpus(self) -> inventory.Inventory:
         """This machine's. Software GPUs are as many as are asked for, unless their number is

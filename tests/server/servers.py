@@ -104,7 +104,7 @@ def claim_over(
         "it",
         "program",
         "list",
-        lambda _address, _timeout_s: channel,
+        lambda *_where: channel,
         transport,
         5.0,
         0.0,

@@ -15,6 +15,7 @@ from waiting import wait_for
 
 from bitfusion.client import control
 from bitfusion.client.claim import Wanted, claim
+from bitfusion.client.trust import Seen
 from bitfusion.config import format_address
 from bitfusion.errors import Busy, ServerRefused
 from bitfusion.values import Address
@@ -22,8 +23,8 @@ from bitfusion.values import Address
 LEASE = "4s"
 
 
-def connect_to(address: Address, timeout_s: float) -> control.HttpChannel:
-    return control.HttpChannel(address, format_address(address), timeout_s)
+def connect_to(address: Address, timeout_s: float, seen: Seen) -> control.HttpChannel:
+    return control.HttpChannel(address, format_address(address), timeout_s, seen=seen)
 
 
 def ask(server: Server, gpus: int = 1, patience_s: float = 0.0) -> control.Session:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import threading
 from typing import Any
@@ -13,7 +14,8 @@ from identities import BITFUSION
 from servers import Server, claim_over, wait_for
 
 from bitfusion.client import claim, progress
-from bitfusion.client.control import Session
+from bitfusion.client.control import HttpChannel, Session
+from bitfusion.config import format_address
 from bitfusion.errors import Busy, CannotReach, TooMuch
 
 ONE = ("echo", 1, 1000)
@@ -23,7 +25,7 @@ def wanted(*channels: Any, patience_s: float = 20.0, **request: Any) -> claim.Wa
     left = list(channels)
     return claim.Wanted(
         {"gpus": 1, **request}, "1 GPU", "program", "list",
-        lambda _address, _timeout_s: left.pop(0), "auto", 5.0, patience_s, 2.0,
+        lambda *_where: left.pop(0), "auto", 5.0, patience_s, 2.0,
     )  # fmt: skip
 
 
@@ -107,7 +109,7 @@ def test_of_several_pools_the_first_that_can(server: Server) -> None:
         taken = server.claim()
         addresses = [("127.0.0.1", port) for port in (server.port, second.port, 1)]
 
-        def connect(address: Any, _timeout_s: float) -> Any:
+        def connect(address: Any, _timeout_s: float, _seen: Any) -> Any:
             for one in (server, second):
                 if one.port == address[1]:
                     return one.channel()
@@ -120,6 +122,31 @@ def test_of_several_pools_the_first_that_can(server: Server) -> None:
         taken.channel.close()
     finally:
         second.stop()
+
+
+def really(address: Any, timeout_s: float, seen: Any) -> HttpChannel:
+    return HttpChannel(address, format_address(address), timeout_s, seen=seen)
+
+
+@pytest.mark.parametrize("server", [ONE], indirect=True)
+def test_a_server_that_never_answers_keeps_nobody(server: Server) -> None:
+    """Nor does it leave a thread that waits for it: the program is to be forked."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        addresses = [silent.getsockname(), ("127.0.0.1", server.port)]
+        session = claim.claim(addresses, wanted()._replace(connect=really, timeout_s=60.0))
+        assert session.channel.address[1] == server.port
+        assert threading.enumerate() == [threading.current_thread()]
+        session.channel.close()
+
+
+@pytest.mark.parametrize("server", [ONE], indirect=True)
+def test_runs_end_beside_a_server_that_never_answers(server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{server.port}"
+        for _ in range(3):
+            words = [*BITFUSION, "run", "-n", "1", "--server_list", where, "sh", "-c", "exit 3"]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 3, done.stderr
 
 
 @pytest.mark.parametrize("server", [ONE], indirect=True)
