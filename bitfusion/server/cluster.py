@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple, Optional, TypeVar
 
@@ -323,17 +323,14 @@ class Cluster:
     def claims(self) -> list[Claim]:
         return list(self.facts.claims.values())
 
-    def queue(self) -> list[Queued]:
-        """In the order in which they are served."""
-        now_s = self._desk.clock()
-        waiting = []
-        for ask_id, entry in self.facts.queue.items():
+    def queue(self) -> Iterator[Queued]:
+        """In no order. Each is as it is when it is taken: there may be thousands."""
+        for ask_id, entry in list(self.facts.queue.items()):
             try:
-                place = self.facts.scheduler.place(ask_id, now_s)
+                place = self.facts.scheduler.place(ask_id, self._desk.clock())
             except KeyError:
                 place = None  # it is being granted, or nothing that is up could meet it
-            waiting.append(Queued(entry, place))
-        return sorted(waiting, key=lambda q: (q.place.position if q.place else 0, q.entry.seq))
+            yield Queued(entry, place)
 
 
 def entry_limits(entry: Entry) -> Optional[Limits]:

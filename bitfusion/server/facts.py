@@ -16,6 +16,7 @@ from bitfusion.server.schedule import Scheduler
 from bitfusion.server.views import Ask, Grant, ServerView, TooMuch
 
 MAX_AGE_S = 30 * 86400.0
+LOOKS_A_TURN = 100  # at asks that wait
 
 
 class Facts:
@@ -55,8 +56,7 @@ class Facts:
 
     def check(self, ask: Ask) -> None:
         """Raises TooMuch where waiting would not help."""
-        self.scheduler.submit(ask)
-        self.scheduler.cancel(ask.id)
+        self.scheduler.check(ask)
 
     def _submit(self, ask: Ask) -> None:
         try:
@@ -110,7 +110,8 @@ class Facts:
     # ------------------------------------------ decisions
 
     def decide(self) -> list[Grant]:
-        grants = self.scheduler.decide(self._clock())
+        """To be called again as long as the scheduler is deciding."""
+        grants = self.scheduler.decide(self._clock(), LOOKS_A_TURN)
         for grant in grants:
             self.pending[grant.ask.id] = grant
         return grants

@@ -13,9 +13,23 @@ from bitfusion.server.pool import Slice
 from bitfusion.server.waiting import Waiter
 
 
+class News:
+    """What the next decision has to look at."""
+
+    def __init__(self) -> None:
+        self.gained: dict[str, Host] = {}  # servers where there may be room that was not
+        self.fresh: dict[str, Waiter] = {}  # asks in the queue that were not tried yet
+        self.shaken = 0  # counts what may give luck to somebody whose turn has passed
+
+    def clear(self) -> None:
+        self.gained.clear()
+        self.fresh.clear()
+
+
 class Fences:
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, news: News) -> None:
         self._fleet = fleet
+        self._news = news
         self.owners: dict[str, Waiter] = {}  # those for whom a server is kept
         self._changes = 0  # what may let somebody keep one
 
@@ -38,15 +52,16 @@ class Fences:
         self.owners[waiter.ask.id] = waiter
         self._fleet.changed(host)
 
-    def lift(self, waiter: Waiter) -> Optional[Host]:
-        """The server that was kept for it."""
+    def lift(self, waiter: Waiter) -> None:
+        """No server is kept for it any more."""
         host, waiter.host = waiter.host, None
         if host is not None:
             del self.owners[waiter.ask.id]
             host.fence = None
             self._fleet.changed(host)
             self.changed()
-        return host
+            self._news.gained[host.id] = host
+            self._news.shaken += 1
 
     def best(self, waiter: Waiter) -> Optional[tuple[Host, tuple[Slice, ...]]]:
         """The best place on servers that are kept for it, or for those who come later."""

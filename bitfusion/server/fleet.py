@@ -191,6 +191,11 @@ class Fleet:
             self._totals = Totals(len(live), gpus, max(sizes, default=1))
         return self._totals
 
+    def sizes(self, server: str) -> Mapping[int, int]:
+        """Memory of each GPU; of none where the server is not known."""
+        host = self.hosts.get(server)
+        return host.memory if host else {}
+
     def take(self, server: str, session: str, slices: tuple[Slice, ...]) -> None:
         host = self.hosts.get(server)
         if host is None:

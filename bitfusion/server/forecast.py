@@ -27,12 +27,15 @@ class Forecast:
         self._recent.append((max(0.0, seconds), gpus))
         self._sorted = []
 
-    def work(self, gpus: float, in_use: float) -> Optional[float]:
-        """Seconds until so many GPUs have become free, where `in_use` are held."""
+    def work(self, gpus: float, in_use: float, age: float) -> Optional[float]:
+        """Seconds until so many GPUs have become free, where `in_use` are held. Sessions end at
+        some rate: so many did in all the time, and that of those which still run (`age`, GPUs
+        times seconds) counts, too.
+        """
         total = sum(count for _, count in self._recent)
         if len(self._recent) < ENOUGH or total <= 0 or in_use <= 0:
             return None
-        mean = sum(seconds * count for seconds, count in self._recent) / total
+        mean = (sum(seconds * count for seconds, count in self._recent) + age) / total
         return gpus * mean / in_use
 
     def rest(self, age_s: float) -> Optional[float]:

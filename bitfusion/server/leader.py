@@ -49,11 +49,14 @@ class Leader:
     def look(self) -> None:
         current = unpack_reign(self.desk.replica.values.get(LEADER))
         if current == self.reign:
-            if self.changed:
+            if self.changed or self.desk.facts.scheduler.deciding is not None:
                 self.changed = False
                 self._grants.extend(self.desk.facts.decide())
+                if self.desk.facts.scheduler.deciding is not None:
+                    self.desk.stir()
             self._write_grants()
             return
+        self.desk.facts.scheduler.interrupt()
         while self._grants:  # of our time
             self.desk.facts.undo(self._grants.popleft())
         if current is None or current.server == self.desk.me:  # of an earlier run of ours

@@ -9,7 +9,8 @@ import heapq
 import selectors
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Optional, Protocol
 
 from bitfusion import linux, log
@@ -17,12 +18,23 @@ from bitfusion import linux, log
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 SLOW_TURN_S = 0.1
 WORK_S = 0.02  # of one turn, for what may wait for the next
+MOST_A_TURN = 16  # descriptors, and timers; the others have the next turn
 
 
 class Timers(Protocol):
     """What most parts need of the loop."""
 
     def after(self, seconds: float, action: Callable[[], object]) -> Any: ...
+
+
+def in_turns(
+    timers: Timers, pieces: Iterator[object], count: int, done: Callable[[], object]
+) -> None:
+    """Have `count` pieces of work done at once, and as many in each turn to come."""
+    if sum(1 for _ in islice(pieces, count)) < count:
+        done()
+    else:
+        timers.after(0, lambda: in_turns(timers, pieces, count, done))
 
 
 class Timer:
@@ -40,6 +52,7 @@ class Timer:
 class Loop:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self._ready: list[tuple[selectors.SelectorKey, int]] = []  # left over by the last turn
         self._timers: list[Timer] = []
         self._work: deque[Callable[[], object]] = deque()
         self._running = False
@@ -90,7 +103,7 @@ class Loop:
     def _patience(self) -> Optional[float]:
         while self._timers and self._timers[0].action is None:
             heapq.heappop(self._timers)
-        if self._work:
+        if self._work or self._ready:
             return 0.0
         if not self._timers:
             return None
@@ -98,17 +111,18 @@ class Loop:
 
     def turn(self, timeout_s: Optional[float]) -> None:
         """Wait for events and timers once, and act on them."""
-        ready = self._selector.select(timeout_s)
+        ready = self._ready or self._selector.select(timeout_s)
         started = self.clock()
-        for key, events in ready:
+        self._ready = ready[MOST_A_TURN:]
+        for key, events in ready[:MOST_A_TURN]:
             current = self._selector.get_map().get(key.fd)
-            if (
-                current is not None and current.data is key.data
-            ):  # else closed by an earlier one of this turn
+            if current is not None and current.data is key.data:  # else closed by an earlier one
                 self._act(key, events)
-        while self._timers and self._timers[0].due_s <= started:
+        fired = 0
+        while self._timers and self._timers[0].due_s <= started and fired < MOST_A_TURN:
             timer = heapq.heappop(self._timers)
             if timer.action is not None:
+                fired += 1
                 self._fire(timer.action)
         self._work_on()
         lasted = self.clock() - started

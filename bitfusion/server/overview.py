@@ -6,14 +6,15 @@ store knows it. A client sees what its own sessions are; of others', only the me
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Optional, Union
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from bitfusion import __version__
 from bitfusion.server.api import CLIENT, Incoming, Route
 from bitfusion.server.caller import Caller
 from bitfusion.server.leases import Leases
-from bitfusion.server.loop import Timers
+from bitfusion.server.loop import Timers, in_turns
+from bitfusion.server.peer import Answer, Later
 from bitfusion.server.sessions import Session, Sessions
 from bitfusion.wire.control import Json, Reply
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from bitfusion.server.views import GpuView, ServerView
 
 SAMPLE_S = 1.0
+PIECES_A_TURN = 64
 SECOND = 1_000_000_000  # device time is counted in nanoseconds
 
 
@@ -87,12 +89,14 @@ class Overview:
         leases: Leases,
         utilisation: Utilisation,
         me: ServerView,
+        timers: Timers,
         cluster: Optional[Cluster] = None,
     ) -> None:
         self._sessions = sessions
         self._leases = leases
         self._utilisation = utilisation
         self._me = me
+        self._timers = timers
         self._cluster = cluster
 
     def routes(self) -> list[Route]:
@@ -145,17 +149,37 @@ class Overview:
 
     # ------------------------------------------ the cluster
 
-    def describe_pool(self, asked: Incoming) -> Reply:
+    def describe_pool(self, asked: Incoming) -> Answer:
+        """In pieces: there may be thousands of GPUs and of those who wait."""
         caller = asked.caller
-        limits = caller.limits
-        you: Json = {
-            "client": caller.client,
-            "admin": caller.admin,
-            "limits": limits._asdict(),
-            "held": self._held_by(caller.client),
-        }
-        servers, queue = self._servers(caller), self._queue(caller)
-        return Reply(200, {"servers": servers, "queue": queue, "you": you})
+        servers: list[Json] = []
+        queue: list[Json] = []
+        later = Later()
+
+        def done() -> None:
+            queue.sort(key=lambda row: (row["position"] or 0, row["since_s"]))
+            you = {
+                "client": caller.client,
+                "admin": caller.admin,
+                "limits": caller.limits._asdict(),
+                "held": self._held_by(caller.client),
+            }
+            later.complete(Reply(200, {"servers": servers, "queue": queue, "you": you}))
+
+        pieces = self._describe(caller, servers, queue)
+        in_turns(self._timers, pieces, PIECES_A_TURN, done)
+        return later
+
+    def _describe(
+        self, caller: Caller, servers: list[Json], queue: list[Json]
+    ) -> Iterator[object]:
+        """A piece is somebody who waits, or a GPU."""
+        for queued in self._cluster.queue() if self._cluster else ():
+            queue.append(waiting(queued, caller))
+            yield None
+        for server in self._servers(caller):
+            servers.append(server)
+            yield from server["gpus"]
 
     def _held_by(self, client: str) -> Json:
         if self._cluster is not None:
@@ -168,19 +192,18 @@ class Overview:
             "memory": sum(part.memory for parts in slices for part in parts),
         }
 
-    def _servers(self, caller: Caller) -> list[Json]:
+    def _servers(self, caller: Caller) -> Iterator[Any]:
         if self._cluster is None:
-            return [self._server(self._me, "up", __version__, self._rows(caller))]
+            yield self._server(self._me, "up", __version__, self._rows(caller))
+            return
         claims: dict[str, list[Claim]] = {}
         for claim in self._cluster.claims():
             claims.setdefault(claim.server, []).append(claim)
-        servers = []
         for member in self._cluster.servers():
             view = member.view
             mine = view.id == self._me.id
             rows = self._rows(caller) if mine else claimed(view, claims.get(view.id, []), caller)
-            servers.append(self._server(view, member.state, member.version, rows))
-        return servers
+            yield self._server(view, member.state, member.version, rows)
 
     def _server(self, view: ServerView, state: str, version: str, rows: list[Json]) -> Json:
         return {
@@ -194,10 +217,6 @@ class Overview:
             "live": view.id == self._me.id,  # else memory used and the like are its to tell
             "gpus": rows,
         }
-
-    def _queue(self, caller: Caller) -> list[Json]:
-        queue = self._cluster.queue() if self._cluster else []
-        return [waiting(queued, caller) for queued in queue]
 
 
 def gpu_row(
@@ -245,7 +264,7 @@ def claimed_part(claim: Claim, memory: int, caller: Caller) -> Json:
     }
 
 
-def waiting(queued: Queued, caller: Caller) -> Json:
+def waiting(queued: Queued, caller: Caller) -> dict[str, Any]:
     """Who waits is its own and operators' business; how many and for what is everybody's."""
     ask, place = queued.entry.ask, queued.place
     own = may_see(caller, ask.client)

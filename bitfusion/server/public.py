@@ -240,7 +240,8 @@ def add_overview(service: Service, leases: Leases, me: ServerView, cluster: Clus
     service.sessions.on_ledger = on_ledger
     service.server_api.server = me.id
     service.server_api.cluster = lambda: cluster.id
-    service.routes += Overview(service.sessions, leases, utilisation, me, cluster).routes()
+    overview = Overview(service.sessions, leases, utilisation, me, service.loop, cluster)
+    service.routes += overview.routes()
 
 
 def make_leases(service: Service, settings: Config) -> Leases:

@@ -29,7 +29,7 @@ from bitfusion.wire.control import Json, Reply
 
 RUNS = 40
 NAMES = (*QUOTAS, "free", "idle", "rich", "calm")  # the last ones without quotas
-NEWCOMERS = 0.12  # of all that ask
+NEWCOMERS = 0.3  # of all that ask
 LEASE_S = 90.0  # longer than it takes a busy machine to start a server
 LOST = (OSError, BitfusionError)
 
@@ -115,8 +115,8 @@ class Crowd:
             run.client = f"new{self.made}"
             run.node.admit(run.client)
         run.channel = run.node.channel(run.client)
-        fraction = self.pick.choice(("1", "1", "1", "0.5", "0.5", "0.3", "0.01"))
-        gpus = self.pick.choice((1, 1, 1, 2, 3))
+        fraction = self.pick.choice(("1", "1", "1", "1", "0.5", "0.3", "0.01"))
+        gpus = self.pick.choice((1, 1, 1, 1, 2, 3))
         run.request = {"gpus": gpus, "fraction": fraction, "wait": self.pick.choice((0, 0.1))}
         reply = run.channel.request("POST", "/v1/sessions", run.request)
         entry = str(reply.body.get("entry") or reply.body.get("session", ""))

@@ -6,8 +6,8 @@ The queue is fair over clients, so there is no order of arrival over all asks. W
 asks for equally many equal parts of GPUs, and restarts of servers aside:
 
 1. Of two that one client made at one server, the one made later is not served first.
-2. Of two in the queue, the one whose place is worse is not served first, unless limits hold the
-   client of the other back. Places are those that the server tells which decides.
+2. Of two in the queue, the one whose place is worse is not served first, where no limits may hold
+   their clients back. Places are those that the server tells which decides.
 3. One of a client that never had anything is served before all that are made after it, whoever
    makes them: as soon as every server knows of it.
 """
@@ -107,7 +107,7 @@ class Rules:
             self.compared[1] += 1
             assert one.number < other.number, what
         places = before.places.get(served), before.places[waits]
-        if places[0] and places[1] and other.client not in self.quotas:
+        if places[0] and places[1] and not self.quotas.keys() & {one.client, other.client}:
             self.compared[2] += 1
             assert places[0] < places[1], f"{what}: their places were {places}"
         if waits in self._known:

@@ -174,14 +174,16 @@ class Reference:
             self.settle(client)
             self.come_back([w for w in self.waiting.values() if w.ask.client == client])
 
-    def hold(self, session: str, client: str, server: str, slices: tuple[Slice, ...]) -> None:
+    def hold(
+        self, session: str, client: str, server: str, slices: tuple[Slice, ...], _now_s: float = 0
+    ) -> None:
         w = self.waiting.get(session)
         if w is not None:
             self.serve(w)
         self.held[session] = Held(client, server, slices)
         self.settle(client)
 
-    def release(self, session: str) -> None:
+    def release(self, session: str, _now_s: float = 0) -> None:
         held = self.held.pop(session, None)
         self.granted.pop(session, None)
         if held is not None:

@@ -33,8 +33,11 @@ class Server:
         descriptors: int = 0,
         settings: Optional[dict[str, str]] = None,
         state: str = "",
+        counting: bool = False,
     ) -> None:
-        """descriptors: how many it may open at once; 0 for as many as we. state: its folder."""
+        """descriptors: how many it may open at once; 0 for as many as we. state: its folder.
+        counting: it says how many functions a turn of its loop calls.
+        """
 
         def limit() -> None:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a background job ignores
@@ -51,7 +54,7 @@ class Server:
                 *(str(gpus), str(mib), self.state),
                 *(f"{name}={value}" for name, value in (settings or {}).items()),
             ],
-            env={**os.environ, "TEST_MARK": self.mark},
+            env={**os.environ, "TEST_MARK": self.mark, "COUNT_TURNS": "1" * counting},
             stderr=self._log,
             preexec_fn=limit,
         )

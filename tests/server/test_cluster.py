@@ -494,7 +494,7 @@ def test_a_clock_that_jumps(
     later = one.ask("bob")
     clock.run(60)
     assert not one.host.ends and not two.host.ends and not queued.granted
-    assert len(one.cluster.claims()) == 2 and len(one.cluster.queue()) == 2
+    assert len(one.cluster.claims()) == 2 and len(list(one.cluster.queue())) == 2
     next(s for s in (one, two) if s.id == running[0].on).host.finish(running[0].session)
     assert clock.until(lambda: queued.granted)
     clock.run(5)

@@ -53,7 +53,7 @@ class Both:
         self.wait(lambda: all(client.granted for client in running))
         queued = self.servers[1].ask("bob")
         self.wait(lambda: queued.waiting.place)
-        self.wait(lambda: all(len(server.cluster.queue()) == 1 for server in self.servers))
+        self.wait(lambda: all(len(list(server.cluster.queue())) == 1 for server in self.servers))
         return running, queued
 
     def finish(self, client: Client) -> None:
@@ -65,7 +65,7 @@ class Both:
         for server in self.servers:
             assert len(server.host.open) == 1 and not server.host.ends
         self.wait(lambda: all(len(server.cluster.claims()) == 2 for server in self.servers))
-        self.wait(lambda: all(len(server.cluster.queue()) == 1 for server in self.servers))
+        self.wait(lambda: all(len(list(server.cluster.queue())) == 1 for server in self.servers))
         assert not queued.granted
         self.finish(running[0])
         self.wait(lambda: queued.granted)

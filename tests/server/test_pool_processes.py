@@ -27,7 +27,7 @@ def test_a_crowd(store: str) -> None:
             if number % 20 == 0:
                 crowd.compare()
             if number % STEPS_PER_RESTART == STEPS_PER_RESTART - 1:
-                crowd.break_server(STEPS < 1000)
+                crowd.break_server(STEPS < 1000 or number % 7 > 0)
         crowd.compare()
         crowd.end()
     finally:
@@ -40,4 +40,5 @@ def test_a_crowd(store: str) -> None:
     print(dict(crowd.counts), compared)
     for what in ("granted", "queued", "release", "killed", "taken over", "too-much"):
         assert crowd.counts[what], (what, crowd.counts)
-    assert all(compared), "nothing was seen of the order of the queue"
+    seen = sum(compared) if STEPS < 1000 else min(compared)
+    assert seen, f"nothing was seen of the order of the queue: {compared}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from reference_schedule import Reference, Waiting
 
-from bitfusion.server import filters, fleet, schedule, waiting
+from bitfusion.server import filters
 from bitfusion.server.caller import Limits
 from bitfusion.server.pool import Slice
 from bitfusion.server.schedule import Scheduler
 from bitfusion.server.views import Ask, GpuView, Grant, ServerView, TooMuch
 
+Act = Callable[[Any], object]  # on a scheduler, whichever
+Hear = Callable[[Act], None]
 CLIENTS = ("ann", "bob", "cyd", "dan")
 SIZES = (100, 160, 400)
 NAMES = {100: "Small S1", 160: "Tesla V100", 400: "Large A100"}
@@ -183,11 +186,61 @@ class Pool(RuleBasedStateMachine):
 
     @rule()
     def decide(self) -> None:
+        self.check_decision(lambda: self.real.decide(self.now))
+
+    @rule(most=st.integers(1, 4), seed=st.integers(0, 1000))
+    def decide_in_slices(self, most: int, seed: int) -> None:
+        """What is heard between them comes after the decision."""
+        self.slices(most, random.Random(seed).randrange)
+
+    def slices(self, most: int, draw: Callable[[int], int]) -> None:
+        heard: list[Callable[[], None]] = []
+
+        def hear(act: Act) -> None:
+            act(self.real)
+            heard.append(lambda: act(self.plain))
+
+        def decide() -> list[Grant]:
+            grants = self.real.decide(self.now, most)
+            while self.real.deciding:
+                self.meanwhile(draw, hear)
+                grants += self.real.decide(self.now, most)
+            return grants
+
+        self.check_decision(decide, heard)
+
+    def meanwhile(self, draw: Callable[[int], int], hear: Hear) -> None:
+        """Something that servers hear of while the leader decides."""
+        kind = draw(5)
+        if kind == 0:
+            self.number += 1
+            ask = Ask(f"a{self.number:04}", CLIENTS[draw(4)], 1 + draw(3), at_s=self.now)
+            try:
+                self.real.check(ask)
+                hear(lambda each: each.submit(ask))
+            except TooMuch:
+                pass
+        elif kind == 1 and self.plain.waiting:
+            name = sorted(self.plain.waiting)[draw(len(self.plain.waiting))]
+            hear(lambda each: each.cancel(name))
+        elif kind == 2 and self.plain.held:
+            name = sorted(self.plain.held)[draw(len(self.plain.held))]
+            self.facts.discard(name)
+            hear(lambda each: each.release(name, self.now))
+        elif kind == 3:
+            self.number += 1
+            name, parts = f"f{self.number:04}", (Slice(draw(3), 30 << 20),)
+            server = f"s{draw(3)}"
+            self.facts.add(name)
+            hear(lambda each: each.hold(name, CLIENTS[0], server, parts, self.now))
+
+    def check_decision(
+        self, decide: Callable[[], list[Grant]], heard: Sequence[Callable[[], None]] = ()
+    ) -> None:
         self.now += 1.0
         quotas = {client: self.held_by(client) for client in CLIENTS}
-        grants = self.real.decide(self.now)
+        grants = decide()
         assert grants == self.plain.decide()
-        self.last = grants
         for grant in grants:
             check_grant(self.plain, grant)
         for client in {grant.ask.client for grant in grants}:
@@ -195,7 +248,13 @@ class Pool(RuleBasedStateMachine):
             gpus, memory = self.held_by(client)
             assert not limits.gpus or gpus <= max(limits.gpus, quotas[client][0])
             assert not limits.memory or memory <= max(limits.memory, quotas[client][1])
-        assert self.real.decide(self.now) == []
+        for each in heard:
+            each()
+        gone = set(self.plain.held).symmetric_difference(self.real._held)
+        assert not gone, gone
+        self.last = [grant for grant in grants if grant.ask.id in self.plain.held]
+        if not heard:
+            assert self.real.decide(self.now) == []
 
     def held_by(self, client: str) -> tuple[int, int]:
         return self.plain.gpus_of(client), self.plain.memory_of(client)
@@ -275,72 +334,3 @@ def check_grant(plain: Reference, grant: Grant) -> None:
 
 Pool.TestCase.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 TestPool = pytest.mark.timeout(300)(Pool.TestCase)
-
-
-class Walk:
-    """A busy pool, longer than hypothesis would go: more is asked for than there is."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.pool = Pool()
-        extra = [view(3, [400] * 4, "12.4", True), view(4, [160] * 2, "12.4", True)]
-        self.pool.start(seed % 3 == 2, (1, 2, 16)[seed % 3], extra)
-        self.granted = self.fenced = 0
-
-    def step(self) -> None:
-        pool, pick = self.pool, self.random
-        kind = pick.choices(range(8), (30, 30, 4, 2, 2, 2, 2, 1))[0]
-        numbers = [pick.randrange(100) for _ in range(pick.randint(1, 3))]
-        if kind == 0 and len(pool.plain.waiting) < 40:
-            pool.submit([self.ask() for _ in numbers], pick.choice((0, 0, 20)))
-        elif kind <= 1:
-            pool.release(numbers)
-        elif kind == 2:
-            pool.cancel(numbers[0])
-        elif kind == 3:
-            memory = pick.choice((0, 0, 500, 900))
-            pool.set_limits(pick.choice(CLIENTS), pick.choice((0, 0, 4, 6)), memory)
-        elif kind == 4:
-            pool.drain(f"s{pick.randrange(5)}", pick.random() < 0.3)
-        elif kind == 5:
-            pool.undo(numbers)
-        elif kind == 6:
-            pool.fact(pick.choice(CLIENTS), f"s{pick.randrange(4)}", [pick.randrange(4)], 40)
-        else:
-            server = f"s{pick.randrange(5)}"
-            pool.remove_server(server, False)
-            pool.same()
-            pool.set_server(pool.plain.views[server])
-        if pick.random() < 0.7:
-            pool.decide()
-            self.granted += len(pool.last)
-        self.fenced += len(pool.real._fences.owners)
-        pool.same()
-        pool.never_more_than_there_is()
-
-    def ask(self) -> dict[str, Any]:
-        pick = self.random
-        return {
-            "client": pick.choice(CLIENTS),
-            "gpus": pick.choice((1, 1, 1, 2, 3, 4)),
-            "fraction": pick.choice(FRACTIONS),
-            "memory": pick.choice((0, 0, 0, 1, 30, 100, 160)),
-            "filters": pick.choice(FILTERS) if pick.random() < 0.4 else (),
-            "servers": pick.choice(SERVERS) if pick.random() < 0.3 else (),
-        }
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_a_busy_pool(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of them with what is done for large pools only."""
-    if seed % 2:
-        monkeypatch.setattr(fleet, "MANY", 0)
-        monkeypatch.setattr(waiting, "BLOCK", 1)
-    if seed % 4 == 3:
-        monkeypatch.setattr(schedule, "FEW", 0)
-    walk = Walk(seed)
-    for _ in range(400):
-        walk.step()
-    walk.pool.everybody_is_served_in_the_end()
-    assert walk.granted > 100
-    assert walk.fenced > 50
