@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -74,6 +75,42 @@ class T(unittest.TestCase):
 def test_alone():
     assert T
 """
+
+
+LATE = """
+import subprocess, sys, unittest
+from pathlib import Path
+
+TRIES = Path(__file__).with_name("tries")
+
+class T(unittest.TestCase):
+    def test_first_late(self):
+        TRIES.open("a").write("x")
+        if len(TRIES.read_text()) == 1:
+            raise subprocess.TimeoutExpired("program", 30)
+    def test_never_in_time(self):
+        TRIES.open("a").write("y")
+        raise subprocess.TimeoutExpired("program", 30)
+    def test_wrong(self):
+        TRIES.open("a").write("z")
+        self.fail("TimeoutExpired is not all")
+"""
+
+
+def test_what_ran_out_of_its_time_is_tried_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "late_tests.py").write_text(LATE)
+    monkeypatch.setitem(run_numba_cuda.HOW, "here", ["env", f"PYTHONPATH={tmp_path}"])
+    monkeypatch.setattr(run_numba_cuda, "modules", lambda _pattern: ["late_tests"])
+    options = argparse.Namespace(timeout=100, resume=False, jobs=1, only="")
+    found = run_numba_cuda.run_all("here", options, tmp_path / "results")
+    assert {e["test"].rpartition(".")[2]: e["outcome"] for e in found} == {
+        "test_first_late": "passed",
+        "test_never_in_time": "failed",
+        "test_wrong": "failed",
+    }
+    assert (tmp_path / "tries").read_text() == "xyzxy"
 
 
 def run_worker(folder: Path, *left_out: str) -> List[Entry]:
