@@ -212,6 +212,13 @@ def zsh_text(text: str) -> str:
     return text
 
 
+# As a function of $fpath it is called; sourced, it makes itself known.
+ZSH_END = (
+    'if [[ $funcstack[1] == _bitfusion ]]; then _bitfusion "$@"; '
+    "else compdef _bitfusion bitfusion; fi"
+)
+
+
 def zsh_completion() -> str:
     lines = ["#compdef bitfusion", "# made from bitfusion's tables of commands", ""]
     lines += ["_bitfusion() {", "\tlocal -a commands=("]
@@ -229,7 +236,7 @@ def zsh_completion() -> str:
         lines += [f"\t{pattern})", f"\t\t{shift}_arguments \\"]
         lines += [f"\t\t\t{spec} \\" for option in entry.options for spec in _zsh_option(option)]
         lines += [f"\t\t\t{_zsh_words(entry)}", "\t\t;;"]
-    lines += ["\thelp*) _describe command commands ;;", "\tesac", "}", "", '_bitfusion "$@"']
+    lines += ["\thelp*) _describe command commands ;;", "\tesac", "}", "", ZSH_END]
     return "\n".join(lines) + "\n"
 
 

@@ -18,7 +18,7 @@ from bitfusion.server.keys import Keys
 from bitfusion.server.state import ADMIN, StateFolder
 from bitfusion.wire.control import Json
 
-HERE = "the server of this machine"
+HERE = "localhost"
 
 
 def open_admin(server: Config, client: Config) -> Channel:
@@ -50,7 +50,7 @@ def _running(folder: StateFolder, timeout_s: float) -> Optional[Channel]:
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except OSError as error:
-        raise SystemFailure(what=f"reach {HERE}", why=reason(error)) from None
+        raise SystemFailure(what="reach the server of this machine", why=reason(error)) from None
 
 
 def ask(channel: Channel, method: str, path: str, body: Optional[Json] = None) -> Json:

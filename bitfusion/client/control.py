@@ -245,6 +245,7 @@ class Session:
         """secret: what attaches other connections to it; "" where this one is its only one."""
         self.secret = secret
         self.name = str(answer["session"])
+        self.used = False  # a process of the program asked for its GPUs
         self._transport = transport
         self._timeout_s = timeout_s
         self.renew(channel, answer)
@@ -266,6 +267,7 @@ class Session:
 
     def open_data(self, pid: int, cold: bool = False) -> tuple[socket.socket, int]:
         """A connection for one client process, with its ticket shown, and its transport."""
+        self.used = True
         path = f"/v1/sessions/{self.name}/tickets"
         reply = self.channel.request("POST", path, {"pid": pid, "cold": cold})
         if reply.status != 201:

@@ -12,7 +12,7 @@ from bitfusion.client.broker import Broker
 from bitfusion.client.control import Session
 from bitfusion.client.folder import RunFolder, private_base
 from bitfusion.client.program import Program
-from bitfusion.wire.control import Json
+from bitfusion.wire.control import ENDS, Json
 
 MIB = 1 << 20
 ENDS_A_NAME = frozenset(" \t\n:;$")  # in LD_PRELOAD or LD_LIBRARY_PATH; nothing escapes them
@@ -117,14 +117,27 @@ def run_program(
             session.software, len(session.gpus), folder.socket, dict(base or os.environ)
         )
         if keep is not None:
-            return keep(session, folder.socket, lambda: Program(path, words, environment))
-        broker = Broker(folder.socket, session, session.channel.fileno(), lambda: lost(session))
-        program = Program(path, words, environment)  # forks, so before the broker's thread starts
-        broker.start()
-        status = program.wait()
-        broker.stop()
+            status = keep(session, folder.socket, lambda: Program(path, words, environment))
+        else:
+            status = keep_alone(session, folder.socket, path, words, environment)
+        if os.WEXITSTATUS(status) and not session.used and status >> 8 not in ENDS.values():
+            from bitfusion.client import advice  # only here: few programs fail like that
+
+            advice.tell(path, words[0])
     finally:
         folder.remove()
+    return status
+
+
+def keep_alone(
+    session: Session, socket: str, path: str, words: Sequence[str], environment: dict[str, str]
+) -> int:
+    """On a private server."""
+    broker = Broker(socket, session, session.channel.fileno(), lambda: lost(session))
+    program = Program(path, words, environment)  # forks, so before the broker's thread starts
+    broker.start()
+    status = program.wait()
+    broker.stop()
     return status
 
 

@@ -34,7 +34,7 @@ def _ask(parsed: Parsed, what: str) -> str:
 
 def drain(parsed: Parsed) -> int:
     sessions = _ask(parsed, "drain")
-    then = "end now" if parsed.has("now") else "run on"
+    then = "ended now" if parsed.has("now") else "may go on"
     sys.stdout.write(f"drained: it gets no new sessions; {sessions} {then}\n")
     return 0
 
@@ -47,7 +47,7 @@ def undrain(parsed: Parsed) -> int:
 
 def stop(parsed: Parsed) -> int:
     sessions = _ask(parsed, "stop")
-    wait = "" if parsed.has("now") else f"; {sessions} wait for the next server"
+    wait = "" if parsed.has("now") else f"; {sessions} left for the next server"
     sys.stdout.write(f"stopping{wait}\n")
     return 0
 

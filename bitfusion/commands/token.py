@@ -150,19 +150,30 @@ def rotate(parsed: Parsed) -> int:
 
 
 def extend(parsed: Parsed) -> int:
-    everyone = parsed.has("all")
+    everyone, life = parsed.has("all"), life_of(parsed)
     if everyone:
         refuse_words(parsed)
     else:
         take_words(parsed, "name")
     channel = connect(parsed)
     names = parsed.words
-    if everyone:
-        names = [str(row["name"]) for row in rows_of(ask(channel, "GET", "/v1/tokens"))]
+    for row in rows_of(ask(channel, "GET", "/v1/tokens")) if everyone else ():
+        if lasts(row, life["expires_in_s"]):
+            sys.stdout.write(f"client '{row['name']}': {describe_end(row)} already\n")
+        else:
+            names.append(str(row["name"]))
     for name in names:
-        made = ask(channel, "PATCH", f"/v1/tokens/{name}", life_of(parsed))
+        made = ask(channel, "PATCH", f"/v1/tokens/{name}", life)
         sys.stdout.write(f"client '{name}': {describe_end(made)}\n")
     return 0
+
+
+def lasts(row: Json, life_s: object) -> bool:
+    """Whether a token is good for so long anyway: extending all of them shortens none."""
+    assert isinstance(life_s, float)  # 0: for good
+    expires_s = row["expires_s"]
+    assert isinstance(expires_s, (int, float))
+    return not expires_s or bool(life_s and expires_s >= time.time() + life_s)
 
 
 def change(parsed: Parsed, body: Json) -> int:
@@ -235,7 +246,7 @@ def row_of(row: Json) -> tuple[str, ...]:
 def describe_end(row: Json) -> str:
     expires_s = row["expires_s"]
     assert isinstance(expires_s, (int, float))
-    return f"valid until {day(expires_s)}" if expires_s else f"valid {NEVER}"
+    return f"valid until {day(expires_s)}" if expires_s else "valid for good"
 
 
 EXPIRES = Option(("--expires",), "TIME", f"valid for so long, or '{NEVER}' to end (default: 365d)")

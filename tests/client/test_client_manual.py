@@ -105,6 +105,16 @@ def test_other_shells_can_read_theirs(shell: str, share: Path) -> None:
     subprocess.run([needs(shell), "-n", str(file)], check=True)
 
 
+def test_zsh_completes_when_it_is_sourced(share: Path, tmp_path: Path) -> None:
+    """As a file of $fpath it is found by its first line."""
+    zsh = needs("zsh")
+    script = "autoload -U compinit; compinit -u -D; source $1; print $_comps[bitfusion]"
+    file = str(share / manual.COMPLETIONS["zsh"])
+    command = [zsh, "-f", "-c", script, "zsh", file]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("_bitfusion\n", "")
+
+
 def test_fish_completes(share: Path) -> None:
     fish = needs("fish")
     script = f"source {share}/{manual.COMPLETIONS['fish']}; complete -C 'bitfusion run --trans'"

@@ -13,6 +13,8 @@ import pytest
 from runs import HARNESS, HERE, PROXY, leftovers, parent_of, run, start, status_of
 from waiting import wait_for
 
+from bitfusion.client import advice
+
 
 @pytest.mark.parametrize(("transport", "number"), [("auto", "2"), ("unix", "2"), ("tcp", "1")])
 def test_a_process_gets_a_worker(environment: dict[str, str], transport: str, number: str) -> None:
@@ -256,6 +258,38 @@ def test_not_a_program(environment: dict[str, str], tmp_path: pathlib.Path) -> N
         done.returncode == 126
         and done.stderr == f"bitfusion: cannot run '{path}': not a program\n"
     )
+
+
+SOURCE = "int main(int count, char **words) { return count > 1; }\n"
+
+
+@pytest.mark.parametrize(("how", "why"), [("-static", "statically linked"), ("-O1", "")])
+def test_a_program_that_cannot_load_our_library(
+    environment: dict[str, str], tmp_path: pathlib.Path, how: str, why: str
+) -> None:
+    """It is told why, once it has failed without GPUs; one that does without them is let alone."""
+    path, source = str(tmp_path / "program"), tmp_path / "program.c"
+    source.write_text(SOURCE)
+    subprocess.run(["cc", how, "-o", path, str(source)], check=True)
+    fine = run(environment, path)
+    assert (fine.returncode, fine.stderr) == (0, "")
+    failed = run(environment, path, "x")
+    assert failed.returncode == 1 and (why in failed.stderr if why else not failed.stderr)
+
+
+def test_programs_that_do_not_hear_of_us(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "program"
+    path.write_bytes(b"\x7fELF\x01\x01\x01" + bytes(80))
+    assert "32-bit" in advice.why_no_gpu(str(path))
+    path.write_bytes(pathlib.Path("/bin/sh").read_bytes())
+    assert advice.why_no_gpu(str(path)) == ""
+    path.chmod(0o4755)
+    assert advice.why_no_gpu(str(path)) == ""  # our own
+    monkeypatch.setattr(os, "getuid", lambda: path.stat().st_uid + 1)
+    assert "other rights" in advice.why_no_gpu(str(path))
+    assert advice.why_no_gpu(str(tmp_path / "none")) == ""
 
 
 def test_a_folder_that_others_may_write_is_refused(environment: dict[str, str]) -> None:

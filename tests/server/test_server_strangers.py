@@ -183,6 +183,11 @@ def test_rotated_and_extended(lab: Lab) -> None:
     assert isinstance(you, dict) and 9 * 86400 < you["token_expires_in_s"] <= 10 * 86400
     lab.token("extend", "--all", "--expires", "never")
     assert control.greet(lab.channel(new))["you"] == {"client": "alice"}
+    lab.client("bob", "--expires", "9d")
+    lab.client("carol", "--expires", "999d")
+    said = lab.token("extend", "--all", "--expires", "30d").splitlines()
+    assert said[0] == "client 'alice': valid for good already"
+    assert sorted(line.endswith("already") for line in said) == [False, True, True]
 
 
 def refused(lab: Lab, access: Access) -> bool:
