@@ -71,13 +71,14 @@ JIT_LIB    := $(if $(JITLNK),$(OUT)/lib/softgpu/libnvJitLink.so.13)
 NVML_LIBS   := $(if $(NVML),$(OUT)/lib/client/libnvidia-ml.so.1 $(OUT)/lib/softgpu/libnvidia-ml.so.1)
 PRESENT_LIB := $(if $(PRESENT),$(OUT)/lib/client/libbitfusion-presence.so)
 NULL_LIB   := $(if $(NULLDR),$(OUT)/nulldriver/libcuda.so.1)
-LIBS       := $(CLIENT_LIB) $(NVML_LIBS) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_LIB) $(SOFT_LIB) $(JIT_LIB)
+WHEEL_LIB  := $(if $(CLIENT_LIB),$(OUT)/lib/wheel/libcuda.so)
+LIBS       := $(CLIENT_LIB) $(WHEEL_LIB) $(NVML_LIBS) $(PRESENT_LIB) $(SERVER_LIB) $(ENGINE_LIB) $(SOFT_LIB) $(JIT_LIB)
 
 # ------------------------------------------------------------------ targets
 
 .DELETE_ON_ERROR:
 .PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs gpu-programs demo test test-fast test-sanitizers test-pool test-asan test-tsan test-frameworks check lint format \
-        types generate check-generated bench bench-encryption bench-pool bench-softgpu gpu-test release sdist wheel install deb test-install size clean help
+        types generate check-generated bench bench-encryption bench-pool bench-softgpu gpu-test release sdist wheel rpm test-rpm install deb test-install size clean help
 
 all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
 libs: $(LIBS)
@@ -106,11 +107,17 @@ $(PRESENT_LIB): LINK = -Wl,-soname,libbitfusion-presence.so
 $(NULL_LIB): $(call objects,$(NULLDR) $(ABI)) $(wildcard tests/nulldriver/generated/exports.map)
 $(NULL_LIB): LINK = -Wl,-soname,libcuda.so.1 -Wl,--version-script=tests/nulldriver/generated/exports.map
 
-$(LIBS) $(NULL_LIB):
+$(filter-out $(WHEEL_LIB),$(LIBS)) $(NULL_LIB):
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(CFLAGS) $(SANE) $(SHARED) $(LINK) -o $@ $(filter %.o,$^) -ldl -lm -lpthread $(LDFLAGS)
 	$(Q)case $@ in */libcuda.so.1) ln -sf libcuda.so.1 $(@D)/libcuda.so ;; esac
+
+# Programs also open libcuda.so. That is a link, which a wheel cannot hold: there it is a library that needs the other one.
+$(WHEEL_LIB): $(CLIENT_LIB) | $(NEEDS_ZIG)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	$(Q)$(CC) -shared -Wl,-soname,libcuda.so -Wl,-rpath,'$$ORIGIN' -Wl,--no-as-needed -o $@ -x c /dev/null -x none $< $(LDFLAGS)
 
 COMPILE = $(CC) $(BASE) $(CFLAGS) $(TUNE) $(SANE) -MMD -MP -c
 # The proxy is never loaded late enough for the static TLS block to be full, and its launches must be quick.
@@ -311,6 +318,11 @@ test-install: MACHINES = $(shell uname -m)
 test-install: deb programs cuda-programs ## As root: the Debian packages on machines of their own, from installation to purge
 	$(Q)DEB_VERSION=$(VERSION)+1 DEB_FOLDER=$(BUILD)/packages/newer bitfusion/install/deb.sh '$(MACHINES)'
 	$(Q)tests/install/run $(SUITES)
+rpm: sdist release ## The same two for RPM systems
+	$(Q)rpm/build.sh $(SDIST) '$(MACHINES)'
+test-rpm: rpm ## As root: RPMs installed, upgraded and erased, twice, in a root of their own
+	$(Q)RPM_RELEASE=2 rpm/build.sh $(SDIST) $(shell uname -m)
+	$(Q)unshare -m $(abspath $(PY)) tests/install/rpm_root.py $(PACKAGES)
 
 size: ## Lines of hand-written code per part
 	@for part in api wire abi proxy executor client server commands softgpu/ptx softgpu/engine softgpu/driver; do \

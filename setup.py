@@ -22,6 +22,7 @@ from setuptools.command.sdist import sdist
 HERE = os.path.dirname(os.path.abspath(__file__))
 PARTS = ("client", "server", "softgpu")
 ONLY_FOR_TESTS = "libsoftgpu-engine.so"
+LINK = "libcuda.so"  # a link where we build, for which the wheel has a library in wheel/
 LIBRARIES = os.environ.get("BITFUSION_LIBRARIES", "")
 MACHINE = os.environ.get("BITFUSION_MACHINE", "")  # of LIBRARIES, which `make release` built
 ZIG = "ziglang==0.14.1"
@@ -60,10 +61,9 @@ class BuildPy(build_py):
             shutil.rmtree(target, ignore_errors=True)
             os.makedirs(target)
             for name in sorted(os.listdir(os.path.join(source, part))):
-                path = os.path.join(source, part, name)
-                # A link is libcuda.so, for those who link programs: not with a wheel.
-                if not os.path.islink(path) and name != ONLY_FOR_TESTS:
-                    shutil.copyfile(path, os.path.join(target, name))
+                folder = "wheel" if name == LINK else part
+                if name != ONLY_FOR_TESTS:
+                    shutil.copyfile(os.path.join(source, folder, name), os.path.join(target, name))
                     os.chmod(os.path.join(target, name), 0o755)
 
 

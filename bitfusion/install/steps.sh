@@ -104,9 +104,21 @@ bf_make_start() {
 	(cd / && PYTHONPATH=$BF_PYTHON /usr/bin/python3 -m bitfusion.softgpu.ptx.startup) >/dev/null 2>&1 || :
 }
 
+# Where the distribution has no tool for it, as dh_python3's on Debian.
+bf_compile_python() {
+	bf_remove_bytecode # of modules that are gone, of another Python
+	/usr/bin/python3 -I -m compileall -q "$BF_PYTHON" || :
+	bf_make_start
+}
+
 # Also what root's use of another Python has left there.
 bf_remove_bytecode() {
 	[ ! -d "$BF_PYTHON" ] || find "$BF_PYTHON" -depth -name __pycache__ -exec rm -rf {} +
+}
+
+# After a package's files have gone: what was made beside them, unless the other package is there.
+bf_remove_rest() {
+	[ -e /usr/bin/bitfusion ] || rm -rf "${BF_PYTHON%/*}"
 }
 
 # ------------------------------------------------------------------ firewalls

@@ -23,9 +23,11 @@ EPOCH = "1790000000"
 MACHINE = os.uname().machine
 LIBRARIES = {
     "bitfusion/lib/client/libbitfusion-presence.so",
+    "bitfusion/lib/client/libcuda.so",
     "bitfusion/lib/client/libcuda.so.1",
     "bitfusion/lib/client/libnvidia-ml.so.1",
     "bitfusion/lib/server/libbfexecutor.so",
+    "bitfusion/lib/softgpu/libcuda.so",
     "bitfusion/lib/softgpu/libcuda.so.1",
     "bitfusion/lib/softgpu/libnvJitLink.so.13",
     "bitfusion/lib/softgpu/libnvidia-ml.so.1",
@@ -162,6 +164,9 @@ def test_installs_runs_and_leaves_nothing(
     assert check([bitfusion, "run", "-n", "1", "--", python, str(PROGRAM)], env=home) == SAID
     assert check([bitfusion, "softgpu", "--", python, str(PROGRAM)], env=home) == SAID
     assert check([python, "-m", "bitfusion", "version"], env=home).startswith("bitfusion ")
+    link = "import ctypes; print(ctypes.CDLL('libcuda.so').cuInit(0))"
+    for verb in (["run", "-n", "1"], ["softgpu"]):
+        assert check([bitfusion, *verb, "--", python, "-c", link], env=home) == "0\n"
     pip("--python", python, "uninstall", "--yes", "bitfusion")
     assert files(folder) == before
 
