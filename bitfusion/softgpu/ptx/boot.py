@@ -68,8 +68,18 @@ def environment() -> "Dict[str, str]":
     }
 
 
+def by_pip() -> bool:
+    """Is the package a wheel's? It has the libraries in it."""
+    try:
+        stat(f"{ROOT}/bitfusion/lib")
+    except OSError:
+        return False
+    return True
+
+
 def places() -> "Iterator[str]":
-    yield f"{PACKAGE}/__pycache__/{NAME}"
+    if not by_pip():  # which removes nothing but what it wrote
+        yield f"{PACKAGE}/__pycache__/{NAME}"
     folder = find_folder(environment())
     if folder is not None:
         yield f"{folder}/{NAME}"

@@ -122,7 +122,9 @@ def write() -> str:
     except (OSError, ValueError):
         return ""
     places = list(boot.places())
-    return next(filter(lambda path: _write(path, data), places[sys.dont_write_bytecode :]), "")
+    if sys.dont_write_bytecode:
+        places = [path for path in places if not path.startswith(boot.PACKAGE)]
+    return next(filter(lambda path: _write(path, data), places), "")
 
 
 def main() -> int:
