@@ -320,6 +320,7 @@ test-install: deb programs cuda-programs ## As root: the Debian packages on mach
 	$(Q)tests/install/run $(SUITES)
 rpm: sdist release ## The same two for RPM systems
 	$(Q)rpm/build.sh $(SDIST) '$(MACHINES)'
+test-rpm: MACHINES = $(shell uname -m)
 test-rpm: rpm ## As root: RPMs installed, upgraded and erased, twice, in a root of their own
 	$(Q)RPM_RELEASE=2 rpm/build.sh $(SDIST) $(shell uname -m)
 	$(Q)unshare -m $(abspath $(PY)) tests/install/rpm_root.py $(PACKAGES)
