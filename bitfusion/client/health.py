@@ -97,23 +97,30 @@ def link(channel: control.Channel) -> list[Check]:
     found = Link(channel.fileno())
     if found.local.startswith("127.") or found.local == "::1" or not found.local:
         return [Check("network", PASS, "the server is on this machine")]
-    checks = []
-    advice = "use jumbo frames (MTU 9000) on both ends and the switches between"
-    checks.append(grade("MTU", found.mtu, GOOD_MTU, 1400, f"{found.mtu} bytes", advice))
     interface = interface_of(found.local)
     speed = speed_of(interface) if interface else None
+    return [mtu(found.mtu), link_speed(speed, interface or found.local)]
+
+
+def mtu(size: int) -> Check:
+    advice = "use jumbo frames (MTU 9000) on both ends and the switches between"
+    return grade("MTU", size, GOOD_MTU, 1400, f"{size} bytes", advice)
+
+
+def link_speed(speed: Optional[int], interface: str) -> Check:
+    """In megabits a second."""
     if speed is None:
-        checks.append(Check("link speed", MARGINAL, f"unknown ({interface or found.local})"))
-    else:
-        words, advice = f"{speed} Mbit/s ({interface})", "use a link of 10 Gbit/s or more"
-        checks.append(grade("link speed", speed, GOOD_MBIT, 1000, words, advice))
-    return checks
+        advice = "'bitfusion netperf' measures what it carries"
+        return Check("link speed", MARGINAL, f"unknown ({interface})", advice)
+    words, advice = f"{speed} Mbit/s ({interface})", "use a link of 10 Gbit/s or more"
+    return grade("link speed", speed, GOOD_MBIT, 1000, words, advice)
 
 
 def clock(theirs_s: object, before_s: float, after_s: float) -> Check:
     """Seconds since the epoch: what the server said, and ours around it."""
     if not isinstance(theirs_s, (int, float)):
-        return Check("clock", MARGINAL, "the server does not tell its time")
+        advice = "is it a server of this version?"
+        return Check("clock", MARGINAL, "the server does not tell its time", advice)
     skew_s = max(theirs_s - after_s, before_s - theirs_s, 0.0)
     words = f"within {skew_s + after_s - before_s:.3f} s of ours"
     if skew_s < SKEW_S:

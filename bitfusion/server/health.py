@@ -76,7 +76,8 @@ def driver(inventory: Inventory) -> Check:
     try:
         old = "." in found and Version(found) < Version(LEAST_DRIVER)
     except InvalidVersion:
-        return Check("driver", MARGINAL, f"unknown version '{found}'")
+        advice = f"make sure that it is {LEAST_DRIVER} or newer"
+        return Check("driver", MARGINAL, f"unknown version '{found}'", advice)
     if old:
         advice = f"install {LEAST_DRIVER} or newer: programs of CUDA 12 need it"
         return Check("driver", WARNING, found, advice)
