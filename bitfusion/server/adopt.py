@@ -52,11 +52,26 @@ def ask(folder: StateFolder, name: str) -> Optional[Found]:
     found = Found(link, [], [])
     try:
         hear(found)
-    except (OSError, ValueError, KeyError) as error:
-        log.error(f"cannot take over {name}, whose sessions end soon: {error!r}")
+    except (ValueError, KeyError) as error:
+        log.error(f"cannot take over {name}, whose sessions end now: {error}")
+        end(link)
+        return None
+    except OSError as error:
+        log.error(f"cannot take over {name}, whose sessions end soon: {error}")
         link.close()
         return None
     return found
+
+
+def end(link: socket.socket) -> None:
+    """Wait until its workers hold no memory any more of GPUs that we shall give to others."""
+    with link:
+        try:
+            link.send(json.dumps({"order": "end"}).encode())
+            while link.recv(nursery.MAX_MESSAGE):
+                pass
+        except OSError:
+            pass
 
 
 def hear(found: Found) -> None:
@@ -68,7 +83,8 @@ def hear(found: Found) -> None:
         kind = event["event"]
         if kind == "nursery" and event["version"] != nursery.VERSION:
             raise ValueError(
-                f"it speaks version {event['version']}, this server {nursery.VERSION}"
+                f"it speaks version {event['version']} of what nurseries say, "
+                f"this server {nursery.VERSION}"
             )
         if kind == "session":
             found.records.append((unpack(event["record"]), fds.pop() if fds else -1))

@@ -82,6 +82,7 @@ class Leases:
         self._fairness = Fairness(timers)
         self.by_name: dict[str, Lease] = {}
         self._ended: OrderedDict[str, Lease] = OrderedDict()
+        sessions.on_closing = self._closing
 
     def begin(self, record: Record, ledger: int = -1) -> Lease:
         """A new session, or one taken over with its ledger's descriptor. Raises the pool's InUse,
@@ -122,6 +123,17 @@ class Leases:
         gpus = [part.gpu for part in session.slices]
         self._fairness.add(session.name, gpus, session.ledger, lease.record.share)
 
+    def _closing(self, session: Session) -> None:
+        lease = self.by_name.get(session.name)
+        if lease is not None:
+            self._keep_ending(lease, lease.ending or "lost")
+
+    def _keep_ending(self, lease: Lease, why: str) -> None:
+        """So that the next server ends it, should this one not live to see its end."""
+        ledger, record = lease.session.ledger, lease.record._replace(ending=why)
+        fd = ledger.fileno() if ledger is not None else -1
+        self._keeper.keep(record.session, record.pack(), fd)
+
     def find(self, name: str, client: str, secret: str) -> Lease:
         """Raises Refusal, also to a client whose session it is not."""
         lease = self.by_name.get(name) or self._ended.get(name)
@@ -149,6 +161,7 @@ class Leases:
             log.info(f"session {lease.record.session} is to end: {text}")
             lease.events.add(END, why, grace_s, text)
             if grace_s:
+                self._keep_ending(lease, why)
                 lease.timers["close"] = self._timers.after(
                     grace_s, lambda: self.sessions.end(lease.session)
                 )

@@ -140,6 +140,9 @@ def join(
     host.cluster = cluster
     leases.sessions.on_end = host.closed
     cluster.adopt(claims_of(adopted))
+    for lease in adopted:
+        if lease.record.ending:
+            leases.end(lease, lease.record.ending, "it was ending when its server ended", 0)
     return cluster
 
 

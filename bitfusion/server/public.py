@@ -238,6 +238,8 @@ def add_overview(service: Service, leases: Leases, me: ServerView, cluster: Clus
         utilisation.start()
 
     service.sessions.on_ledger = on_ledger
+    if service.sessions.by_name:  # of an earlier server
+        utilisation.start()
     service.server_api.server = me.id
     service.server_api.cluster = lambda: cluster.id
     overview = Overview(service.sessions, leases, utilisation, me, service.loop, cluster)

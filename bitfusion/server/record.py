@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from bitfusion.server.pool import Slice
 from bitfusion.wire.control import Json
 
+FORMAT = 1  # one more where an older server would misread it; new fields alone are ignored there
+
 
 class Record(NamedTuple):
     session: str
@@ -24,6 +26,8 @@ class Record(NamedTuple):
     share: float = 0
     about: Json = {}  # program, host, user: for people
     claim: Json = {}  # what the cluster knows of it
+    ending: str = ""  # why it is about to end, where it is
+    format: int = FORMAT
 
     def opens_with(self, secret: str) -> bool:
         return hmac.compare_digest(self.secret, hash_secret(secret))
@@ -38,6 +42,11 @@ def hash_secret(secret: str) -> str:
 
 def unpack(value: Json) -> Record:
     """Of this or another version of ours; ValueError where it makes no sense."""
+    written = value.get("format", 1)
+    if not isinstance(written, int) or written > FORMAT:
+        raise ValueError(
+            f"a newer version of Bitfusion wrote it (format {written}, ours is {FORMAT})"
+        )
     known: dict[str, Any] = {key: item for key, item in value.items() if key in Record._fields}
     try:
         known["slices"] = tuple(Slice(int(gpu), int(size)) for gpu, size in known["slices"])

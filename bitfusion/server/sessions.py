@@ -105,6 +105,7 @@ class Sessions:
         self._worker_user = worker_user
         self._environment = {**inventory.environment, **(environment or {})}
         self.on_ledger: Callable[[Session], None] = lambda _session: None  # it has one now
+        self.on_closing: Callable[[Session], None] = lambda _session: None  # its workers end
         self.on_end: Callable[[Session], None] = lambda _session: None  # its GPUs are back
         self._tickets: dict[str, Ticket] = {}
         self._by_worker: dict[int, Session] = {}
@@ -269,6 +270,7 @@ class Sessions:
         if not session.workers:
             self._finish(session)
             return
+        self.on_closing(session)
         self._signal(session, 15)
         self._timers.after(TERM_PATIENCE_S, lambda: self._signal(session, 9))
 

@@ -69,6 +69,11 @@ class Usage:
         """path: ":memory:" keeps it in memory. Raises sqlite3.Error."""
         self._clock = clock
         self._file = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+        written = int(self._file.execute("PRAGMA user_version").fetchone()[0])
+        if written > VERSION:
+            raise sqlite3.DatabaseError(
+                f"a newer version of Bitfusion wrote it (format {written}, ours is {VERSION})"
+            )
         self._file.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {SCHEMA}")
         self._booked: dict[str, tuple[float, float]] = {
             session: (booked_s, busy_s)

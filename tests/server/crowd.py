@@ -212,7 +212,7 @@ class Crowd:
             for run in self.runs:
                 if run.state == "asking":
                     self.leave(run)
-            assert wait_for(self.is_settled, 30), self.differences()
+            assert wait_for(self.is_settled, LEASE_S + 30), self.differences()
         node.restart(self.pick.choice((signal.SIGKILL, signal.SIGTERM)))
         self.counts["servers"] += 1
         for rules in self.rules:

@@ -19,6 +19,7 @@ from bitfusion.client import control, pool
 from bitfusion.client.claim import Wanted, claim
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "client"))
 
 import fake_proxy  # noqa: E402
@@ -34,9 +35,10 @@ class Server:
         settings: Optional[dict[str, str]] = None,
         state: str = "",
         counting: bool = False,
+        tree: str = "",
     ) -> None:
         """descriptors: how many it may open at once; 0 for as many as we. state: its folder.
-        counting: it says how many functions a turn of its loop calls.
+        counting: it says how many functions a turn of its loop calls. tree: another version's.
         """
 
         def limit() -> None:
@@ -50,7 +52,7 @@ class Server:
         self.mark = f"{os.getpid()}-{random.random()}"
         self.process = subprocess.Popen(
             [
-                *(sys.executable, os.path.join(HERE, "serve.py"), worker),
+                *(sys.executable, os.path.join(tree or ROOT, "tests/server/serve.py"), worker),
                 *(str(gpus), str(mib), self.state),
                 *(f"{name}={value}" for name, value in (settings or {}).items()),
             ],

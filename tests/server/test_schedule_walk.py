@@ -4,28 +4,34 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from test_schedule_model import CLIENTS, FILTERS, FRACTIONS, SERVERS, Pool, view
+from test_schedule_model import CLIENTS, FILTERS, FRACTIONS, SERVERS, Pool
+from test_schedule_model import view as a_view
 
 from bitfusion.server import fleet, waiting
 from bitfusion.server import walk as walking
 
+BUSY = (30, 30, 4, 2, 2, 2, 2, 1, 0)  # how often each kind of step comes
+SHAKY = (24, 16, 4, 10, 10, 12, 4, 6, 6)
+
 
 class Walk:
-    """A busy pool, longer than hypothesis would go: more is asked for than there is."""
+    """More is asked for than there is."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, weights: Sequence[int]) -> None:
         self.random = random.Random(seed)
+        self.weights = weights
         self.pool = Pool()
-        extra = [view(3, [400] * 4, "12.4", True), view(4, [160] * 2, "12.4", True)]
+        extra = [a_view(3, [400] * 4, "12.4", True), a_view(4, [160] * 2, "12.4", True)]
         self.pool.start(seed % 3 == 2, (1, 2, 16)[seed % 3], extra)
         self.granted = self.fenced = 0
 
     def step(self) -> None:
         pool, pick = self.pool, self.random
-        kind = pick.choices(range(8), (30, 30, 4, 2, 2, 2, 2, 1))[0]
+        kind = pick.choices(range(len(self.weights)), self.weights)[0]
         numbers = [pick.randrange(100) for _ in range(pick.randint(1, 3))]
         if kind == 0 and len(pool.plain.waiting) < 40:
             pool.submit([self.ask() for _ in numbers], pick.choice((0, 0, 20)))
@@ -34,25 +40,36 @@ class Walk:
         elif kind == 2:
             pool.cancel(numbers[0])
         elif kind == 3:
-            memory = pick.choice((0, 0, 500, 900))
-            pool.set_limits(pick.choice(CLIENTS), pick.choice((0, 0, 4, 6)), memory)
+            memory = pick.choice((0, 0, 160, 500, 900))
+            pool.set_limits(pick.choice(CLIENTS), pick.choice((0, 0, 2, 4, 6)), memory)
         elif kind == 4:
             pool.drain(f"s{pick.randrange(5)}", pick.random() < 0.3)
         elif kind == 5:
             pool.undo(numbers)
         elif kind == 6:
             pool.fact(pick.choice(CLIENTS), f"s{pick.randrange(4)}", [pick.randrange(4)], 40)
-        else:
+        elif kind == 7:
             server = f"s{pick.randrange(5)}"
-            pool.remove_server(server, False)
+            view = pool.plain.views[server]
+            pool.remove_server(server, pick.random() < 0.3)
+            if pick.random() < 0.5:
+                pool.decide()
             pool.same()
-            pool.set_server(pool.plain.views[server])
+            pool.set_server(view)
+        else:
+            sizes = [pick.choice((100, 160, 160, 400)) for _ in range(pick.randint(1, 4))]
+            alike = pick.random() < 0.5
+            sizes = sizes[:1] * 4 if alike else sizes
+            pool.set_server(a_view(pick.randrange(5), sizes, "12.4", pick.random() < 0.5))
         if pick.random() < 0.7:
             if pick.random() < 0.5:
                 pool.decide()
             else:
                 pool.slices(pick.randint(1, 4), pick.randrange)
             self.granted += len(pool.last)
+            if pick.random() < self.weights[5] / sum(self.weights):
+                pool.undo(numbers)  # before anything else has happened
+                pool.same()
         self.fenced += len(pool.real._fences.owners)
         pool.same()
         pool.never_more_than_there_is()
@@ -72,14 +89,24 @@ class Walk:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_busy_pool(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of them with what is done for large pools only."""
+    go(seed, BUSY, 400, monkeypatch)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_shaky_pool(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers come, go and change, limits too, and grants come to nothing."""
+    go(seed, SHAKY, 250, monkeypatch)
+
+
+def go(seed: int, weights: Sequence[int], steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if seed % 2:
         monkeypatch.setattr(fleet, "MANY", 0)
         monkeypatch.setattr(waiting, "BLOCK", 1)
     if seed % 4 == 3:
         monkeypatch.setattr(walking, "FEW", 0)
-    walk = Walk(seed)
-    for _ in range(400):
+    walk = Walk(seed, weights)
+    for _ in range(steps):
         walk.step()
     walk.pool.everybody_is_served_in_the_end()
-    assert walk.granted > 100
-    assert walk.fenced > 50
+    assert walk.granted > steps // 8
+    assert walk.fenced > 0

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import random
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
 
 import pytest
-from servers import Server, connect, name_of, parent_of, wait_for
+from servers import ROOT, Server, connect, name_of, parent_of, wait_for
 
+from bitfusion import __version__
 from bitfusion.client import control
 from bitfusion.client.lease import Event, Keeper
 
@@ -32,10 +35,9 @@ class Restarts:
     def now(self) -> Server:
         return self.all[-1]
 
-    def start(self, gpus: int = 2) -> Server:
-        self.all.append(
-            Server("echo", gpus, 1000, settings=self.settings, state=self._folder.name)
-        )
+    def start(self, gpus: int = 2, tree: str = "") -> Server:
+        settings, state = self.settings, self._folder.name
+        self.all.append(Server("echo", gpus, 1000, settings=settings, state=state, tree=tree))
         return self.now
 
     def end(self, number: int) -> None:
@@ -92,6 +94,83 @@ def test_clients_go_on(servers: Restarts, number: int) -> None:
     assert wait_for(lambda: servers.now.free() == [1000, 1000])
     assert not os.path.exists(f"/proc/{pid}")
     assert wait_for(lambda: len(servers.nurseries()) == 1)  # earlier ones are gone
+
+
+def test_a_session_that_was_ending_ends(servers: Restarts) -> None:
+    """Its worker did not end in time, and then its server was killed."""
+    session = servers.now.claim()
+    stream, pid = connect(session)
+    os.kill(pid, signal.SIGSTOP)
+    channel = session.channel
+    assert channel.request("DELETE", f"/v1/sessions/{session.name}").status == 200
+    servers.end(signal.SIGKILL)
+    servers.start()
+    assert "took over 1 session" in servers.now.log
+    assert wait_for(lambda: servers.now.free() == [1000, 1000], 20), servers.now.log
+    assert "was ending when its server ended" in servers.now.log
+    assert not os.path.exists(f"/proc/{pid}")
+    stream.close()
+    channel.close()
+
+
+def another_version(folder: str, *changes: tuple[str, str, str]) -> str:
+    """A copy of what a server needs, with such changes of its files' texts."""
+    for part in ("bitfusion", "tests/server", "tests/client"):
+        ignored = shutil.ignore_patterns("__pycache__", "softgpu", "*.c", "*.h")
+        shutil.copytree(os.path.join(ROOT, part), os.path.join(folder, part), ignore=ignored)
+    for path, old, new in changes:
+        with open(os.path.join(folder, path), "r+") as file:
+            text = file.read()
+            assert old in text
+            file.seek(0)
+            file.truncate()
+            file.write(text.replace(old, new, 1))
+    return folder
+
+
+VERSION = ("bitfusion/__init__.py", f'"{__version__}"', f'"{__version__}.7"')
+MORE = (
+    "bitfusion/server/record.py",
+    "    ending: str",
+    '    colour: str = "red"\n    ending: str',
+)
+
+
+def test_another_version_of_the_same_format(servers: Restarts, tmp_path: pathlib.Path) -> None:
+    """Both ways: an upgrade, and going back."""
+    other = another_version(str(tmp_path / "other"), VERSION, MORE)
+    session = servers.now.claim(memory=300 << 20)
+    stream, _pid = connect(session)
+    keeper = keep(servers, session, [])
+    for tree in (other, ""):
+        servers.end(signal.SIGTERM)
+        servers.start(tree=tree)
+        assert (f"{__version__}.7 serves" in servers.now.log) == bool(tree)
+        assert "took over 1 session" in servers.now.log
+        assert servers.now.free() == [700, 1000]
+        added, _transport = keeper.open_data(os.getpid())
+        added.close()
+        stream.sendall(b"x")
+        assert stream.recv(9) == b"x"
+    keeper.stop()
+    session.channel.close()
+    stream.close()
+
+
+def test_a_newer_format_is_refused_in_words(servers: Restarts, tmp_path: pathlib.Path) -> None:
+    """Its sessions end at once, because their GPUs are about to be given to others."""
+    newer = ("bitfusion/server/record.py", "FORMAT = 1 ", "FORMAT = 2 ")
+    servers.end(signal.SIGTERM)
+    servers.start(tree=another_version(str(tmp_path / "newer"), VERSION, newer))
+    session = servers.now.claim(memory=300 << 20)
+    stream, pid = connect(session)
+    servers.end(signal.SIGKILL)
+    servers.start()
+    assert "a newer version of Bitfusion wrote it (format 2, ours is 1)" in servers.now.log
+    assert stream.recv(9) == b"" and not os.path.exists(f"/proc/{pid}")
+    assert servers.now.free() == [1000, 1000]
+    stream.close()
+    session.channel.close()
 
 
 def test_a_session_without_its_launcher_ends_after_the_lease(servers: Restarts) -> None:
