@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import socket
 import stat
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+OTHERS_HINT = "set state_dir in [server] to another one, or do this as its owner or as root"
+
+
 class StateFolder:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
@@ -45,8 +49,8 @@ class StateFolder:
             os.close(self._fd)
             raise SystemFailure(
                 what=f"use folder '{self.path}'",
-                why="others may write to it",
-                hint="remove it, or set state_dir in [server]",
+                why="it is another user's" if others else "others may write to it",
+                hint=OTHERS_HINT if others else f"chmod go-w {shlex.quote(self.path)}",
             )
 
     @classmethod

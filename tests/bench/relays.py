@@ -11,9 +11,12 @@ import os
 import resource
 import socket
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bitfusion import certificates
 from bitfusion.pump import Pump, secure

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import socket
 import stat
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from servers import Server
 
-from bitfusion.errors import StateFolderInUse
+from bitfusion.errors import StateFolderInUse, SystemFailure
 from bitfusion.server.api import ADMIN, ANYBODY, CLIENT, Api, Incoming, Route
 from bitfusion.server.caller import ANONYMOUS, OPERATOR, Caller, Refusal
 from bitfusion.server.http import MAX_EVENTS, HttpCodec
@@ -205,6 +206,21 @@ def test_the_operators_socket_is_its_owners_alone(server: Server) -> None:
         assert b'"status":200' in sock.recv(65536)
     assert server.stop() == 0
     assert not os.path.exists(path)
+
+
+def test_a_state_folder_that_is_not_ours_alone(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it holds may be dear, so nobody is told to remove it."""
+    tmp_path.chmod(0o775)
+    with pytest.raises(SystemFailure, match="others may write to it") as caught:
+        StateFolder(str(tmp_path))
+    assert caught.value.hint == f"chmod go-w {tmp_path}"
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(SystemFailure, match="it is another user's") as caught:
+        StateFolder(str(tmp_path))
+    assert "state_dir" in caught.value.hint
 
 
 def test_a_state_folder_is_one_servers(server: Server) -> None:
