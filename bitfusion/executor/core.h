@@ -112,6 +112,7 @@ void bf_wrapper_free(struct bf_wrapper *wrapper);
 	X(cuLinkComplete) \
 	X(cuFuncGetName) \
 	X(cuFuncGetParamInfo) \
+	X(cuGraphKernelNodeGetParams_v2) \
 	X(cuKernelGetName) \
 	X(cuKernelGetParamInfo) \
 	X(cuFuncGetAttribute) \
@@ -173,6 +174,8 @@ void bf_handle_own(struct bf_handles *handles, uint64_t number, uint32_t second)
 void bf_handle_drop_owned(struct bf_handles *handles, uint64_t number);
 /* The client's number for a driver handle; if there is none yet, `proposed` or, for 0, one of our own. */
 uint64_t bf_handle_find(struct bf_handles *handles, unsigned kind, uint64_t value, uint64_t proposed, uint32_t owner);
+/* The client's number for a driver handle, 0 if it has none. */
+uint64_t bf_handle_known(struct bf_handles *handles, unsigned kind, uint64_t value);
 bool bf_handle_is(uint64_t number, unsigned kind);
 static inline uint32_t bf_handle_pack(uint64_t number)
 {
@@ -534,6 +537,7 @@ void bf_op_host_function(struct bf_session *, const struct bf_command *, const u
  * thread must not wait for anything that may be queued behind it, and takes as many buffers as it needs instead. */
 bool bf_host_function_pending(struct bf_session *);
 void bf_op_callback_done(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_kernel_node(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_progress(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_late(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_memory_info(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);

@@ -198,6 +198,15 @@ void bf_handle_drop_owned(struct bf_handles *handles, uint64_t number)
 	pthread_mutex_unlock(&handles->lock);
 }
 
+uint64_t bf_handle_known(struct bf_handles *handles, unsigned kind, uint64_t value)
+{
+	pthread_mutex_lock(&handles->lock);
+	uint64_t *pair = value ? probe(&handles->reverse[kind], value, NULL) : NULL;
+	uint64_t number = pair ? BF_HANDLE(kind, pair[1]) : 0;
+	pthread_mutex_unlock(&handles->lock);
+	return number;
+}
+
 uint64_t bf_handle_find(struct bf_handles *handles, unsigned kind, uint64_t value, uint64_t proposed, uint32_t owner)
 {
 	if (value == 0)

@@ -91,6 +91,7 @@ const char *bf_call_name(unsigned call)
 		[BF_OP_HTOD] = "copy to the device",
 		[BF_OP_DTOH] = "copy to the host",
 		[BF_OP_REFRESH] = "fetch of shared memory",
+		[BF_OP_KERNEL_NODE] = "cuGraphKernelNodeGetParams",
 		[BF_OP_COPY3D] = "2D or 3D copy",
 		[BF_OP_ALLOC] = "cuMemAlloc",
 		[BF_OP_FREE] = "cuMemFree",

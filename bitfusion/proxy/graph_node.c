@@ -112,150 +112,6 @@ BF_EXPORT CUresult cuGraphKernelNodeSetAttribute(CUgraphNode hNode, CUkernelNode
 	return BF_CALL(cuGraphKernelNodeSetAttribute, BF_ARG(hNode), (uint64_t)attr, BF_ARG(value));
 }
 
-/* ------------------------------------------------------------------ kernels: their parameters are packed here */
-
-static CUresult find_packed(void **extra, const void **packed, size_t *size)
-{
-	for (; *extra != CU_LAUNCH_PARAM_END; extra += 2) {
-		if (*extra == CU_LAUNCH_PARAM_BUFFER_POINTER)
-			*packed = extra[1];
-		else if (*extra == CU_LAUNCH_PARAM_BUFFER_SIZE)
-			*size = extra[1] ? *(const size_t *)extra[1] : 0;
-		else
-			return CUDA_ERROR_INVALID_VALUE;
-	}
-	return *packed ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-}
-
-static struct bf_kernel_node *new_node(const CUDA_KERNEL_NODE_PARAMS_v2 *params, size_t packed)
-{
-	CUDA_KERNEL_NODE_PARAMS_v2 plain = *params;
-	struct bf_kernel_node *node = calloc(1, sizeof *node + BF_PAD8(packed));
-
-	if (!node)
-		return NULL;
-	plain.kernelParams = plain.extra = NULL;
-	node->size = sizeof plain + packed;
-	memcpy(node->params, &plain, sizeof plain);
-	return node;
-}
-
-static CUresult pack(const CUDA_KERNEL_NODE_PARAMS_v2 *params, struct bf_kernel_node **node)
-{
-	CUfunction handle = params ? params->func ? params->func : (CUfunction)params->kern : NULL;
-	const struct bf_function *function = bf_function_find(handle);
-	const void *packed = NULL;
-	size_t size = function ? function->parameters_size : 0;
-	CUresult status = CUDA_SUCCESS;
-
-	if (!params)
-		return CUDA_ERROR_INVALID_VALUE;
-	if (!function)
-		return CUDA_ERROR_INVALID_HANDLE;
-	if (params->extra && !params->kernelParams)
-		status = find_packed(params->extra, &packed, &size);
-	else if (!params->kernelParams && function->parameter_count)
-		status = CUDA_ERROR_INVALID_VALUE;
-	if (status || size > BF_MAX_PARAMETERS || size < function->parameters_size)
-		return CUDA_ERROR_INVALID_VALUE;
-	*node = new_node(params, size);
-	if (!*node)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	if (packed)
-		memcpy((*node)->packed, packed, size);
-	for (uint32_t i = 0; !packed && i < function->parameter_count; i++)
-		memcpy((*node)->packed + function->parameters[i].offset, params->kernelParams[i],
-		       function->parameters[i].size);
-	return bf_shared_in_use() ? bf_shared_touch_words((*node)->packed, size) : CUDA_SUCCESS;
-}
-
-static CUDA_KERNEL_NODE_PARAMS_v2 widen(const CUDA_KERNEL_NODE_PARAMS_v1 *params)
-{
-	CUDA_KERNEL_NODE_PARAMS_v2 wide = { 0 };
-
-	memcpy(&wide, params, sizeof *params);
-	return wide;
-}
-
-static CUresult add_kernel(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
-			   size_t numDependencies, const CUDA_KERNEL_NODE_PARAMS_v2 *params)
-{
-	struct bf_kernel_node *node = NULL;
-	CUresult status = bf_check();
-
-	if (!status)
-		status = pack(params, &node);
-	if (!status)
-		status = BF_CALL(cuGraphAddKernelNode_v2, BF_ARG(phGraphNode), BF_ARG(hGraph), BF_ARG(dependencies),
-				 numDependencies, BF_ARG(node));
-	free(node);
-	return status;
-}
-
-static CUresult set_kernel(CUgraphExec hGraphExec, CUgraphNode hNode, const CUDA_KERNEL_NODE_PARAMS_v2 *params)
-{
-	struct bf_kernel_node *node = NULL;
-	CUresult status = bf_check();
-
-	if (!status)
-		status = pack(params, &node);
-	if (!status && hGraphExec)
-		status = BF_CALL(cuGraphExecKernelNodeSetParams_v2, BF_ARG(hGraphExec), BF_ARG(hNode), BF_ARG(node));
-	else if (!status)
-		status = BF_CALL(cuGraphKernelNodeSetParams_v2, BF_ARG(hNode), BF_ARG(node));
-	free(node);
-	return status;
-}
-
-BF_EXPORT CUresult cuGraphAddKernelNode_v2(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
-					   size_t numDependencies, const CUDA_KERNEL_NODE_PARAMS *nodeParams)
-{
-	return add_kernel(phGraphNode, hGraph, dependencies, numDependencies, nodeParams);
-}
-
-BF_EXPORT CUresult cuGraphAddKernelNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
-					size_t numDependencies, const CUDA_KERNEL_NODE_PARAMS_v1 *nodeParams)
-{
-	CUDA_KERNEL_NODE_PARAMS_v2 wide;
-
-	if (!nodeParams)
-		return CUDA_ERROR_INVALID_VALUE;
-	wide = widen(nodeParams);
-	return add_kernel(phGraphNode, hGraph, dependencies, numDependencies, &wide);
-}
-
-BF_EXPORT CUresult cuGraphKernelNodeSetParams_v2(CUgraphNode hNode, const CUDA_KERNEL_NODE_PARAMS *nodeParams)
-{
-	return set_kernel(NULL, hNode, nodeParams);
-}
-
-BF_EXPORT CUresult cuGraphKernelNodeSetParams(CUgraphNode hNode, const CUDA_KERNEL_NODE_PARAMS_v1 *nodeParams)
-{
-	CUDA_KERNEL_NODE_PARAMS_v2 wide;
-
-	if (!nodeParams)
-		return CUDA_ERROR_INVALID_VALUE;
-	wide = widen(nodeParams);
-	return set_kernel(NULL, hNode, &wide);
-}
-
-BF_EXPORT CUresult cuGraphExecKernelNodeSetParams_v2(CUgraphExec hGraphExec, CUgraphNode hNode,
-						     const CUDA_KERNEL_NODE_PARAMS *nodeParams)
-{
-	return hGraphExec ? set_kernel(hGraphExec, hNode, nodeParams) : CUDA_ERROR_INVALID_VALUE;
-}
-
-BF_EXPORT CUresult cuGraphExecKernelNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode,
-						  const CUDA_KERNEL_NODE_PARAMS_v1 *nodeParams)
-{
-	CUDA_KERNEL_NODE_PARAMS_v2 wide;
-
-	if (!nodeParams || !hGraphExec)
-		return CUDA_ERROR_INVALID_VALUE;
-	wide = widen(nodeParams);
-	return set_kernel(hGraphExec, hNode, &wide);
-}
-
 /* ------------------------------------------------------------------ of any kind: as the function for its kind adds it */
 
 static CUcontext or_current(CUcontext context)
@@ -277,7 +133,7 @@ static CUresult add_any(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphN
 	switch ((int)params->type) {
 	case CU_GRAPH_NODE_TYPE_KERNEL:
 		memcpy(&kernel, &params->kernel, sizeof kernel);
-		return add_kernel(HEAD, &kernel);
+		return cuGraphAddKernelNode_v2(HEAD, &kernel);
 	case CU_GRAPH_NODE_TYPE_MEMCPY:
 		return cuGraphAddMemcpyNode(HEAD, &params->memcpy.copyParams, or_current(params->memcpy.copyCtx));
 	case CU_GRAPH_NODE_TYPE_MEMSET:
@@ -308,4 +164,44 @@ BF_EXPORT CUresult cuGraphAddNode_v2(CUgraphNode *phGraphNode, CUgraph hGraph, c
 {
 	(void)dependencyData;
 	return add_any(phGraphNode, hGraph, dependencies, numDependencies, nodeParams);
+}
+
+static CUresult set_any(CUgraphExec exec, CUgraphNode node, const CUgraphNodeParams *params)
+{
+	CUDA_KERNEL_NODE_PARAMS_v2 kernel;
+	CUDA_MEMSET_NODE_PARAMS set;
+
+	if (!params)
+		return CUDA_ERROR_INVALID_VALUE;
+	switch ((int)params->type) {
+	case CU_GRAPH_NODE_TYPE_KERNEL:
+		memcpy(&kernel, &params->kernel, sizeof kernel);
+		return exec ? cuGraphExecKernelNodeSetParams_v2(exec, node, &kernel)
+			    : cuGraphKernelNodeSetParams_v2(node, &kernel);
+	case CU_GRAPH_NODE_TYPE_MEMCPY:
+		return exec ? cuGraphExecMemcpyNodeSetParams(exec, node, &params->memcpy.copyParams,
+							     or_current(params->memcpy.copyCtx))
+			    : cuGraphMemcpyNodeSetParams(node, &params->memcpy.copyParams);
+	case CU_GRAPH_NODE_TYPE_MEMSET:
+		memcpy(&set, &params->memset, sizeof set);
+		return exec ? cuGraphExecMemsetNodeSetParams(exec, node, &set, or_current(params->memset.ctx))
+			    : cuGraphMemsetNodeSetParams(node, &set);
+	case CU_GRAPH_NODE_TYPE_WAIT_EVENT:
+		return exec ? cuGraphExecEventWaitNodeSetEvent(exec, node, params->eventWait.event)
+			    : cuGraphEventWaitNodeSetEvent(node, params->eventWait.event);
+	case CU_GRAPH_NODE_TYPE_EVENT_RECORD:
+		return exec ? cuGraphExecEventRecordNodeSetEvent(exec, node, params->eventRecord.event)
+			    : cuGraphEventRecordNodeSetEvent(node, params->eventRecord.event);
+	default: bf_debug("refused: a graph node of type %d", (int)params->type); return CUDA_ERROR_NOT_SUPPORTED;
+	}
+}
+
+BF_EXPORT CUresult cuGraphNodeSetParams(CUgraphNode hNode, CUgraphNodeParams *nodeParams)
+{
+	return set_any(NULL, hNode, nodeParams);
+}
+
+BF_EXPORT CUresult cuGraphExecNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode, CUgraphNodeParams *nodeParams)
+{
+	return hGraphExec ? set_any(hGraphExec, hNode, nodeParams) : CUDA_ERROR_INVALID_VALUE;
 }

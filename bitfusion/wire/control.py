@@ -12,7 +12,7 @@ import json
 import struct
 from typing import NamedTuple, Optional
 
-PROTOCOL = 5  # of the command stream and of the control plane; BF_PROTOCOL in wire.h
+PROTOCOL = 6  # of the command stream and of the control plane; BF_PROTOCOL in wire.h
 
 # ------------------------------------------ control plane
 

@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-enum { BF_PROTOCOL = 5 };
+enum { BF_PROTOCOL = 6 };
 
 /* ------------------------------------------------------------------ limits: checked before anything is allocated */
 
@@ -127,6 +127,7 @@ enum bf_operation {
 	BF_OP_LATE,           /* struct bf_late with bulk: answers a BF_FETCH */
 	BF_OP_PROGRESS,       /* struct bf_progress: BF_PROGRESS comes when the stream has got there */
 	BF_OP_REFRESH,        /* struct bf_refresh: device to host, as BF_OP_DTOH, but only what the client has not */
+	BF_OP_KERNEL_NODE, /* struct bf_node: what a kernel node of a graph has; replies struct bf_kernel_node of row.h */
 	BF_FIRST_ROW = 64
 };
 
@@ -138,7 +139,7 @@ struct bf_launch {
 	uint32_t shared_bytes;
 	uint32_t parameters_size; /* bytes, padded to 8 on the wire */
 	uint32_t attribute_count; /* of CUlaunchAttribute, 72 bytes each, right after this struct */
-	uint32_t kind;            /* enum bf_launch_kind */
+	uint32_t kind; /* enum bf_launch_kind */
 };
 enum bf_launch_kind { BF_LAUNCH_PLAIN, BF_LAUNCH_EX, BF_LAUNCH_COOPERATIVE };
 
@@ -244,6 +245,10 @@ struct bf_callback_done {
 struct bf_late {
 	uint64_t bulk_size; /* as asked for, or 0: the client has no such source */
 	uint64_t token;
+};
+
+struct bf_node {
+	uint64_t node;
 };
 
 struct bf_progress {

@@ -38,7 +38,8 @@ NULL = 2**64 - 1
     OP_LATE,
     OP_PROGRESS,
     OP_REFRESH,
-) = range(17)
+    OP_KERNEL_NODE,
+) = range(18)
 
 (_, CONTEXT, MODULE, FUNCTION, LIBRARY, KERNEL, STREAM, EVENT, MEMPOOL, GRAPH) = range(10)
 

@@ -38,6 +38,56 @@ static void run(const char *what, CUgraphExec exec)
 	printf("%s: %u %u %u\n", what, values[0], values[1], values[N - 1]);
 }
 
+/* What a node would launch, as a program that changes one value of a captured kernel reads it. */
+static void show_node(CUgraphNode node, unsigned expected)
+{
+	CUDA_KERNEL_NODE_PARAMS params;
+	CUDA_KERNEL_NODE_PARAMS_v1 older;
+
+	CHECK(cuGraphKernelNodeGetParams_v2(node, &params));
+	printf("node: %u blocks of %u, %s, times %u of %u\n", params.gridDimX, params.blockDimX,
+	       params.func == scale ? "scale" : "another", *(unsigned *)params.kernelParams[1],
+	       *(unsigned *)params.kernelParams[2]);
+	if (*(CUdeviceptr *)params.kernelParams[0] != memory || *(unsigned *)params.kernelParams[1] != expected)
+		printf("not what the node was given\n");
+	CHECK(cuGraphKernelNodeGetParams(node, &older));
+	printf("as before CUDA 12: %s, times %u\n", older.func == scale ? "scale" : "another",
+	       *(unsigned *)older.kernelParams[1]);
+}
+
+static void change_captured(void **parameters)
+{
+	CUgraphNodeParams any = { .type = CU_GRAPH_NODE_TYPE_KERNEL };
+	CUDA_KERNEL_NODE_PARAMS params;
+	CUgraphNode node, copy;
+	CUgraphExec exec;
+	CUgraph graph;
+	unsigned factor = 7;
+	size_t count = 1;
+
+	CHECK(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
+	CHECK(cuLaunchKernel(scale, 2, 1, 1, 128, 1, 1, 0, stream, parameters, NULL));
+	CHECK(cuStreamEndCapture(stream, &graph));
+	CHECK(cuGraphGetNodes(graph, &node, &count));
+	CHECK(cuGraphKernelNodeGetParams_v2(node, &params));
+	show_node(node, *(unsigned *)parameters[1]);
+	CHECK(cuGraphInstantiateWithFlags(&exec, graph, 0));
+	run("captured", exec);
+	void *changed[] = { params.kernelParams[0], &factor, params.kernelParams[2] };
+	params.kernelParams = changed;
+	memcpy(&any.kernel, &params, sizeof params);
+	CHECK(cuGraphExecNodeSetParams(exec, node, &any));
+	run("captured, then times 7", exec);
+	CHECK(cuGraphNodeSetParams(node, &any));
+	show_node(node, 7);
+	CHECK(cuGraphAddEmptyNode(&copy, graph, NULL, 0));
+	SHOW(cuGraphKernelNodeGetParams_v2(copy, &params));
+	SHOW(cuGraphKernelNodeGetParams_v2(NULL, &params));
+	SHOW(cuGraphKernelNodeGetParams_v2(node, NULL));
+	CHECK(cuGraphExecDestroy(exec));
+	CHECK(cuGraphDestroy(graph));
+}
+
 int main(void)
 {
 	CUmodule module;
@@ -67,6 +117,8 @@ int main(void)
 			  CU_LAUNCH_PARAM_END };
 	params = shape(NULL, extra);
 	CHECK(cuGraphAddKernelNode_v2(&second, graph, &first, 1, &params));
+	show_node(first, 3);
+	show_node(second, 10);
 	memset(&packed, 0, sizeof packed); /* they were captured */
 	factor = 99;
 	CHECK(cuGraphInstantiateWithFlags(&exec, graph, 0));
@@ -92,6 +144,7 @@ int main(void)
 	params.func = NULL;
 	SHOW(cuGraphKernelNodeSetParams_v2(second, NULL));
 	CHECK(cuGraphDestroy(graph));
+	change_captured(parameters);
 	CHECK(cuModuleUnload(module));
 	CHECK(cuMemFree_v2(memory));
 	printf("done\n");

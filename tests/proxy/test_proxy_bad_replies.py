@@ -76,3 +76,61 @@ def test_bad_reply(broker: Broker, start: Callable[..., object], name: str) -> N
     out, errors = program.communicate(timeout=20)  # type: ignore[attr-defined]
     assert program.returncode == 0, errors  # type: ignore[attr-defined]
     assert out.split() == [str(DEVICE_UNAVAILABLE)] * 2
+
+
+def kernel_node(size: int, packed: bytes, handle: int = 0) -> bytes:
+    return struct.pack("<Q", size) + struct.pack("<Q", handle).ljust(72, b"\0") + packed
+
+
+FUNCTION_SIZE = 13  # bytes of parameters of the fake peer's kernel
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda handle: kernel_node(72 + FUNCTION_SIZE, bytes(16), handle),
+        lambda handle: b"",
+        lambda handle: kernel_node(72 + 16, bytes(16), 0),
+        lambda handle: kernel_node(72 + 16, bytes(16), handle + 64),
+        lambda handle: kernel_node(72 + 16, bytes(8), handle),
+        lambda handle: kernel_node(71, bytes(16), handle),
+        lambda handle: kernel_node(2**64 - 8, bytes(16), handle),
+        lambda handle: kernel_node(72 + FUNCTION_SIZE - 1, bytes(16), handle),
+    ],
+    ids=[
+        "good",
+        "nothing",
+        "no function",
+        "unknown function",
+        "cut",
+        "shorter than the struct",
+        "huge",
+        "less than the layout",
+    ],
+)
+def test_kernel_nodes(
+    broker: Broker,
+    run: Callable[..., str],
+    body: Callable[[int], bytes],
+    request: pytest.FixtureRequest,
+) -> None:
+    """What a server says of a node is believed only as far as the kernel's layout allows."""
+    functions = []
+
+    def keep(peer: Peer, command: Command) -> None:
+        functions.append(struct.unpack_from("<QQ", command.body)[1])
+
+    broker.answers["GET_FUNCTION"] = keep  # type: ignore[assignment]
+    broker.answers["KERNEL_NODE"] = lambda peer, command: (0, body(functions[0]))
+    out = run(
+        broker,
+        """
+        start()
+        f = kernel()
+        node = ctypes.create_string_buffer(72)
+        print(cuda.cuGraphKernelNodeGetParams_v2(ctypes.c_void_p(0), node))
+        print(cuda.cuCtxSynchronize())
+    """,
+    )
+    good = request.node.callspec.id == "good"
+    assert out.split() == ["0" if good else "999", "0"]

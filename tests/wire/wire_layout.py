@@ -14,7 +14,7 @@ from typing import Dict, Tuple
 ROOT = Path(__file__).resolve().parents[2]
 
 MAGIC = b"BFWIRE\r\n"
-PROTOCOL = 5
+PROTOCOL = 6
 HELLO = struct.Struct("<8sIIQII")
 WELCOME = struct.Struct("<8sIiQII")
 COMMAND = struct.Struct("<IHHII")
@@ -54,6 +54,7 @@ OPERATIONS = (
     "LATE",
     "PROGRESS",
     "REFRESH",
+    "KERNEL_NODE",
 )
 
 

@@ -24,8 +24,8 @@ EXPORT CUresult cuGraphKernelNodeGetParams_v2(CUgraphNode hNode, CUDA_KERNEL_NOD
 		return CUDA_ERROR_INVALID_VALUE;
 	const struct kernel_work *kernel = &node->work->kernel;
 	const struct sg_kernel *code = kernel->function->code;
-	free(node->parameters);
-	node->parameters = calloc(code->parameter_count + 1, sizeof *node->parameters);
+	if (!node->parameters) /* who asked before may still read them: they are the node's until it is changed */
+		node->parameters = calloc(code->parameter_count + 1, sizeof *node->parameters);
 	if (!node->parameters)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	for (unsigned i = 0; i < code->parameter_count; i++)
@@ -161,6 +161,8 @@ static CUresult replace(CUgraphExec exec, CUgraphNode handle, struct work *work)
 			work->kernel.cooperative = old->kernel.cooperative;
 		}
 		node->work = work;
+		free(node->parameters);
+		node->parameters = NULL;
 		memset(&node->given, 0, sizeof node->given);
 		work = old;
 	}

@@ -1166,12 +1166,16 @@ CUresult cuGraphKernelNodeGetAttribute(CUgraphNode hNode, CUkernelNodeAttrID att
 CUresult cuGraphKernelNodeGetParams(CUgraphNode hNode, CUDA_KERNEL_NODE_PARAMS_v1 *nodeParams)
 {
 	NULL_ENTER();
+	if (nodeParams)
+		memset(nodeParams, 0, sizeof *nodeParams);
 	return CUDA_SUCCESS;
 }
 
 CUresult cuGraphKernelNodeGetParams_v2(CUgraphNode hNode, CUDA_KERNEL_NODE_PARAMS *nodeParams)
 {
 	NULL_ENTER();
+	if (nodeParams)
+		memset(nodeParams, 0, sizeof *nodeParams);
 	return CUDA_SUCCESS;
 }
 
