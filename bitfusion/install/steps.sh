@@ -101,7 +101,7 @@ bf_purge_server() {
 
 # The software GPU's compiler in one file, with which it starts sooner: after the bytecode, and of the Python that runs.
 bf_make_start() {
-	(cd / && PYTHONPATH=$BF_PYTHON /usr/bin/python3 -m bitfusion.softgpu.ptx.startup) >/dev/null 2>&1 || :
+	(cd / && HOME=/nonexistent PYTHONPATH=$BF_PYTHON /usr/bin/python3 -m bitfusion.softgpu.ptx.startup) >/dev/null 2>&1 || :
 }
 
 # Where the distribution has no tool for it, as dh_python3's on Debian.

@@ -5,7 +5,6 @@ may happen to them until nothing is left.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -59,12 +58,14 @@ class Story:
         said = type_in(self.client, f"bitfusion run -n 1 -p 0.5 -- {PROGRAMS}/vector_add")
         took_s = time.monotonic() - began
         check("wrong 0" in said, f"the program says: {said}")
-        check(took_s <= LIMIT_S, f"it took {took_s:.0f} s, more than {LIMIT_S}")
+        busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        text = f"{took_s:.0f} s (others made this machine {busy:.1f} times as busy as it can be)"
+        check(took_s <= LIMIT_S * busy, f"it took {text}, more than {LIMIT_S}")
         check(
             len(commands) <= LIMIT_COMMANDS,
             f"{len(commands)} commands, more than {LIMIT_COMMANDS}",
         )
-        say(f"from nothing to a program that ran: {took_s:.0f} s, {len(commands)} commands")
+        say(f"from nothing to a program that ran: {len(commands)} commands, {text}")
 
     def addresses(self) -> None:
         """The program's calls came over the network, to where the bundle says."""
@@ -233,6 +234,15 @@ class Story:
         self.survives(hang)
         self.server.do(f"rm -r {folder}; systemctl daemon-reload; systemctl restart {UNIT}")
 
+    def commands_without_the_service(self) -> None:
+        """What root does to its folder meanwhile is the service's own afterwards."""
+        self.server.do(
+            f"systemctl stop {UNIT}; bitfusion token create bob; systemctl start {UNIT}"
+        )
+        others = self.server.do(f"find {STATE} ! -user bitfusion")
+        check(not others, f"of others in the service's folder: {others}")
+        check("bob" in self.server.do("bitfusion token list"), "the token is not there")
+
     # ------------------------------------------ upgrade, removal
 
     def upgrade(self) -> None:
@@ -270,8 +280,8 @@ class Story:
             self._same(before, machines.files(machine, [f"{STATE}"]), "postinst run again")
 
     def _same(self, before: List[str], after: List[str], what: str) -> None:
-        changes = [f"- {line}" for line in before if line not in set(after)]
-        changes += [f"+ {line}" for line in after if line not in set(before)]
+        changes = [f"- {line}" for line in sorted(set(before) - set(after))]
+        changes += [f"+ {line}" for line in sorted(set(after) - set(before))]
         check(not changes, f"{what}:\n" + "\n".join(changes[:40]))
 
     def remove(self) -> None:
@@ -283,7 +293,7 @@ class Story:
             machine.do(f"apt-get remove --yes {package}")
             self._nothing_runs(machine)
             left = machine.do("find /usr /lib -xdev -iname '*bitfusion*'")
-            check(not left, f"removed, but there is {left}")
+            check(not left, f"removed on {machine.name}, but there is {left}")
         check("tls" in self.server.do(f"ls {STATE}"), "the keys were removed")
         check("client.toml" in self.client.do(f"ls {CONFIG}"), "the token was removed")
         self.server.do(f"apt install --yes {NEWER}/bitfusion-server.deb")
@@ -312,11 +322,40 @@ class Story:
     def _nothing_left(self, machine: Machine) -> None:
         self._nothing_runs(machine)
         left = machine.do(
-            "find / -xdev \\( -path /packages -o -path /var/cache/apt -o -path /var/log \\) -prune"
-            " -o -iname '*bitfusion*' -print; getent passwd bitfusion bitfusion-worker;"
-            "getent group bitfusion bitfusion-worker; dpkg-query -W 'bitfusion*' 2>/dev/null || :"
+            "find / -xdev \\( -path /packages -o -path /root -o -path /home -o"
+            " -path /var/cache/apt -o -path /var/log \\) -prune -o -iname '*bitfusion*' -print;"
+            "getent passwd bitfusion bitfusion-worker; getent group bitfusion bitfusion-worker;"
+            "dpkg-query -W 'bitfusion*' 2>/dev/null || :"
         )
-        check(not left.strip(), f"purged, but there is {left}")
+        check(not left.strip(), f"purged on {machine.name}, but there is {left}")
+
+    def ufw(self) -> None:
+        self._firewall("ufw", "ufw --force enable", "ufw status")
+
+    def firewalld(self) -> None:
+        start = "systemctl restart firewalld; firewall-cmd --state"
+        listing = "firewall-cmd --list-ports; firewall-cmd --permanent --list-ports"
+        self._firewall("firewalld", start, listing)
+
+    def _firewall(self, name: str, start: str, listing: str) -> None:
+        """Where one is active, the package opens its ports in it and closes them again."""
+        machine = self.server
+        machine.do(f"apt-get install --yes {name} && {start}")
+        before = machine.do(listing)
+        machine.do(f"apt-get install --yes {PACKAGES}/bitfusion-server.deb")
+        opened = machine.do(listing).replace("55001:55100", "55001-55100")
+        opened = opened.replace("45201:46225", "45201-46225")
+        for ports in ("56001/tcp", "55001-55100/tcp", "45201-46225/tcp"):
+            check(opened.count(ports) == 2, f"{ports} in {name}:\n{opened}")
+        self.client.do(f"timeout 10 bash -c '</dev/tcp/{machine.address}/56001'")
+        machine.do("apt-get remove --yes bitfusion-server")
+        check(machine.do(listing) == before, f"removed, and open: {machine.do(listing)}")
+        machine.do(f"apt-get install --yes {PACKAGES}/bitfusion-server.deb")
+        check(machine.do(listing) != before, "installed again, and closed")
+        machine.do("apt-get purge --yes bitfusion-server")
+        check(machine.do(listing) == before, f"{name} is not as it was: {machine.do(listing)}")
+        machine.do(f"apt-get purge --yes {name}")
+        self._nothing_left(machine)
 
     def exchange(self) -> None:
         """One package takes the other's place; purging the old one takes nothing of the new's."""
@@ -353,11 +392,14 @@ STEPS = (
     Story.restart,
     Story.crash,
     Story.watchdog,
+    Story.commands_without_the_service,
     Story.upgrade,
     Story.twice,
     Story.remove,
     Story.purge,
     Story.exchange,
+    Story.ufw,
+    Story.firewalld,
 )
 
 
@@ -396,7 +438,10 @@ def main(suites: List[str]) -> int:
             if not (folder / package).exists():
                 print(f"{folder / package} is not there: make deb", file=sys.stderr)
                 return 1
-    os.environ.pop("LD_PRELOAD", None)
+    unknown = set(suites) - set(machines.SUITES)
+    if unknown:
+        print(f"unknown: {', '.join(unknown)}; there are {', '.join(machines.SUITES)}")
+        return 2
     return 0 if all(play(suite) for suite in suites or ["bookworm"]) else 1
 
 

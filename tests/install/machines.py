@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence
+from typing import Callable, Dict, List, NamedTuple, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
@@ -26,7 +26,6 @@ DEPENDENCIES = (
     "python3",
     "python3-h11",
     "python3-cryptography",
-    "python3-zstandard",
     "python3-tomli",
 )
 FIREWALLS = ("ufw", "firewalld")
@@ -71,6 +70,22 @@ def wait_for(condition: Callable[[], object], patience_s: float, what: str) -> N
         time.sleep(0.05)
 
 
+class Archive(NamedTuple):
+    """Where a distribution's packages come from, and what debootstrap is to know of it."""
+
+    address: str
+    components: str
+    keyring: str
+    script: str
+
+
+DEBIAN = Archive("http://deb.debian.org/debian", "main", "debian-archive-keyring", "sid")
+UBUNTU = Archive(
+    "http://archive.ubuntu.com/ubuntu", "main,universe", "ubuntu-archive-keyring", "gutsy"
+)
+SUITES = {"bookworm": DEBIAN, "trixie": DEBIAN, "jammy": UBUNTU, "noble": UBUNTU}
+
+
 def base(suite: str) -> Path:
     """A root of that suite; made once, with the packages of others that ours need."""
     root = BUILD / "roots" / suite
@@ -81,7 +96,19 @@ def base(suite: str) -> Path:
     shutil.rmtree(new, ignore_errors=True)
     new.parent.mkdir(parents=True, exist_ok=True)
     fast = ["eatmydata"] if shutil.which("eatmydata") else []
-    call(*fast, "debootstrap", "--variant=minbase", f"--include={PRESENT}", suite, str(new))
+    archive = SUITES[suite]
+    words = [f"--include={PRESENT}", f"--components={archive.components}"]
+    keyring = f"/usr/share/keyrings/{archive.keyring}.gpg"
+    if os.path.exists(keyring):
+        words += [f"--keyring={keyring}"]
+    else:
+        print(f"  {keyring} is not here: what debootstrap fetches is not checked", flush=True)
+        words += ["--no-check-gpg"]
+    words += [suite, str(new)]
+    scripts = "/usr/share/debootstrap/scripts"
+    script = suite if os.path.exists(f"{scripts}/{suite}") else archive.script
+    words += [archive.address, f"{scripts}/{script}"]
+    call(*fast, "debootstrap", "--variant=minbase", *words)
     shutil.copy("/etc/resolv.conf", new / "etc/resolv.conf")
     inside = ("chroot", str(new), "env", f"PATH={PATH}", "DEBIAN_FRONTEND=noninteractive")
     call(*inside, "apt-get", "update")
@@ -269,6 +296,8 @@ def files(machine: Machine, without: Sequence[str] = ()) -> List[str]:
         "/run",
         "/tmp",
         "/packages",
+        "/root",
+        "/home",
         "/programs",
         "/var/log",
         "/var/cache",
