@@ -5,6 +5,7 @@ may happen to them until nothing is left.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
