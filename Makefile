@@ -318,6 +318,7 @@ test-install: MACHINES = $(shell uname -m)
 test-install: deb programs cuda-programs ## As root: the Debian packages on machines of their own, from installation to purge
 	$(Q)DEB_VERSION=$(VERSION)+1 DEB_FOLDER=$(BUILD)/packages/newer bitfusion/install/deb.sh '$(MACHINES)'
 	$(Q)tests/install/run $(SUITES)
+	$(Q)if command -v rpmbuild >/dev/null; then $(MAKE) test-rpm; else echo 'skipped: RPMs cannot be built here: rpmbuild is missing'; fi
 rpm: sdist release ## The same two for RPM systems
 	$(Q)rpm/build.sh $(SDIST) '$(MACHINES)'
 test-rpm: MACHINES = $(shell uname -m)
