@@ -230,7 +230,7 @@ format: $(VENV)/.dev ## Rewrite Python and C to the agreed format
 types: $(VENV)/.dev ## mypy --strict
 	$(Q)$(PY) -m mypy bitfusion
 HAND_C  = $(shell git ls-files '*.c' '*.h' | grep -vE "/(generated|golden)/")
-SCRIPTS = $(shell git grep -lE '^\#!.*(ba|/)sh' -- ':!*.md')
+SCRIPTS = $(shell git grep -lE '^\#!.*(ba|/)sh' -- ':!*.md' ':!*.py')
 
 generate: $(VENV)/.dev ## Write the generated files from bitfusion/api
 	$(Q)$(PY) -m bitfusion.api
