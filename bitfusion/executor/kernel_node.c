@@ -6,12 +6,18 @@
 #include "core.h"
 #include "row.h"
 
+#include <stddef.h>
 #include <string.h>
 
+/* struct bf_kernel_node with room; that one ends without a size, and clang takes no such struct into another */
 struct answer {
-	struct bf_kernel_node head;
+	struct {
+		uint64_t size;
+		uint8_t params[sizeof(((struct bf_kernel_node *)NULL)->params)];
+	} head;
 	uint8_t packed[BF_MAX_PARAMETERS + 8];
 };
+_Static_assert(offsetof(struct answer, packed) == offsetof(struct bf_kernel_node, packed), "the same layout");
 
 static CUresult layout(struct bf_driver *driver, const CUDA_KERNEL_NODE_PARAMS_v2 *node, size_t i, size_t *offset,
 		       size_t *size)
