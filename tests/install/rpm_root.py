@@ -39,11 +39,11 @@ x
 """
 H11_SPEC = SYSTEM_SPEC.split("Provides: /bin")[0].replace("test-system", "python3-h11")
 H11_SPEC += "%description\nx\n%files\n"
-FIREWALL = """\
-#!/bin/sh
-echo "$*" >>/var/firewall.log
-case $* in --state) echo running ;; *--query-port*) exit 1 ;; esac
-"""
+FIREWALL = [
+    "#!/bin/sh",
+    'echo "$*" >>/var/firewall.log',
+    "case $* in --state) echo running ;; *--query-port*) exit 1 ;; esac",
+]
 
 
 def run(*command: object, fails: bool = False, **more: object) -> str:
@@ -255,7 +255,7 @@ def check(system: System, folder: Path) -> None:
     for again in (False, True):
         check_client(system, packages, "client.toml" if again else "")
         if again:
-            firewall.write_text(FIREWALL)
+            firewall.write_text("\n".join([*FIREWALL, ""]))
             firewall.chmod(0o755)
         check_server(system, packages, firewall=again)
 
