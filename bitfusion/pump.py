@@ -15,6 +15,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from collections.abc import Callable
 
 RECORD = 16 << 10  # of TLS, at most
 CHUNK = 8 * RECORD  # read at once; with its copies it fits the cache of a core
@@ -96,8 +97,11 @@ class Flow:
 
 
 class Pump:
-    def __init__(self, secure: ssl.SSLSocket, plain: socket.socket) -> None:
-        """After the handshake. Takes both sockets over."""
+    def __init__(
+        self, secure: ssl.SSLSocket, plain: socket.socket, cut: Callable[[], None] = lambda: None
+    ) -> None:
+        """After the handshake. Takes both sockets over. cut: told when TLS ends first."""
+        self._cut = cut
         self._secure = secure
         self._out, self._in = Flow(plain, secure), Flow(secure, plain)
         self._poll = select.poll()
@@ -158,4 +162,6 @@ class Pump:
     def _take(self, flow: Flow) -> None:
         if not flow.ended:
             flow.read()
+            if flow is self._in and flow.ended and not self._out.ended:
+                self._cut()
             flow.write()

@@ -45,7 +45,7 @@ class Broker:
         self._source = source
         self._watched = watched
         self._on_lost = on_lost
-        self._lost = False
+        self.lost = False
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(path)
         self._listener.listen(MAX_PENDING)
@@ -76,7 +76,7 @@ class Broker:
     def _act(self, key: selectors.SelectorKey) -> None:
         if key.fd == self._watched:
             self._selector.unregister(self._watched)
-            self._lost = True
+            self.lost = True
             self._on_lost()
         elif isinstance(key.fileobj, socket.socket) and key.fileobj is not self._listener:
             self._selector.unregister(key.fileobj)
@@ -111,7 +111,7 @@ class Broker:
             self._answer(proxy, control.CUDA_ERROR_SYSTEM_NOT_READY, 0, str(error), [])
             return
         try:
-            if self._lost:
+            if self.lost:
                 raise BitfusionError(what="the server is gone")
             sock, transport = self._source.open_data(pid, bool(flags & control.BROKER_COLD))
         except Exception as error:  # whatever it is, the thread must live: the program waits

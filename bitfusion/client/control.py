@@ -8,7 +8,10 @@ request.
 from __future__ import annotations
 
 import json
+import select
 import socket
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Optional, Protocol
 
 from bitfusion import __version__, linux
@@ -248,6 +251,7 @@ class Session:
         self.used = False  # a process of the program asked for its GPUs
         self._transport = transport
         self._timeout_s = timeout_s
+        self.cut = ""  # what became of a connection that the program had not ended
         self.renew(channel, answer)
 
     def renew(self, channel: Channel, answer: Json) -> None:
@@ -273,8 +277,9 @@ class Session:
         if reply.status != 201:
             raise explain(self.channel, reply, "a connection")
         sock, transport = self._connect()
+        begun = threading.Event()
         if transport == TRANSPORT_TCP:
-            sock = self._secure(sock)
+            sock = self._secure(sock, lambda: self._note_cut(pid) if begun.is_set() else None)
         try:
             sock.sendall(pack_ticket(str(reply.body["ticket"])))
             answer = read_answer(sock)
@@ -286,11 +291,17 @@ class Session:
             raise ServerRefused(
                 server=self.channel.name, why=answer.decode("utf-8", "replace").strip()
             )
+        begun.set()
         sock.settimeout(None)
         return sock, transport
 
-    def _secure(self, sock: socket.socket) -> socket.socket:
-        """Encrypted, where one of us wants it. What stays on this machine needs no encryption."""
+    def _note_cut(self, pid: int) -> None:
+        self.cut = f"the encrypted connection of process {pid} to {self.channel.name} was cut"
+
+    def _secure(self, sock: socket.socket, cut: Callable[[], None]) -> socket.socket:
+        """Encrypted, where one of us wants it. What stays on this machine needs no encryption.
+        cut: to be called when the other end goes before the program does.
+        """
         ours, theirs = self.channel.access.encrypt, str(self._data.get("encrypt", ""))
         if ALWAYS not in (ours, theirs):
             return sock
@@ -300,7 +311,7 @@ class Session:
         try:
             secure.agree(ours, theirs, name)
             server = certificate.server if certificate else ""
-            secured = secure.secure(sock, self.channel.access.ca, server, name)
+            secured = secure.secure(sock, self.channel.access.ca, server, name, cut)
         except BitfusionError:
             sock.close()
             raise
@@ -332,6 +343,16 @@ class Session:
             raise CannotReach(server=f"{self.channel.host}:{port}", why=reason(error)) from None
         linux.keep_alive(sock)
         return sock, TRANSPORT_TCP
+
+
+def is_dead(channel: Channel) -> bool:
+    """Whether the other end has hung up; without reading what it may have said."""
+    fd = channel.fileno()
+    if fd < 0:
+        return True
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def list_of_objects(value: object) -> list[Json]:

@@ -9,9 +9,9 @@ from typing import Optional
 
 from bitfusion import __version__, inventory, log, paths
 from bitfusion.client.broker import Broker
-from bitfusion.client.control import Session
+from bitfusion.client.control import Session, is_dead
 from bitfusion.client.folder import RunFolder, private_base
-from bitfusion.client.program import Program
+from bitfusion.client.program import Program, has_failed
 from bitfusion.wire.control import ENDS, Json
 
 MIB = 1 << 20
@@ -138,6 +138,10 @@ def keep_alone(
     broker.start()
     status = program.wait()
     broker.stop()
+    if has_failed(status) and is_dead(session.channel):
+        if not broker.lost:
+            lost(session)
+        status = ENDS["lost"] << 8
     return status
 
 

@@ -8,7 +8,6 @@ that is the lease, and renews it for as long as the session may last without.
 
 from __future__ import annotations
 
-import select
 import socket
 import threading
 import time
@@ -16,13 +15,16 @@ from collections.abc import Callable
 from typing import NamedTuple, Optional
 
 from bitfusion import linux, log
-from bitfusion.client.control import Channel, Session
+from bitfusion.client.control import Channel, Session, is_dead, kind_of
 from bitfusion.errors import BitfusionError, ServerLost
 from bitfusion.wire.control import ENDS, Json, Reply
 
 EVENTS_WAIT_S = 25.0
 MARGIN_S = 5.0  # for the answer, on top of the wait for it
 FIRST_NAP_S, LONGEST_NAP_S = 0.05, 1.0
+VERDICT_S = 3.0  # for a server to be reached
+SETTLE_S = 2.0  # for it to have seen its workers end
+FORGOTTEN = "the server does not know the session any more"
 
 Connect = Callable[[float], Channel]  # with a timeout; raises BitfusionError
 
@@ -64,6 +66,45 @@ class Keeper:
         if self._renewed.acquire(blocking=False):
             self._renewed.notify_all()
             self._renewed.release()
+
+    def verdict(self) -> Optional[Event]:
+        """After the program has failed: what ended its session, or broke. A program hears of its
+        dead connection before we hear why.
+        """
+        until_s, nap_s = time.monotonic() + VERDICT_S, FIRST_NAP_S
+        while True:
+            try:
+                return self._ask_for_verdict()
+            except BitfusionError as error:
+                why = str(error)
+            if time.monotonic() > until_s:
+                return Event("end", "lost", why) if self.session.used else None
+            time.sleep(nap_s)
+            nap_s = min(2 * nap_s, LONGEST_NAP_S)
+
+    def _ask_for_verdict(self) -> Optional[Event]:
+        channel = self._connect(VERDICT_S)
+        try:
+            path = f"/v1/sessions/{self.session.name}/events?all=1&wait={SETTLE_S:g}"
+            reply = channel.request("GET", path, secret=self.session.secret)
+        finally:
+            channel.close()
+        if reply.status == 401:
+            return Event("end", "revoked", kind_of(reply)[1])
+        if reply.status == 404:
+            return Event("end", "lost", FORGOTTEN)
+        if reply.status != 200:
+            raise ServerLost(server=channel.name, why=f"status {reply.status}")
+        broke: Optional[Event] = None
+        for found in list_events(reply):
+            event = event_of(found)
+            if event.kind == "end":
+                return event
+            if event.why == "worker":
+                broke = Event("end", "lost", event.text)
+        if broke is None and self.session.cut:
+            broke = Event("end", "lost", self.session.cut)
+        return broke
 
     def open_data(self, pid: int, cold: bool = False) -> tuple[socket.socket, int]:
         with self._renewed:
@@ -113,19 +154,19 @@ class Keeper:
         path = f"/v1/sessions/{self.session.name}/events?after={known}&wait={EVENTS_WAIT_S:g}"
         reply = events.request("GET", path, secret=self.session.secret)
         if reply.status == 404:
-            self._finish("lost", "the server does not know the session any more")
+            self._finish("lost", FORGOTTEN)
         elif reply.status != 200:
             raise ServerLost(server=events.name, why=f"status {reply.status}")
         return reply
 
     def _pass_on(self, event: Json) -> bool:
         """Whether it was the last."""
-        kind, why, text = (str(event.get(key, "")) for key in ("kind", "why", "text"))
-        if kind == "end":
-            self._finish(why if why in ENDS else "lost", text)
+        found = event_of(event)
+        if found.kind == "end":
+            self._finish(found.why, found.text)
             return True
         if not self._over:
-            self._tell(Event(kind, why, text))
+            self._tell(found)
         return False
 
     def _finish(self, why: str, text: str) -> None:
@@ -182,19 +223,14 @@ class Keeper:
         return "lost", why
 
 
-def is_dead(channel: Channel) -> bool:
-    """Whether the other end has hung up; without reading what it may have said."""
-    fd = channel.fileno()
-    if fd < 0:
-        return True
-    poll = select.poll()
-    poll.register(fd, select.POLLRDHUP)
-    return bool(poll.poll(0))
-
-
 def list_events(reply: Reply) -> list[Json]:
     events = reply.body.get("events")
     return [e for e in events if isinstance(e, dict)] if isinstance(events, list) else []
+
+
+def event_of(event: Json) -> Event:
+    kind, why, text = (str(event.get(key, "")) for key in ("kind", "why", "text"))
+    return Event(kind, why if kind != "end" or why in ENDS else "lost", text)
 
 
 def number_of(event: Json) -> int:

@@ -24,6 +24,9 @@ FORWARDED = (
     signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2,
     signal.SIGWINCH, signal.SIGALRM, signal.SIGTSTP, signal.SIGCONT,
 )  # fmt: skip
+FAULTS = (
+    signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGPIPE,
+)  # fmt: skip
 LOOK_S = 1.0  # at the program, where no descriptor tells of its end
 JOB_CONTROL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
@@ -197,6 +200,13 @@ def cannot_execute(
         why = "not a program" if number == errno.ENOEXEC else os.strerror(number).lower()
         return ProgramNotExecutable(program=program, why=why)
     return SystemFailure(what=f"run '{program}'", why=os.strerror(number).lower())
+
+
+def has_failed(status: int) -> bool:
+    """By itself, as far as one can see from outside."""
+    if os.WIFSIGNALED(status):
+        return os.WTERMSIG(status) in FAULTS
+    return status != 0
 
 
 def end_like(status: int) -> int:

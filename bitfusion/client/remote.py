@@ -9,7 +9,7 @@ from bitfusion import log
 from bitfusion.client.broker import Broker
 from bitfusion.client.control import Session
 from bitfusion.client.lease import Connect, Event, Keeper
-from bitfusion.client.program import Program
+from bitfusion.client.program import Program, has_failed
 from bitfusion.wire.control import ENDS
 
 END_PATIENCE_S = 10.0  # between asking the program to end and making it
@@ -40,7 +40,9 @@ class Remote:
         status = program.wait()
         keeper.stop()
         broker.stop()
-        if keeper.lost and status and not self._ended:
-            log.error(f"lost {session.channel.name}, and the program failed")
-            self._ended = "lost"
+        if not self._ended and has_failed(status):
+            event = keeper.verdict()
+            if event is not None:
+                self._ended = event.why
+                log.error(f"the program failed, as its GPUs were lost: {event.text}")
         return ENDS[self._ended] << 8 if self._ended else status

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 
 from bitfusion import certificates, linux, log, pump
 from bitfusion.client.trust import not_trusted
@@ -28,8 +29,16 @@ def agree(ours: str, theirs: str, server: str) -> bool:
     return ALWAYS in (ours, theirs)
 
 
-def secure(sock: socket.socket, ca: str, server_id: str, name: str) -> socket.socket:
-    """A socket in clear text for one of TLS with that server, whose ID the control plane told."""
+def secure(
+    sock: socket.socket,
+    ca: str,
+    server_id: str,
+    name: str,
+    cut: Callable[[], None] = lambda: None,
+) -> socket.socket:
+    """A socket in clear text for one of TLS with that server, whose ID the control plane told.
+    cut: to be called when the server's end goes first.
+    """
     if not ca:
         raise ConfigError(place=name, why="encryption needs 'ca'", hint="see 'bitfusion enroll'")
     try:
@@ -45,6 +54,6 @@ def secure(sock: socket.socket, ca: str, server_id: str, name: str) -> socket.so
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     cipher = secured.cipher()
     log.info(f"encrypting a connection with {name}: {secured.version()} {(cipher or '-')[0]}")
-    relay = pump.Pump(secured, ours)
+    relay = pump.Pump(secured, ours, cut)
     linux.start_thread(threading.Thread(target=relay.run, name="relay", daemon=True))
     return theirs

@@ -35,7 +35,8 @@ def run(parsed: Parsed) -> int:
     refuse_words(parsed)
     request, settings = run_command.asked_for(parsed), config.load_client(parsed)
     log.set_level(log.INFO if parsed.has("verbose") else log.WARN)
-    plan = Plan(request, "", ["request_gpus"], settings, run_command.list_command(parsed))
+    wanted = {**request, **run_command.forced(parsed, settings)}
+    plan = Plan(wanted, "", ["request_gpus"], settings, run_command.list_command(parsed))
     path = make_file(parsed)
     try:
         status = holder.start(path, lambda: claim(plan))

@@ -78,6 +78,16 @@ def conditions(parsed: Parsed) -> Json:
     return found
 
 
+def forced(parsed: Parsed, settings: Config) -> Json:
+    """Servers of the command line are the only ones to give GPUs; those of the configuration are
+    where to ask.
+    """
+    if not parsed.has("server_list"):
+        return {}
+    servers = settings.addresses("client.server_list")
+    return {"servers": [config.format_address(address) for address in servers]}
+
+
 def words_of(parsed: Parsed) -> list[str]:
     words = parsed.words
     if len(words) == 1 and any(c.isspace() for c in words[0]) and not os.path.exists(words[0]):
@@ -184,7 +194,9 @@ def run(parsed: Parsed, worker: Optional[Worker] = None, ledgers: bool = True) -
     settings = config.load_client(parsed)
     log.set_level(log.INFO if parsed.has("verbose") else log.WARN)
     path = program.find(words[0], dict(os.environ))
-    plan = Plan(request, path, words, settings, list_command(parsed))
+    plan = Plan(
+        {**request, **forced(parsed, settings)}, path, words, settings, list_command(parsed)
+    )
     servers = settings.addresses("client.server_list")
     if servers and not settings.text("client.driver"):
         status = _run_on(servers, plan)

@@ -44,6 +44,9 @@ class LeaseApi:
 
     def get_events(self, asked: Incoming) -> Answer:
         lease = self._find(asked, asked.call.secret)
+        if asked.query_number("all", 0, 1):
+            wait_s = asked.query_number("wait", 0, MAX_WAIT_S)
+            return self._leases.get_all_events(lease, wait_s)
         after = int(asked.query_number("after", 0, 1 << 31))
         return self._leases.get_events(lease, after, asked.query_number("wait", 0, MAX_WAIT_S))
 

@@ -10,6 +10,8 @@ from bitfusion.server.peer import Answer, Later
 from bitfusion.wire.control import Json, Reply
 
 WARN, END = "warn", "end"
+WORKER = "worker"  # why something is told: one broke
+ALL = -1  # for those who want all that there are
 MAX_KEPT = 64  # of one session; warnings repeat where a session is idle again and again
 MAX_WAITING = 4  # connections of one session that wait for events
 
@@ -34,6 +36,21 @@ class Events:
         """Those with higher numbers; where there are none, wait for one."""
         if self._since(after) or not wait_s:
             return Reply(200, {"events": self._since(after)})
+        return self._wait(after, wait_s)
+
+    def get_all(self, settled: bool, wait_s: float) -> Answer:
+        """What there is, as soon as that is all, or after that time."""
+        if settled or not wait_s:
+            return Reply(200, {"events": self._kept})
+        return self._wait(ALL, wait_s)
+
+    def release(self) -> None:
+        """Nothing more is on its way: who waits for all of them has them."""
+        for waiting in list(self._waiting):
+            if waiting[1] == ALL:
+                self._answer(waiting)
+
+    def _wait(self, after: int, wait_s: float) -> Answer:
         while len(self._waiting) >= MAX_WAITING:
             self._answer(self._waiting[0])
         later = Later()

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from bitfusion import log
 from bitfusion.server.caller import Refusal
 from bitfusion.server.countdown import Countdown, describe
-from bitfusion.server.events import END, WARN, Events
+from bitfusion.server.events import END, WARN, WORKER, Events
 from bitfusion.server.fairness import Fairness
 from bitfusion.server.loop import Timers
 from bitfusion.server.peer import Answer, Peer
@@ -152,6 +152,20 @@ class Leases:
     def get_events(self, lease: Lease, after: int, wait_s: float) -> Answer:
         over = lease.record.session not in self.by_name
         return lease.events.get(after, 0 if over else wait_s)
+
+    def get_all_events(self, lease: Lease, wait_s: float) -> Answer:
+        """For a launcher whose program has failed: once its workers have ended, or that was told
+        which makes the difference.
+        """
+        over = lease.record.session not in self.by_name or bool(lease.ending)
+        return lease.events.get_all(over or not lease.session.workers, wait_s)
+
+    def worker_ended(self, session: Session, broke: str) -> None:
+        lease = self.by_name.get(session.name)
+        if lease is not None and broke:
+            lease.events.add(WARN, WORKER, 0, broke)
+        if lease is not None and not session.workers:
+            lease.events.release()
 
     def end(self, lease: Lease, why: str, text: str, grace_s: float = GRACE_S) -> None:
         """Tell the launcher, which stops its program; the GPUs are back after that time."""

@@ -257,6 +257,7 @@ def make_leases(service: Service, settings: Config) -> Leases:
         lambda session: activity.measure(session, workers.pid_of),
     )
     sessions.on_ledger = leases.ledger_made
+    sessions.on_worker_end = leases.worker_ended
     return leases
 
 

@@ -31,6 +31,11 @@ MAX_WORKERS = 256  # of one session
 MAX_WORKERS_IN_ALL = 2048
 TICKET_LIFE_S = 30.0
 TERM_PATIENCE_S = 2.0
+KILLED = (
+    "was ended by signal",
+    "ended with the nursery",
+    "found no nursery",
+)  # as workers.py says
 
 
 class Ledger(Protocol):
@@ -106,6 +111,7 @@ class Sessions:
         self._environment = {**inventory.environment, **(environment or {})}
         self.on_ledger: Callable[[Session], None] = lambda _session: None  # it has one now
         self.on_closing: Callable[[Session], None] = lambda _session: None  # its workers end
+        self.on_worker_end: Callable[[Session, str], None] = lambda _session, _why: None
         self.on_end: Callable[[Session], None] = lambda _session: None  # its GPUs are back
         self._tickets: dict[str, Ticket] = {}
         self._by_worker: dict[int, Session] = {}
@@ -243,6 +249,8 @@ class Sessions:
         if session.ledger:
             session.ledger.clear(slot)
         log.info(f"worker {number} of session {session.name} {how}")
+        broke = how.startswith(KILLED) and not session.closing
+        self.on_worker_end(session, f"worker {number} of the server {how}" if broke else "")
         if session.closing and not session.workers:
             self._finish(session)
 

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
 
 import pytest
 from etcds import EtcdServer
+from identities import BITFUSION
 from servers import Server, connect
 from waiting import wait_for
 
@@ -155,3 +158,25 @@ def test_the_other_goes_on_when_one_is_stopped(pair: Pair) -> None:
     session = ask(two, 2, patience_s=10)
     assert session.channel.address[1] == two.port
     assert wait_for(lambda: sorted(pair.sees(two)) in (["down", "up"], ["up"]), 20)
+
+
+def test_servers_of_the_command_line_are_the_only_ones(pair: Pair) -> None:
+    """And those of the configuration are where to ask."""
+    held = ask(pair.servers[0], 2)
+    full = pair.by_port(held)
+    where = f"127.0.0.1:{full.port}"
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*BITFUSION, "run", "-n", "1", "--timeout", "0", *words, "true"],
+            env={**os.environ, "BITFUSION_SERVER_LIST": where},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    assert run().returncode == 0
+    for name in (where, where.replace("127.0.0.1", "localhost")):
+        done = run("--server_list", name)
+        assert done.returncode == 1 and "others have them" in done.stderr, done.stderr
+    held.channel.close()
