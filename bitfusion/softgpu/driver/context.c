@@ -258,10 +258,11 @@ void context_flush_output(struct context *context)
 	static pthread_mutex_t order = PTHREAD_MUTEX_INITIALIZER;
 	char text[4096];
 	size_t size, total = 0;
-	if (!context->engine)
+	struct sg_context *engine = context->engine;
+	if (!engine)
 		return;
 	pthread_mutex_lock(&order);
-	while ((size = sg_context_take_output(context->engine, text, sizeof text)) > 0)
+	while ((size = sg_context_take_output(engine, text, sizeof text)) > 0)
 		total += fwrite(text, 1, size, stdout);
 	if (total)
 		fflush(stdout);

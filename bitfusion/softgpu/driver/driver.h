@@ -137,7 +137,7 @@ struct context {
 	size_t limits[LIMIT_COUNT];
 	CUfunc_cache cache_config;
 	unsigned api_version;
-	struct sg_context *engine; /* made by the first launch */
+	struct sg_context *_Atomic engine; /* made by the first launch, under a lock; read without */
 	struct stream *legacy;     /* the default stream */
 	struct stream *streams;    /* all of it; under queue.lock */
 	struct module *modules;    /* under modules.lock */
