@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    from bitfusion.outlet import Outlet
 
 DEBUG, INFO, WARN, ERROR, SILENT = range(5)
 NAMES = ("DEBUG", "INFO", "WARN", "ERROR")
 
 _level = SILENT
 _said: set[str] = set()
+_outlet: Optional[Outlet] = None
 
 
 def set_level(level: int) -> None:
@@ -22,17 +27,39 @@ def level() -> int:
     return _level
 
 
+def never_wait() -> None:
+    """For whoever has more to do than to log: lines are kept, and lost at last, where nobody reads
+    stderr. To be flushed now and then.
+    """
+    from bitfusion.outlet import Outlet
+
+    global _outlet
+    _outlet = Outlet(2)
+
+
+def flush() -> None:
+    if _outlet is not None:
+        _outlet.flush()
+
+
 def format_line(level: int, text: str, now_s: float) -> str:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s))
+    if not text.isprintable():
+        from bitfusion.printable import printable_lines
+
+        text = printable_lines(text)
     return f"[{NAMES[level]}] {stamp} {text}\n"
 
 
 def _write(level: int, text: str) -> None:
     if level < _level:
         return
-    line = format_line(level, text, time.time())
+    line = format_line(level, text, time.time()).encode("utf-8", "backslashreplace")
+    if _outlet is not None:
+        _outlet.write(line)
+        return
     try:
-        os.write(2, line.encode("utf-8", "backslashreplace"))
+        os.write(2, line)
     except OSError:
         pass  # nobody reads our stderr any more; that must not end a session
 

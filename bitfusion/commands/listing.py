@@ -10,6 +10,7 @@ from collections.abc import Callable
 from bitfusion import config
 from bitfusion.client.pool import Overview, as_json, failed, query
 from bitfusion.options import Option, Parsed, refuse_words
+from bitfusion.printable import printable_lines
 
 USAGE = "[options]"
 OPTIONS = (
@@ -25,6 +26,6 @@ def run(parsed: Parsed, show: Callable[[Overview], str], live: bool = False) -> 
     if parsed.has("json"):
         text = json.dumps(as_json(overview), indent=2) + "\n"
     else:
-        text = show(overview)
+        text = printable_lines(show(overview))
     sys.stdout.write(text)
     return 1 if failed(overview.servers) else 0

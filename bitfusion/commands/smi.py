@@ -14,6 +14,7 @@ from bitfusion.client import slice_view
 from bitfusion.client.pool import Listed, Overview, Row
 from bitfusion.commands import listing
 from bitfusion.options import Option, Parsed, parse_value
+from bitfusion.printable import printable
 from bitfusion.quantity import MIB, format_duration
 from bitfusion.values import parse_patience
 
@@ -140,7 +141,7 @@ def show_session(gpu: Row, held: dict[str, Any]) -> str:
     used = f"{int(held['used']) // MIB}MiB" if "used" in held else "-"
     memory = f"{used} / {int(held['memory']) // MIB}MiB"
     client = str(held.get("client", ""))[:12]
-    program = os.path.basename(str(held.get("program", "")).partition(" ")[0])
+    program = printable(os.path.basename(str(held.get("program", "")).partition(" ")[0]))
     age = held.get("since_s")
     lasts = format_duration(max(0.0, time.time() - age)) if isinstance(age, (int, float)) else ""
     return cell(

@@ -21,6 +21,7 @@ from bitfusion.client.control import Channel, HttpChannel
 from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, UsageError
 from bitfusion.options import Option, Parsed, refuse_words
+from bitfusion.printable import printable_lines
 from bitfusion.wire.control import Json
 
 USAGE = "[options]"
@@ -60,7 +61,8 @@ def run(parsed: Parsed) -> int:
     if parsed.has("json"):
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     else:
-        sys.stdout.write(as_csv(rows, by) if parsed.has("csv") else as_table(rows, by))
+        table = as_csv(rows, by) if parsed.has("csv") else as_table(rows, by)
+        sys.stdout.write(printable_lines(table))
     return 1 if failed else 0
 
 

@@ -125,6 +125,7 @@ class Loop:
                 fired += 1
                 self._fire(timer.action)
         self._work_on()
+        log.flush()
         lasted = self.clock() - started
         self.longest_turn_s = max(self.longest_turn_s, lasted)
         if lasted > SLOW_TURN_S:

@@ -60,6 +60,7 @@ def _become_server(
         linux.close_all_but({control.fileno()})
         linux.silence((0, 1))
         linux.die_with_parent(signal.SIGTERM, parent)
+        log.never_wait()
         from bitfusion.server.service import Service, serve_private
         from bitfusion.server.worker import ExecutorWorker
 
