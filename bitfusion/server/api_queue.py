@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 from typing import Any, Optional
 
+from bitfusion.printable import without_controls
 from bitfusion.server.api import CLIENT, Incoming, Route
 from bitfusion.server.api_sessions import parse_request
 from bitfusion.server.asks import FAILED, QUEUED, Waiting
 from bitfusion.server.caller import Caller, Refusal
 from bitfusion.server.cluster import Cluster, StoreLost
+from bitfusion.server.filters import MAX_TEXT as MOST
 from bitfusion.server.filters import Filter, parse
 from bitfusion.server.leases import Leases
 from bitfusion.server.loop import Timers
@@ -18,10 +20,11 @@ from bitfusion.server.peer import Answer, Later, Peer
 from bitfusion.server.record import hash_secret
 from bitfusion.server.sessions import MAX_OWNED
 from bitfusion.server.views import Ask, TooMuch
-from bitfusion.wire.control import MAX_WAIT_S, Json, Reply
+from bitfusion.wire.control import MAX_WAIT_S, Json, Reply, failure
 
-MAX_TEXT = 100  # of what a launcher says about its program
+MAX_TEXT = 255  # of what a launcher says about its program; names of hosts reach 253
 MAX_FILTERS = 32
+MAX_QUEUED = 256  # asks of one client that wait, unless the settings say otherwise
 GRANTED = "granted"
 FIRST_WAIT_S = 2.0  # for a place in the queue, or a grant where there is no need for one
 FORGOTTEN_S = 30.0  # an entry that nobody asks about leaves the queue
@@ -40,10 +43,19 @@ class Entry:
         self.position = 0  # that `later` knows of
         self.timer: Any = None  # that answers it anyway
         self.forget: Any = None
+        self.failures = 0  # of the store, before it
+
+    @property
+    def queued(self) -> bool:
+        return self.waiting is None or self.waiting.state == QUEUED
 
 
 class QueueApi:
-    def __init__(self, timers: Timers, leases: Leases, cluster: Cluster) -> None:
+    def __init__(
+        self, timers: Timers, leases: Leases, cluster: Cluster, most: int = MAX_QUEUED
+    ) -> None:
+        """most: asks of one client that may wait here; 0 for any number."""
+        self._most = most
         self._timers = timers
         self._leases = leases
         self._cluster = cluster
@@ -60,12 +72,12 @@ class QueueApi:
 
     def ask(self, asked: Incoming) -> Answer:
         """Answers when it is granted, or else what its place is."""
-        if sum(entry.peer is asked.peer for entry in self._entries.values()) >= MAX_OWNED:
-            raise Refusal(429, "too-many", "too many requests of one connection")
+        self._bound(asked)
         name, secret = os.urandom(8).hex(), os.urandom(32).hex()
         ask, details = parse_ask(name, asked.caller, asked.body)
         details["secret"] = hash_secret(secret)
         entry = self._entries[name] = Entry(asked.caller.client, secret, asked.peer)
+        entry.failures = self._cluster.replica.store.failures
         try:
             entry.waiting = self._cluster.ask(
                 ask, asked.caller.limits, details, lambda _waiting: self._changed(name)
@@ -79,6 +91,24 @@ class QueueApi:
         if not isinstance(wait_s, (int, float)) or not 0 <= wait_s <= MAX_WAIT_S:
             wait_s = FIRST_WAIT_S
         return self._answer_later(name, entry, -1, wait_s)
+
+    def _bound(self, asked: Incoming) -> None:
+        """Raises Refusal."""
+        of_peer = [name for name, entry in self._entries.items() if entry.peer is asked.peer]
+        for name in of_peer:
+            self._drop_ended(name, self._entries[name])
+        if sum(name in self._entries for name in of_peer) >= MAX_OWNED:
+            raise Refusal(429, "too-many", f"{MAX_OWNED} requests of one connection are the most")
+        client = asked.caller.client
+        waiting = sum(e.client == client and e.queued for e in self._entries.values())
+        if self._most and waiting >= self._most:
+            why = f"{waiting} of them wait already, and more are not allowed (queue in [limits])"
+            raise Refusal(429, "too-many", f"too many requests of client '{client}': {why}")
+
+    def _drop_ended(self, name: str, entry: Entry) -> None:
+        """What was granted and told is over when there is no claim any more."""
+        if entry.told and name not in self._cluster.facts.claims:
+            self._drop(name, entry)
 
     def wait(self, asked: Incoming) -> Answer:
         name, entry = self._find(asked)
@@ -165,6 +195,10 @@ class QueueApi:
         if waiting.state == FAILED:
             self._drop(name, entry)
             return Reply(409, {"error": {"kind": "too-much", "text": waiting.why}})
+        store = self._cluster.replica.store
+        if store.failures > entry.failures:  # nobody is granted anything now
+            self._drop(name, entry)
+            return failure(503, "no-state", f"the server cannot store it: {store.trouble}")
         body: Json = {"state": QUEUED, "entry": name}
         if waiting.place:
             body.update(waiting.place._asdict())
@@ -193,7 +227,8 @@ def parse_ask(name: str, caller: Caller, body: Json) -> tuple[Ask, Json]:
         parse_filters(texts(body, "filters")),
         tuple(texts(body, "servers")),
     )
-    about = {key: str(body.get(key, ""))[:MAX_TEXT] for key in ("program", "host", "user")}
+    words = ("program", "host", "user")
+    about = {key: without_controls(str(body.get(key, "")))[:MAX_TEXT] for key in words}
     limits = caller.limits
     return ask, {"about": about, "time_s": limits.time_s, "idle_s": limits.idle_s}
 
@@ -202,7 +237,10 @@ def texts(body: Json, key: str) -> list[str]:
     found = body.get(key, [])
     if not isinstance(found, list) or len(found) > MAX_FILTERS:
         raise Refusal(400, "bad-request", f"'{key}' must be a list of at most {MAX_FILTERS} texts")
-    return [str(text)[:MAX_TEXT] for text in found]
+    if not all(isinstance(text, str) and len(text) <= MOST for text in found):
+        why = f"each of '{key}' must be a text of at most {MOST} characters"
+        raise Refusal(400, "bad-request", why)
+    return found
 
 
 def parse_filters(words: list[str]) -> tuple[Filter, ...]:

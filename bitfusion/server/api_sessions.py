@@ -10,6 +10,8 @@ from bitfusion.server.pool import Request
 from bitfusion.server.sessions import Session, Sessions
 from bitfusion.wire.control import Json, Reply
 
+MAX_FRACTION = 40  # characters
+
 
 class SessionApi:
     def __init__(self, sessions: Sessions, data: Json) -> None:
@@ -67,7 +69,7 @@ def parse_request(body: Json) -> Request:
         raise Refusal(400, "bad-request", "'gpus' must be a whole number above 0")
     if not isinstance(memory, int) or isinstance(memory, bool) or not 0 <= memory < 1 << 62:
         raise Refusal(400, "bad-request", "'memory' must be a number of bytes")
-    if not isinstance(fraction, str):
+    if not isinstance(fraction, str) or len(fraction) > MAX_FRACTION:
         raise Refusal(400, "bad-request", "'fraction' must be a text such as '0.5'")
     try:
         parse_fraction(fraction)

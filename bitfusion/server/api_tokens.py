@@ -12,6 +12,7 @@ from bitfusion.quantity import LONGEST_S
 from bitfusion.server.api import ADMIN, Incoming, Route
 from bitfusion.server.caller import Refusal
 from bitfusion.server.peer import Later
+from bitfusion.server.store import APPLIED
 from bitfusion.server.tokens import LIMITS, Record, Tokens, check, new_secret
 from bitfusion.wire.control import Json, Reply, failure
 
@@ -90,8 +91,14 @@ class TokenApi:
 
     def revoke(self, asked: Incoming) -> Later:
         later = Later()
-        self._tokens.revoke(asked.names[0], self._then(later, 200, ""))
-        log.info(f"{asked.caller.client} revokes the token of client '{asked.names[0]}'")
+        answer = self._then(later, 200, "")
+
+        def done(outcome: str) -> None:
+            if outcome == APPLIED:
+                log.info(f"{asked.caller.client} revoked the token of client '{asked.names[0]}'")
+            answer(outcome)
+
+        self._tokens.revoke(asked.names[0], done)
         return later
 
     def _then(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bitfusion.server.views import GpuView, ServerView
 
 MAX_FILTERS = 32  # of one ask
-MAX_TEXT = 200
+MAX_TEXT = 300  # a host's name reaches 253
 
 COMPARE: dict[str, Callable[[object, object], bool]] = {
     "=": operator.eq,

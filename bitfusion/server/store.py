@@ -43,6 +43,8 @@ class Check(NamedTuple):
 
 class Store(Protocol):
     where: str  # for people
+    failures: int  # changes that it could not make, though it is there; a full disk is one reason
+    trouble: str  # the last of these, for people
 
     def open(self, changed: Changed, state: Callable[[bool], None]) -> None:
         """Tell every key, then state(True), then every change, ours too, in one order.

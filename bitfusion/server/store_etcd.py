@@ -57,6 +57,7 @@ class EtcdStore:
     ) -> None:
         names = dict.fromkeys(endpoint.name for endpoint in endpoints)
         self.where = f"etcd{'s' if tls else ''}://{','.join(names)}"
+        self.failures, self.trouble = 0, ""
         self._loop = loop
         self._etcd = Etcd(loop, endpoints, tls)
         self._tls = tls
@@ -280,7 +281,9 @@ class EtcdStore:
         elif answer.code in NOT_SERVING:
             self._lost(answer.error)
         else:
-            log.once(f"the cluster's state at {self.where} takes no change: {answer.error}")
+            self.failures += 1
+            self.trouble = f"the cluster's state at {self.where} takes no change: {answer.error}"
+            log.once(self.trouble)
 
     def _applied(self, body: Json, attempt: int, done: Done) -> None:
         responses = body.get("responses", ())

@@ -88,6 +88,7 @@ class Memory:
 
 class MemoryStore:
     where = "memory"
+    failures, trouble = 0, ""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory

@@ -72,6 +72,7 @@ class SqliteStore:
         self._tries = 0
         self._written = False  # since the log was last put back
         self._complaint = ""
+        self.failures, self.trouble = 0, ""
         self._changed: Changed = lambda _key, _value, _version: None
         self._state: Callable[[bool], None] = lambda _synced: None
 
@@ -165,6 +166,8 @@ class SqliteStore:
                 self._timers.after(BUSY_RETRY_S, self._work)
                 return
             self._complain(error)
+            self.failures += 1
+            self.trouble = str(unusable(self._folder, error))
             outcome = UNAVAILABLE
         self._tries = 0
         self._pending.popleft()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from bitfusion.client import claim, progress
 from bitfusion.client.control import HttpChannel, Session
 from bitfusion.config import format_address
 from bitfusion.errors import Busy, CannotReach, TooMuch
+from bitfusion.server.sessions import MAX_OWNED
 
 ONE = ("echo", 1, 1000)
 
@@ -165,6 +167,85 @@ def test_ctrl_c_leaves_the_queue(server: Server) -> None:
     run.stderr.close()
     assert wait_for(lambda: queue_length(server) == 0)
     taken.channel.close()
+
+
+@pytest.mark.parametrize("server", [("echo", 1, 1000, 0, {"limits.queue": "10"})], indirect=True)
+def test_requests_of_one_client_that_wait_are_bounded(server: Server) -> None:
+    taken = server.claim()
+    channels = [server.channel() for _ in range(3)]
+    asked = [
+        channel.request("POST", "/v1/sessions", {"gpus": 1, "wait": 0})
+        for channel in channels
+        for _ in range(5)
+    ]
+    assert [reply.status for reply in asked] == [202] * 10 + [429] * 5
+    error = asked[-1].body["error"]
+    assert isinstance(error, dict) and "too many requests of client 'anonymous'" in error["text"]
+    assert "10 of them wait already" in error["text"] and queue_length(server) == 10
+    left = f"/v1/queue/{asked[0].body['entry']}"
+    assert channels[0].request("DELETE", left).status == 200
+    assert channels[2].request("POST", "/v1/sessions", {"gpus": 1, "wait": 0}).status == 202
+    taken.channel.close()
+
+
+@pytest.mark.parametrize("server", [ONE], indirect=True)
+def test_sessions_one_after_the_other_over_one_connection(server: Server) -> None:
+    channel = server.channel()
+    for number in range(3 * MAX_OWNED):
+        reply = channel.request("POST", "/v1/sessions", {"gpus": 1})
+        assert reply.status == 201, (number, reply)
+        where = f"/v1/sessions/{reply.body['session']}"
+        secret = reply.body["secret"]
+        assert channel.request("POST", f"{where}/attach", {"secret": secret}).status == 200
+        assert channel.request("DELETE", where).status == 200
+
+
+@pytest.mark.parametrize("server", [ONE], indirect=True)
+def test_what_is_too_long_is_refused_with_a_reason(server: Server) -> None:
+    host = ".".join(["h" * 62] * 4)  # 251 characters
+    for body, status, said in (
+        ({"filters": [f"server.hostname={host}"]}, 409, host),
+        ({"filters": ["device.name=" + "x" * 400]}, 400, "'filters' must be a text of at most"),
+        ({"servers": [1]}, 400, "'servers' must be a text"),
+        ({"fraction": "0." + "0" * 60_000}, 400, "'fraction' must be a text such as '0.5'"),
+    ):
+        reply = server.channel().request("POST", "/v1/sessions", {"gpus": 1, **body})
+        error = reply.body["error"]
+        assert reply.status == status and isinstance(error, dict)
+        assert said in error["text"] and len(error["text"]) < 500
+
+
+@pytest.mark.parametrize("server", [ONE], indirect=True)
+def test_what_a_program_says_of_itself_moves_no_cursor(server: Server) -> None:
+    channel = server.channel()
+    about = {"program": "\x1b[31mEVIL\x1b[2J\n|x", "host": "h" * 253, "user": "\x1b]0;pwn\x07"}
+    reply = channel.request("POST", "/v1/sessions", {"gpus": 1, **about})
+    assert reply.status == 201
+
+    def held() -> list[dict[str, Any]]:
+        rows = channel.request("GET", "/v1/gpus").body["gpus"]
+        assert isinstance(rows, list)
+        sessions: list[dict[str, Any]] = rows[0]["sessions"]
+        return sessions
+
+    assert wait_for(lambda: bool(held()))
+    assert held()[0]["program"] == "[31mEVIL[2J|x"
+    assert held()[0]["host"] == "h" * 253 and held()[0]["user"] == "]0;pwn"
+
+
+@pytest.mark.parametrize("server", [ONE], indirect=True)
+def test_a_disk_that_is_full_is_told(server: Server) -> None:
+    """Not a place in a queue that does not move."""
+    pid = server.process.pid
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+    reply = server.channel().request("POST", "/v1/sessions", {"gpus": 1})
+    assert reply.status == 503, (reply, server.log)
+    error = reply.body["error"]
+    assert isinstance(error, dict) and error["kind"] == "no-state"
+    assert error["text"].startswith("the server cannot store it: ")
+    assert wait_for(lambda: queue_length(server) == 0)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    assert server.channel().request("POST", "/v1/sessions", {"gpus": 1}).status == 201
 
 
 def test_places_in_words() -> None:
