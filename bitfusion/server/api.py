@@ -51,6 +51,7 @@ class Incoming(NamedTuple):
 
 Handler = Callable[[Incoming], Answer]
 Identify = Callable[[Call, Peer, bool], Caller]  # as a holder? Raises Refusal
+Refused = Callable[[Refusal, Peer], None]
 
 
 class Route(NamedTuple):
@@ -61,14 +62,22 @@ class Route(NamedTuple):
 
 
 class Api:
-    def __init__(self, routes: Iterable[Route], identify: Identify) -> None:
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        identify: Identify,
+        refused: Refused = lambda _refusal, _peer: None,
+    ) -> None:
+        """refused: told of every call that is."""
         self._routes = [(route, split(route.path)) for route in routes]
         self._identify = identify
+        self._refused = refused
 
     def handle(self, call: Call, peer: Peer) -> Answer:
         try:
             return self._route(call, peer)
         except Refusal as refusal:
+            self._refused(refusal, peer)
             return failure(refusal.status, refusal.kind, str(refusal))
         except NotEnough as error:
             return failure(409, "too-much", str(error))
@@ -82,6 +91,7 @@ class Api:
                 names = tuple(part for part, own in zip(parts, pattern) if own == "{}")
                 caller = self._admit(route, call, peer)
                 return route.handler(Incoming(call, names, caller, peer))
+        self._identify(call, peer, False)  # strangers are not told what there is
         return failure(404, "not-found", f"no {call.method} of {call.path[:100]}")
 
     def _admit(self, route: Route, call: Call, peer: Peer) -> Caller:

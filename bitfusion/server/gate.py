@@ -12,7 +12,7 @@ from typing import Optional
 
 from bitfusion import log
 from bitfusion.server.caller import ANONYMOUS, Caller, Refusal
-from bitfusion.server.guard import Guard
+from bitfusion.server.guard import TOO_MANY, Guard
 from bitfusion.server.http import HttpCodec
 from bitfusion.server.keys import LOOK_EVERY_S, Keys
 from bitfusion.server.loop import Loop
@@ -61,12 +61,18 @@ class Gate:
     def open(self) -> bool:
         return self._context is None
 
-    def admits(self, address: str) -> bool:
-        """Whether this address may connect again. Who may listen without keys need not fear."""
-        return self.open or self._guard.admits(address, time.monotonic())
+    def punishes(self, address: str) -> bool:
+        """Whether those of this address that fail are slowed. Never where nobody can fail."""
+        return not self.open and self._guard.punishes(address, time.monotonic())
 
-    def failed(self, address: str, why: str) -> None:
+    def failed(self, address: str, why: str) -> str:
+        """What to say to whom it happened."""
         self._guard.failed(address, why, time.monotonic())
+        return f"{why} ({TOO_MANY})" if self.punishes(address) else why
+
+    def note(self, address: str, why: str) -> None:
+        """Worth a line in the log, but nobody's failure."""
+        self._guard.note(address, why, time.monotonic())
 
     def codec(self) -> Codec:
         if self._context is None:
@@ -82,11 +88,10 @@ class Gate:
             self._clients[peer] = caller.client
             return caller
         except Refusal as refusal:
-            if refusal.status == UNAUTHORIZED:
-                self.failed(address, str(refusal))
-            if not self.admits(address):
-                peer.end()
-            raise
+            if refusal.status != UNAUTHORIZED:
+                raise
+            text = self.failed(address, str(refusal))
+            raise Refusal(refusal.status, refusal.kind, text) from None
 
     def is_stranger(self, peer: Peer) -> bool:
         """Whether we do not know who is there. Who asks nobody knows those that call."""

@@ -85,6 +85,7 @@ class Peer:
         self._queued = False  # for its turn
         self._ending = False
         self.closed = False
+        self.heard = False  # anything at all
         self.soon: Callable[[Callable[[], None]], None] = loop.soon
         self.calls = 0
         # Told why; may say it in other words to the other end.
@@ -131,6 +132,7 @@ class Peer:
         if not data:
             self.close()
         else:
+            self.heard = True
             self._take(data)
 
     def _take(self, data: bytes) -> None:

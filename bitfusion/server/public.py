@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Optional
 
 from bitfusion import __version__, config, linux, log, paths
@@ -26,12 +27,12 @@ from bitfusion.server.caller import ANONYMOUS, OPERATOR
 from bitfusion.server.clients import addresses_of, all_addresses, default_limits
 from bitfusion.server.cluster import Cluster
 from bitfusion.server.data import DataListener
+from bitfusion.server.doorman import Doorman
 from bitfusion.server.gate import Gate, is_loopback
 from bitfusion.server.health import HealthApi
 from bitfusion.server.keys import Keys
 from bitfusion.server.leases import Leases
 from bitfusion.server.lines import LineCodec
-from bitfusion.server.loop import Loop
 from bitfusion.server.manager import Manager
 from bitfusion.server.meter import add_meter
 from bitfusion.server.nursery import Worker
@@ -47,11 +48,6 @@ from bitfusion.server.tokens import Tokens
 from bitfusion.server.views import ServerView
 from bitfusion.server.worker import ExecutorWorker, pick_python, pick_user
 from bitfusion.values import ALWAYS, NEVER
-
-MAX_PEERS = 512
-MAX_STRANGERS = 64  # connections of one address whose client is not known yet
-FIRST_CALL_S = 10.0  # from connecting to the first call that tells it, handshake included
-IDLE_S = 30.0  # of a control connection that holds no session
 
 
 def listen(address: tuple[str, int]) -> socket.socket:
@@ -84,75 +80,6 @@ def listen_first_free(host: str, ports: tuple[int, int]) -> socket.socket:
                     address=f"{host}:{first}-{last}", why="no port of these is free"
                 ) from None
     raise AssertionError("an empty range is refused by the configuration")
-
-
-class Doorman:
-    """Accepts control connections; drops those that hold no session and say nothing."""
-
-    def __init__(self, service: Service, sock: socket.socket, gate: Gate, lease_s: float) -> None:
-        self._service = service
-        self._gate = gate
-        self._lease_s = lease_s
-        self._api = Api(
-            service.routes,
-            lambda call, peer, holds: gate.identify(call, peer, self.peers.get(peer, ""), holds),
-        )
-        self.peers: dict[Peer, str] = {}  # with the address that each calls from
-        self._acceptor = Acceptor(service.loop, sock, self._take)
-
-    def _take(self, sock: socket.socket) -> None:
-        try:
-            host, port = sock.getpeername()[:2]
-        except OSError:
-            host, port = "", 0  # gone again
-        if not host or not self._gate.admits(host) or not self._has_room(host):
-            sock.close()
-            return
-        linux.keep_alive(sock, self._lease_s)
-        linux.give_up_sending(sock, self._lease_s)
-        name, loop = config.format_address((host, port)), self._service.loop
-        peer = Peer(loop, sock, self._gate.codec(), self._api.handle, self._gone, name)
-        peer.on_broken = lambda why: self._gate.failed(host, why)
-        self.peers[peer] = host
-        loop.after(FIRST_CALL_S, lambda: peer.close() if self._gate.is_stranger(peer) else None)
-        self._watch_idle(peer, loop)
-
-    def _has_room(self, host: str) -> bool:
-        """Connections of strangers make room for new ones, the oldest first."""
-        strangers = [peer for peer in self.peers if self._gate.is_stranger(peer)]
-        of_host = [peer for peer in strangers if self.peers[peer] == host]
-        if len(of_host) >= MAX_STRANGERS:
-            of_host[0].close()
-        elif len(self.peers) >= MAX_PEERS and strangers:
-            strangers[0].close()
-        return len(self.peers) < MAX_PEERS
-
-    def _watch_idle(self, peer: Peer, loop: Loop) -> None:
-        def look() -> None:
-            if peer.closed:
-                return
-            busy = peer.waits or peer.calls != seen
-            if not busy and not self._service.sessions.has(peer):
-                peer.close()
-            else:
-                self._watch_idle(peer, loop)
-
-        seen = peer.calls
-        loop.after(IDLE_S, look)
-
-    def bar(self, client: str, why: str) -> None:
-        """Hang up on a client that may not come any more, which ends its sessions."""
-        for peer in [peer for peer in self.peers if self._gate.client_of(peer) == client]:
-            log.info(f"ending the connection {peer.name} of client '{client}': {why}")
-            peer.close()
-
-    def _gone(self, peer: Peer) -> None:
-        self._gate.forget(peer)
-        self.peers.pop(peer, None)
-        self._service.gone(peer)
-
-    def close(self) -> None:
-        self._acceptor.close()
 
 
 class AdminDoor:
@@ -261,8 +188,11 @@ def make_leases(service: Service, settings: Config) -> Leases:
     return leases
 
 
-def add_routes(service: Service, leases: Leases, cluster: Cluster, server_id: str) -> None:
-    queue = QueueApi(service.loop, leases, cluster)
+def add_routes(
+    service: Service, leases: Leases, cluster: Cluster, server_id: str, most: int
+) -> None:
+    """most: asks of one client that may wait."""
+    queue = QueueApi(service.loop, leases, cluster, most)
     service.routes += queue.routes()
     service.routes += LeaseApi(service.sessions, leases, service.session_api, cluster.end).routes()
     service.routes += OperatorApi(service.loop, leases, cluster, server_id).routes()
@@ -270,9 +200,16 @@ def add_routes(service: Service, leases: Leases, cluster: Cluster, server_id: st
 
 
 def add_relay(
-    service: Service, listener: DataListener, keys: Keys, user: str, encrypt: str
+    service: Service,
+    listener: DataListener,
+    local: DataListener,
+    keys: Keys,
+    user: str,
+    encrypt: str,
 ) -> Optional[RelayProcess]:
-    """For clients that encrypt their data, where there are keys for it."""
+    """For clients that encrypt their data, where there are keys for it. It brings them to the
+    local socket.
+    """
     if not keys.exist():
         return None
     service.data["encrypt"] = service.server_api.encrypt = encrypt
@@ -280,7 +217,17 @@ def add_relay(
         return None
     relay = RelayProcess(keys, str(service.data["unix"]), user)
     listener.relay, listener.only_relay = relay.take, encrypt == ALWAYS
+    local.served = relay.served
     return relay
+
+
+def refuse_data(gate: Gate) -> Callable[[str, str, bool], None]:
+    """Data connections are watched as control connections are."""
+
+    def refused(address: str, why: str, failed: bool) -> None:
+        (gate.failed if failed else gate.note)(address, f"data port: {why}")
+
+    return refused
 
 
 def open_ports(settings: Config, keys: Keys) -> tuple[socket.socket, socket.socket]:
@@ -301,6 +248,7 @@ def serve(
     drops = worker is None and (paths.is_root() or linux.may_change_user())
     user = pick_user(settings.text("server.worker_user")) if drops else ""
     linux.set_process_name("bitfusion-serve")
+    log.never_wait()
     folder = StateFolder(settings.text("server.state_dir"))
     folder.lock()
     keys = Keys(folder)
@@ -330,12 +278,13 @@ def serve(
     tokens = open_clients(service, keys, settings, cluster, addresses) if keys.exist() else None
     anybody = ANONYMOUS._replace(limits=default_limits(settings))
     gate = Gate(service.loop, keys if tokens else None, tokens, anybody)
-    add_routes(service, leases, cluster, server_id)
+    add_routes(service, leases, cluster, server_id, settings.number("limits.queue"))
     add_overview(service, leases, view, cluster)
     meter = add_meter(service, leases, folder, lambda: member.others(cluster, server_id))
     listener = service.listen_tcp(data)
-    service.listen_unix()
-    relay = add_relay(service, listener, keys, user, settings.text("server.encrypt"))
+    local = service.listen_unix()
+    listener.refused = local.refused = refuse_data(gate)
+    relay = add_relay(service, listener, local, keys, user, settings.text("server.encrypt"))
     service.routes.extend(health_of(service, inventory, folder, keys, settings, cluster).routes())
     doorman = Doorman(service, control, gate, settings.seconds("cluster.lease"))
     admin = AdminDoor(service, folder)

@@ -13,19 +13,26 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import time
-from typing import Optional
+from collections import Counter
+from typing import NamedTuple, Optional
 
 from bitfusion import certificates, linux, log
 from bitfusion.pump import Pump, secure
+from bitfusion.server.data import NO_TLS, RELAY
+from bitfusion.server.guard import network_of
 from bitfusion.server.keys import CERTIFICATE, KEY, Keys
 from bitfusion.server.worker import drop_privileges
 from bitfusion.wire.control import unix_address
 
 MAX_RELAYS = 2048
-MAX_YOUNG = 64  # that have not lived so long:
+MAX_YOUNG = 64  # that have not lived so long, nor brought a good ticket:
 YOUNG_S = 10.0  # a stranger's ends before, for want of a ticket
+MAX_YOUNG_OF = 32  # of them of one address; the oldest makes room for a new one
 PATIENCE_S = 5.0
+CONNECTION, SERVED = b".", b"+"  # messages: take this descriptor; this pid has brought a ticket
+MAX_MESSAGE = 128
 
 
 class RelayProcess:
@@ -56,15 +63,24 @@ class RelayProcess:
         ours.setblocking(False)
         self._socket = ours
 
-    def take(self, sock: socket.socket) -> None:
-        """A connection that begins with TLS; it is ours no more."""
+    def served(self, pid: int) -> None:
+        """The relay with this pid brought a good ticket, so it is no stranger's."""
+        try:
+            if self._socket is not None:
+                self._socket.send(SERVED + str(pid).encode())
+        except OSError:
+            pass  # then it counts as young for a while
+
+    def take(self, sock: socket.socket, address: str) -> None:
+        """A connection that begins with TLS, from this address; it is ours no more."""
+        message = CONNECTION + address.encode()[: MAX_MESSAGE - 1]
         with sock:
             for _ in range(2):
                 try:
                     if self._socket is None:
                         self._start()
                     assert self._socket is not None
-                    socket.send_fds(self._socket, [b"."], [sock.fileno()])
+                    socket.send_fds(self._socket, [message], [sock.fileno()])
                     return
                 except BlockingIOError:
                     return  # too many come at once: this one has to come again
@@ -79,6 +95,12 @@ class RelayProcess:
             linux.wait_for_end(self._pid, PATIENCE_S)
 
 
+class Relay(NamedTuple):
+    born_s: float
+    network: str  # whence its connection came
+    served: bool = False
+
+
 class Relays:
     """The process that forks one for each connection."""
 
@@ -87,17 +109,20 @@ class Relays:
         self._keys = keys
         self._data = data
         self._user = user
-        self._born: dict[int, float] = {}  # pid -> when
+        self._born: dict[int, Relay] = {}  # by pid, the oldest first
 
     def run(self) -> None:
         while True:
-            message, fds, _flags, _address = socket.recv_fds(self._server, 16, 1)
+            message, fds, _flags, _address = socket.recv_fds(self._server, MAX_MESSAGE, 1)
             if not message:
                 return
             self._reap()
+            text = message[1:].decode("ascii", "replace")
+            if message[:1] == SERVED and int(text) in self._born:
+                self._born[int(text)] = self._born[int(text)]._replace(served=True)
             for fd in fds:
                 with socket.socket(fileno=fd) as sock:
-                    self._fork(sock)
+                    self._fork(sock, text)
 
     def _reap(self) -> None:
         try:
@@ -109,31 +134,53 @@ class Relays:
         except ChildProcessError:
             self._born.clear()
 
-    def _fork(self, sock: socket.socket) -> None:
-        now_s = time.monotonic()
-        young = sum(now_s - born_s < YOUNG_S for born_s in self._born.values())
-        if young >= MAX_YOUNG or len(self._born) >= MAX_RELAYS:
+    def _fork(self, sock: socket.socket, address: str) -> None:
+        now_s, network = time.monotonic(), network_of(address)
+        self._make_room(network, now_s)
+        if len(self._born) >= MAX_RELAYS:
             return
         pid = os.fork()
         if pid:
-            self._born[pid] = now_s
+            self._born[pid] = Relay(now_s, network)
             return
         try:
             self._server.close()
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold a client's data
-            self._serve(sock)
+            self._serve(sock, address)
         except OSError:
             pass  # a stranger, or one that went away
         finally:
             os._exit(0)
 
-    def _serve(self, sock: socket.socket) -> None:
+    def _make_room(self, network: str, now_s: float) -> None:
+        """As data.py does, among those that may be strangers'."""
+        young = {
+            pid: relay.network
+            for pid, relay in self._born.items()
+            if not relay.served and now_s - relay.born_s < YOUNG_S
+        }
+        counts = Counter(young.values())
+        if counts[network] < MAX_YOUNG_OF:
+            if len(young) < MAX_YOUNG:
+                return
+            network = counts.most_common(1)[0][0]
+        oldest = next(pid for pid, its in young.items() if its == network)
+        os.kill(oldest, signal.SIGKILL)  # a child that has not been waited for, so it is ours
+        self._born[oldest] = self._born[oldest]._replace(served=True)  # and counts no more
+
+    def _serve(self, sock: socket.socket, address: str) -> None:
         certificate, key = self._keys.path(CERTIFICATE), self._keys.path(KEY)
         context = certificates.server_context(certificate, key)
         if self._user:
             drop_privileges(self._user)
-        secured = secure(context, sock, True, PATIENCE_S)
-        plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        plain.settimeout(PATIENCE_S)
-        plain.connect(unix_address(self._data))
+        secured: Optional[ssl.SSLSocket] = None
+        try:
+            secured = secure(context, sock, True, PATIENCE_S)
+        finally:
+            plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            plain.settimeout(PATIENCE_S)
+            plain.bind(RELAY + f"{address or '-'} {os.getpid()}".encode())
+            plain.connect(unix_address(self._data))
+            if secured is None:
+                plain.sendall(NO_TLS)  # so that the server says so, of this address
         Pump(secured, plain).run()

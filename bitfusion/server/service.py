@@ -79,13 +79,13 @@ class Service:
     def _worker_ended(self, number: int, how: str) -> None:
         self.sessions.worker_ended(number, how)
 
-    def listen_unix(self) -> None:
+    def listen_unix(self) -> DataListener:
         """On an abstract name: reachable from this host only, and no file to leave behind."""
         name = f"@bitfusion-{os.getpid()}-{os.urandom(8).hex()}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind("\0" + name[1:])
-        self._add(sock)
         self.data["unix"] = name
+        return self._add(sock)
 
     def listen_tcp(self, sock: socket.socket) -> DataListener:
         self.data["tcp"] = sock.getsockname()[1]

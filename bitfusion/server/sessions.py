@@ -36,6 +36,7 @@ KILLED = (
     "ended with the nursery",
     "found no nursery",
 )  # as workers.py says
+WRONG_TICKET = "unknown or used ticket"
 
 
 class Ledger(Protocol):
@@ -204,7 +205,7 @@ class Sessions:
             or len(session.workers) >= MAX_WORKERS
             or len(self._by_worker) >= MAX_WORKERS_IN_ALL
         ):
-            return "unknown or used ticket"
+            return WRONG_TICKET
         if not self._prepare(session):
             return "the server has no resources left for it"
         ledger = session.ledger.fileno() if session.ledger else -1

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import resource
 import signal
 import socket
 import ssl
@@ -15,13 +16,15 @@ from collections.abc import Iterator
 
 import pytest
 from identities import Lab, foreign_ca
-from servers import HERE, claim_over, connect, wait_for
+from servers import HERE, Server, claim_over, connect, wait_for
 
 from bitfusion import certificates
 from bitfusion.client import control
 from bitfusion.client.access import Access
 from bitfusion.errors import AccessDenied, BitfusionError, NotTrusted
+from bitfusion.server.doorman import Lane
 from bitfusion.server.guard import MAX_FAILURES
+from bitfusion.server.loop import Loop
 
 CLIENT_TESTS = os.path.join(os.path.dirname(HERE), "client")
 
@@ -46,7 +49,7 @@ def test_all_kinds_of_strangers_and_one_who_works(lab: Lab) -> None:
     ticket = session.channel.request("POST", path, {"pid": 1}).body["ticket"]
     line = f"BITFUSION/1 TICKET {ticket}\n".encode()
     assert wait_for(lambda: why(lab, dead).endswith("the token of client 'dead' has expired"), 2)
-    for _ in range(3):
+    for _ in range(2):
         assert why(lab, barred) == "client 'barred' is disabled"
         for access in (gone, Access(lab.ca, "good:" + "0" * 64), Access(lab.ca, "nobody:00")):
             assert why(lab, access) == "your token is not known: was it replaced or revoked?"
@@ -55,15 +58,34 @@ def test_all_kinds_of_strangers_and_one_who_works(lab: Lab) -> None:
         for method, tail in (("DELETE", ""), ("POST", "/tickets")):  # another's session
             reply = lab.channel(bob).request(method, f"/v1/sessions/{session.name}{tail}", {})
             assert reply.status == 404
-        with socket.create_connection(("127.0.0.1", server.data_port), 8) as sock:
-            sock.sendall(line)  # the first time it is good
-            assert sock.recv(3) == (b"OK\n" if _ == 0 else b"ERR")
+        assert show(server, line)[:3] == (b"OK\n" if _ == 0 else b"ERR")  # only once good
+        assert show(server, b"SSH-2.0-scan\r\n").startswith(b"ERR not a ticket")
+        assert show(server, b"\x16\x03\x01\x00\x05hello") != b"OK\n"
+        send(server.port, b"GET / HTTP/1.1\r\n\r\n", "127.0.0.1")
     stream.sendall(b"ping")
     assert stream.recv(9) == b"ping"
     assert control.list_gpus(lab.channel(good))[0]["free"] == 0
     assert session.name not in str(control.list_gpus(lab.channel(bob)))
-    for text in ("'dead' has expired", "'barred' is disabled", "token is not known"):
-        assert server.log.count(text) == 1, server.log
+    kinds = [
+        *("'dead' has expired", "'barred' is disabled", "your token is not known", "unknown ca"),
+        *("data port: unknown or used ticket", "data port: not a ticket", "data port: TLS failed"),
+        *("'bob' asks for a session that it does not have", "clear text, but this server"),
+    ]
+    for text in kinds:
+        assert wait_for(lambda text=text: text in server.log), (text, server.log)
+        lines = [line for line in server.log.splitlines() if text in line]
+        assert len(lines) == 1 and lines[0].startswith("[WARN]"), lines
+        assert "refused 127.0.0.1: " in lines[0]
+
+
+def show(server: Server, line: bytes) -> bytes:
+    """To the data port."""
+    with socket.create_connection(("127.0.0.1", server.data_port), 8) as sock:
+        sock.sendall(line)
+        try:
+            return sock.recv(100)
+        except ConnectionError:
+            return b""
 
 
 def test_revoked_and_disabled_while_running(lab: Lab) -> None:
@@ -88,6 +110,20 @@ def test_revoked_and_disabled_while_running(lab: Lab) -> None:
     lab.token("enable", "bob")
     assert lab.claim(accesses["bob"]).name
     assert "Traceback" not in server.log
+
+
+def test_a_revocation_that_cannot_be_stored_is_not_logged(lab: Lab) -> None:
+    boss, alice = lab.client("boss", "--admin"), lab.client("alice")
+    server = lab.start()
+    assert control.greet(lab.channel(alice))
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+    assert lab.channel(boss).request("DELETE", "/v1/tokens/alice").status == 503
+    assert control.greet(lab.channel(alice))
+    assert "revoke" not in server.log, server.log
+    whole = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, whole)
+    assert lab.channel(boss).request("DELETE", "/v1/tokens/alice").status == 200
+    assert "boss revoked the token of client 'alice'" in server.log
 
 
 def test_a_restart_knows_who_may_stay(lab: Lab) -> None:
@@ -356,29 +392,92 @@ def ended(tls: ssl.SSLSocket) -> bool:
     return True
 
 
+def ask(lab: Lab, source: str, asked: bytes) -> bytes:
+    """What it says inside TLS until it hangs up, or b"" where it does so at once."""
+    said = b""
+    try:
+        with by_tls(lab, source) as tls:
+            tls.sendall(asked)
+            while part := tls.recv(1 << 16):
+                said += part
+    except (ConnectionError, ssl.SSLError):
+        pass
+    return said
+
+
 def test_thousands_of_failures(lab: Lab) -> None:
-    """From one address they end its connections; lines in the log stay few; others come in."""
+    """They are slowed and told so; lines in the log stay few; whoever has a token comes in, from
+    the same address too, and what runs there goes on.
+    """
     good = lab.client("good")
     server = lab.start()
+    session = lab.claim(good)
+    stream, _pid = connect(session)
     asked = b"GET /v1/gpus HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer good:00\r\n\r\n"
-    refusals = 0
-    for _ in range(3):
-        try:
-            with by_tls(lab, "127.0.0.9") as tls:
-                tls.sendall(asked * 1000)
-                while part := tls.recv(1 << 16):
-                    refusals += part.count(b"HTTP/1.1 401")
-        except (ConnectionError, ssl.SSLError):
-            pass
-    assert 1 <= refusals <= MAX_FAILURES
+    said = ask(lab, "127.0.0.1", asked * 1000)
+    assert said.count(b"HTTP/1.1 401") == MAX_FAILURES
+    assert said.count(b"too many failures from this address") == 1
     for _ in range(2000):
         try:
-            with socket.create_connection(("127.0.0.1", server.port), 8, ("127.0.0.9", 0)) as sock:
+            with socket.create_connection(("127.0.0.1", server.port), 8) as sock:
                 sock.send(b"x")
         except ConnectionError:
             pass
+    waiting = []  # for their late answers; and silent ones
+    for _ in range(70):
+        waiting.append(by_tls(lab, "127.0.0.1"))
+        waiting[-1].sendall(asked)
+        silent = socket.create_connection(("127.0.0.1", server.port), 8)
+        waiting.append(silent)  # type: ignore[arg-type]
+    assert ask(lab, "127.0.0.1", asked).count(b"too many failures") == 1
     assert lab.claim(good).name
+    assert session.attach_over(lab.channel(good)).status == 200
+    stream.sendall(b"ping")
+    assert stream.recv(9) == b"ping"
     assert len(server.log.splitlines()) < 40, server.log
-    assert "no more connections from 127.0.0.9 for a minute" in server.log
-    with pytest.raises((ConnectionError, ssl.SSLError)):
-        by_tls(lab, "127.0.0.9")
+    assert server.log.count("failures from 127.0.0.1: those that fail are slowed") == 1
+    for one in waiting:
+        one.close()
+
+
+def test_strangers_are_not_told_what_there_is(lab: Lab) -> None:
+    """Where nothing is, they fail as elsewhere."""
+    server = lab.start()
+    said = ask(lab, "127.0.0.7", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * (2 * MAX_FAILURES))
+    assert said.count(b"HTTP/1.1 401") == MAX_FAILURES and b"404" not in said
+    assert "failures from 127.0.0.7" in server.log
+
+
+def test_those_that_are_slowed_share_one_place() -> None:
+    loop, done = Loop(), []
+    lane = Lane(loop)
+    for number in range(3):
+        lane.add(lambda number=number: done.append(number))  # type: ignore[misc]
+    lane.add(lambda: lane.add(lambda: done.append(9)))
+    for count in (1, 2, 3, 3, 4):
+        loop.turn(0)
+        assert len(done) == count
+    assert done == [0, 1, 2, 9]
+
+
+@pytest.mark.parametrize("encrypt", ["auto", "always"])
+def test_nobody_shuts_the_data_port(lab: Lab, encrypt: str) -> None:
+    """With many connections that show no ticket: they make room, and who has one comes in."""
+    good = lab.client("good")
+    server = lab.start(encrypt=encrypt)
+    crowd = []
+    for number in range(300):
+        source = f"127.0.3.{number % 3 + 1}" if number < 150 else "127.0.0.1"
+        sock = socket.create_connection(("127.0.0.1", server.data_port), 5, (source, 0))
+        if encrypt == "always":
+            sock.send(b"\x16")
+        crowd.append(sock)
+    channel = lab.channel(good._replace(encrypt=encrypt))
+    stream, _pid = connect(claim_over(channel, "tcp"))
+    stream.sendall(b"ping")
+    assert stream.recv(9) == b"ping"
+    if encrypt == "auto":
+        text = "refused 127.0.0.1: data port: too many connections without a ticket"
+        assert server.log.count(text) == 1, server.log
+    for sock in crowd:
+        sock.close()

@@ -195,10 +195,14 @@ def test_one_line_for_each_address_and_cause() -> None:
     for number in range(1000):
         door.failed("10.0.0.1", "garbage", 100.0 + number / 100)
         door.failed("10.0.0.2", f"garbage {number}", 100.0 + number / 100)
-    assert len(lines) <= guard.MAX_LINES + 2 and lines[0] == "refused 10.0.0.1: garbage"
-    assert not door.admits("10.0.0.1", 110.0) and door.admits("10.0.0.3", 110.0)
+        door.note("10.0.0.3", "what it must not", 100.0)
+    assert lines[0] == "refused 10.0.0.1: garbage"
+    assert len([line for line in lines if "10.0.0.2: garbage" in line]) == guard.MAX_LINES_OF
+    assert len([line for line in lines if "10.0.0.3" in line]) == 1  # others leave it its line
+    assert len(lines) == guard.MAX_LINES_OF + 4  # and two that are slowed
+    assert door.punishes("10.0.0.1", 110.0) and not door.punishes("10.0.0.3", 110.0)
     before = len(lines)
-    assert door.admits("10.0.0.1", 161.0)  # a minute later
+    assert not door.punishes("10.0.0.1", 161.0)  # a minute later
     told = lines[before:]
     assert "refused 999 more in the minute before: garbage" in told
     assert len(told) <= guard.MAX_LINES + 1
