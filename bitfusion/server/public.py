@@ -278,7 +278,8 @@ def serve(
     tokens = open_clients(service, keys, settings, cluster, addresses) if keys.exist() else None
     anybody = ANONYMOUS._replace(limits=default_limits(settings))
     gate = Gate(service.loop, keys if tokens else None, tokens, anybody)
-    add_routes(service, leases, cluster, server_id, settings.number("limits.queue"))
+    most = settings.number("limits.queue") if tokens else 0  # else all are one client
+    add_routes(service, leases, cluster, server_id, most)
     add_overview(service, leases, view, cluster)
     meter = add_meter(service, leases, folder, lambda: member.others(cluster, server_id))
     listener = service.listen_tcp(data)

@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 import pytest
-from identities import BITFUSION
+from identities import BITFUSION, Lab
 from servers import Server, claim_over, wait_for
 
 from bitfusion.client import claim, progress
@@ -169,10 +169,11 @@ def test_ctrl_c_leaves_the_queue(server: Server) -> None:
     taken.channel.close()
 
 
-@pytest.mark.parametrize("server", [("echo", 1, 1000, 0, {"limits.queue": "10"})], indirect=True)
-def test_requests_of_one_client_that_wait_are_bounded(server: Server) -> None:
-    taken = server.claim()
-    channels = [server.channel() for _ in range(3)]
+def test_requests_of_one_client_that_wait_are_bounded(lab: Lab) -> None:
+    alice, bob = lab.client("alice"), lab.client("bob")
+    lab.server = Server("echo", 1, 1000, 0, {"limits.queue": "10"}, lab.state)
+    taken = lab.claim(bob)
+    channels = [lab.channel(alice) for _ in range(3)]
     asked = [
         channel.request("POST", "/v1/sessions", {"gpus": 1, "wait": 0})
         for channel in channels
@@ -180,8 +181,9 @@ def test_requests_of_one_client_that_wait_are_bounded(server: Server) -> None:
     ]
     assert [reply.status for reply in asked] == [202] * 10 + [429] * 5
     error = asked[-1].body["error"]
-    assert isinstance(error, dict) and "too many requests of client 'anonymous'" in error["text"]
-    assert "10 of them wait already" in error["text"] and queue_length(server) == 10
+    assert isinstance(error, dict) and "too many requests of client 'alice'" in error["text"]
+    assert "10 of them wait already" in error["text"]
+    assert lab.channel(bob).request("POST", "/v1/sessions", {"gpus": 1, "wait": 0}).status == 202
     left = f"/v1/queue/{asked[0].body['entry']}"
     assert channels[0].request("DELETE", left).status == 200
     assert channels[2].request("POST", "/v1/sessions", {"gpus": 1, "wait": 0}).status == 202
