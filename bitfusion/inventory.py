@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ MAX_SOFTWARE_GPUS = 16
 MAX_SOFTWARE_MEMORY = 128 << 30  # the driver's addresses leave room for no more on one GPU
 SOFTWARE_NAME = "Bitfusion Software GPU"
 SOFTWARE_CUDA = 13000  # what its cuDriverGetVersion says
+SOFTWARE_DRIVER = "580.65.06"  # what its NVML says: the release that first had this CUDA version
 PROBE_TIMEOUT_S = 60
 
 
@@ -45,15 +47,28 @@ def cuda_text(version: int) -> str:
 def software(count: int, memory: int) -> Inventory:
     count = max(1, min(count, MAX_SOFTWARE_GPUS))
     environment = {"BITFUSION_SOFTGPU_GPUS": str(count), "BITFUSION_SOFTGPU_MEMORY": str(memory)}
-    gpus = tuple(Gpu(SOFTWARE_NAME, memory, f"software-{index}") for index in range(count))
+    gpus = tuple(Gpu(SOFTWARE_NAME, memory, software_uuid(index)) for index in range(count))
     return Inventory(
         gpus,
         paths.library(paths.SOFTGPU_LIBRARY),
         "software GPUs",
         environment,
+        SOFTWARE_DRIVER,
         software=True,
         cuda_version=cuda_text(SOFTWARE_CUDA),
     )
+
+
+def software_uuid(index: int, file: str = "/etc/machine-id") -> str:
+    """This machine's, so that a filter can tell those of several servers apart, and always the
+    same: sessions outlive their server.
+    """
+    try:
+        with open(file) as found:
+            machine = found.read().strip()
+    except OSError:
+        machine = ""
+    return f"software-{zlib.crc32((machine or os.uname().nodename).encode()):08x}-{index}"
 
 
 def has_nvidia_driver() -> bool:

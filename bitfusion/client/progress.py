@@ -16,6 +16,10 @@ from bitfusion.wire.control import Json
 
 REPEAT_S = 60.0  # of log lines that say the same
 CLEAR = "\r\x1b[K"
+AWAY = {
+    "drained": "for a server that is drained: its operator takes it back by 'server undrain'",
+    "down": "for a server that is down",
+}
 
 
 class Progress:
@@ -67,6 +71,8 @@ def describe(asked: str, place: Json) -> str:
     text = f"waiting for {asked}"
     if isinstance(position, int) and isinstance(of, int):
         text += f": place {position} of {of} in the queue"
+    if place.get("away") in AWAY:
+        text += f", {AWAY[str(place['away'])]}"
     if isinstance(estimate, (int, float)):
         text += f", about {format_duration(float(max(1, round(estimate))))}"
     return text

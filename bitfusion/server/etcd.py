@@ -103,7 +103,7 @@ class Connection:
         self._request: Optional[Request] = None
         self._status = 0
         self._output = bytearray()
-        self._open = self._shaken = self._ended = False
+        self._open = self._shaken = self._ended = self._spoke = False
         sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
         sock.setblocking(False)
         linux.keep_alive(sock)
@@ -143,7 +143,8 @@ class Connection:
         except OSError as error:
             self.close((error.strerror or str(error)).lower())
         except h11.RemoteProtocolError as error:
-            self.close(CLOSED if self._ended else f"it does not speak HTTP: {error}")
+            broken_off = self._ended or self._spoke
+            self.close(CLOSED if broken_off else f"it does not speak HTTP: {error}")
 
     def _connected(self) -> bool:
         error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -198,7 +199,7 @@ class Connection:
         while not self.closed:
             event = self._http.next_event()
             if isinstance(event, h11.Response):
-                self._status = event.status_code
+                self._status, self._spoke = event.status_code, True
             elif isinstance(event, h11.Data) and self._request:
                 self._request.heard(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):

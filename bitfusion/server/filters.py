@@ -153,6 +153,8 @@ def parse(text: str) -> Filter:
         shown = shown if shown.isprintable() else shown.encode("unicode_escape").decode()
         raise ValueError(f"'{shown}' is not a filter such as device.name=Tesla")
     name, sign, value = found.groups()
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]  # quotes that a shell was not given
     sign = "=" if sign == "==" else sign
     key = KEYS.get(name)
     if key is None:

@@ -5,6 +5,8 @@ claims.
 
 from __future__ import annotations
 
+import glob
+import os
 import socket
 import time
 from collections.abc import Sequence
@@ -116,7 +118,22 @@ def view_of(server_id: str, addresses: Sequence[str], inventory: Inventory) -> S
         gpus,
         inventory.cuda_version,
         inventory.driver_version,
+        has_rdma(),
     )
+
+
+def has_rdma(folder: str = "/sys/class/infiniband") -> bool:
+    """Whether a port of an RDMA device of this machine (InfiniBand, RoCE, iWARP) is active. What
+    the kernel says: no library of such devices is needed.
+    """
+    for path in glob.glob(os.path.join(glob.escape(folder), "*", "ports", "*", "state")):
+        try:
+            with open(path) as file:
+                if "ACTIVE" in file.read():
+                    return True
+        except OSError:
+            pass  # the device went away
+    return False
 
 
 def join(

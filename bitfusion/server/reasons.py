@@ -11,6 +11,8 @@ from bitfusion.server.capacity import Host
 from bitfusion.server.fleet import Fleet, Gpus
 from bitfusion.server.waiting import Waiter
 
+DRAINED, DOWN = "drained", "down"
+
 
 def too_much(fleet: Fleet, waiter: Waiter, limits: Limits) -> str:
     """'' where it can be met, if not now."""
@@ -24,6 +26,12 @@ def too_much(fleet: Fleet, waiter: Waiter, limits: Limits) -> str:
         least = format_mib(least_memory(fleet, waiter))
         return f"{who} {format_mib(limits.memory)} at once, and this is {least}"
     return ""
+
+
+def away(waiter: Waiter) -> str:
+    """Of one that could be met, but by no server that is up: what the servers for it are."""
+    passing = [host for host, _ in waiter.selector.hosts()]
+    return DRAINED if any(host.present and host.view.drained for host in passing) else DOWN
 
 
 def _no_place(fleet: Fleet, waiter: Waiter) -> str:

@@ -380,7 +380,8 @@ class Scheduler:
         """KeyError for an ask that does not wait."""
         waiter, of = self._waiters[ask_id], len(self._waiters)
         estimate = self._estimate(waiter, now_s) if waiter.queued else None
-        return Place(min(self._queue.position(waiter), of), of, estimate)
+        away = reasons.away(waiter) if ask_id in self._aside else ""
+        return Place(min(self._queue.position(waiter), of), of, estimate, away)
 
     def _estimate(self, waiter: Waiter, now_s: float) -> Optional[float]:
         ahead, waiting = self._queue.work(waiter)

@@ -38,7 +38,19 @@ def test_software(libraries: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_software_gpus_version_is_its_drivers() -> None:
     header = pathlib.Path(paths.__file__).with_name("softgpu") / "driver" / "driver.h"
     assert f"DRIVER_VERSION = {inventory.SOFTWARE_CUDA}," in header.read_text("utf-8")
-    assert inventory.software(1, 1 << 30).cuda_version == "13.0"
+    found = inventory.software(1, 1 << 30)
+    assert found.cuda_version == "13.0"
+    nvml = pathlib.Path(paths.__file__).with_name("nvml") / "system.c"
+    row = f'{{ {inventory.SOFTWARE_CUDA}, "{found.driver_version}" }}'
+    assert row in nvml.read_text("utf-8")
+
+
+def test_software_gpus_of_two_machines_differ(tmp_path: pathlib.Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(f"machine {name}\n")
+    one, other = (inventory.software_uuid(0, str(tmp_path / name)) for name in ("a", "b"))
+    assert one != other and one == inventory.software_uuid(0, str(tmp_path / "a"))
+    assert inventory.software_uuid(0, str(tmp_path / "none")) != one
 
 
 class NVMLError(Exception):

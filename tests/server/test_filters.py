@@ -94,6 +94,12 @@ def test_does_not_match(text: str) -> None:
     assert not match([parse(text)], SERVER, V100)
 
 
+def test_quotes_that_no_shell_took_away() -> None:
+    assert parse('device.name="Tesla V100"').value == "Tesla V100"
+    assert parse("device.name='Tesla V100'").value == "Tesla V100"
+    assert parse('device.name="Tesla').value == '"Tesla'
+
+
 def test_a_model_is_not_its_longer_namesake() -> None:
     assert match([parse("device.name=L40S")], SERVER, L40S)
     assert not match([parse("device.name=L40")], SERVER, L40S)

@@ -249,6 +249,19 @@ def test_who_waits_for_a_server_that_is_away_is_not_refused() -> None:
         desk.ask("ann", 8)
 
 
+def test_who_waits_for_a_drained_server_is_told_so() -> None:
+    big = server(2, 8)
+    desk = Desk(server(1), big)
+    desk.scheduler.set_server(big._replace(drained=True))
+    waits = desk.ask("ann", 8)
+    assert desk.decide() == []
+    assert desk.scheduler.place(waits, 0).away == "drained"
+    desk.scheduler.remove_server("s2")
+    assert desk.scheduler.place(waits, 0).away == "down"
+    desk.scheduler.set_server(big)
+    assert desk.scheduler.place(waits, 0).away == ""
+
+
 def test_estimates_come_from_what_was_measured() -> None:
     desk = Desk(server(1, 1))
     for _ in range(8):

@@ -298,7 +298,12 @@ class Pool(RuleBasedStateMachine):
             return
         plain = self.plain
         queue = plain.queue()
-        assert [w.ask.id for w in queue] == [w.ask.id for w in self.real._queue.order.waiters]
+        assert [w.key for w in queue] == self.real._queue.order.keys
+        assert plain.virtual == self.real._queue.virtual
+        for name, client in self.real._clients.items():
+            assert max(client.served, plain.virtual) == max(
+                plain.served.get(name, 0), plain.virtual
+            )
         assert set(self.real._aside) == {i for i, w in plain.waiting.items() if w.state == "aside"}
         assert set(self.real._waiters) == set(plain.waiting)
         kept = {i: w.host.id for i, w in self.real._fences.owners.items() if w.host}

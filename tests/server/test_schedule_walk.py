@@ -54,6 +54,8 @@ class Walk:
             pool.remove_server(server, pick.random() < 0.3)
             if pick.random() < 0.5:
                 pool.decide()
+            else:
+                pool.undo(numbers)
             pool.same()
             pool.set_server(view)
         else:
@@ -101,6 +103,7 @@ def test_a_shaky_pool(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def go(seed: int, weights: Sequence[int], steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if seed % 2:
         monkeypatch.setattr(fleet, "MANY", 0)
+        monkeypatch.setattr(fleet, "MAX_IDLE", 2)
         monkeypatch.setattr(waiting, "BLOCK", 1)
     if seed % 4 == 3:
         monkeypatch.setattr(walking, "FEW", 0)

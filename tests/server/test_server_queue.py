@@ -255,3 +255,5 @@ def test_places_in_words() -> None:
     said = "waiting for 2 GPUs: place 3 of 7 in the queue, about 4m"
     assert progress.describe("2 GPUs", place) == said
     assert progress.describe("1 GPU", {"state": "queued"}) == "waiting for 1 GPU"
+    drained = progress.describe("8 GPUs", {"position": 1, "of": 1, "away": "drained"})
+    assert "place 1 of 1 in the queue, for a server that is drained" in drained
