@@ -14,8 +14,8 @@ from test_schedule_model import view as a_view
 from bitfusion.server import fleet, waiting
 from bitfusion.server import walk as walking
 
-BUSY = (30, 30, 4, 2, 2, 2, 2, 1, 0)  # how often each kind of step comes
-SHAKY = (24, 16, 4, 10, 10, 12, 4, 6, 6)
+BUSY = (30, 30, 4, 2, 2, 2, 2, 1, 0, 0)  # how often each kind of step comes
+SHAKY = (24, 16, 4, 10, 10, 12, 4, 6, 6, 4)
 
 
 class Walk:
@@ -58,6 +58,8 @@ class Walk:
                 pool.undo(numbers)
             pool.same()
             pool.set_server(view)
+        elif kind == 9:
+            pool.granted_elsewhere(numbers[0])
         else:
             sizes = [pick.choice((100, 160, 160, 400)) for _ in range(pick.randint(1, 4))]
             alike = pick.random() < 0.5
