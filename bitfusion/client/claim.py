@@ -2,8 +2,7 @@
 """Gets GPUs from servers of the network, waiting in the queue where they are in use.
 
 Every cluster among the servers is asked at once, and the first grant is taken. Who waits in a
-queue goes on asking when the server is lost, or another server of its cluster, and shows what
-proves its place.
+queue goes on asking when the server is lost, or another server of its cluster.
 """
 
 from __future__ import annotations
@@ -52,14 +51,12 @@ class Wanted(NamedTuple):
     patience_s: float  # for the GPUs
     retry_s: float  # for a server that was lost while we waited in its queue
 
-    def body(self, contact: str, proof: str) -> Json:
-        """What this server is asked for. proof: of our place in its queue."""
+    def body(self, contact: str) -> Json:
+        """What this server is asked for."""
         about: Json = {"program": self.program, "host": socket.gethostname(), "user": user_name()}
         servers = self.request.get("servers")
         if isinstance(servers, list):  # the one that was reached may call itself otherwise
             about["servers"] = [*servers, contact]
-        if proof:
-            about["proof"] = proof
         return {**self.request, **about}
 
 
@@ -80,16 +77,18 @@ def claim(servers: Sequence[Address], wanted: Wanted) -> Session:
     """Attached. Raises what the last server said, or Busy when the time is over."""
     until_s = time.monotonic() + wanted.patience_s
     lost_s: Optional[float] = None
-    places: dict[str, str] = {}
+    queued = False
     with Progress(wanted.asked) as progress:
         while True:
-            grant = Race(wanted, until_s, progress, places).run(servers)
+            race = Race(wanted, until_s, progress)
+            grant = race.run(servers)
+            queued = queued or race.queued
             try:
                 return use(grant, wanted)
             except (ServerLost, CannotReach) as error:
                 now_s = time.monotonic()
                 lost_s = lost_s or now_s
-                if not places or now_s > lost_s + wanted.retry_s:
+                if not queued or now_s > lost_s + wanted.retry_s:
                     raise
                 progress.say(f"{error}; asking again")
             time.sleep(RETRY_S)
@@ -149,13 +148,10 @@ class Race:
     and the others stand by.
     """
 
-    def __init__(
-        self, wanted: Wanted, until_s: float, progress: Progress, places: dict[str, str]
-    ) -> None:
-        """places: what proves our place in the queue, by cluster; kept here."""
+    def __init__(self, wanted: Wanted, until_s: float, progress: Progress) -> None:
         self.wanted = wanted
         self.until_s = until_s
-        self.places = places
+        self.queued = False  # somewhere
         self.over = False
         self.grant: Optional[Grant] = None
         self._progress = progress
@@ -259,12 +255,10 @@ class Race:
                 self.grant = grant
             return self.grant is grant
 
-    def show(self, cluster: str, place: Json) -> None:
+    def show(self, place: Json) -> None:
         with self._lock:
+            self.queued = True
             self._progress.show(place)
-            proof = place.get("proof")
-            if isinstance(proof, str):
-                self.places[cluster] = proof
 
     def say(self, text: str) -> None:
         with self._lock:
@@ -290,7 +284,7 @@ class Asker:
         self._race = race
         self._wanted = race.wanted
         self._address = address
-        self._queued = False  # once
+        self._waits = False  # it was asked for GPUs, once
         self._lost_s: Optional[float] = None
 
     def run(self) -> None:
@@ -313,7 +307,7 @@ class Asker:
             if now_s + RETRY_S > self._race.until_s:
                 return False
             log.once(f"{error}; asking again until then")
-        elif self._queued and isinstance(error, AWAY):
+        elif self._waits and isinstance(error, AWAY):
             if self._lost_s is None:
                 self._lost_s = now_s
                 self._race.say(f"{error}; asking again for {self._wanted.retry_s:g} s")
@@ -348,15 +342,14 @@ class Asker:
         """Whether the channel is in use from now on."""
         wanted, race, answered = self._wanted, self._race, True
         try:
+            self._waits = True
             channel.be_patient(POLL_S + wanted.timeout_s)
-            body = wanted.body(contact, race.places.get(cluster, ""))
-            reply = channel.request("POST", "/v1/sessions", body)
+            reply = channel.request("POST", "/v1/sessions", wanted.body(contact))
             if self._lost_s is not None and reply.status in (201, 202):
                 self._lost_s = None
                 race.say(f"connected to {channel.name} again")
             while reply.status == 202 and not race.over:
-                self._queued = True
-                race.show(cluster, reply.body)
+                race.show(reply.body)
                 reply = self._wait(channel, reply)
             if race.over:
                 return False

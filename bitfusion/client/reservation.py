@@ -98,8 +98,10 @@ def read(path: str) -> Reservation:
     return found
 
 
-def ours() -> list[str]:
-    """Files of this user's reservations that are held; those left behind are removed."""
+def ours(gone: Optional[list[str]] = None) -> list[str]:
+    """Files of this user's reservations that are held; those left behind are removed. gone: what
+    to say about these is added here.
+    """
     found = []
     digits = "[0-9]" * DIGITS
     for path in sorted(glob.glob(os.path.join(tempfile.gettempdir(), STEM + digits))):
@@ -113,22 +115,33 @@ def ours() -> list[str]:
             found.append(path)
         else:
             remove(path)
+            if gone is not None:
+                gone.append(f"'{path}': {fate(reservation)}")
     return found
+
+
+def fate(reservation: Reservation) -> str:
+    """Of one whose holder is gone. A holder that ends in good order removes its file."""
+    return (
+        f"the process {reservation.pid} that held its GPUs was killed, or the machine restarted; "
+        f"{reservation.server} has taken them back"
+    )
 
 
 def choose(given: Optional[str]) -> tuple[str, Reservation]:
     """The one that is named, or the only one there is."""
     if given is None:
-        files = ours()
+        gone: list[str] = []
+        files = ours(gone)
         if not files:
-            raise NoReservation(why="there is no reservation")
+            raise NoReservation(why="; ".join(gone) or "there is no reservation")
         if len(files) > 1:
             raise SeveralReservations(files=", ".join(f"'{file}'" for file in files))
         given = files[0]
     reservation = read(given)
     if not reservation.alive():
         remove(given)
-        raise NoReservation(why=f"those of '{given}' were released already")
+        raise NoReservation(why=f"'{given}': {fate(reservation)}")
     return given, reservation
 
 

@@ -101,7 +101,7 @@ def test_a_holder_that_was_killed(bitfusion: Bitfusion, tmp_path: Path) -> None:
     while not ended(reservation.read(str(path)).pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     done = bitfusion("client", "-f", str(path), "--", PROGRAM)
-    assert done.returncode == 1 and "were released already" in done.stderr
+    assert done.returncode == 1 and "that held its GPUs was killed" in done.stderr
     assert not path.exists()
 
 
@@ -111,7 +111,7 @@ def test_another_process_with_the_number(bitfusion: Bitfusion, tmp_path: Path) -
     there = reservation.Reservation(os.getpid(), 1, "/nowhere", True, 1, "s", "n")
     reservation.write(str(path), there)
     done = bitfusion("release_gpus", "-f", str(path))
-    assert done.returncode == 1 and "released already" in done.stderr
+    assert done.returncode == 1 and "that held its GPUs was killed" in done.stderr
     assert not path.exists()
 
 

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 import resource
 import signal
 import socket
 import subprocess
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -257,3 +260,41 @@ def test_places_in_words() -> None:
     assert progress.describe("1 GPU", {"state": "queued"}) == "waiting for 1 GPU"
     drained = progress.describe("8 GPUs", {"position": 1, "of": 1, "away": "drained"})
     assert "place 1 of 1 in the queue, for a server that is drained" in drained
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+def test_who_waits_asks_a_server_that_is_started_again(
+    tmp_path: pathlib.Path, signal_number: int
+) -> None:
+    """More than once, and says so once each time."""
+    server = Server(*ONE, state=str(tmp_path))
+    holder = server.claim()
+    where = f"127.0.0.1:{server.port}"
+    runs, logs = [], []
+    # One in the main thread, one in threads: both servers of its list are this one.
+    for servers in (where, f"{where},localhost:{server.port}"):
+        logs.append(tmp_path / f"run{len(logs)}.log")
+        with logs[-1].open("w") as log:
+            words = [*BITFUSION, "run", "-n", "1", "true"]
+            environment = {**os.environ, "BITFUSION_SERVER_LIST": servers}
+            runs.append(subprocess.Popen(words, env=environment, stderr=log))
+
+    def said(text: str, times: int) -> bool:
+        return all(log.read_text().count(text) == times for log in logs)
+
+    assert wait_for(lambda: said("waiting for 1 GPU", 1), 30)
+    for times in (1, 2):
+        server.process.send_signal(signal_number)
+        server.process.wait(20)
+        time.sleep(2.0)  # longer than one more try
+        server = Server(*ONE, settings={"server.listen": where}, state=str(tmp_path))
+        again = server.channel()
+        assert holder.attach_over(again).status == 200
+        holder.renew(again, {})
+        assert wait_for(lambda times=times: said("connected to", times), 30)  # type: ignore[misc]
+        assert said("asking again for 30 s", times)
+    assert queue_length(server) == 2
+    holder.channel.close()
+    assert [run.wait(60) for run in runs] == [0, 0]
+    server.stop()
+    assert wait_for(lambda: not server.processes())
