@@ -4,10 +4,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import pytest
 from instrumented import Reports, built
+
+
+@pytest.fixture
+def gpu(gpu: Any) -> Any:
+    """With patience for programs whose every access of memory is a call, on a busy machine."""
+    gpu.timeout = 400
+    return gpu
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ def direct(gpu: Any, programs: Path, name: str) -> str:
     return str(done.stdout)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name, how", cases("asan"))
 def test_address_and_undefined(
     gpu: Any,
@@ -89,7 +89,7 @@ def test_address_and_undefined(
     assert (done.returncode, done.stdout) == (0, direct(gpu, programs, name)), done.stderr
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name, how", cases("tsan"))
 def test_threads(
     gpu: Any,
