@@ -10,6 +10,7 @@ from typing import Any, Optional
 
 from crowd_rules import Quota
 from servers import Server
+from waiting import wait_for
 
 from bitfusion.client.access import Access
 from bitfusion.client.control import HttpChannel, LineChannel
@@ -59,6 +60,15 @@ class Node:
         self.now.process.wait(30)
         self.operator.close()
         self.start()
+        assert wait_for(self.is_ready, 60), self.now.log
+
+    def is_ready(self) -> bool:
+        """It knows its clients, which may take a moment with a store that is busy."""
+        channel = self.channel(next(iter(self.tokens)))
+        try:
+            return channel.request("GET", "/v1/pool").status == 200
+        finally:
+            channel.close()
 
     def admit(self, name: str) -> None:
         """A client of the cluster."""
