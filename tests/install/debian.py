@@ -356,7 +356,12 @@ class Story:
         self._firewall("ufw", "ufw --force enable", "ufw status")
 
     def firewalld(self) -> None:
-        start = "systemctl restart firewalld; firewall-cmd --state"
+        start = "systemctl restart firewalld && firewall-cmd --state"
+        tried = self.server.try_to(f"apt-get install --yes firewalld && {start}")
+        if "failed" in tried.stdout.split() + tried.stderr.split():
+            say("does not apply: firewalld says that it cannot work with this kernel")
+            self.server.do("apt-get purge --yes firewalld")
+            return
         listing = "firewall-cmd --list-ports; firewall-cmd --permanent --list-ports"
         self._firewall("firewalld", start, listing)
 
