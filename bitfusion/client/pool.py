@@ -55,13 +55,19 @@ def query(settings: Config, live: bool = False) -> Overview:
     if not servers or settings.text("client.driver"):
         return Overview([local(settings)], [], {})
     asker = Asker(settings, live)
+    failed: list[Listed] = []
     for address in servers:
+        name = config.format_address(address)
+        if any(known.name == name and known.state == "down" for known in asker.listed):
+            continue  # its cluster has lost it, and says so
         try:
             asker.ask(address)
         except BitfusionError as error:
             if len(servers) == 1:
                 raise
-            asker.listed.append(Listed(config.format_address(address), "", [], str(error)))
+            failed.append(Listed(name, "", [], str(error)))
+    names = {known.name for known in asker.listed if known.error}
+    asker.listed += [server for server in failed if server.name not in names]
     return Overview(asker.listed, asker.queue, asker.you)
 
 
