@@ -85,18 +85,43 @@ static const uint32_t sg_bit[SG_LANES] = {
 		SG_LOOP(const TA A = a[l]; const TB B = b[l]; const TC C = c[l]; const TD r = (TD)(expr)) \
 	}
 
-/* For expressions that the compiler cannot vectorise: the active lanes only, one by one. */
+/* Whether all lanes have one value; two lanes tell mostly. */
+static inline bool sg_same(const void *values, size_t bytes)
+{
+	u64 differ = 0;
+
+	if (memcmp(values, (const char *)values + bytes, bytes))
+		return false;
+	if (bytes == 2)
+		SG_VECTOR for (int l = 0; l < SG_LANES; l++) differ |= ((const u16 *)values)[l] ^ *(const u16 *)values;
+	else if (bytes == 4)
+		SG_VECTOR for (int l = 0; l < SG_LANES; l++) differ |= ((const u32 *)values)[l] ^ *(const u32 *)values;
+	else
+		SG_VECTOR for (int l = 0; l < SG_LANES; l++) differ |= ((const u64 *)values)[l] ^ *(const u64 *)values;
+	return !differ;
+}
+
+/* For expressions that the compiler cannot vectorise: the active lanes only, one by one, and one for all where a
+ * whole warp has the same operands. */
+#define SG_EACH_LOOP(same, body) \
+	const bool once = (m | w->idle) == SG_ALL && (same); \
+\
+	SG_EACH(l, once ? 1 : m) \
+	{ \
+		body; \
+		d[l] = r; \
+	} \
+	if (once) \
+		SG_VECTOR for (int l = 1; l < SG_LANES; l++) d[l] = d[0]; \
+	return i + 1;
+#define SG_SAME(x) sg_same(x, sizeof(*(x)))
+
 #define SG_EACH1(name, TD, TA, expr) \
 	SG_HANDLER(name) \
 	{ \
 		TD *d = sg_at(w, i->d); \
 		const TA *a = sg_at(w, i->a); \
-		SG_EACH(l, m) \
-		{ \
-			const TA A = a[l]; \
-			d[l] = (TD)(expr); \
-		} \
-		return i + 1; \
+		SG_EACH_LOOP(SG_SAME(a), const TA A = a[l]; const TD r = (TD)(expr)) \
 	}
 #define SG_EACH2(name, TD, TA, TB, expr) \
 	SG_HANDLER(name) \
@@ -104,13 +129,7 @@ static const uint32_t sg_bit[SG_LANES] = {
 		TD *d = sg_at(w, i->d); \
 		const TA *a = sg_at(w, i->a); \
 		const TB *b = sg_at(w, i->b); \
-		SG_EACH(l, m) \
-		{ \
-			const TA A = a[l]; \
-			const TB B = b[l]; \
-			d[l] = (TD)(expr); \
-		} \
-		return i + 1; \
+		SG_EACH_LOOP(SG_SAME(a) && SG_SAME(b), const TA A = a[l]; const TB B = b[l]; const TD r = (TD)(expr)) \
 	}
 #define SG_EACH3(name, TD, TA, TB, TC, expr) \
 	SG_HANDLER(name) \
@@ -119,14 +138,8 @@ static const uint32_t sg_bit[SG_LANES] = {
 		const TA *a = sg_at(w, i->a); \
 		const TB *b = sg_at(w, i->b); \
 		const TC *c = sg_at(w, i->c); \
-		SG_EACH(l, m) \
-		{ \
-			const TA A = a[l]; \
-			const TB B = b[l]; \
-			const TC C = c[l]; \
-			d[l] = (TD)(expr); \
-		} \
-		return i + 1; \
+		SG_EACH_LOOP(SG_SAME(a) && SG_SAME(b) && SG_SAME(c), const TA A = a[l]; const TB B = b[l]; \
+			     const TC C = c[l]; const TD r = (TD)(expr)) \
 	}
 
 /* Two halves of a register at once: 64 lanes of 16 bits, or of 32. */
