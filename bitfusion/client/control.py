@@ -261,6 +261,7 @@ class Session:
         self.gpus = list_of_objects(answer.get("gpus"))
         lease_s = answer.get("lease_s")
         self.lease_s = float(lease_s) if isinstance(lease_s, (int, float)) else DEFAULT_LEASE_S
+        linux.keep_descriptor_alive(channel.fileno(), self.lease_s)
         data = answer.get("data")
         self._data: Json = data if isinstance(data, dict) else {}
 

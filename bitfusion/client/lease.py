@@ -134,6 +134,7 @@ class Keeper:
             try:
                 if events is None:
                     events = self._connect(EVENTS_WAIT_S + MARGIN_S)
+                    linux.keep_descriptor_alive(events.fileno(), self.session.lease_s)
                 reply = self._ask(events, known)
             except BitfusionError as error:
                 log.debug(f"no events: {error}")

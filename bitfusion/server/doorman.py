@@ -25,7 +25,8 @@ from bitfusion.server.service import Service
 from bitfusion.values import format_address
 from bitfusion.wire.control import Call, Reply
 
-MAX_PEERS = 512
+MAX_PEERS = 4096  # a run has two, and who waits in the queue one
+OTHERS = 512  # descriptors for other things than these, and one more for each of these
 MAX_STRANGERS = 64  # connections of one address whose client is not known yet
 FIRST_CALL_S = 10.0  # from connecting to the first call that tells it, handshake included
 IDLE_S = 30.0  # of a control connection that holds no session
@@ -58,6 +59,10 @@ class Doorman:
         self._loop = service.loop
         self._gate = gate
         self._lease_s = lease_s
+        files = linux.raise_open_files(2 * MAX_PEERS + OTHERS)
+        self._most = max(16, min(MAX_PEERS, (files - OTHERS) // 2))
+        if self._most < MAX_PEERS:
+            log.info(f"at most {self._most} connections of clients, as 'nofile' is {files}")
         self._api = Api(
             service.routes,
             lambda call, peer, holds: gate.identify(call, peer, self.peers.get(peer, ""), holds),
@@ -74,7 +79,7 @@ class Doorman:
             host, port = "", 0  # gone again
         if not host or not self._has_room(host):
             if host:
-                self._gate.note(host, f"{MAX_PEERS} connections of clients are the most")
+                self._gate.note(host, f"{self._most} connections of clients are the most")
             sock.close()
             return
         linux.keep_alive(sock, self._lease_s)
@@ -99,9 +104,9 @@ class Doorman:
         here = [peer for peer in strangers if network_of(self.peers[peer]) == network]
         if len(here) >= MAX_STRANGERS:
             here[0].close()
-        elif len(self.peers) >= MAX_PEERS and strangers:
+        elif len(self.peers) >= self._most and strangers:
             strangers[0].close()
-        return len(self.peers) < MAX_PEERS
+        return len(self.peers) < self._most
 
     def _turns(self, peer: Peer, host: str) -> Callable[[Callable[[], None]], None]:
         network = network_of(host)
