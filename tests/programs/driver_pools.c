@@ -4,7 +4,38 @@
  */
 #include "program.h"
 
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <unistd.h>
+
 enum { COUNT = 1024 };
+
+static atomic_bool go;
+
+static void CUDA_CB wait_for_go(void *unused)
+{
+	while (!atomic_load(&go))
+		usleep(1000);
+}
+
+/* What a stream has yet to free is the program's no more: it cannot be freed again, nor does it count. */
+static void free_twice(CUmemoryPool pool, CUstream stream)
+{
+	cuuint64_t before, used;
+	CUdeviceptr x;
+
+	CHECK(cuStreamSynchronize(stream));
+	CHECK(cuMemPoolGetAttribute(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &before));
+	CHECK(cuMemAllocAsync(&x, 4096, stream));
+	CHECK(cuLaunchHostFunc(stream, wait_for_go, NULL));
+	CHECK(cuMemFreeAsync(x, stream));
+	SHOW(cuMemFreeAsync(x, stream));
+	CHECK(cuMemPoolGetAttribute(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used));
+	printf("used behind a free: %llu\n", (unsigned long long)(used - before));
+	atomic_store(&go, true);
+	CHECK(cuStreamSynchronize(stream));
+	SHOW(cuMemFreeAsync(x, stream));
+}
 
 int main(void)
 {
@@ -56,6 +87,7 @@ int main(void)
 	CHECK(cuMemPoolDestroy(mine));
 	CHECK(cuDeviceGetMemPool(&current, 0));
 	printf("the default pool is current again: %s\n", pool == current ? "yes" : "no");
+	free_twice(pool, stream);
 	SHOW(cuMemAllocAsync(&x, 0, stream));
 	SHOW(cuMemAllocAsync(&x, (size_t)1 << 50, stream));
 	CHECK(cuDevicePrimaryCtxRelease_v2(0));

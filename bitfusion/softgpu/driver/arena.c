@@ -153,6 +153,7 @@ CUresult arena_allocate(struct device *device, uint64_t size, enum range_kind ki
 		range->pool = pool;
 		range->flags = 0;
 		range->sync_memops = 0;
+		range->ending = 0;
 		tree_changed(&device->arena->tree, range);
 		*address = range->base;
 	}

@@ -117,7 +117,7 @@ static void run_write_value(const struct value_work *write)
 CUresult work_run(struct context *context, struct work *work)
 {
 	if (work->kind == WORK_FREE) {
-		pool_free_now(work->memory.address);
+		pool_free_begun(work->memory.address);
 		return CUDA_SUCCESS;
 	}
 	/* in a context that has failed or is about to die nothing runs any more; callbacks are told */

@@ -33,6 +33,7 @@ struct range {
 	unsigned flags;
 	int device;
 	int visible; /* kernels may touch it */
+	int ending;  /* a stream will free it: nobody may do so again */
 	struct context *context;
 	struct pool *pool;
 	struct allocation *allocation; /* RANGE_MAPPED */
@@ -112,6 +113,7 @@ struct pool {
 };
 CUresult pool_take(struct pool *pool, struct context *context, uint64_t size, uint64_t *address);
 CUresult pool_free_now(uint64_t address);
+CUresult pool_free_begun(uint64_t address); /* what cuMemFreeAsync has begun */
 CUresult pool_defaults(struct device *device);
 
 #endif

@@ -234,15 +234,38 @@ CUresult pool_take(struct pool *pool, struct context *context, uint64_t size, ui
 	return CUDA_SUCCESS;
 }
 
+/* From now on the program has it no more, whenever its stream gets there. */
+static CUresult begin_free(uint64_t address)
+{
+	pthread_mutex_lock(&memory_lock);
+	struct range *range = range_find_locked(address);
+	int mine = range && range->base == address && range->kind == RANGE_POOL && !range->ending;
+	if (mine) {
+		range->ending = 1;
+		range->pool->used -= range->size;
+	}
+	pthread_mutex_unlock(&memory_lock);
+	return mine ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+static void undo_free(uint64_t address)
+{
+	pthread_mutex_lock(&memory_lock);
+	struct range *range = range_find_locked(address);
+	range->ending = 0;
+	range->pool->used += range->size;
+	pthread_mutex_unlock(&memory_lock);
+}
+
+CUresult pool_free_begun(uint64_t address)
+{
+	return arena_free(address, RANGE_POOL);
+}
+
 CUresult pool_free_now(uint64_t address)
 {
-	struct range range;
-	if (!range_lookup(address, &range) || range.base != address || range.kind != RANGE_POOL)
-		return CUDA_ERROR_INVALID_VALUE;
-	pthread_mutex_lock(&memory_lock);
-	range.pool->used -= range.size;
-	pthread_mutex_unlock(&memory_lock);
-	return arena_free(address, RANGE_POOL);
+	TRY(begin_free(address));
+	return pool_free_begun(address);
 }
 
 /* Becomes an allocation node: the address is chosen now and stays for all launches. */
@@ -298,5 +321,15 @@ EXPORT CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
 	if (!work)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	work->memory.address = dptr;
-	return submit(stream, work, 0);
+	if (stream->capture)
+		return submit(stream, work, 0);
+	CUresult result = begin_free(dptr);
+	if (result != CUDA_SUCCESS) {
+		work_discard(work);
+		return result;
+	}
+	result = submit(stream, work, 0);
+	if (result != CUDA_SUCCESS)
+		undo_free(dptr);
+	return result;
 }
