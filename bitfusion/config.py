@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from bitfusion import paths
-from bitfusion.errors import ConfigError
+from bitfusion.errors import ConfigError, NotPermitted
 from bitfusion.options import Option, Parsed, canonical
 from bitfusion.settings import BY_NAME, CLIENT_SECTIONS, SERVER_SECTIONS, SETTINGS, Setting
 from bitfusion.values import DEFAULT_PORT as DEFAULT_PORT
@@ -101,11 +101,20 @@ class Config:
 
 
 def load(files: Sequence[str], parsed: Optional[Parsed], sections: Sequence[str]) -> Config:
-    """Read these files (missing ones are skipped), the environment, then the options."""
+    """Read these files (missing ones are skipped), the environment, then the options.
+
+    A file that may not be read is an error unless another file, the environment or an option says
+    which servers to use.
+    """
     config = Config()
+    refused: Optional[NotPermitted] = None
     for path in files:
-        if _is_there(path):
+        if not _is_there(path):
+            continue
+        try:
             _read_file(config, path, sections)
+        except NotPermitted as error:
+            refused = refused or error
     for setting in SETTINGS:
         if setting.name.partition(".")[0] not in sections:
             continue
@@ -114,6 +123,8 @@ def load(files: Sequence[str], parsed: Optional[Parsed], sections: Sequence[str]
             config.set(setting.name, given, setting.environment)
         if parsed is not None and setting.option:
             _take_option(config, setting, parsed)
+    if refused is not None and "client.server_list" not in config.texts:
+        raise refused
     return config
 
 
@@ -162,6 +173,16 @@ def server_files(given: Optional[str]) -> tuple[str, ...]:
 
 def load_client(parsed: Optional[Parsed]) -> Config:
     return load(client_files(), parsed, CLIENT_SECTIONS)
+
+
+def load_without_servers(parsed: Parsed) -> Config:
+    """Of a command that uses this machine alone: what it may not read was not meant for it."""
+    try:
+        return load_client(parsed)
+    except NotPermitted:
+        if os.environ.get("BITFUSION_CONFIG"):
+            raise
+        return load((paths.user_file("client.toml"),), parsed, CLIENT_SECTIONS)
 
 
 def load_server(parsed: Optional[Parsed]) -> Config:

@@ -51,6 +51,10 @@ class ConfigError(BitfusionError):
     exit_status = 2
 
 
+class NotPermitted(ConfigError):
+    """Settings that this user may not read, which is no matter where others are there."""
+
+
 class TooMuch(BitfusionError):
     """More than there is at all: waiting would not help."""
 

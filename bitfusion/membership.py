@@ -8,23 +8,23 @@ import os
 import pwd
 from typing import Optional
 
-from bitfusion.errors import ConfigError
+from bitfusion.errors import NotPermitted
 
 
-def refused(path: str) -> ConfigError:
+def refused(path: str) -> NotPermitted:
     """About a file that may not be read, or that lies in a folder that may not be entered."""
     group = group_of(path)
     user = user_name()
     if group is None:
         hint = "its owner's group may read it: are you a member, and logged in since?"
-        return ConfigError(place=path, why="permission denied", hint=hint)
+        return NotPermitted(place=path, why="permission denied", hint=hint)
     if user in group.gr_mem:
-        return ConfigError(
+        return NotPermitted(
             place=path,
             why=f"permission denied: you are in the group '{group.gr_name}' since you logged in",
             hint="log in again",
         )
-    return ConfigError(
+    return NotPermitted(
         place=path,
         why=f"permission denied: you are not in the group '{group.gr_name}'",
         hint=f"'sudo usermod -aG {group.gr_name} {user}', then log in again",

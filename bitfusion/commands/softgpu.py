@@ -24,7 +24,7 @@ examples:
 
 
 def run(parsed: Parsed) -> int:
-    settings = config.load_client(parsed)
+    settings = config.load_without_servers(parsed)
     if not parsed.words:
         raise UsageError(verb=parsed.verb, why="which program? it is missing")
     wanted = settings.number("softgpu.gpus") or 1

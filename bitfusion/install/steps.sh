@@ -26,9 +26,18 @@ bf_make_group() {
 	getent group "$1" >/dev/null || groupadd --system "$1"
 }
 
+# Not a person's, which is never ours to use or to remove.
+bf_is_system_user() {
+	[ "$(id -u "$1" 2>/dev/null || echo 0)" -lt 1000 ]
+}
+
 # bf_make_user NAME GROUP HOME
 bf_make_user() {
-	getent passwd "$1" >/dev/null && return 0
+	if getent passwd "$1" >/dev/null; then
+		bf_is_system_user "$1" && return 0
+		bf_say "the user '$1' is somebody's account here, and the service needs one of that name: rename that one" >&2
+		return 1
+	fi
 	useradd --system --gid "$2" --no-create-home --home-dir "$3" --shell /usr/sbin/nologin \
 		--comment 'Bitfusion' "$1"
 }
@@ -46,12 +55,39 @@ bf_make_server_accounts() {
 
 bf_remove_accounts() {
 	for user in "$BF_WORKER" "$BF_USER"; do
-		getent passwd "$user" >/dev/null && userdel "$user"
+		getent passwd "$user" >/dev/null && bf_is_system_user "$user" || continue
+		userdel "$user" || bf_say "the user '$user' stays: userdel it when nobody needs it"
 	done
 	for group in "$BF_WORKER" "$BF_GROUP"; do
-		getent group "$group" >/dev/null && groupdel "$group"
+		getent group "$group" >/dev/null || continue
+		groupdel "$group" || bf_say "the group '$group' stays: groupdel it when nobody needs it"
 	done
-	return 0
+}
+
+# Nursery and workers outlive the service, so that another can take their sessions over. Whoever runs as the users is
+# told by /proc/PID/status: the folders of processes that dropped privileges are root's.
+bf_processes() {
+	for user in "$BF_USER" "$BF_WORKER"; do
+		number=$(id -u "$user" 2>/dev/null) && [ "$number" -gt 0 ] && [ "$number" -lt 1000 ] || continue
+		for status in /proc/[0-9]*/status; do
+			grep -qs "^Uid:[[:space:]]*$number[[:space:]]" "$status" || continue
+			status=${status%/status}
+			echo "${status#/proc/}"
+		done
+	done
+}
+
+bf_end_processes() {
+	for signal in TERM TERM KILL KILL; do
+		left=$(bf_processes)
+		[ -n "$left" ] || return 0
+		# shellcheck disable=SC2086 # words
+		kill -s "$signal" $left 2>/dev/null || :
+		for _ in 1 2 3 4 5 6 7 8 9 10; do
+			[ -n "$(bf_processes)" ] || return 0
+			sleep 0.1
+		done
+	done
 }
 
 # ------------------------------------------------------------------ folders and modes
@@ -92,9 +128,15 @@ bf_purge_client() {
 }
 
 bf_purge_server() {
+	bf_end_processes
 	rm -rf "$BF_STATE"
 	rm -f "$BF_CONFIG/server.toml" "$BF_OPENED"
-	bf_purge_client
+	bf_is_removed bitfusion-client || bf_purge_client
+}
+
+# Removed but not purged: its settings are to stay. Only Debian knows this state.
+bf_is_removed() {
+	bf_has dpkg-query && dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -q '^config-files$'
 }
 
 # ------------------------------------------------------------------ bytecode
@@ -151,6 +193,7 @@ bf_open_ports() {
 	if [ -z "$firewall" ]; then
 		bf_say "no firewall (firewalld, ufw) is active here; where one is in the way of clients, let TCP pass to" \
 			"$(echo "$BF_PORTS" | sed 's/ /, /g')"
+		(umask 077 && echo none >"$BF_OPENED")
 		return 0
 	fi
 	opened=
@@ -178,7 +221,13 @@ bf_close_ports() {
 	[ $# -eq 0 ] || shift
 	for ports in "$@"; do
 		case $firewall in
-		firewalld) [ "$(bf_firewall)" != firewalld ] || bf_firewalld remove "$ports" || : ;;
+		firewalld)
+			if [ "$(bf_firewall)" = firewalld ]; then
+				bf_firewalld remove "$ports" || :
+			elif bf_has firewall-offline-cmd; then
+				firewall-offline-cmd --remove-port="$ports/tcp" >/dev/null 2>&1 || :
+			fi
+			;;
 		ufw) ! bf_has ufw || ufw delete allow "$(echo "$ports" | tr - :)/tcp" >/dev/null || : ;;
 		esac
 	done
@@ -188,13 +237,14 @@ bf_close_ports() {
 
 # End the service with its sessions, before its files go: they would wait for another server to take them over.
 bf_end_service() {
-	[ -d /run/systemd/system ] || return 0
-	systemctl is-active --quiet bitfusion-server.service || return 0
-	systemctl kill --kill-who=main --signal=INT bitfusion-server.service || :
-	for _ in 1 2 3 4 5 6 7 8 9 10; do
-		systemctl is-active --quiet bitfusion-server.service || return 0
-		sleep 1
-	done
+	if [ -d /run/systemd/system ] && systemctl is-active --quiet bitfusion-server.service; then
+		systemctl kill --kill-who=main --signal=INT bitfusion-server.service || :
+		for _ in 1 2 3 4 5 6 7 8 9 10; do
+			systemctl is-active --quiet bitfusion-server.service || break
+			sleep 1
+		done
+	fi
+	bf_end_processes
 }
 
 bf_tell_members() {

@@ -7,12 +7,12 @@ import json
 import os
 import pathlib
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
-from bitfusion import cli, config, quantity, settings, values
-from bitfusion.errors import ConfigError
+from bitfusion import cli, config, paths, quantity, settings, values
+from bitfusion.errors import ConfigError, NotPermitted
 from bitfusion.options import parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -121,6 +121,38 @@ def test_a_folder_that_we_may_not_look_into_is_no_missing_file(
     with pytest.raises(ConfigError, match="c.toml: permission denied") as caught:
         config.load((str(tmp_path / "c.toml"),), None, ("client",))
     assert "group" in caught.value.hint
+
+
+def test_settings_that_name_servers_do_without_those_one_may_not_read(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a user who is not in the group, with a bundle or a server of their own."""
+    mine, theirs = tmp_path / "mine.toml", tmp_path / "theirs.toml"
+    mine.write_text('[client]\nserver_list = ["one:1"]\n')
+    theirs.write_text("")
+    read = open
+
+    def guarded(path: str, *words: Any, **names: Any) -> Any:
+        if path == str(theirs):
+            raise PermissionError(13, "Permission denied")
+        return read(path, *words, **names)
+
+    monkeypatch.setattr("builtins.open", guarded)
+    found = config.load((str(theirs), str(mine)), None, ("client",))
+    assert found.addresses("client.server_list") == (("one", 1),)
+    with pytest.raises(NotPermitted):
+        config.load((str(theirs),), None, ("client",))
+    monkeypatch.setenv("BITFUSION_SERVER_LIST", "two:2")
+    found = config.load((str(theirs),), None, ("client",))
+    assert found.addresses("client.server_list") == (("two", 2),)
+    monkeypatch.delenv("BITFUSION_SERVER_LIST")
+    monkeypatch.setattr(paths, "system_file", lambda name: str(theirs))
+    monkeypatch.setattr(paths, "user_file", lambda name: str(tmp_path / "none.toml"))
+    parsed = parse("softgpu", (config.option("softgpu.gpus"),), [])
+    assert config.load_without_servers(parsed).number("softgpu.gpus") == 0
+    monkeypatch.setenv("BITFUSION_CONFIG", str(theirs))
+    with pytest.raises(NotPermitted):
+        config.load_without_servers(parsed)
 
 
 def test_unreadable_file(tmp_path: pathlib.Path) -> None:

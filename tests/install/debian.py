@@ -199,7 +199,6 @@ class Story:
         self.client.do("rm -f /tmp/enough")
         program = self.client.begin(f"bitfusion run -n 1 -p 0.5 -- sh -c '{script}'")
         try:
-            wait_for(lambda: "session" in self.server.do("bitfusion smi --json"), 30, "a session")
             wait_for(
                 lambda: self.server.try_to("pgrep bitfusion-work").returncode == 0, 30, "a worker"
             )
@@ -328,7 +327,21 @@ class Story:
         check(not left, f"still runs: {left}")
 
     def purge(self) -> None:
-        """Nothing is left, and doing all of it again leaves nothing either."""
+        """Nothing is left, and doing all of it again leaves nothing either.
+
+        The server goes while a session waits for it to start again.
+        """
+        program = self.client.begin(f"bitfusion run -n 1 -- {PROGRAMS}/steady")
+        wait_for(
+            lambda: self.server.try_to("pgrep bitfusion-work").returncode == 0, 30, "a worker"
+        )
+        self.server.do(f"systemctl stop {UNIT}")
+        check(self.server.try_to("pgrep bitfusion-work").returncode == 0, "no worker has stayed")
+        self.server.do("apt-get purge --yes bitfusion-server")
+        self._nothing_left(self.server)
+        self.client.try_to("pkill steady")
+        program.communicate(timeout=60)
+        self.server.do(f"apt install --yes {NEWER}/bitfusion-server.deb")
         for machine, package in (
             (self.server, "bitfusion-server"),
             (self.client, "bitfusion-client"),

@@ -24,7 +24,7 @@ DOCUMENTS = ("README.md", "docs/install.md")
 KINDS = {"client", "server", "scratch", "wheel", "source", "none"}
 PORT = "56001"
 # Whose text is all in a field: it says what the message of the moment is.
-WITHOUT_TEXT = {"BitfusionError", "UsageError", "ConfigError", "SystemFailure"}
+WITHOUT_TEXT = {"BitfusionError", "UsageError", "ConfigError", "NotPermitted", "SystemFailure"}
 
 Home = Dict[str, str]
 

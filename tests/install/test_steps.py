@@ -25,6 +25,8 @@ COMMANDS = {
     "groupdel": 'sed -i "/^$1$/d" "$STATE/group"',
     "useradd": 'for last; do :; done; echo "$last" >>"$STATE/passwd"',
     "userdel": 'sed -i "/^$1$/d" "$STATE/passwd"',
+    # numbers of persons begin at 1000; nobody's processes here are to be found
+    "id": 'test -e "$STATE/person" && echo 1000',
     "chown": 'echo "$*" >>"$STATE/owners"',
 }
 FIREWALLD = """
@@ -113,6 +115,36 @@ def test_accounts_and_folders_twice(system: System, shell: str) -> None:
     for _ in range(2):
         system.do("bf_remove_accounts", shell)
         assert system.list("group") == system.list("passwd") == []
+
+
+def test_a_persons_account_is_neither_used_nor_removed(system: System) -> None:
+    system.do("bf_make_server_accounts")
+    (system.folder / "state/person").touch()
+    said = system.do("bf_make_server_accounts || echo refused $?", "dash")
+    assert said == "refused 1\n"
+    system.do("bf_remove_accounts")
+    assert system.list("passwd") == ["bitfusion", "bitfusion-worker"]
+
+
+def test_what_cannot_be_removed_stays_and_is_named(system: System) -> None:
+    """A group may be a user's primary one, or come from a directory of the network."""
+    system.do("bf_make_server_accounts")
+    for name in ("userdel", "groupdel"):
+        system.add(name, "exit 8")
+    said = system.do("bf_purge_server")
+    assert "user 'bitfusion-worker' stays" in said and "group 'bitfusion' stays" in said
+
+
+def test_purging_the_server_keeps_what_a_removed_client_has(system: System) -> None:
+    etc = system.folder / "etc/bitfusion"
+    system.do("bf_make_server_accounts; bf_make_server_folders")
+    (etc / "client.toml").touch()
+    system.add("dpkg-query", "echo config-files")
+    system.do("bf_purge_server")
+    assert (etc / "client.toml").exists()
+    system.add("dpkg-query", "echo not-installed")
+    system.do("bf_purge_server")
+    assert not etc.exists()
 
 
 def test_purging_one_package_keeps_what_the_other_has(system: System) -> None:
