@@ -60,7 +60,7 @@ class Doorman:
         self._gate = gate
         self._lease_s = lease_s
         files = linux.raise_open_files(2 * MAX_PEERS + OTHERS)
-        self._most = max(16, min(MAX_PEERS, (files - OTHERS) // 2))
+        self._most = max(MAX_STRANGERS, min(MAX_PEERS, (files - OTHERS) // 2))
         if self._most < MAX_PEERS:
             log.info(f"at most {self._most} connections of clients, as 'nofile' is {files}")
         self._api = Api(
