@@ -68,19 +68,26 @@ CUresult bf_wait_for_result(struct bf_wait *wait)
 	return wait->status ? report(wait->status) : CUDA_SUCCESS;
 }
 
-CUresult bf_ask(unsigned call, const void *body, size_t size, void *answer, size_t answer_size)
+CUresult bf_question(struct bf_wait *wait, unsigned call, const void *body, size_t size)
 {
-	struct bf_wait wait = { 0 };
-	uint8_t *command;
-	CUresult status;
+	uint8_t *command = bf_queue_begin(call, sizeof(struct bf_command) + size, BF_WANTS_REPLY, bf_self.current);
 
-	command = bf_queue_begin(call, sizeof(struct bf_command) + size, BF_WANTS_REPLY, bf_self.current);
 	if (!command)
 		return CUDA_ERROR_DEVICE_UNAVAILABLE;
-	((struct bf_command *)command)->request = bf_wait_add(&wait, call);
+	((struct bf_command *)command)->request = bf_wait_add(wait, call);
 	if (size)
 		memcpy(command + sizeof(struct bf_command), body, size);
 	bf_queue_end(BF_NOW);
+	return CUDA_SUCCESS;
+}
+
+CUresult bf_ask(unsigned call, const void *body, size_t size, void *answer, size_t answer_size)
+{
+	struct bf_wait wait = { 0 };
+	CUresult status = bf_question(&wait, call, body, size);
+
+	if (status)
+		return status;
 	status = answer_size ? bf_wait_for_result(&wait) : bf_wait_for(&wait);
 	if (wait.body_size >= answer_size && answer_size)
 		memcpy(answer, wait.body, answer_size);

@@ -10,19 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static CUresult find_packed(void **extra, const void **packed, size_t *size)
-{
-	for (; *extra != CU_LAUNCH_PARAM_END; extra += 2) {
-		if (*extra == CU_LAUNCH_PARAM_BUFFER_POINTER)
-			*packed = extra[1];
-		else if (*extra == CU_LAUNCH_PARAM_BUFFER_SIZE)
-			*size = extra[1] ? *(const size_t *)extra[1] : 0;
-		else
-			return CUDA_ERROR_INVALID_VALUE;
-	}
-	return *packed ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-}
-
 static struct bf_kernel_node *new_node(const CUDA_KERNEL_NODE_PARAMS_v2 *params, size_t packed)
 {
 	CUDA_KERNEL_NODE_PARAMS_v2 plain = *params;
@@ -48,9 +35,11 @@ static CUresult pack(const CUDA_KERNEL_NODE_PARAMS_v2 *params, struct bf_kernel_
 		return CUDA_ERROR_INVALID_VALUE;
 	if (!function)
 		return CUDA_ERROR_INVALID_HANDLE;
-	if (params->extra && !params->kernelParams)
-		status = find_packed(params->extra, &packed, &size);
-	else if (!params->kernelParams && function->parameter_count)
+	if (params->extra && !params->kernelParams) {
+		status = bf_extra_read(params->extra, &packed, &size);
+		if (!packed)
+			return CUDA_ERROR_INVALID_VALUE;
+	} else if (!params->kernelParams && function->parameter_count)
 		status = CUDA_ERROR_INVALID_VALUE;
 	if (status || size > BF_MAX_PARAMETERS || size < function->parameters_size)
 		return CUDA_ERROR_INVALID_VALUE;
@@ -241,24 +230,17 @@ static CUresult tell(CUgraphNode node, const struct bf_kernel_node *from, CUDA_K
 	return status;
 }
 
-/* Posts the question and waits for an answer of any size. */
 static CUresult read_node(CUgraphNode node, CUDA_KERNEL_NODE_PARAMS_v2 *params)
 {
 	const struct bf_node body = { BF_ARG(node) };
 	const struct bf_kernel_node *answer;
 	struct bf_wait wait = { 0 };
-	uint8_t *command;
 	CUresult status = bf_check();
 
+	if (!status)
+		status = bf_question(&wait, BF_OP_KERNEL_NODE, &body, sizeof body);
 	if (status)
 		return status;
-	command = bf_queue_begin(BF_OP_KERNEL_NODE, sizeof(struct bf_command) + sizeof body, BF_WANTS_REPLY,
-				 bf_self.current);
-	if (!command)
-		return CUDA_ERROR_DEVICE_UNAVAILABLE;
-	((struct bf_command *)command)->request = bf_wait_add(&wait, BF_OP_KERNEL_NODE);
-	memcpy(command + sizeof(struct bf_command), &body, sizeof body);
-	bf_queue_end(BF_NOW);
 	status = bf_wait_for_result(&wait);
 	answer = (const struct bf_kernel_node *)wait.body;
 	if (!status &&

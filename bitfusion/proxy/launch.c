@@ -87,18 +87,26 @@ static void put_parameters(uint8_t *to, const struct launch *launch)
 }
 
 /* Parameters as a ready buffer: a list of tags, each followed by its value. */
-static CUresult read_extra(struct launch *launch, void **extra)
+CUresult bf_extra_read(void **extra, const void **values, size_t *size)
 {
-	size_t size = 0;
-
 	for (; *extra != CU_LAUNCH_PARAM_END; extra += 2) {
 		if (*extra == CU_LAUNCH_PARAM_BUFFER_POINTER)
-			launch->blob = extra[1];
+			*values = extra[1];
 		else if (*extra == CU_LAUNCH_PARAM_BUFFER_SIZE)
-			size = extra[1] ? *(const size_t *)extra[1] : 0;
+			*size = extra[1] ? *(const size_t *)extra[1] : 0;
 		else
 			return CUDA_ERROR_INVALID_VALUE;
 	}
+	return CUDA_SUCCESS;
+}
+
+static CUresult read_extra(struct launch *launch, void **extra)
+{
+	size_t size = 0;
+	CUresult status = bf_extra_read(extra, &launch->blob, &size);
+
+	if (status)
+		return status;
 	if (size > BF_MAX_PARAMETERS || (size && !launch->blob))
 		return CUDA_ERROR_INVALID_VALUE;
 	if (size < launch->function->parameters_size)

@@ -135,7 +135,9 @@ CUresult bf_wait_for(struct bf_wait *wait); /* status with deferred failures fol
 CUresult bf_wait_for_result(struct bf_wait *wait);
 void bf_fail_later(CUresult status); /* of a call that has no one to tell it: the next that waits does */
 
-/* Sends a command made of a header and a fixed body, waits, and copies `answer_size` bytes of the reply. */
+/* Sends a command made of a header and a fixed body; an answer of any size is then to be waited for. */
+CUresult bf_question(struct bf_wait *wait, unsigned call, const void *body, size_t size);
+/* Sends such a command, waits, and copies `answer_size` bytes of the reply. */
 CUresult bf_ask(unsigned call, const void *body, size_t size, void *answer, size_t answer_size);
 CUresult bf_post(unsigned call, const void *body, size_t size); /* one-way */
 
@@ -351,6 +353,8 @@ static inline struct bf_function *bf_function_find(CUfunction function)
 		return NULL;
 	return bf_handle_find((enum bf_handle_kind)kind, handle);
 }
+/* Of a launch's or a node's `extra`; what it does not say stays. */
+CUresult bf_extra_read(void **extra, const void **values, size_t *size);
 CUresult bf_function_get(uint64_t parent, enum bf_handle_kind kind, const char *name, uint64_t *handle);
 /* The first of all that a module or library has, at most `capacity`. */
 CUresult bf_function_list(uint64_t parent, enum bf_handle_kind kind, uint64_t *handles, unsigned capacity,

@@ -6,6 +6,7 @@ A listener that cannot accept stays readable, so without the pause the loop woul
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable
 
@@ -42,11 +43,17 @@ class Acceptor:
             if error.errno in linux.EXHAUSTED:
                 self._pause(error)
             return  # else it went away again
-        if self._paused:
+        if self._paused and not self._more_wait():
             self._paused = False
             log.info("accepting connections again")
         sock.setblocking(False)
         self._take(sock)
+
+    def _more_wait(self) -> bool:
+        """While some do, descriptors may run out again at the next: that is no news."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _pause(self, error: OSError) -> None:
         if not self._paused:

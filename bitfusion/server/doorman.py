@@ -98,6 +98,8 @@ class Doorman:
         """Connections of strangers make room for new ones: those that failed first, then those
         that said nothing, and the oldest of them.
         """
+        if len(self.peers) < MAX_STRANGERS:
+            return True  # whoever they are
         network = network_of(host)
         strangers = [peer for peer in self.peers if self._gate.is_stranger(peer)]
         strangers.sort(key=lambda peer: (not peer.waits, peer.heard))  # else as they came

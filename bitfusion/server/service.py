@@ -76,8 +76,8 @@ class Service:
         for action in self.on_gone:
             action(peer)
 
-    def _worker_ended(self, number: int, how: str) -> None:
-        self.sessions.worker_ended(number, how)
+    def _worker_ended(self, number: int, how: str, killed: bool) -> None:
+        self.sessions.worker_ended(number, how, killed)
 
     def listen_unix(self) -> DataListener:
         """On an abstract name: reachable from this host only, and no file to leave behind."""

@@ -31,11 +31,6 @@ MAX_WORKERS = 256  # of one session
 MAX_WORKERS_IN_ALL = 2048
 TICKET_LIFE_S = 30.0
 TERM_PATIENCE_S = 2.0
-KILLED = (
-    "was ended by signal",
-    "ended with the nursery",
-    "found no nursery",
-)  # as workers.py says
 WRONG_TICKET = "unknown or used ticket"
 
 
@@ -242,7 +237,8 @@ class Sessions:
                 return False
         return True
 
-    def worker_ended(self, number: int, how: str) -> None:
+    def worker_ended(self, number: int, how: str, killed: bool = False) -> None:
+        """killed: not by its own doing."""
         session = self._by_worker.pop(number, None)
         if session is None:
             return
@@ -250,7 +246,7 @@ class Sessions:
         if session.ledger:
             session.ledger.clear(slot)
         log.info(f"worker {number} of session {session.name} {how}")
-        broke = how.startswith(KILLED) and not session.closing
+        broke = killed and not session.closing
         self.on_worker_end(session, f"worker {number} of the server {how}" if broke else "")
         if session.closing and not session.workers:
             self._finish(session)

@@ -15,7 +15,7 @@ from bitfusion.server.link import Link
 from bitfusion.server.loop import Loop
 from bitfusion.server.nursery import Door, Job, Worker
 
-Ended = Callable[[int, str], None]  # worker's number, how
+Ended = Callable[[int, str, bool], None]  # worker's number, how, whether it was killed
 RETRY_S = 0.5
 RELIEVE_S = 0.1
 END_PATIENCE_S = 5.0
@@ -93,7 +93,7 @@ class Workers:
         self._alive[number] = Alive(self._own)
         if self._own is None:
             data.close()
-            self._loop.after(0, lambda: self._end(number, "found no nursery"))
+            self._loop.after(0, lambda: self._end(number, "found no nursery", True))
             return
         order = {"order": "start", "worker": number, "job": job, "cold": cold}
         self._own.order(order, data, ledger)
@@ -155,11 +155,13 @@ class Workers:
         if event["event"] == "started" and number in self._alive:
             self._alive[number].pid = event["pid"]
         elif event["event"] == "ended":
-            self._end(number, event.get("why") or describe_end(event["status"]))
+            why, status = event.get("why"), event["status"]
+            killed = not why and os.WIFSIGNALED(status)
+            self._end(number, why or describe_end(status), killed)
 
-    def _end(self, number: int, how: str) -> None:
+    def _end(self, number: int, how: str, killed: bool) -> None:
         if self._alive.pop(number, None) is not None:
-            self._ended(number, how)
+            self._ended(number, how, killed)
 
     def _lost(self, link: Link) -> None:
         """A nursery was killed, and its workers with it; or an earlier one is done."""
@@ -171,7 +173,7 @@ class Workers:
         else:
             self._earlier.remove(link)
         for number in [n for n, alive in self._alive.items() if alive.link is link]:
-            self._end(number, "ended with the nursery")
+            self._end(number, "ended with the nursery", True)
         if mine:
             self._restart_nursery()
 
