@@ -4,8 +4,8 @@
  * what the program's pointers point to. row.h says how the bytes lie.
  */
 #define _GNU_SOURCE
+#include "graph.h"
 #include "location.h"
-#include "proxy.h"
 
 #include <string.h>
 
@@ -368,6 +368,8 @@ static CUresult prepare(struct call *call, unsigned number, const uint64_t *args
 		CUstream stream = (CUstream)(uintptr_t)call->args[row->stream];
 
 		status = bf_stream_resolve(&stream, per_thread);
+		if (!status && row->flags & BF_ROW_ONEWAY)
+			status = bf_capture_takes(stream);
 		call->args[row->stream] = (uint64_t)(uintptr_t)stream;
 	}
 	for (int i = 0; !status && i < row->argument_count; i++)

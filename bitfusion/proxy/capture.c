@@ -9,43 +9,37 @@
  * program has long freed.
  */
 #define _GNU_SOURCE
-#include "graph.h"
+#include "capture.h"
 
 #include <stdlib.h>
 
 _Atomic unsigned bf_captures;
 
-struct capture {
-	struct capture *next;
-	uint64_t number; /* ours: streams and events know it by this, also when it is over */
-	uint64_t origin; /* the stream that it began in and must end in */
-	struct bf_graph_work *work;
-	struct bf_graph kept; /* stands for the graph that it will be */
-	CUgraphNode *nodes; /* what the latest cuStreamGetCaptureInfo told */
-	CUgraphEdgeData *edges;
-	size_t room;
-};
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct capture *open_captures;
+pthread_mutex_t bf_capture_lock = PTHREAD_MUTEX_INITIALIZER;
+struct bf_capture *bf_open_captures;
 static uint64_t next_number = 1;
 
-static struct capture **find_origin(uint64_t stream)
+static struct bf_capture **find_origin(uint64_t stream)
 {
-	struct capture **link = &open_captures;
+	struct bf_capture **link = &bf_open_captures;
 
 	while (*link && (*link)->origin != stream)
 		link = &(*link)->next;
 	return link;
 }
 
-static struct capture *find(uint64_t number)
+struct bf_capture *bf_capture_numbered(uint64_t number)
 {
-	struct capture *capture = open_captures;
+	struct bf_capture *capture = bf_open_captures;
 
 	while (capture && capture->number != number)
 		capture = capture->next;
 	return capture;
+}
+
+struct bf_capture *bf_capture_begun_in(uint64_t stream)
+{
+	return *find_origin(stream);
 }
 
 static struct bf_stream *stream_of(CUstream stream)
@@ -53,42 +47,44 @@ static struct bf_stream *stream_of(CUstream stream)
 	return bf_handle_find(BF_STREAM, BF_ARG(stream));
 }
 
-static CUresult add(CUstream stream)
+static CUresult add(CUstream stream, CUstreamCaptureMode mode)
 {
 	struct bf_stream *entry = stream_of(stream);
-	struct capture *capture = calloc(1, sizeof *capture);
+	struct bf_capture *capture = calloc(1, sizeof *capture);
 
 	if (!capture)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	capture->origin = BF_ARG(stream);
-	pthread_mutex_lock(&lock);
+	capture->mode = mode;
+	capture->thread = pthread_self();
+	pthread_mutex_lock(&bf_capture_lock);
 	capture->number = next_number++;
 	if (entry)
 		atomic_store(&entry->capture, capture->number);
-	capture->next = open_captures;
-	open_captures = capture;
+	capture->next = bf_open_captures;
+	bf_open_captures = capture;
 	atomic_fetch_add(&bf_captures, 1);
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&bf_capture_lock);
 	return CUDA_SUCCESS;
 }
 
 /* Takes the capture that began in the stream off the list. */
-static struct capture *take(CUstream stream)
+static struct bf_capture *take(CUstream stream)
 {
-	struct capture **link, *capture;
+	struct bf_capture **link, *capture;
 
-	pthread_mutex_lock(&lock);
+	pthread_mutex_lock(&bf_capture_lock);
 	link = find_origin(BF_ARG(stream));
 	capture = *link;
 	if (capture) {
 		*link = capture->next;
 		atomic_fetch_sub(&bf_captures, 1);
 	}
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&bf_capture_lock);
 	return capture;
 }
 
-static void drop(struct capture *capture)
+static void drop(struct bf_capture *capture)
 {
 	if (!capture)
 		return;
@@ -112,10 +108,10 @@ static uint64_t known(const struct bf_stream *stream)
 
 	if (!number)
 		return 0;
-	pthread_mutex_lock(&lock);
-	if (!find(number))
+	pthread_mutex_lock(&bf_capture_lock);
+	if (!bf_capture_numbered(number))
 		number = 0;
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&bf_capture_lock);
 	return number;
 }
 
@@ -143,10 +139,15 @@ CUresult bf_capture_ask(CUstream stream, uint64_t *number)
 	return CUDA_SUCCESS;
 }
 
+uint64_t bf_capture_within(CUstream stream)
+{
+	return known(stream_of(stream));
+}
+
 void bf_capture_recorded(struct bf_event *event, CUstream stream)
 {
 	if (atomic_load(&bf_captures))
-		atomic_store(&event->capture, known(stream_of(stream)));
+		atomic_store(&event->capture, bf_capture_within(stream));
 }
 
 void bf_capture_awaited(const struct bf_event *event, CUstream stream)
@@ -156,10 +157,10 @@ void bf_capture_awaited(const struct bf_event *event, CUstream stream)
 
 	if (!entry || !number || !atomic_load(&bf_captures))
 		return;
-	pthread_mutex_lock(&lock);
-	if (find(number))
+	pthread_mutex_lock(&bf_capture_lock);
+	if (bf_capture_numbered(number))
 		atomic_store(&entry->capture, number);
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&bf_capture_lock);
 }
 
 /* ------------------------------------------------------------------ what is captured */
@@ -168,13 +169,13 @@ CUresult bf_capture_copy(uint64_t number, bool to_host, CUdeviceptr device, void
 {
 	CUdeviceptr buffer = 0;
 	CUresult status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-	struct capture *capture;
+	struct bf_capture *capture;
 
-	pthread_mutex_lock(&lock);
-	capture = find(number);
+	pthread_mutex_lock(&bf_capture_lock);
+	capture = bf_capture_numbered(number);
 	if (capture)
 		status = bf_work_add_copy(&capture->work, to_host, host, size, &buffer);
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&bf_capture_lock);
 	if (status)
 		return status;
 	return to_host ? BF_CALL(cuMemcpyDtoDAsync_v2, buffer, device, size, BF_ARG(stream))
@@ -184,26 +185,26 @@ CUresult bf_capture_copy(uint64_t number, bool to_host, CUdeviceptr device, void
 CUresult bf_capture_function(uint64_t number)
 {
 	CUresult status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-	struct capture *capture;
+	struct bf_capture *capture;
 
-	pthread_mutex_lock(&lock);
-	capture = find(number);
+	pthread_mutex_lock(&bf_capture_lock);
+	capture = bf_capture_numbered(number);
 	if (capture)
 		status = bf_work_add_function(&capture->work);
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&bf_capture_lock);
 	return status;
 }
 
 CUresult bf_capture_keep(uint64_t number, const struct bf_graph *graph)
 {
 	CUresult status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-	struct capture *capture;
+	struct bf_capture *capture;
 
-	pthread_mutex_lock(&lock);
-	capture = find(number);
+	pthread_mutex_lock(&bf_capture_lock);
+	capture = bf_capture_numbered(number);
 	if (capture)
 		status = bf_keep_add(&capture->kept, graph);
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&bf_capture_lock);
 	return status;
 }
 
@@ -215,7 +216,7 @@ static CUresult begin(CUstream stream, CUstreamCaptureMode mode, bool per_thread
 
 	if (!status)
 		status = BF_CALL(cuStreamBeginCapture_v2, BF_ARG(stream), (uint64_t)mode);
-	return status ? status : add(stream);
+	return status ? status : add(stream, mode);
 }
 
 static CUresult begin_to_graph(CUstream stream, const uint64_t args[5], bool per_thread)
@@ -225,7 +226,7 @@ static CUresult begin_to_graph(CUstream stream, const uint64_t args[5], bool per
 	if (!status)
 		status = BF_CALL(cuStreamBeginCaptureToGraph, BF_ARG(stream), args[0], args[1], args[2], args[3],
 				 args[4]);
-	return status ? status : add(stream);
+	return status ? status : add(stream, (CUstreamCaptureMode)args[4]);
 }
 
 /* In all but these two cases the capture is over, for good or bad. */
@@ -235,16 +236,32 @@ static bool goes_on(CUresult status)
 	       status == CUDA_ERROR_ILLEGAL_STATE;
 }
 
+/* One thread of the worker makes everybody's calls, so that its driver cannot tell. */
+static bool is_foreign(CUstream stream)
+{
+	const struct bf_capture *capture;
+	bool foreign;
+
+	pthread_mutex_lock(&bf_capture_lock);
+	capture = bf_capture_begun_in(BF_ARG(stream));
+	foreign = capture && capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED &&
+		  !pthread_equal(capture->thread, pthread_self());
+	pthread_mutex_unlock(&bf_capture_lock);
+	return foreign;
+}
+
 static CUresult end(CUstream stream, CUgraph *phGraph, bool per_thread)
 {
 	CUresult status = bf_stream_enter(&stream, per_thread);
-	struct capture *capture;
+	struct bf_capture *capture;
 
 	if (status)
 		return status;
 	if (!phGraph)
 		return CUDA_ERROR_INVALID_VALUE;
 	*phGraph = NULL;
+	if (atomic_load(&bf_captures) && is_foreign(stream))
+		return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
 	status = BF_CALL(cuStreamEndCapture, BF_ARG(stream), BF_ARG(phGraph));
 	if (goes_on(status))
 		return status;
@@ -257,89 +274,6 @@ static CUresult end(CUstream stream, CUgraph *phGraph, bool per_thread)
 		status = bf_keep_add(bf_handle_find(BF_GRAPH, BF_ARG(*phGraph)), &capture->kept);
 	drop(capture);
 	return status;
-}
-
-/* ------------------------------------------------------------------ questions */
-
-struct question {
-	CUstreamCaptureStatus *state;
-	cuuint64_t *id;
-	CUgraph *graph;
-	const CUgraphNode **nodes;
-	const CUgraphEdgeData **edges;
-	size_t *count;
-};
-
-static bool grow(struct capture *capture, size_t room)
-{
-	CUgraphNode *nodes = realloc(capture->nodes, room * sizeof *nodes);
-	CUgraphEdgeData *edges;
-
-	if (!nodes)
-		return false;
-	capture->nodes = nodes;
-	edges = realloc(capture->edges, room * sizeof *edges);
-	if (!edges)
-		return false;
-	capture->edges = edges;
-	capture->room = room;
-	return true;
-}
-
-/* With the lock held: the arrays belong to the capture. */
-static CUresult ask_for_nodes(struct capture *capture, CUstream stream, const struct question *question)
-{
-	size_t count = 0;
-	CUresult status;
-
-	do {
-		if (count >= capture->room && !grow(capture, count + 16))
-			return CUDA_ERROR_OUT_OF_MEMORY;
-		count = capture->room;
-		status = BF_CALL(cuStreamGetCaptureInfo_v3, BF_ARG(stream), BF_ARG(question->state),
-				 BF_ARG(question->id), BF_ARG(question->graph), BF_ARG(capture->nodes),
-				 question->edges ? BF_ARG(capture->edges) : 0, BF_ARG(&count));
-	} while (!status && count > capture->room);
-	if (status)
-		return status;
-	if (question->nodes)
-		*question->nodes = capture->nodes;
-	if (question->edges)
-		*question->edges = capture->edges;
-	if (question->count)
-		*question->count = count;
-	return CUDA_SUCCESS;
-}
-
-static CUresult ask_all(CUstream stream, const struct question *question)
-{
-	CUresult status;
-	uint64_t id, number;
-	struct capture *capture;
-
-	if (!question->graph && !question->nodes && !question->edges && !question->count)
-		return BF_CALL(cuStreamGetCaptureInfo, BF_ARG(stream), BF_ARG(question->state), BF_ARG(question->id));
-	status = BF_CALL(cuStreamGetCaptureInfo, BF_ARG(stream), BF_ARG(question->state), BF_ARG(&id));
-	if (status || *question->state != CU_STREAM_CAPTURE_STATUS_ACTIVE)
-		return status;
-	number = known(stream_of(stream));
-	pthread_mutex_lock(&lock);
-	capture = find(number);
-	status = capture ? ask_for_nodes(capture, stream, question) : CUDA_ERROR_UNKNOWN;
-	pthread_mutex_unlock(&lock);
-	return status;
-}
-
-static CUresult ask(CUstream stream, const struct question *question, bool per_thread)
-{
-	CUresult status = bf_stream_enter(&stream, per_thread);
-
-	if (status)
-		return status;
-	if (!question->state)
-		return CUDA_ERROR_INVALID_VALUE;
-	*question->state = CU_STREAM_CAPTURE_STATUS_NONE;
-	return atomic_load_explicit(&bf_captures, memory_order_relaxed) ? ask_all(stream, question) : CUDA_SUCCESS;
 }
 
 /* ------------------------------------------------------------------ entry points */
@@ -365,34 +299,6 @@ static CUresult ask(CUstream stream, const struct question *question, bool per_t
 	BF_EXPORT CUresult cuStreamEndCapture##suffix(CUstream hStream, CUgraph *phGraph) \
 	{ \
 		return end(hStream, phGraph, per_thread); \
-	} \
-	BF_EXPORT CUresult cuStreamIsCapturing##suffix(CUstream hStream, CUstreamCaptureStatus *captureStatus) \
-	{ \
-		return ask(hStream, &(struct question){ .state = captureStatus }, per_thread); \
-	} \
-	BF_EXPORT CUresult cuStreamGetCaptureInfo##suffix(CUstream hStream, CUstreamCaptureStatus *captureStatus_out, \
-							  cuuint64_t *id_out) \
-	{ \
-		return ask(hStream, &(struct question){ .state = captureStatus_out, .id = id_out }, per_thread); \
-	} \
-	BF_EXPORT CUresult cuStreamGetCaptureInfo_v2##suffix( \
-		CUstream hStream, CUstreamCaptureStatus *captureStatus_out, cuuint64_t *id_out, CUgraph *graph_out, \
-		const CUgraphNode **dependencies_out, size_t *numDependencies_out) \
-	{ \
-		return ask(hStream, \
-			   &(struct question){ captureStatus_out, id_out, graph_out, dependencies_out, NULL, \
-					       numDependencies_out }, \
-			   per_thread); \
-	} \
-	BF_EXPORT CUresult cuStreamGetCaptureInfo_v3##suffix( \
-		CUstream hStream, CUstreamCaptureStatus *captureStatus_out, cuuint64_t *id_out, CUgraph *graph_out, \
-		const CUgraphNode **dependencies_out, const CUgraphEdgeData **edgeData_out, \
-		size_t *numDependencies_out) \
-	{ \
-		return ask(hStream, \
-			   &(struct question){ captureStatus_out, id_out, graph_out, dependencies_out, edgeData_out, \
-					       numDependencies_out }, \
-			   per_thread); \
 	}
 
 CAPTURE(, false)

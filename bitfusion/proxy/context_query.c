@@ -3,6 +3,7 @@
  * Questions about the current context, answered here, and waiting for all of its work.
  */
 #define _GNU_SOURCE
+#include "graph.h"
 #include "shared.h"
 
 enum { API_VERSION = 3020 };
@@ -179,8 +180,10 @@ static void note_synced(_Atomic uint64_t *synced, uint64_t sequence)
 static CUresult synchronize(struct bf_context *context)
 {
 	uint64_t sequence = bf_queue_sequence();
-	CUresult status;
+	CUresult status = bf_capture_permit();
 
+	if (status)
+		return status;
 	if (sequence && atomic_load(&context->synced) == sequence)
 		return CUDA_SUCCESS;
 	status = bf_shared_in_use() ? bf_shared_before_wait() : CUDA_SUCCESS;

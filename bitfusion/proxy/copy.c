@@ -248,11 +248,18 @@ CUresult bf_copy_any(uint64_t to, uint64_t from, size_t size, CUstream stream, b
  * Four of each: synchronous and asynchronous, on the legacy stream and on the calling thread's own.
  */
 
+static CUresult enter_synchronous(CUstream *stream, bool per_thread)
+{
+	CUresult status = bf_stream_enter(stream, per_thread);
+
+	return status ? status : bf_capture_permit();
+}
+
 #define SYNCHRONOUS(name, function, to_type, from_type) \
 	static CUresult name##_on(to_type to, from_type from, size_t size, bool per_thread) \
 	{ \
 		CUstream stream = NULL; \
-		CUresult status = bf_stream_enter(&stream, per_thread); \
+		CUresult status = enter_synchronous(&stream, per_thread); \
 \
 		return status ? status : function(to, from, size, stream, false); \
 	} \
@@ -293,7 +300,7 @@ ASYNCHRONOUS(cuMemcpyDtoDAsync_v2, bf_copy_between, CUdeviceptr, CUdeviceptr)
 static CUresult copy_peer(const uint64_t args[6], bool async, bool per_thread)
 {
 	CUstream stream = (CUstream)(uintptr_t)args[5];
-	CUresult status = bf_stream_enter(&stream, per_thread);
+	CUresult status = async ? bf_stream_enter(&stream, per_thread) : enter_synchronous(&stream, per_thread);
 
 	if (status || !args[4])
 		return status;

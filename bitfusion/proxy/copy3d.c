@@ -261,6 +261,9 @@ static CUresult copy_3d(const CUDA_MEMCPY3D *copy, CUstream stream, bool async, 
 		return status;
 	if (!copy)
 		return CUDA_ERROR_INVALID_VALUE;
+	status = async ? CUDA_SUCCESS : bf_capture_permit();
+	if (status)
+		return status;
 	box = bf_box_of(copy);
 	return copy_box(&box, stream, async);
 }

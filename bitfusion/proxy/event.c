@@ -194,7 +194,12 @@ static CUresult wait_or_ask(unsigned call, CUevent hEvent)
 
 BF_EXPORT CUresult cuEventQuery(CUevent hEvent)
 {
-	return wait_or_ask(BF_cuEventQuery, hEvent);
+	const struct bf_event *event = find(hEvent);
+	CUresult status = bf_check();
+
+	if (!status && event && !atomic_load(&event->capture))
+		status = bf_capture_permit();
+	return status ? status : wait_or_ask(BF_cuEventQuery, hEvent);
 }
 
 BF_EXPORT CUresult cuEventSynchronize(CUevent hEvent)

@@ -154,7 +154,7 @@ CUresult bf_flight_wait(const struct bf_flight *now)
 		return CUDA_SUCCESS;
 	bf_self.current = now->context;
 	if (now->orphaned)
-		return cuCtxSynchronize();
+		return BF_CALL(cuCtxSynchronize);
 	if (bf_stream_check(now->stream))
 		return CUDA_SUCCESS;
 	return bf_capture_find(now->stream, &capture) || capture ? CUDA_SUCCESS : bf_stream_wait(now->stream);

@@ -68,6 +68,24 @@ static inline CUresult bf_capture_find(CUstream stream, uint64_t *number)
 	return bf_capture_ask(stream, number);
 }
 
+CUresult bf_capture_check_unsafe(void);
+
+/* Before a call that CUDA names unsafe during captures: an error, and broken captures, where a mode forbids it. */
+static inline CUresult bf_capture_permit(void)
+{
+	return BF_LIKELY(!atomic_load_explicit(&bf_captures, memory_order_relaxed)) ? CUDA_SUCCESS
+										    : bf_capture_check_unsafe();
+}
+
+CUresult bf_capture_ask_broken(CUstream stream);
+
+/* Before work that is one-way: a capture that such a call has broken takes no more. */
+static inline CUresult bf_capture_takes(CUstream stream)
+{
+	return BF_LIKELY(!atomic_load_explicit(&bf_captures, memory_order_relaxed)) ? CUDA_SUCCESS
+										    : bf_capture_ask_broken(stream);
+}
+
 CUresult bf_capture_copy(uint64_t number, bool to_host, CUdeviceptr device, void *host, size_t size, CUstream stream);
 CUresult bf_capture_function(uint64_t number);
 CUresult bf_capture_keep(uint64_t number, const struct bf_graph *graph); /* what that has */

@@ -86,7 +86,7 @@ CUresult bf_work_add_copy(struct bf_graph_work **work, bool to_host, void *host,
 {
 	struct bf_graph_work *longer = bf_work_join(*work, NULL, 1);
 	struct bf_graph_buffer *buffer = calloc(1, sizeof *buffer);
-	CUresult status = longer && buffer ? cuMemAlloc_v2(&buffer->address, size) : CUDA_ERROR_OUT_OF_MEMORY;
+	CUresult status = longer && buffer ? bf_memory_allocate(&buffer->address, size) : CUDA_ERROR_OUT_OF_MEMORY;
 
 	if (status) {
 		bf_work_drop(longer);

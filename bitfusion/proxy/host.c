@@ -4,6 +4,7 @@
  * may finish later than they are called. It becomes shared (shared.h) when a kernel is given its address.
  */
 #define _GNU_SOURCE
+#include "graph.h"
 #include "late.h"
 #include "shared.h"
 
@@ -64,7 +65,9 @@ BF_EXPORT CUresult cuMemHostAlloc(void **pp, size_t bytesize, unsigned int Flags
 	}
 	if (size < bytesize)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	status = take(size, &memory);
+	status = bf_capture_permit();
+	if (!status)
+		status = take(size, &memory);
 	if (status)
 		return status;
 	status = add_host(memory, bytesize, BF_RANGE_PINNED, Flags);
@@ -106,6 +109,8 @@ BF_EXPORT CUresult cuMemFreeHost(void *p)
 	CUresult status = bf_check();
 	struct bf_range range;
 
+	if (!status && p)
+		status = bf_capture_permit();
 	if (status || !p)
 		return status;
 	if (!bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_PINNED || range.base != BF_ARG(p))
@@ -130,7 +135,8 @@ BF_EXPORT CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int F
 		return CUDA_ERROR_INVALID_VALUE;
 	if (Flags & CU_MEMHOSTREGISTER_IOMEMORY)
 		return CUDA_ERROR_NOT_SUPPORTED;
-	return add_host(p, bytesize, BF_RANGE_REGISTERED, Flags);
+	status = bf_capture_permit();
+	return status ? status : add_host(p, bytesize, BF_RANGE_REGISTERED, Flags);
 }
 
 BF_EXPORT CUresult cuMemHostRegister(void *p, size_t bytesize, unsigned int Flags)
@@ -143,6 +149,8 @@ BF_EXPORT CUresult cuMemHostUnregister(void *p)
 	CUresult status = bf_check();
 	struct bf_range range;
 
+	if (!status)
+		status = bf_capture_permit();
 	if (status)
 		return status;
 	if (!bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_REGISTERED || range.base != BF_ARG(p) ||

@@ -227,6 +227,8 @@ static CUresult start(struct launch *launch, CUfunction function, void **extra, 
 		status = check_context(launch, stream, function);
 	if (!status)
 		status = check_shape(launch, context->device);
+	if (!status)
+		status = bf_capture_takes(launch->stream);
 	if (BF_UNLIKELY(status))
 		return status;
 	launch->wire.function = BF_ARG(function);

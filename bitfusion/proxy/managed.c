@@ -4,6 +4,7 @@
  * and no more.
  */
 #define _GNU_SOURCE
+#include "graph.h"
 #include "shared.h"
 
 #include <string.h>
@@ -46,6 +47,9 @@ BF_EXPORT CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytesize, unsigne
 		return status;
 	if (!dptr || !bytesize || (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST))
 		return CUDA_ERROR_INVALID_VALUE;
+	status = bf_capture_permit();
+	if (status)
+		return status;
 	memory = bf_arena_take(bytesize);
 	if (!memory)
 		return CUDA_ERROR_OUT_OF_MEMORY;

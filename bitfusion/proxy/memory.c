@@ -4,6 +4,7 @@
  * something there, the driver is asked for another address.
  */
 #define _GNU_SOURCE
+#include "graph.h"
 #include "shared.h"
 
 #include <string.h>
@@ -74,20 +75,29 @@ static CUresult allocate(const struct bf_alloc *alloc, struct answer *answer)
 	return status;
 }
 
-BF_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytesize)
+CUresult bf_memory_allocate(CUdeviceptr *address, size_t size)
 {
-	struct bf_alloc alloc = { .size = bytesize };
+	struct bf_alloc alloc = { .size = size };
 	CUresult status = check();
 	struct answer answer;
 
 	if (status)
 		return status;
-	if (!dptr || !bytesize)
+	if (!address || !size)
 		return CUDA_ERROR_INVALID_VALUE;
 	status = allocate(&alloc, &answer);
 	if (!status)
-		*dptr = answer.address;
+		*address = answer.address;
 	return status;
+}
+
+BF_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytesize)
+{
+	CUresult status = check();
+
+	if (!status && dptr && bytesize)
+		status = bf_capture_permit();
+	return status ? status : bf_memory_allocate(dptr, bytesize);
 }
 
 BF_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t WidthInBytes, size_t Height,
@@ -102,7 +112,9 @@ BF_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
 	if (!dptr || !pPitch || !WidthInBytes || !Height ||
 	    (ElementSizeBytes != 4 && ElementSizeBytes != 8 && ElementSizeBytes != 16))
 		return CUDA_ERROR_INVALID_VALUE;
-	status = allocate(&alloc, &answer);
+	status = bf_capture_permit();
+	if (!status)
+		status = allocate(&alloc, &answer);
 	if (status)
 		return status;
 	*dptr = answer.address;
@@ -125,6 +137,8 @@ BF_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 	CUresult status = bf_check();
 	struct bf_range range = { 0 };
 
+	if (!status && dptr)
+		status = bf_capture_permit();
 	if (status || !dptr)
 		return status;
 	if (bf_map_find(dptr, &range) && bf_fault_of(range.context))

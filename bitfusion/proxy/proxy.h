@@ -426,6 +426,7 @@ struct bf_physical { /* by cuMemCreate */
 	_Atomic unsigned handles;
 };
 
+CUresult bf_memory_allocate(CUdeviceptr *address, size_t size); /* also where the program may not */
 CUresult bf_memory_free(CUdeviceptr address); /* one-way; not what is managed */
 CUresult bf_device_range_check(uint64_t address, uint64_t size); /* inside one allocation? */
 CUresult bf_host_settle(const void *data, size_t size); /* waits for copies that write this memory */

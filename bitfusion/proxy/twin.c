@@ -98,7 +98,7 @@ static CUresult place(struct bf_twin *twin, const struct bf_range *range)
 	if (range->place)
 		return CUDA_SUCCESS;
 	if (twin->allocated)
-		return cuMemAlloc_v2(&twin->device, range->size);
+		return bf_memory_allocate(&twin->device, range->size);
 	twin->device = range->base;
 	return range->usable ? CUDA_SUCCESS : bf_arena_back(twin->host);
 }

@@ -155,6 +155,8 @@ EXPORT CUresult cuEventQuery(CUevent hEvent)
 	else if (event->stream && event->stream->completed < event->position)
 		result = CUDA_ERROR_NOT_READY;
 	pthread_mutex_unlock(&queue_lock);
+	if (result != CUDA_ERROR_CAPTURED_EVENT)
+		TRY(capture_check_unsafe());
 	if (context && context->error)
 		return context->error;
 	if (context && result == CUDA_SUCCESS)
