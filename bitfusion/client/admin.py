@@ -9,16 +9,28 @@ from __future__ import annotations
 import socket
 from typing import Optional
 
-from bitfusion import config
+from bitfusion import config, log
 from bitfusion.client.access import access
 from bitfusion.client.control import Channel, HttpChannel, LineChannel, explain, greet
 from bitfusion.config import Config
-from bitfusion.errors import NoServer, SystemFailure, reason
+from bitfusion.errors import BitfusionError, NoServer, SystemFailure, reason
 from bitfusion.server.keys import Keys
 from bitfusion.server.state import ADMIN, StateFolder
 from bitfusion.wire.control import Json
 
 HERE = "localhost"
+
+
+def open_service(timeout_s: float) -> Optional[Channel]:
+    """To the server that runs on this machine; None where none does, or it is not ours to ask."""
+    try:
+        folder = StateFolder.existing(config.load_server(None).text("server.state_dir"))
+        return _running(folder, timeout_s)
+    except FileNotFoundError:
+        return None
+    except BitfusionError as error:
+        log.info(f"this machine's server is not asked: {error}")
+        return None
 
 
 def open_admin(server: Config, client: Config) -> Channel:

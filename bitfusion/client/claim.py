@@ -17,7 +17,7 @@ from typing import NamedTuple, Optional
 
 from bitfusion import config, linux, log
 from bitfusion.client.control import HttpChannel, Session, explain, greet
-from bitfusion.client.progress import Progress
+from bitfusion.client.progress import WAITS_FOR, Progress
 from bitfusion.client.trust import Seen, ignore
 from bitfusion.errors import (
     BitfusionError,
@@ -176,9 +176,11 @@ class Race:
             for error in self._failures:
                 log.info(str(error))
             return self.grant
-        for error in self._failures[:-1]:
-            log.warn(str(error))
-        raise next((e for e in self._failures if isinstance(e, Busy)), self._failures[-1])
+        chosen = next((e for e in self._failures if isinstance(e, Busy)), self._failures[-1])
+        for text in dict.fromkeys(str(error) for error in self._failures):
+            if text != str(chosen):  # what is wrong on this machine is so for each server
+                log.warn(text)
+        raise chosen
 
     def _run_all(self, askers: Sequence[Asker]) -> None:
         threads = [threading.Thread(target=asker.run, daemon=True) for asker in askers]
@@ -369,8 +371,9 @@ class Asker:
         if left_s <= 0:
             channel.request("DELETE", f"/v1/queue/{entry}")
             patience_s = self._wanted.patience_s
+            away = WAITS_FOR.get(str(reply.body.get("away")))
             waited = f" after {patience_s:g} s" if patience_s else ""
-            why = f"others have them{waited}"
+            why = f"it waits {away}" if away else f"others have them{waited}"
             raise Busy(asked=self._wanted.asked, why=why, listing=self._wanted.listing)
         position = reply.body.get("position")
         known = position if isinstance(position, int) else 0

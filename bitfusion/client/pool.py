@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the servers have: asked over their control planes, or found on this machine where there is
-none.
+"""What the servers have: asked over their control planes. Where none is configured, what the
+server of this machine has, for those who may ask it; else what is found on this machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Optional
 
 from bitfusion import config, inventory
-from bitfusion.client import control
+from bitfusion.client import admin, control
 from bitfusion.client.access import CLEAR, Access, access
 from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, NotAServer
 from bitfusion.values import Address, parse_server
 from bitfusion.wire.control import Json
+
+MAX_ASKED = 16  # servers at once
 
 
 class Row(NamedTuple):
@@ -53,22 +56,23 @@ def query(settings: Config, live: bool = False) -> Overview:
     """live: also what only each server itself knows, such as memory used."""
     servers = settings.addresses("client.server_list")
     if not servers or settings.text("client.driver"):
+        return here(settings, live)
+    asker = Asker(settings, live)
+    for some in (servers[:1], servers[1:]):  # the first knows of the others, if it is there
+        asker.ask_all([address for address in some if not asker.knows_lost(address)])
+    if len(servers) == 1 and asker.failed:
+        raise asker.failed[0][1]
+    return asker.overview()
+
+
+def here(settings: Config, live: bool) -> Overview:
+    forced = settings.text("client.driver")
+    service = None if forced else admin.open_service(settings.seconds("client.timeout"))
+    if service is None:
         return Overview([local(settings)], [], {})
     asker = Asker(settings, live)
-    failed: list[Listed] = []
-    for address in servers:
-        name = config.format_address(address)
-        if any(known.name == name and known.state == "down" for known in asker.listed):
-            continue  # its cluster has lost it, and says so
-        try:
-            asker.ask(address)
-        except BitfusionError as error:
-            if len(servers) == 1:
-                raise
-            failed.append(Listed(name, "", [], str(error)))
-    names = {known.name for known in asker.listed if known.error}
-    asker.listed += [server for server in failed if server.name not in names]
-    return Overview(asker.listed, asker.queue, asker.you)
+    asker.take(ask(service))
+    return asker.overview()
 
 
 def local(settings: Config) -> Listed:
@@ -84,41 +88,65 @@ def local(settings: Config) -> Listed:
     return Listed("this machine", found.driver_version, rows)
 
 
+class Told(NamedTuple):
+    """What one server said of its cluster."""
+
+    name: str  # as it was asked
+    server: str  # its ID
+    servers: list[tuple[str, bool, Listed]]  # ID, whether it is the one that answers, and what
+    queue: list[Json]
+    you: Json
+
+
 class Asker:
-    """Asks one server of each cluster about all of it, and each server once at most."""
+    """Asks servers about all of their clusters, and puts together what they say."""
 
     def __init__(self, settings: Config, live: bool) -> None:
         self._timeout_s = settings.seconds("client.timeout")
         self._access = access(settings)
         self._live = live
         self._known: set[str] = set()  # IDs of servers
-        self.listed: list[Listed] = []
-        self.queue: list[Json] = []
-        self.you: Json = {}
+        self._listed: list[Listed] = []
+        self._queue: list[Json] = []
+        self._you: Json = {}
+        self.failed: list[tuple[str, BitfusionError]] = []
 
-    def ask(self, address: Address) -> None:
+    def overview(self) -> Overview:
+        names = {known.name for known in self._listed if known.error}
+        lost = [
+            Listed(name, "", [], str(error)) for name, error in self.failed if name not in names
+        ]
+        return Overview(self._listed + lost, self._queue, self._you)
+
+    def knows_lost(self, address: Address) -> bool:
+        """Its cluster says so: nobody need wait for it."""
         name = config.format_address(address)
-        channel = control.HttpChannel(address, name, self._timeout_s, self._access)
-        try:
-            greeting = control.greet(channel)
-            if str(greeting.get("id")) in self._known:
-                return
-            pool = fetch(channel, "/v1/pool")
-            servers = control.list_of_objects(pool.get("servers"))
-            rows = [
-                (str(item["id"]), bool(item["live"]), describe(item, name)) for item in servers
-            ]
-        except (KeyError, TypeError, ValueError):
-            raise nonsense(name) from None
-        finally:
-            channel.close()
-        for server, live, listed in rows:
+        return any(known.name == name and known.state == "down" for known in self._listed)
+
+    def ask_all(self, servers: Sequence[Address]) -> None:
+        """At once: each that does not answer costs the whole time of an answer."""
+        with ThreadPoolExecutor(MAX_ASKED) as threads:
+            asked = [threads.submit(self._ask, address) for address in servers]
+            for address, answer in zip(servers, asked):
+                try:
+                    self.take(answer.result())
+                except BitfusionError as error:
+                    self.failed.append((config.format_address(address), error))
+
+    def _ask(self, address: Address) -> Told:
+        name = config.format_address(address)
+        return ask(control.HttpChannel(address, name, self._timeout_s, self._access))
+
+    def take(self, told: Told) -> None:
+        """Once of each server, and nothing twice of a cluster that more than one told of."""
+        if told.server in self._known:
+            return
+        for server, live, listed in told.servers:
             if server not in self._known:
                 self._known.add(server)
-                self.listed.append(listed if live else self._look_there(listed))
-        self.queue += control.list_of_objects(pool.get("queue"))
-        you = pool.get("you")
-        self.you = self.you or (you if isinstance(you, dict) else {})
+                self._listed.append(listed if live else self._look_there(listed))
+        self._queue += told.queue
+        self._you = self._you or told.you
 
     def _look_there(self, listed: Listed) -> Listed:
         """Live figures of a server that another has told of; without, where it does not answer."""
@@ -129,6 +157,25 @@ class Asker:
         except (BitfusionError, ValueError):
             return listed
         return listed._replace(gpus=there.gpus)
+
+
+def ask(channel: control.Channel) -> Told:
+    """And closes the channel."""
+    name = channel.name
+    try:
+        greeting = control.greet(channel)
+        pool = fetch(channel, "/v1/pool")
+        rows = control.list_of_objects(pool.get("servers"))
+        servers = [(str(row["id"]), bool(row["live"]), describe(row, name)) for row in rows]
+    except (KeyError, TypeError, ValueError):
+        raise nonsense(name) from None
+    finally:
+        channel.close()
+    you = pool.get("you")
+    queue = control.list_of_objects(pool.get("queue"))
+    return Told(
+        name, str(greeting.get("id")), servers, queue, you if isinstance(you, dict) else {}
+    )
 
 
 def fetch(channel: control.Channel, path: str) -> Json:

@@ -83,7 +83,7 @@ class Program:
         os.close(reader)
         if failure:
             os.waitpid(self.pid, 0)
-            raise cannot_execute(words[0], int(failure))
+            raise cannot_execute(words[0], path, int(failure))
 
     def _execute(
         self,
@@ -184,22 +184,35 @@ class Program:
             os.close(terminal)
 
 
+NOT_EXECUTABLE = (
+    errno.EACCES, errno.ENOEXEC, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENOTDIR,
+)  # fmt: skip
+
+
 def cannot_execute(
-    program: str, number: int
+    program: str, path: str, number: int
 ) -> ProgramNotFound | ProgramNotExecutable | SystemFailure:
+    """path: what was found for it."""
+    if number == errno.ENOENT and os.path.exists(path):
+        return ProgramNotExecutable(program=program, why=_what_lacks(path))
     if number == errno.ENOENT:
         return ProgramNotFound(program=program)
-    if number in (
-        errno.EACCES,
-        errno.ENOEXEC,
-        errno.EPERM,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENOTDIR,
-    ):
+    if number in NOT_EXECUTABLE:
         why = "not a program" if number == errno.ENOEXEC else os.strerror(number).lower()
         return ProgramNotExecutable(program=program, why=why)
     return SystemFailure(what=f"run '{program}'", why=os.strerror(number).lower())
+
+
+def _what_lacks(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(256).partition(b"\n")[0]
+    except OSError:
+        head = b""
+    if head[:2] != b"#!":
+        return "its dynamic linker is not there"
+    interpreter = head[2:].strip(b" \t").split(b" ")[0]
+    return f"its interpreter {os.fsdecode(interpreter)!r} is not there"  # it may end in \r
 
 
 def has_failed(status: int) -> bool:

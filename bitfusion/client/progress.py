@@ -16,7 +16,7 @@ from bitfusion.wire.control import Json
 
 REPEAT_S = 60.0  # of log lines that say the same
 CLEAR = "\r\x1b[K"
-AWAY = {
+WAITS_FOR = {
     "drained": "for a server that is drained: its operator takes it back by 'server undrain'",
     "down": "for a server that is down",
 }
@@ -71,8 +71,9 @@ def describe(asked: str, place: Json) -> str:
     text = f"waiting for {asked}"
     if isinstance(position, int) and isinstance(of, int):
         text += f": place {position} of {of} in the queue"
-    if place.get("away") in AWAY:
-        text += f", {AWAY[str(place['away'])]}"
+    away = WAITS_FOR.get(str(place.get("away")))
+    if away:
+        text += f", {away}"
     if isinstance(estimate, (int, float)):
         text += f", about {format_duration(float(max(1, round(estimate))))}"
     return text

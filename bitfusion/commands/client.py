@@ -29,4 +29,4 @@ def run(parsed: Parsed) -> int:
     try:
         os.execve(path, words, environment)
     except OSError as error:
-        raise program.cannot_execute(words[0], error.errno or 0) from None
+        raise program.cannot_execute(words[0], path, error.errno or 0) from None

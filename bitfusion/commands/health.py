@@ -9,7 +9,7 @@ import time
 from typing import NamedTuple
 
 from bitfusion import config
-from bitfusion.client import control
+from bitfusion.client import admin, control
 from bitfusion.client import health as client
 from bitfusion.client.access import access
 from bitfusion.config import Config
@@ -20,7 +20,8 @@ from bitfusion.wire.control import Reply
 
 USAGE = "[options]"
 ABOUT = """\
-Check this machine as a client, the way to each server, and each server as it sees itself. Each
+Check this machine as a client, the way to each server, and each server as it sees itself; where no
+server is configured, the one that runs on this machine, for those who may ask it. Each
 check is PASS, MARGINAL (it works, not at its best), WARNING or FAIL, with what to do. Exit status
 0 for PASS and MARGINAL, 3 for WARNING, 1 for FAIL."""
 OPTIONS = (
@@ -45,7 +46,10 @@ def run(parsed: Parsed) -> int:
     servers = settings.addresses("client.server_list")
     machines = [Machine("this machine", client.own_checks())]
     machines += [examine(address, settings) for address in servers]
-    if not servers:
+    service = None if servers else admin.open_service(settings.seconds("client.timeout"))
+    if service is not None:
+        machines.append(examine_service(service))
+    elif not servers:
         advice = (
             "a private server serves each run; '--server_list' or 'bitfusion enroll' changes it"
         )
@@ -55,6 +59,20 @@ def run(parsed: Parsed) -> int:
     else:
         sys.stdout.write("".join(show(machine, parsed.has("quiet")) for machine in machines))
     return EXIT_STATUS[worst(check for machine in machines for check in machine.checks)]
+
+
+def examine_service(channel: control.Channel) -> Machine:
+    """The server of this machine, over its admin socket: there is no way to it to examine."""
+    try:
+        reply = channel.request("GET", "/v1/health")
+        if reply.status != 200:
+            raise control.explain(channel, reply, "its health")
+        checks = client.server_checks(reply.body)
+    except BitfusionError as error:
+        checks = [client.failed(error)]
+    finally:
+        channel.close()
+    return Machine(f"the server on {channel.name}", checks)
 
 
 def examine(address: tuple[str, int], settings: Config) -> Machine:

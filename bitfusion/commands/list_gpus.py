@@ -12,7 +12,8 @@ from bitfusion.wire.control import Json
 USAGE = listing.USAGE
 ABOUT = """\
 List the GPUs of the servers, with free and total memory, how many wait for some, and what the
-client may have. Where no server is configured, the GPUs that a private server would have."""
+client may have. Where no server is configured: those of the server on this machine for who rules
+it, else the GPUs that a private server would have."""
 OPTIONS = listing.OPTIONS
 EXAMPLES = """\
 examples:

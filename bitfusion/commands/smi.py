@@ -22,7 +22,8 @@ USAGE = listing.USAGE
 ABOUT = """\
 Show the GPUs of the servers: memory that sessions hold, how busy they are, and the sessions; of
 others' sessions only the memory. Inside a run, show the run's own slice. Where no server is
-configured, the GPUs that a private server would have."""
+configured: those of the server on this machine for who rules it, else the GPUs that a private
+server would have."""
 OPTIONS = (*listing.OPTIONS, Option(("-l", "--loop"), "TIME", "again and again, every TIME"))
 EXAMPLES = """\
 examples:

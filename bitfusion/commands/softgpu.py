@@ -40,4 +40,4 @@ def run(parsed: Parsed) -> int:
     try:
         os.execve(path, parsed.words, environment)
     except OSError as error:
-        raise program.cannot_execute(parsed.words[0], error.errno or 0) from None
+        raise program.cannot_execute(parsed.words[0], path, error.errno or 0) from None

@@ -157,6 +157,27 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("#!/no/such  -x", "its interpreter '/no/such' is not there"),
+        ("#!/bin/sh\r\n", r"its interpreter '/bin/sh\r' is not there"),
+        ("", "not a program"),
+    ],
+)
+@pytest.mark.parametrize("verb", [("run", "-n", "1"), ("softgpu",)])
+def test_a_script_that_nothing_can_read(
+    tmp_path: pathlib.Path, text: str, why: str, verb: tuple[str, ...]
+) -> None:
+    script = tmp_path / "script"
+    script.write_text(text)
+    script.chmod(0o755)
+    words = [sys.executable, os.path.join(ROOT, "bin", "bitfusion"), *verb, str(script)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 126
+    assert f"cannot run '{script}': {why}" in done.stderr
+
+
 def test_a_program_that_is_not_there_gets_advice(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:

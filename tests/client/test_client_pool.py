@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from bitfusion.client import pool
-from bitfusion.client.pool import Asker, Listed
+from bitfusion.client.pool import Asker, Listed, Told
 from bitfusion.config import Config
 from bitfusion.errors import CannotReach
 from bitfusion.values import Address
@@ -21,14 +23,34 @@ def test_a_dead_server_is_named_once(
     """And not waited for where its cluster told of it before."""
     calls: list[int] = []
 
-    def ask(self: Asker, address: Address) -> None:
+    def ask(_self: Asker, address: Address) -> Told:
         calls.append(address[1])
         if address[1] == 2:
             raise CannotReach(server="b:2", why="timed out")
-        self.listed += [Listed("a:1", "1", []), LOST]
+        servers = [("a", True, Listed("a:1", "1", [])), ("b", False, LOST)]
+        return Told("a:1", "a", servers, [], {})
 
-    monkeypatch.setattr(Asker, "ask", ask)
-    settings = Config()
-    settings.set("client.server_list", order, "test")
-    assert pool.query(settings).servers == [Listed("a:1", "1", []), LOST]
+    monkeypatch.setattr(Asker, "_ask", ask)
+    assert pool.query(settings_with(order)).servers == [Listed("a:1", "1", []), LOST]
     assert calls == asked
+
+
+def test_dead_servers_are_waited_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them answers before all are asked, but for the first, which may know of them."""
+    together = threading.Barrier(4)
+
+    def ask(_self: Asker, address: Address) -> Told:
+        if address[1] > 1:
+            together.wait(10)
+        raise CannotReach(server=f"a:{address[1]}", why="timed out")
+
+    monkeypatch.setattr(Asker, "_ask", ask)
+    listed = pool.query(settings_with("a:1,a:2,a:3,a:4,a:5")).servers
+    assert [server.name for server in listed] == ["a:1", "a:2", "a:3", "a:4", "a:5"]
+    assert all("timed out" in server.error for server in listed)
+
+
+def settings_with(servers: str) -> Config:
+    settings = Config()
+    settings.set("client.server_list", servers, "test")
+    return settings

@@ -30,8 +30,12 @@ def inventory(
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return bitfusion("health", *words, **environment)
+
+
+def bitfusion(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, os.path.join(ROOT, "bin/bitfusion"), "health", *words],
+        [sys.executable, os.path.join(ROOT, "bin/bitfusion"), *words],
         capture_output=True,
         text=True,
         env={**os.environ, "HOME": "/nonexistent", **environment},
@@ -136,3 +140,29 @@ def test_without_servers() -> None:
 def test_a_server_that_talks_nonsense() -> None:
     answer: Any = {"checks": [{"name": "x", "level": "GREAT"}, {"level": FAIL, "name": "y"}, 3]}
     assert client.server_checks(answer) == [Check("y", FAIL, "", "")]
+
+
+def test_who_rules_the_server_of_this_machine_is_shown_it() -> None:
+    """Without a configured server: what nvidia-smi's users expect on the machine with the GPUs."""
+    there = Server("echo", 2, 100)
+    session = there.claim(memory=30 << 20)
+    try:
+        listed = pool_of(there.state)
+        assert [gpu["free"] >> 20 for gpu in listed["gpus"]] == [70, 100]
+        machines = of_server(run("--json", BITFUSION_STATE_DIR=there.state).stdout)
+        assert [machine["name"] for machine in machines] == [
+            "this machine",
+            "the server on localhost",
+        ]
+        assert "responsiveness" in [check["name"] for check in machines[1]["checks"]]
+    finally:
+        session.channel.close()
+        there.stop()
+    assert pool_of(there.state)["name"] == "this machine"
+
+
+def pool_of(state: str) -> Any:
+    done = bitfusion("smi", "--json", BITFUSION_STATE_DIR=state)
+    assert done.returncode == 0, done.stderr
+    (server,) = json.loads(done.stdout)["servers"]
+    return server

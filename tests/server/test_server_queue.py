@@ -18,10 +18,11 @@ from identities import BITFUSION, Lab
 from servers import Server, claim_over, wait_for
 
 from bitfusion.client import claim, progress
-from bitfusion.client.control import HttpChannel, Session
+from bitfusion.client.control import HttpChannel, LineChannel, Session
 from bitfusion.config import format_address
 from bitfusion.errors import Busy, CannotReach, TooMuch
 from bitfusion.server.sessions import MAX_OWNED
+from bitfusion.server.state import ADMIN, StateFolder
 
 ONE = ("echo", 1, 1000)
 
@@ -79,6 +80,16 @@ def test_the_time_for_waiting_ends(server: Server) -> None:
     assert wait_for(lambda: queue_length(server) == 0)
     first.channel.close()
     assert wait_for(lambda: server.free() == [1000])
+
+
+@pytest.mark.parametrize("server", [ONE], indirect=True)
+def test_who_waits_for_a_drained_server_hears_so_at_the_end(server: Server) -> None:
+    folder = StateFolder.existing(server.state)
+    channel = LineChannel(folder.connect(ADMIN, socket.SOCK_STREAM, 5.0), 5.0)
+    assert channel.request("POST", "/v1/servers/this/drain").status == 200
+    channel.close()
+    with pytest.raises(Busy, match="it waits for a server that is drained: its operator"):
+        claim.claim((("127.0.0.1", server.port),), wanted(server.channel(), patience_s=0.1))
 
 
 @pytest.mark.parametrize("server", [ONE], indirect=True)
