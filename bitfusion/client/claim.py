@@ -78,9 +78,10 @@ def claim(servers: Sequence[Address], wanted: Wanted) -> Session:
     until_s = time.monotonic() + wanted.patience_s
     lost_s: Optional[float] = None
     queued = False
+    turns: dict[str, str] = {}
     with Progress(wanted.asked) as progress:
         while True:
-            race = Race(wanted, until_s, progress)
+            race = Race(wanted, until_s, progress, turns)
             grant = race.run(servers)
             queued = queued or race.queued
             try:
@@ -148,9 +149,13 @@ class Race:
     and the others stand by.
     """
 
-    def __init__(self, wanted: Wanted, until_s: float, progress: Progress) -> None:
+    def __init__(
+        self, wanted: Wanted, until_s: float, progress: Progress, turns: dict[str, str]
+    ) -> None:
+        """turns: by cluster, what it said of our place in its queue; for any of its servers."""
         self.wanted = wanted
         self.until_s = until_s
+        self.turns = turns
         self.queued = False  # somewhere
         self.over = False
         self.grant: Optional[Grant] = None
@@ -257,9 +262,11 @@ class Race:
                 self.grant = grant
             return self.grant is grant
 
-    def show(self, place: Json) -> None:
+    def show(self, place: Json, cluster: str) -> None:
         with self._lock:
             self.queued = True
+            if isinstance(place.get("turn"), str):
+                self.turns[cluster] = str(place["turn"])
             self._progress.show(place)
 
     def say(self, text: str) -> None:
@@ -346,12 +353,13 @@ class Asker:
         try:
             self._waits = True
             channel.be_patient(POLL_S + wanted.timeout_s)
-            reply = channel.request("POST", "/v1/sessions", wanted.body(contact))
+            body = {**wanted.body(contact), "turn": race.turns.get(cluster, "")}
+            reply = channel.request("POST", "/v1/sessions", body)
             if self._lost_s is not None and reply.status in (201, 202):
                 self._lost_s = None
                 race.say(f"connected to {channel.name} again")
             while reply.status == 202 and not race.over:
-                race.show(reply.body)
+                race.show(reply.body, cluster)
                 reply = self._wait(channel, reply)
             if race.over:
                 return False

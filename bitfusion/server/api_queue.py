@@ -9,7 +9,7 @@ from typing import Any, Optional
 from bitfusion.printable import without_controls
 from bitfusion.server.api import CLIENT, Incoming, Route
 from bitfusion.server.api_sessions import parse_request
-from bitfusion.server.asks import FAILED, QUEUED, Waiting
+from bitfusion.server.asks import FAILED, MOVED, QUEUED, Waiting
 from bitfusion.server.caller import Caller, Refusal
 from bitfusion.server.cluster import Cluster, StoreLost
 from bitfusion.server.filters import MAX_TEXT as MOST
@@ -73,14 +73,16 @@ class QueueApi:
     def ask(self, asked: Incoming) -> Answer:
         """Answers when it is granted, or else what its place is."""
         self._bound(asked)
-        name, secret = os.urandom(8).hex(), os.urandom(32).hex()
+        turn = self._cluster.turn_of(asked.caller.client, asked.body.get("turn"))
+        name = self._go_on(turn.ask) if turn else ""
+        name, secret = name or os.urandom(8).hex(), os.urandom(32).hex()
         ask, details = parse_ask(name, asked.caller, asked.body)
         details["secret"] = hash_secret(secret)
         entry = self._entries[name] = Entry(asked.caller.client, secret, asked.peer)
         entry.failures = self._cluster.replica.store.failures
         try:
             entry.waiting = self._cluster.ask(
-                ask, asked.caller.limits, details, lambda _waiting: self._changed(name)
+                ask, asked.caller.limits, details, lambda _waiting: self._changed(name), turn
             )
         except (TooMuch, StoreLost) as error:
             del self._entries[name]
@@ -91,6 +93,17 @@ class QueueApi:
         if not isinstance(wait_s, (int, float)) or not 0 <= wait_s <= MAX_WAIT_S:
             wait_s = FIRST_WAIT_S
         return self._answer_later(name, entry, -1, wait_s)
+
+    def _go_on(self, name: str) -> str:
+        """With an ask whose client comes back, under the same name where that is free. What it
+        was granted and does not use is over.
+        """
+        entry, lease = self._entries.get(name), self._leases.by_name.get(name)
+        if entry is not None:
+            self._drop(name, entry)
+        elif lease is not None and lease.session.owner is None and not lease.session.closing:
+            self._leases.end(lease, "lost", "its client asked again", 0)
+        return "" if name in self._cluster.facts.claims else name
 
     def _bound(self, asked: Incoming) -> None:
         """Raises Refusal."""
@@ -195,11 +208,14 @@ class QueueApi:
         if waiting.state == FAILED:
             self._drop(name, entry)
             return Reply(409, {"error": {"kind": "too-much", "text": waiting.why}})
+        if waiting.state == MOVED:
+            self._drop(name, entry)
+            return failure(503, "no-state", "another request took this one's place; ask again")
         store = self._cluster.replica.store
         if store.failures > entry.failures:  # nobody is granted anything now
             self._drop(name, entry)
             return failure(503, "no-state", f"the server cannot store it: {store.trouble}")
-        body: Json = {"state": QUEUED, "entry": name}
+        body: Json = {"state": QUEUED, "entry": name, "turn": self._cluster.turn(waiting)}
         if waiting.place:
             body.update(waiting.place._asdict())
         return Reply(202, body)

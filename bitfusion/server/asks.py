@@ -23,6 +23,7 @@ from bitfusion.server.records import (
     pack_claim,
     pack_entry,
 )
+from bitfusion.server.seal import Turn
 from bitfusion.server.store import ABSENT, Change, Check
 from bitfusion.server.views import Ask, Place
 from bitfusion.wire.control import Json
@@ -33,6 +34,7 @@ MAX_REFUSALS = 10
 PLACES_S, PLACES_A_TURN = 0.5, 20
 
 QUEUED, FAILED = "queued", "failed"
+MOVED = "moved"  # its client asked somebody else to go on with it
 
 
 class Waiting:
@@ -41,12 +43,13 @@ class Waiting:
     def __init__(self, asks: Asks, entry: Entry, on_change: Callable[[Waiting], None]) -> None:
         self.id = entry.ask.id
         self.entry = entry
-        self.state = QUEUED  # then "granted" or "failed"
+        self.state = QUEUED  # then "granted", "failed" or "moved"
         self.claim: Optional[Claim] = None  # where it was granted
         self.why = ""  # it failed
         self.place: Optional[Place] = None
         self.refusals = 0
         self.retry_s = 0.0  # not before
+        self.stood = False  # in the queue, as we put it there
         self._asks = asks
         self._on_change = on_change
 
@@ -63,15 +66,28 @@ class Asks:
         self.desk = desk
         self.waiting: dict[str, Waiting] = {}
         self._given_up: set[str] = set()
-        self._last_seq = 0
+        # Ours come after those that an earlier run of this server, or nobody any more, knows of.
+        self._last_seq = int(time.time() * 1000)
         self._telling = False
 
     # ------------------------------------------ what clients do
 
-    def add(self, ask: Ask, details: Json, on_change: Callable[[Waiting], None]) -> Waiting:
-        self._last_seq += 1
-        entry = Entry(ask, self.desk.me, details, time.time(), self._last_seq)
+    def add(
+        self,
+        ask: Ask,
+        details: Json,
+        on_change: Callable[[Waiting], None],
+        turn: Optional[Turn] = None,
+    ) -> Waiting:
+        """turn: the place in the queue that it had. Under the same id, it takes the place of the
+        entry that may still stand there.
+        """
+        if turn is None:
+            self._last_seq += 1
+            turn = Turn(ask.id, self._last_seq, time.time())
+        entry = Entry(ask, self.desk.me, details, turn.at, turn.seq)
         waiting = self.waiting[ask.id] = Waiting(self, entry, on_change)
+        self._given_up.discard(ask.id)
         self.desk.stir(ask.id)
         self._tell_places_soon()
         return waiting
@@ -102,10 +118,17 @@ class Asks:
         waiting = self.waiting.get(ask_id)
         if waiting is None:
             self._look_at_left(ask_id, entry, claim)
+        elif claim is not None and not same(claim.entry, waiting.entry):
+            self._give_way(waiting)  # it was granted to the one before us
         elif claim is not None:
             self._look_at_claim(waiting, claim)
-        elif entry is None:
-            put = Change(waiting.entry.key, pack_entry(waiting.entry), ABSENT, lease=True)
+        elif entry is not None and same(entry, waiting.entry):
+            waiting.stood = True
+        elif entry is not None and waiting.stood:
+            self._give_way(waiting)
+        else:
+            version = self.desk.replica.version(waiting.entry.key)
+            put = Change(waiting.entry.key, pack_entry(waiting.entry), version, lease=True)
             self._write(ask_id, [put], [Check(f"claims/{ask_id}", ABSENT)])
 
     def _write(self, ask_id: str, changes: list[Change], checks: list[Check]) -> None:
@@ -157,6 +180,13 @@ class Asks:
         waiting.state, waiting.why = FAILED, why
         waiting.tell()
 
+    def _give_way(self, waiting: Waiting) -> None:
+        """Whoever asked here had gone, as it seems: else it may ask again."""
+        del self.waiting[waiting.id]
+        self.desk.stir(waiting.id)
+        waiting.state = MOVED
+        waiting.tell()
+
     def _put_back(self, waiting: Waiting, claim: Claim, checks: list[Check]) -> None:
         """To its place in the queue, before the claim goes: so schedulers know that it waits."""
         entry = waiting.entry
@@ -197,6 +227,11 @@ class Asks:
         if place != waiting.place:
             waiting.place = place
             waiting.tell()
+
+
+def same(one: Entry, other: Entry) -> bool:
+    """Put there by the same request of a client."""
+    return pack_entry(one) == pack_entry(other)
 
 
 def ask_of(key: str) -> str:

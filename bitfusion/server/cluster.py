@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NamedTuple, Optional, TypeVar
 
 from bitfusion import __version__, log
-from bitfusion.server.asks import Asks, Waiting, ask_of
+from bitfusion.server.asks import CANCELLED, Asks, Waiting, ask_of
 from bitfusion.server.caller import Limits
 from bitfusion.server.desk import Desk
 from bitfusion.server.facts import Facts
@@ -26,6 +26,7 @@ from bitfusion.server.records import (
     CLAIMS,
     CLUSTER,
     DRAINED,
+    GRANTED,
     QUEUE,
     SERVERS,
     Claim,
@@ -38,6 +39,7 @@ from bitfusion.server.records import (
 )
 from bitfusion.server.replica import Replica
 from bitfusion.server.schedule import Scheduler
+from bitfusion.server.seal import SEAL, Seal, Turn, make_seal
 from bitfusion.server.store import ABSENT, ANY, Change, Done, Store
 from bitfusion.server.views import Ask, Place, ServerView
 from bitfusion.wire.control import Json
@@ -88,6 +90,7 @@ class Cluster:
         self._leader = Leader(self._desk, forget_s)
         self._forget_s = forget_s
         self.on_state: list[Callable[[bool], None]] = []  # whether all keys are known
+        self._seal = Seal(self.replica)
         self._registered = False
         self._ends: dict[str, str] = {}  # sessions that are to end, and why
         self._versions: dict[str, str] = {}
@@ -235,6 +238,8 @@ class Cluster:
         if CLUSTER not in self.replica.values:
             change = Change(CLUSTER, {"id": os.urandom(8).hex()}, ABSENT)
             self._desk.write(CLUSTER, [change])
+        if SEAL not in self.replica.values:
+            self._desk.write(SEAL, [Change(SEAL, make_seal(), ABSENT)])
 
     def _is_registered(self) -> bool:
         """As the one that we are: else somebody else with our ID acts for it."""
@@ -272,16 +277,45 @@ class Cluster:
     # ------------------------------------------ what others want
 
     def ask(
-        self, ask: Ask, limits: Limits, details: Json, on_change: Callable[[Waiting], None]
+        self,
+        ask: Ask,
+        limits: Limits,
+        details: Json,
+        on_change: Callable[[Waiting], None],
+        turn: Optional[Turn] = None,
     ) -> Waiting:
-        """Raises TooMuch where waiting would not help, StoreLost where nobody knows."""
+        """turn: the place that it had. Raises TooMuch where waiting would not help, StoreLost
+        where nobody knows.
+        """
         if not self.synced or not self._is_registered():
             raise StoreLost(self.replica.store.where)
-        if ask.id in self.facts.queue or ask.id in self.facts.claims:
+        if ask.id in self.facts.claims or (turn is None and ask.id in self.facts.queue):
             raise ValueError(f"ask {ask.id} is known already")
         self.facts.scheduler.set_limits(ask.client, limits)
         self.facts.check(ask)
-        return self._asks.add(ask, {**details, "limits": list(limits)}, on_change)
+        if turn is not None:
+            self._withdraw(turn.ask)
+        return self._asks.add(ask, {**details, "limits": list(limits)}, on_change, turn)
+
+    def turn(self, waiting: Waiting) -> str:
+        """For its client, which may show it to any server of the cluster."""
+        entry = waiting.entry
+        turn = Turn(waiting.id, entry.seq, entry.at)
+        return self._seal.write(entry.ask.client, turn, time.time())
+
+    def turn_of(self, client: str, words: object) -> Optional[Turn]:
+        """What this client was told by a server of the cluster; None where it was not."""
+        return self._seal.read(client, words, time.time())
+
+    def _withdraw(self, session: str) -> None:
+        """What is about to become a session for a client that waits elsewhere now. One that is
+        ready may be in use.
+        """
+        claim = self.facts.claims.get(session)
+        if claim is not None and claim.state == GRANTED and not claim.end:
+            ended = pack_claim(claim._replace(end=CANCELLED))
+            change = Change(claim.key, ended, self.replica.version(claim.key))
+            self._desk.write(f"end {session}", [change], (), session)
 
     def ended(self, session: str) -> None:
         """A session of this server: its GPUs are free again."""

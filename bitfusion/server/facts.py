@@ -67,9 +67,13 @@ class Facts:
 
     def put_entry(self, entry: Entry) -> None:
         ask = entry.ask
-        known = ask.id in self.queue or ask.id in self.claims or ask.id in self.pending
+        before = self.queue.get(ask.id)
         self.queue[ask.id] = entry
-        if not known:
+        if ask.id in self.claims or ask.id in self.pending:
+            return
+        if before is not None and before.ask != ask:
+            self._cancel(ask.id)  # its client came back and wants something else
+        if before is None or before.ask != ask:
             self._submit(ask)
 
     def drop_entry(self, ask_id: str) -> None:
@@ -99,7 +103,8 @@ class Facts:
         if claim is None:
             return
         entry = self.queue.get(session)
-        if entry is not None and session in self._submitted:  # it waits again, where it was
+        known = session in self._submitted and claim.entry.ask
+        if entry is not None and known == entry.ask:  # it waits again, where it was
             self.scheduler.undo(Grant(entry.ask, claim.server, claim.slices))
             return
         self.scheduler.release(session, self._clock())
@@ -121,5 +126,8 @@ class Facts:
         if self.pending.get(grant.ask.id) is grant:
             del self.pending[grant.ask.id]
             self.scheduler.undo(grant)
-            if grant.ask.id not in self.queue:
+            entry = self.queue.get(grant.ask.id)
+            if entry is None or entry.ask != grant.ask:
                 self._cancel(grant.ask.id)
+                if entry is not None:
+                    self._submit(entry.ask)

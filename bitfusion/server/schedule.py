@@ -184,7 +184,8 @@ class Scheduler:
 
     def submit(self, ask: Ask) -> None:
         """Raises TooMuch."""
-        if ask.id not in self._waiters and ask.id not in self._held:
+        known = ask.id in self._waiters or ask.id in self._held
+        if not known or self.deciding is not None:  # one that is known may be about to leave
             self.check(ask)
             self._hear(lambda: self._submit(ask))
 
@@ -264,8 +265,12 @@ class Scheduler:
             client.back.pop(0)
             if self._possible(waiter):
                 gpus, memory = gpus - waiter.ask.gpus, memory - least
-                self._queue.schedule(waiter)
+                moved = self._queue.schedule(waiter)
+                for later, _ in moved:
+                    self._leave(later)
                 self._enter(waiter)
+                for later, later.key in moved:
+                    self._enter(later)
                 self._news.shaken += 1
             else:
                 self._aside[waiter.ask.id] = waiter

@@ -113,8 +113,8 @@ class Line:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def after(self, turn: tuple[float, str]) -> Optional[Waiter]:
-        """The first with a later turn, where all are of one client."""
+    def after(self, turn: tuple[float, str]) -> int:
+        """Where those with a later turn begin, where all are of one client."""
         low, high = 0, len(self.waiters)
         while low < high:
             middle = (low + high) // 2
@@ -122,7 +122,7 @@ class Line:
                 low = middle + 1
             else:
                 high = middle
-        return self.waiters[low] if low < len(self.waiters) else None
+        return low
 
     def add(self, waiter: Waiter) -> None:
         at = bisect_left(self.keys, waiter.key)
@@ -236,15 +236,25 @@ class Queue:
         self._latest = 0.0  # virtual end of all that was served
         self._clients = 0  # that have asks here
 
-    def schedule(self, waiter: Waiter) -> None:
-        """Give it a turn: when its client's ask before it ends, or now."""
+    def schedule(self, waiter: Waiter) -> list[tuple[Waiter, Key]]:
+        """Give it a turn: when its client's ask before it ends, or now. Returns which of its
+        client's later asks have to make way for it, to which places.
+        """
         now = self.order.keys[0][0] if self.order else self._latest
         self.virtual = max(self.virtual, now)
-        start = max(self.virtual, waiter.client.end)
-        later = waiter.client.ready.after(waiter.turn)
-        if later is not None:  # it was here before that one
-            start = min(start, later.key[0])
+        ready = waiter.client.ready.waiters
+        at = waiter.client.ready.after(waiter.turn)
+        start = max(self.virtual, waiter.client.served, ready[at - 1].end if at else 0.0)
+        if at < len(ready):  # it was here before that one
+            start = min(start, ready[at].key[0])
         waiter.key = (start, *waiter.turn)
+        moved, end = [], waiter.end
+        for later in ready[at:]:
+            if later.key[0] >= end:
+                break
+            moved.append((later, (end, *later.turn)))
+            end += later.cost
+        return moved
 
     def enter(self, waiter: Waiter) -> None:
         waiter.queued = True

@@ -93,10 +93,11 @@ class Walk:
         """
         gained = self._news.gained
         if len(gained) > FEW:
-            start = bisect_right(self._queue.order.keys, after)
-            for waiter in self._queue.order.waiters[start:]:
+            order = self._queue.order
+            start = bisect_right(order.keys, after)
+            for key, waiter in zip(order.keys[start:], order.waiters[start:]):
                 yield None
-                if waiter.queued:
+                if waiter.queued and waiter.key == key:
                     attempt(waiter)
             return
         heap: Candidates = []

@@ -16,10 +16,13 @@ from bitfusion.server.pool import Pool, Slice
 from bitfusion.server.records import Claim
 from bitfusion.server.schedule import Scheduler
 from bitfusion.server.store import Store
+from bitfusion.server.store_memory import Memory
 from bitfusion.server.views import Ask, GpuView, ServerView
+from bitfusion.wire.control import Json
 
 MIB = 1 << 20
 Action = Callable[[], object]
+Start = Callable[..., "Server"]
 
 
 class Clock:
@@ -169,10 +172,31 @@ class Server:
         gpus: int = 1,
         fraction: str = "1",
         limits: Limits = Limits(),
+        turn: str = "",
     ) -> Client:
+        """turn: what a server of the cluster said of the client's place."""
         number = next(Server.numbers)
-        ask = Ask(f"{number:016x}", client, gpus, fraction)
-        return Client(self, lambda me: self.cluster.ask(ask, limits, {"program": "it"}, me.heard))
+        known = self.cluster.turn_of(client, turn)
+        name = known.ask if known and known.ask not in self.cluster.facts.claims else ""
+        ask = Ask(name or f"{number:016x}", client, gpus, fraction)
+        details: Json = {"program": "it", "number": number}
+        return Client(self, lambda me: self.cluster.ask(ask, limits, details, me.heard, known))
+
+    def turn(self, client: Client) -> str:
+        """What it tells the client of its place."""
+        return self.cluster.turn(client.waiting)
 
     def slices(self, session: str) -> tuple[Slice, ...]:
         return self.host.open[session].slices
+
+
+def kill(memory: Memory, server: Server, expire: bool = True) -> None:
+    """As its process ends: nothing more comes from it; its lease ends now or later."""
+    server.cluster._desk.closed = True
+    memory.stores.remove(server.store)  # type: ignore[arg-type]
+    if expire:
+        memory.expire(server.store)  # type: ignore[arg-type]
+
+
+def keys(memory: Memory, prefix: str) -> list[str]:
+    return [key for key in memory.entries if key.startswith(prefix)]

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server, which must end in good order and leave no process behind."""
+"""A server, which must end in good order and leave no process behind; and servers of a cluster in
+this process, over a store in memory.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,13 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
+from clusters import Clock, Start
+from clusters import Server as Member
 from identities import Lab
 from servers import Server
 from waiting import wait_for
+
+from bitfusion.server.store_memory import Memory
 
 
 @pytest.fixture()
@@ -32,3 +38,25 @@ def check_end(running: Server) -> None:
         assert running.stop() == 0
     assert wait_for(lambda: not running.processes())
     assert "Traceback" not in running.log, running.log
+
+
+@pytest.fixture()
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture()
+def memory(clock: Clock) -> Memory:
+    return Memory(clock)
+
+
+@pytest.fixture()
+def start(clock: Clock, memory: Memory) -> Start:
+    """Starts a server of the cluster and waits until it takes asks."""
+
+    def make(name: str = "a", **how: object) -> Member:
+        server = Member(name, clock, memory.store(), clock=clock.read, **how).start()  # type: ignore[arg-type]
+        assert clock.until(lambda: server.ready)
+        return server
+
+    return make

@@ -191,6 +191,8 @@ class Reference:
 
     def submit(self, ask: Ask) -> bool:
         """False for too much."""
+        if ask.id in self.waiting or ask.id in self.held:
+            return True
         limits = self.limits.get(ask.client, Limits())
         if (
             (limits.gpus and ask.gpus > limits.gpus)
@@ -247,10 +249,17 @@ class Reference:
             return
         queue = self.queue()
         self.virtual = max(self.virtual, queue[0].start if queue else self.latest)
-        ends = [self.served.get(w.ask.client, 0.0), *(r.start + r.cost for r in ready[-1:])]
-        later = [r.start for r in ready if r.turn > w.turn]
-        w.start = min([max(self.virtual, *ends), *later])
+        ends = [self.served.get(w.ask.client, 0.0)]
+        ends += [r.start + r.cost for r in ready if r.turn < w.turn][-1:]
+        later = [r for r in ready if r.turn > w.turn]
+        w.start = min([max(self.virtual, *ends), *(r.start for r in later)])
         w.state = "queued"
+        before = w
+        for r in later:
+            if r.start >= before.start + before.cost:
+                break
+            r.start, r.fence = before.start + before.cost, None
+            before = r
 
     def serve(self, w: Waiting) -> None:
         if w.state == "queued":

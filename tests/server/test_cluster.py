@@ -4,51 +4,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
-from clusters import Client, Clock, FakeHost, Server
+from clusters import Client, Clock, FakeHost, Server, Start, keys, kill
 
 from bitfusion.server.caller import Limits
 from bitfusion.server.cluster import StoreLost
 from bitfusion.server.store import Change, Check, Done
 from bitfusion.server.store_memory import LOST_AFTER, LOST_BEFORE, Memory
 from bitfusion.server.views import TooMuch
-
-Start = Callable[..., Server]
-
-
-@pytest.fixture()
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture()
-def memory(clock: Clock) -> Memory:
-    return Memory(clock)
-
-
-@pytest.fixture()
-def start(clock: Clock, memory: Memory) -> Start:
-    """Starts a server of the cluster and waits until it takes asks."""
-
-    def make(name: str = "a", **how: object) -> Server:
-        server = Server(name, clock, memory.store(), clock=clock.read, **how).start()  # type: ignore[arg-type]
-        assert clock.until(lambda: server.ready)
-        return server
-
-    return make
-
-
-def kill(memory: Memory, server: Server) -> None:
-    """As its process ends: nothing more comes from it; the lease ends after a while."""
-    server.cluster._desk.closed = True
-    memory.stores.remove(server.store)  # type: ignore[arg-type]
-    memory.expire(server.store)  # type: ignore[arg-type]
-
-
-def keys(memory: Memory, prefix: str) -> list[str]:
-    return [key for key in memory.entries if key.startswith(prefix)]
 
 
 def fill(clock: Clock, one: Server, two: Server) -> tuple[list[Client], Client]:

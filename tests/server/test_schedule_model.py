@@ -215,14 +215,14 @@ class Pool(RuleBasedStateMachine):
         if kind == 0:
             self.number += 1
             ask = Ask(f"a{self.number:04}", CLIENTS[draw(4)], 1 + draw(3), at_s=self.now)
-            try:
-                self.real.check(ask)
+            if self.may_ask(ask):
                 hear(lambda each: each.submit(ask))
-            except TooMuch:
-                pass
         elif kind == 1 and self.plain.waiting:
             name = sorted(self.plain.waiting)[draw(len(self.plain.waiting))]
+            again = self.plain.waiting[name].ask
             hear(lambda each: each.cancel(name))
+            if draw(2) and self.may_ask(again):  # its entry in the store is another one now
+                hear(lambda each: each.submit(again))
         elif kind == 2 and self.plain.held:
             name = sorted(self.plain.held)[draw(len(self.plain.held))]
             self.facts.discard(name)
@@ -233,6 +233,13 @@ class Pool(RuleBasedStateMachine):
             server = f"s{draw(3)}"
             self.facts.add(name)
             hear(lambda each: each.hold(name, CLIENTS[0], server, parts, self.now))
+
+    def may_ask(self, ask: Ask) -> bool:
+        try:
+            self.real.check(ask)
+        except TooMuch:
+            return False
+        return True
 
     def check_decision(
         self, decide: Callable[[], list[Grant]], heard: Sequence[Callable[[], None]] = ()
