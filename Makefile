@@ -77,7 +77,7 @@ LIBS       := $(CLIENT_LIB) $(WHEEL_LIB) $(NVML_LIBS) $(PRESENT_LIB) $(SERVER_LI
 # ------------------------------------------------------------------ targets
 
 .DELETE_ON_ERROR:
-.PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs gpu-programs demo test test-fast test-sanitizers test-pool test-asan test-tsan test-frameworks check lint format \
+.PHONY: all libs proxy executor engine softgpu nulldriver programs cuda-programs gpu-programs demo test test-fast test-sanitizers test-packages test-pool test-asan test-tsan test-frameworks check lint format \
         types generate check-generated bench bench-encryption bench-pool bench-softgpu gpu-test release sdist wheel rpm test-rpm install deb test-install size clean help
 
 all: libs nulldriver $(VENV)/.runtime ## Build the libraries (the default)
@@ -162,11 +162,13 @@ $(VENV)/.dev: tests/requirements/runtime.txt tests/requirements/package.txt
 # One process for each of the first few CPUs; the tests of one file stay together.
 PYTEST = $(PY) -m pytest -n $(shell n=$$(nproc); echo $$((n < 4 ? n : 4))) --dist loadfile
 test: all programs cuda-programs $(VENV)/.dev $(VENV)/.zig ## Run every test (no GPU, no root, no network beyond loopback)
-	$(Q)$(PYTEST) tests -m 'not sanitizers' $(PYTEST_FLAGS)
+	$(Q)$(PYTEST) tests -m 'not sanitizers and not packages' $(PYTEST_FLAGS)
 test-sanitizers: all programs $(VENV)/.dev ## The software GPU rebuilt under ASan, UBSan and TSan: takes minutes more
 	$(Q)$(PYTEST) tests -m sanitizers $(PYTEST_FLAGS)
 test-fast: all $(VENV)/.dev ## Run the tests that are not marked slow
-	$(Q)$(PYTEST) tests -m 'not slow and not sanitizers' $(PYTEST_FLAGS)
+	$(Q)$(PYTEST) tests -m 'not slow and not sanitizers and not packages' $(PYTEST_FLAGS)
+test-packages: all $(VENV)/.dev $(VENV)/.zig ## Packages built twice give the same bytes; what lintian and rpmlint say
+	$(Q)$(PYTEST) tests/install -m packages $(PYTEST_FLAGS)
 test-pool: all $(VENV)/.dev ## Two servers, forty clients and everything that can end, for some minutes
 	$(Q)POOL_STEPS=$(or $(STEPS),6000) $(PY) -m pytest -s tests/server/test_pool_processes.py $(PYTEST_FLAGS)
 test-asan: ## Build the libraries under AddressSanitizer and UBSan into build/asan; runs nothing

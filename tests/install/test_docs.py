@@ -16,7 +16,8 @@ from typing import Dict, Iterator, List, Type
 
 import blocks
 import pytest
-from test_wheel import ROOT, SAID, build_wheel, check, sdist, sources  # noqa: F401
+from artefacts import ROOT, check
+from test_wheel import SAID
 
 from bitfusion import errors
 
@@ -49,6 +50,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
         "TMPDIR": "/tmp",
         "BITFUSION_STATE_DIR": str(tmp_path / "state"),  # root's is the machine's
         "PIP_NO_INDEX": "1",
+        "PIP_NO_COMPILE": "1",  # seconds, for modules that nobody imports
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
 
@@ -103,10 +105,10 @@ def test_commands_of_the_source(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_commands_of_pip(sdist: Path, home: Home, tmp_path: Path) -> None:  # noqa: F811
+def test_commands_of_pip(wheel: Path, home: Home, tmp_path: Path) -> None:
     if sys.version_info < (3, 11):
         pytest.skip("does not apply: pip would fetch tomli")
-    shutil.copy(build_wheel(sdist, tmp_path / "built"), tmp_path / "work")
+    shutil.copy(wheel, tmp_path / "work")
     said = play(blocks.commands(ROOT / "docs/install.md", "wheel"), home, tmp_path / "work")
     assert SAID in said
 

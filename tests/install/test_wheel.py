@@ -7,21 +7,17 @@ The libraries here are those of `make`; `make wheel` takes the release's, and as
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Dict, Iterator, List, Set
+from typing import Dict, Iterator, Set
 
 import pytest
+from artefacts import MACHINE, ROOT, build, build_wheel, check, sources, unpack
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("add_vectors.py")
 SAID = "1000 sums on Bitfusion Software GPU: right\n"
-EPOCH = "1790000000"
-MACHINE = os.uname().machine
-LIBRARIES = {
+INSIDE = {
     "bitfusion/lib/client/libbitfusion-presence.so",
     "bitfusion/lib/client/libcuda.so",
     "bitfusion/lib/client/libcuda.so.1",
@@ -34,57 +30,6 @@ LIBRARIES = {
 }
 
 pytestmark = pytest.mark.slow
-
-
-def check(command: List[str], **more: object) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, **more)  # type: ignore[call-overload]
-    assert done.returncode == 0, done.stdout + done.stderr
-    return str(done.stdout)
-
-
-def sources(folder: Path) -> Path:
-    """A copy of the checkout as git sees it."""
-    names = check(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT
-    )
-    for name in filter(None, names.split("\0")):
-        if (ROOT / name).is_file():  # deleted ones are listed as well
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    return folder
-
-
-def build(kind: str, source: Path, target: Path, umask: int = 0o022, **more: str) -> Path:
-    """kind: sdist, wheel or editable, by the standard's hook of that name."""
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH, **more}
-    code = f"import setuptools.build_meta as b; b.build_{kind}({str(target)!r})"
-    target.mkdir(exist_ok=True)
-    check([sys.executable, "-c", code], cwd=source, env=environment, umask=umask)
-    (made,) = target.iterdir()
-    return made
-
-
-def unpack(sdist: Path, folder: Path) -> Path:
-    shutil.unpack_archive(str(sdist), str(folder))
-    (inside,) = folder.iterdir()
-    return inside
-
-
-def build_wheel(sdist: Path, folder: Path, umask: int = 0o022) -> Path:
-    source = unpack(sdist, folder / "unpacked")
-    libraries = {"BITFUSION_LIBRARIES": str(ROOT / "build/lib"), "BITFUSION_MACHINE": MACHINE}
-    return build("wheel", source, folder / "wheel", umask, **libraries)
-
-
-@pytest.fixture(scope="module")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sdist")
-    return build("sdist", sources(folder / "checkout"), folder / "sdist")
-
-
-@pytest.fixture(scope="module")
-def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(sdist, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture()
@@ -121,12 +66,10 @@ def test_the_wheel_holds_the_package_and_its_libraries(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         modes = {entry.filename: entry.external_attr >> 16 for entry in archive.infolist()}
     code = {name for name in modes if ".dist-info/" not in name}
-    assert {name for name in code if not name.endswith(".py")} == LIBRARIES
+    assert {name for name in code if not name.endswith(".py")} == INSIDE
     assert {"bitfusion/cli.py", "bitfusion/softgpu/ptx/helper.py"} < code
     assert not any(name.startswith("bitfusion/api/") for name in code)
-    wrong = {
-        n: oct(m) for n, m in modes.items() if m & 0o777 != (0o755 if n in LIBRARIES else 0o644)
-    }
+    wrong = {n: oct(m) for n, m in modes.items() if m & 0o777 != (0o755 if n in INSIDE else 0o644)}
     assert {n: m for n, m in wrong.items() if not n.endswith("/RECORD")} == {}
 
 
@@ -138,6 +81,7 @@ def test_every_source_file_is_in_the_sdist(sdist: Path, tmp_path: Path) -> None:
     assert not {name for name in inside if name.startswith("build") or "__pycache__" in name}
 
 
+@pytest.mark.packages
 def test_two_builds_give_the_same_bytes(sdist: Path, wheel: Path, tmp_path: Path) -> None:
     """In other folders, at another time, by somebody with other habits."""
     again = sources(tmp_path / "elsewhere/checkout")
@@ -177,7 +121,7 @@ def test_runs_where_a_user_installs_it(wheel: Path, tmp_path: Path, home: Dict[s
     words = ["install", "--user", "--no-index", "--no-deps", "--no-warn-script-location"]
     real = os.path.realpath(sys.executable)
     pip("--python", real, *words, "--break-system-packages", str(wheel),
-        env={**home, "PYTHONUSERBASE": str(base)})  # fmt: skip
+        env={**home, "PYTHONUSERBASE": str(base), "PIP_NO_COMPILE": "1"})  # fmt: skip
     user = {**home, "PYTHONUSERBASE": str(base)}
     words = [str(base / "bin/bitfusion"), "run", "-n", "1", "--", real, str(PROGRAM)]
     assert check(words, env=user) == SAID
