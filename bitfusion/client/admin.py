@@ -6,10 +6,11 @@ token with the right.
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Optional
 
-from bitfusion import config, log
+from bitfusion import config, log, paths
 from bitfusion.client.access import access
 from bitfusion.client.control import Channel, HttpChannel, LineChannel, explain, greet
 from bitfusion.config import Config
@@ -53,6 +54,8 @@ def open_admin(server: Config, client: Config) -> Channel:
         channel = HttpChannel(address, config.format_address(address), timeout_s, access(client))
         greet(channel)
         return channel
+    if path != paths.MACHINE_STATE and os.path.isdir(paths.MACHINE_STATE):
+        raise NoServer(folder=path, hint=f"this machine's is in '{paths.MACHINE_STATE}': ask it with sudo")
     raise NoServer(folder=path)
 
 

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import pathlib
 import threading
 
 import pytest
 
-from bitfusion.client import pool
+from bitfusion import paths
+from bitfusion.client import admin, pool
 from bitfusion.client.pool import Asker, Listed, Told
 from bitfusion.config import Config
-from bitfusion.errors import CannotReach
+from bitfusion.errors import CannotReach, NoServer
 from bitfusion.values import Address
 
 LOST = Listed("b:2", "", [], "the cluster has lost it", "down")
@@ -54,3 +56,14 @@ def settings_with(servers: str) -> Config:
     settings = Config()
     settings.set("client.server_list", servers, "test")
     return settings
+
+
+def test_who_may_not_ask_the_machines_server_is_told_who_may(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr(paths, "MACHINE_STATE", str(tmp_path))
+    server = Config()
+    server.set("server.state_dir", str(tmp_path / "mine"), "test")
+    with pytest.raises(NoServer) as caught:
+        admin.open_admin(server, settings_with(""))
+    assert "with sudo" in caught.value.hint
