@@ -89,6 +89,9 @@ class QueueApi:
             kind = "too-much" if isinstance(error, TooMuch) else "no-state"
             status = 409 if isinstance(error, TooMuch) else 503
             raise Refusal(status, kind, str(error)) from None
+        except BaseException:
+            del self._entries[name]
+            raise
         wait_s = asked.body.get("wait", FIRST_WAIT_S)
         if not isinstance(wait_s, (int, float)) or not 0 <= wait_s <= MAX_WAIT_S:
             wait_s = FIRST_WAIT_S

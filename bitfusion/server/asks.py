@@ -67,7 +67,7 @@ class Asks:
         self.waiting: dict[str, Waiting] = {}
         self._given_up: set[str] = set()
         # Ours come after those that an earlier run of this server, or nobody any more, knows of.
-        self._last_seq = int(time.time() * 1000)
+        self._last_seq = int(time.time() * 1e6)
         self._telling = False
 
     # ------------------------------------------ what clients do

@@ -30,6 +30,7 @@ from bitfusion.wire.control import Json, Reply
 RUNS = 40
 NAMES = (*QUOTAS, "free", "idle", "rich", "calm")  # the last ones without quotas
 NEWCOMERS = 0.3  # of all that ask
+TWINS = 0.6  # of all that ask want what somebody wants who waits: only then is there an order
 LEASE_S = 90.0  # longer than it takes a busy machine to start a server
 LOST = (OSError, BitfusionError)
 
@@ -47,6 +48,8 @@ class Run:
         self.asked_at = 0
         self.position = 0
         self.request: Json = {}
+        self.turn = ""
+        self.asked: Optional[Asked] = None
         self.node: Optional[Node] = None  # that it speaks to
         self.session: Optional[control.Session] = None
         self.held: dict[int, int] = {}  # GPU -> MiB
@@ -110,18 +113,25 @@ class Crowd:
         run.asked_at = self.pick.randrange(len(self.nodes))
         run.node = self.nodes[run.asked_at]
         self.made += 1
+        fraction = self.pick.choice(("1", "1", "1", "1", "0.5", "0.3", "0.01"))
+        gpus = self.pick.choice((1, 1, 1, 1, 2, 3))
+        waiting = [other for other in self.runs if other.state == "asking"]
+        if waiting and self.pick.random() < TWINS:
+            mine = [other for other in waiting if other.client == run.usual]
+            twin = self.pick.choice(mine or waiting)
+            gpus, fraction = twin.request["gpus"], twin.request["fraction"]  # type: ignore[assignment]
+            run.asked_at = twin.asked_at
+            run.node = self.nodes[run.asked_at]
         newcomer = self.pick.random() < NEWCOMERS
         if newcomer:
             run.client = f"new{self.made}"
             run.node.admit(run.client)
         run.channel = run.node.channel(run.client)
-        fraction = self.pick.choice(("1", "1", "1", "1", "0.5", "0.3", "0.01"))
-        gpus = self.pick.choice((1, 1, 1, 1, 2, 3))
         run.request = {"gpus": gpus, "fraction": fraction, "wait": self.pick.choice((0, 0.1))}
         reply = run.channel.request("POST", "/v1/sessions", run.request)
         entry = str(reply.body.get("entry") or reply.body.get("session", ""))
-        asked = Asked(self.made, run.client, run.asked_at, (gpus, fraction), newcomer)
-        self._rules_of(run).asked(entry, asked)
+        run.asked = Asked(self.made, run.client, run.asked_at, (gpus, fraction), newcomer)
+        self._rules_of(run).asked(entry, run.asked)
         self._answer(run, reply)
 
     def _asking(self, run: Run) -> None:
@@ -142,6 +152,7 @@ class Crowd:
         if reply.status == 202:
             self.counts["queued"] += run.state == "idle"
             run.state, run.entry = "asking", str(reply.body["entry"])
+            run.turn = str(reply.body["turn"])
             run.position = int(reply.body.get("position", 0))  # 0: not known yet
             assert run.position <= int(reply.body.get("of", 0))
         elif reply.status == 201:
@@ -218,18 +229,41 @@ class Crowd:
         for rules in self.rules:
             rules.forget()
         for run in self.runs:
-            if run.node is not node:
-                continue
-            if run.state != "holding" or run.session is None:
-                self.leave(run)
-                continue
-            assert run.channel is not None
-            run.channel.close()
-            run.channel = node.channel(run.client)
-            attached = run.session.attach_over(run.channel)
-            assert attached.status == 200, (attached, node.all[-2].log, node.now.log)
-            run.session.renew(run.channel, attached.body)
-            self.counts["taken over"] += 1
+            if run.state == "holding" and run.node is node:
+                self._attach_again(run)
+        for run in self.runs:
+            if run.state == "asking" and run.node is node:
+                self._come_back(run)
+            if run.state == "asking" and run.asked is not None:  # the order goes on as it was
+                self._rules_of(run).asked(
+                    run.entry, run.asked._replace(newcomer=False, returned=True)
+                )
+        self.check()
+
+    def _attach_again(self, run: Run) -> None:
+        assert run.node and run.channel is not None and run.session is not None
+        run.channel.close()
+        run.channel = run.node.channel(run.client)
+        attached = run.session.attach_over(run.channel)
+        assert attached.status == 200, (attached, run.node.all[-2].log, run.node.now.log)
+        run.session.renew(run.channel, attached.body)
+        self.counts["taken over"] += 1
+
+    def _come_back(self, run: Run) -> None:
+        """To wait where it was, at the server that it asked or at another of the cluster."""
+        assert run.channel is not None
+        run.channel.close()
+        run.node = self.pick.choice(self.nodes) if self.etcd else run.node
+        assert run.node is not None
+        try:
+            run.channel = run.node.channel(run.client)
+            body = {**run.request, "turn": run.turn}
+            self._answer(run, run.channel.request("POST", "/v1/sessions", body))
+            self.counts["came back"] += 1
+        except LOST:
+            self.counts["lost"] += 1
+            self.leave(run)
+
         self.check()
 
     # ---- what must be so

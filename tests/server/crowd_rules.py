@@ -5,7 +5,8 @@ and the order of the queue.
 The queue is fair over clients, so there is no order of arrival over all asks. What must hold, of
 asks for equally many equal parts of GPUs, and restarts of servers aside:
 
-1. Of two that one client made at one server, the one made later is not served first.
+1. Of two that one client made at one server, the one made later is not served first. Nor where
+   that server ended, and they came back to it or to another one.
 2. Of two in the queue, the one whose place is worse is not served first, where no limits may hold
    their clients back. Places are those that the server tells which decides.
 3. One of a client that never had anything is served before all that are made after it, whoever
@@ -34,6 +35,7 @@ class Asked(NamedTuple):
     node: int  # that was asked
     shape: Shape
     newcomer: bool
+    returned: bool = False  # after its server ended; perhaps before others made earlier
 
 
 class Picture(NamedTuple):
@@ -103,10 +105,11 @@ class Rules:
     def _compare_two(self, served: str, waits: str, before: Picture) -> None:
         one, other = self.asks[served], self.asks[waits]
         what = f"{served} {one} was served before {waits} {other}"
-        if (one.client, one.node) == (other.client, other.node):
+        places = before.places.get(served), before.places[waits]
+        known = places[0] or not one.returned
+        if known and (one.client, one.node) == (other.client, other.node):
             self.compared[1] += 1
             assert one.number < other.number, what
-        places = before.places.get(served), before.places[waits]
         if places[0] and places[1] and not self.quotas.keys() & {one.client, other.client}:
             self.compared[2] += 1
             assert places[0] < places[1], f"{what}: their places were {places}"

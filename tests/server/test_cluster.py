@@ -106,8 +106,9 @@ def test_a_refused_claim_keeps_its_place(start: Start, clock: Clock, memory: Mem
 def test_what_is_always_refused_fails(start: Start, clock: Clock, memory: Memory) -> None:
     one = start(gpus=1)
     one.host.refuse = "no descriptors left"
-    client = one.ask()
+    client, before_s = one.ask(), clock.now_s
     assert clock.until(lambda: client.waiting.state == "failed", 300)
+    assert clock.now_s - before_s > 30  # it was tried again, less and less often
     assert client.waiting.why == "no descriptors left"
     clock.run(5)
     assert not keys(memory, "claims/") and not keys(memory, "queue/")

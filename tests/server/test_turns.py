@@ -157,7 +157,7 @@ def test_what_was_granted_meanwhile_is_not_lost(
         assert two.host.open[session].client in ("h", "x")
         two.host.finish(session)  # nobody attached to it
     assert clock.until(lambda: again.granted, 700.0)
-    assert again.session in two.host.open
+    assert two.host.open[again.session].entry.contact == two.id  # with the secret that it knows
     assert not keys(memory, "queue/")
 
 
