@@ -55,7 +55,8 @@ def open_admin(server: Config, client: Config) -> Channel:
         greet(channel)
         return channel
     if path != paths.MACHINE_STATE and os.path.isdir(paths.MACHINE_STATE):
-        raise NoServer(folder=path, hint=f"this machine's is in '{paths.MACHINE_STATE}': ask it with sudo")
+        hint = f"this machine's is in '{paths.MACHINE_STATE}': ask it with sudo"
+        raise NoServer(folder=path, hint=hint)
     raise NoServer(folder=path)
 
 
