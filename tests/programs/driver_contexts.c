@@ -81,6 +81,15 @@ static void limits(void)
 	CHECK(cuCtxSetLimit(CU_LIMIT_MALLOC_HEAP_SIZE, 16 << 20));
 	CHECK(cuCtxGetLimit(&value, CU_LIMIT_MALLOC_HEAP_SIZE));
 	printf("heap: %s\n", value >= 16 << 20 ? "as asked for" : "less");
+	SHOW(cuCtxSetLimit(CU_LIMIT_STACK_SIZE, 1ull << 40));
+	SHOW(cuCtxSetLimit(CU_LIMIT_STACK_SIZE, (512 << 10) + 1));
+	SHOW(cuCtxSetLimit(CU_LIMIT_MALLOC_HEAP_SIZE, 1ull << 50));
+	SHOW(cuCtxSetLimit(CU_LIMIT_MALLOC_HEAP_SIZE, SIZE_MAX));
+	SHOW(cuCtxSetLimit(CU_LIMIT_PRINTF_FIFO_SIZE, 1ull << 50));
+	SHOW(cuCtxSetLimit(CU_LIMIT_PRINTF_FIFO_SIZE, SIZE_MAX));
+	CHECK(cuCtxGetLimit(&value, CU_LIMIT_STACK_SIZE));
+	printf("stack: %zu\n", value);
+	SHOW(cuCtxSetLimit((CUlimit)1000, 1));
 	SHOW(cuCtxGetLimit(&value, (CUlimit)1000));
 	SHOW(cuCtxGetLimit(NULL, CU_LIMIT_STACK_SIZE));
 }

@@ -17,7 +17,14 @@ static const char code[] = PTX_HEADER
 	"    .param .b64 p0;\n    st.param.b64 [p0], %d4;\n"
 	"    .param .b64 p1;\n    st.param.b64 [p1], %d2;\n    .param .b32 r0;\n"
 	"    call.uni (r0), vprintf, (p0, p1);\n    ld.param.b32 %r3, [r0];\n    }\n"
-	"    ret;\n}\n";
+	"    ret;\n}\n"
+	".visible .entry quiet()\n{\n    ret;\n}\n"
+	/* take(where): *where = malloc(24 MiB) */
+	".extern .func (.param .b64 result) malloc(.param .b64 size);\n"
+	".visible .entry take(.param .u64 where)\n{\n" PTX_REGISTERS "    ld.param.u64 %d1, [where];\n    {\n"
+	"    .param .b64 p0;\n    st.param.b64 [p0], 25165824;\n    .param .b64 r0;\n"
+	"    call.uni (r0), malloc, (p0);\n    ld.param.b64 %d2, [r0];\n    }\n"
+	"    cvta.to.global.u64 %d1, %d1;\n    st.global.u64 [%d1], %d2;\n    ret;\n}\n";
 
 enum { COPIES = 60 };
 
@@ -26,7 +33,7 @@ int main(void)
 	CUmodule module;
 	CUstream stream;
 	CUevent event;
-	CUdeviceptr memory;
+	CUdeviceptr memory, taken;
 	int value = 42, copied;
 	void *parameters[] = { &value };
 
@@ -35,10 +42,19 @@ int main(void)
 	CUfunction say = get_function(module, "say");
 	CHECK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
 	CHECK(cuEventCreate(&event, 0));
+	CHECK(cuLaunchKernel(get_function(module, "quiet"), 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL));
+	SHOW(cuCtxSetLimit(CU_LIMIT_PRINTF_FIFO_SIZE, 2 << 20)); /* none has printed or allocated yet */
+	SHOW(cuCtxSetLimit(CU_LIMIT_MALLOC_HEAP_SIZE, 32 << 20));
 	printf("before\n");
 	CHECK(cuLaunchKernel(say, 1, 1, 1, 1, 1, 1, 0, NULL, parameters, NULL));
 	CHECK(cuCtxSynchronize());
 	printf("after the context\n");
+	SHOW(cuCtxSetLimit(CU_LIMIT_PRINTF_FIFO_SIZE, 4 << 20));
+	CHECK(cuMemAlloc_v2(&memory, sizeof memory));
+	CHECK(cuLaunchKernel(get_function(module, "take"), 1, 1, 1, 1, 1, 1, 0, NULL, (void *[]){ &memory }, NULL));
+	CHECK(cuMemcpyDtoH_v2(&taken, memory, sizeof taken));
+	printf("a large piece of the heap: %s\n", taken ? "had" : "refused");
+	SHOW(cuCtxSetLimit(CU_LIMIT_MALLOC_HEAP_SIZE, 64 << 20));
 	value = -1;
 	CHECK(cuLaunchKernel(say, 1, 1, 1, 3, 1, 1, 0, stream, parameters, NULL));
 	CHECK(cuStreamSynchronize(stream));

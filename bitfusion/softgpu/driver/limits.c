@@ -109,17 +109,33 @@ EXPORT CUresult cuCtxGetLimit(size_t *pvalue, CUlimit limit)
 	return CUDA_SUCCESS;
 }
 
+/* Too late once a kernel has printed, or has asked for memory. */
+static CUresult set_room(struct context *context, CUlimit limit, size_t value)
+{
+	if (value == context->limits[limit])
+		return CUDA_SUCCESS;
+	if (value > context->device->memory)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	if (!context->engine)
+		return CUDA_SUCCESS;
+	int answer = limit == CU_LIMIT_MALLOC_HEAP_SIZE ? sg_context_set_heap(context->engine, value)
+							: sg_context_set_text(context->engine, value);
+	return answer < 0 ? CUDA_ERROR_OUT_OF_MEMORY : answer ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+}
+
 EXPORT CUresult cuCtxSetLimit(CUlimit limit, size_t value)
 {
 	ENTER_CONTEXT(context);
 	switch ((int)limit) {
 	case CU_LIMIT_PRINTF_FIFO_SIZE:
 	case CU_LIMIT_MALLOC_HEAP_SIZE:
-		/* too late once a kernel has been launched */
-		if (context->engine && value != context->limits[limit])
-			return CUDA_ERROR_INVALID_VALUE;
+		TRY(context_synchronize(context));
+		TRY(set_room(context, limit, value));
 		break;
 	case CU_LIMIT_STACK_SIZE:
+		if (value > KIB(512)) /* the local memory of a thread */
+			return CUDA_ERROR_INVALID_VALUE;
+		break;
 	case CU_LIMIT_DEV_RUNTIME_SYNC_DEPTH:
 	case CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT: break;
 	case CU_LIMIT_MAX_L2_FETCH_GRANULARITY:

@@ -37,44 +37,111 @@ static uint32_t new_chunk(struct sg_context *context)
 	return context->chunk_count++;
 }
 
+static uint64_t whole_pages(uint64_t bytes)
+{
+	return bytes ? (bytes + 4095) / 4096 * 4096 : 4096;
+}
+
+static char *map_heap(struct sg_space *space, uint64_t bytes)
+{
+	char *heap;
+
+	if (bytes > UINT64_MAX / 2)
+		return NULL;
+	heap = mmap(NULL, whole_pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		    0);
+	if (heap == MAP_FAILED)
+		return NULL;
+	if (!bytes || !sg_space_add(space, (uint64_t)(uintptr_t)heap, whole_pages(bytes)))
+		return heap;
+	munmap(heap, whole_pages(bytes));
+	return NULL;
+}
+
+static void unmap_heap(struct sg_context *context)
+{
+	if (!context->heap)
+		return;
+	sg_space_remove(context->space, (uint64_t)(uintptr_t)context->heap);
+	munmap(context->heap, whole_pages(context->heap_size));
+}
+
+/* With nothing allocated in it. */
+static void take_heap(struct sg_context *context, char *heap, uint64_t bytes)
+{
+	context->heap = heap;
+	context->heap_size = bytes ? whole_pages(bytes) : 0;
+	context->chunks[0] =
+		(struct sg_chunk){ .size = context->heap_size, .next = NONE, .previous = NONE, .valid = true };
+}
+
 struct sg_context *sg_context_create(struct sg_space *space, uint64_t heap_bytes, uint64_t printf_bytes)
 {
 	struct sg_context *context = calloc(1, sizeof(*context));
+	char *heap;
 
 	if (!context)
 		return NULL;
 	context->space = space;
 	context->free_chunk = NONE;
-	context->heap_size = (heap_bytes + 4095) / 4096 * 4096;
 	context->text_size = printf_bytes;
 	context->text = malloc(printf_bytes ? printf_bytes : 1);
-	context->heap = mmap(NULL, context->heap_size ? context->heap_size : 4096, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (context->heap == MAP_FAILED)
-		context->heap = NULL;
+	heap = map_heap(space, heap_bytes);
 	pthread_mutex_init(&context->lock, NULL);
-	if (!context->text || !context->heap || new_chunk(context) == NONE ||
-	    (context->heap_size && sg_space_add(space, (uint64_t)(uintptr_t)context->heap, context->heap_size))) {
-		sg_context_destroy(context);
-		return NULL;
-	}
-	context->chunks[0] =
-		(struct sg_chunk){ .size = context->heap_size, .next = NONE, .previous = NONE, .valid = true };
-	return context;
+	if (heap && new_chunk(context) != NONE)
+		take_heap(context, heap, heap_bytes);
+	if (context->text && context->heap)
+		return context;
+	sg_context_destroy(context);
+	return NULL;
 }
 
 void sg_context_destroy(struct sg_context *context)
 {
 	if (!context)
 		return;
-	if (context->heap) {
-		sg_space_remove(context->space, (uint64_t)(uintptr_t)context->heap);
-		munmap(context->heap, context->heap_size ? context->heap_size : 4096);
-	}
+	unmap_heap(context);
 	pthread_mutex_destroy(&context->lock);
 	free(context->chunks);
 	free(context->text);
 	free(context);
+}
+
+int sg_context_set_heap(struct sg_context *context, uint64_t bytes)
+{
+	int answer = 1;
+
+	pthread_mutex_lock(&context->lock);
+	if (!context->heap_touched) {
+		char *heap = map_heap(context->space, bytes);
+
+		answer = heap ? 0 : -1;
+		if (heap) {
+			unmap_heap(context);
+			take_heap(context, heap, bytes);
+		}
+	}
+	pthread_mutex_unlock(&context->lock);
+	return answer;
+}
+
+int sg_context_set_text(struct sg_context *context, uint64_t bytes)
+{
+	int answer = 1;
+
+	pthread_mutex_lock(&context->lock);
+	if (!context->text_touched) {
+		char *text = malloc(bytes ? bytes : 1);
+
+		answer = text ? 0 : -1;
+		if (text) {
+			free(context->text);
+			context->text = text;
+			context->text_size = bytes;
+		}
+	}
+	pthread_mutex_unlock(&context->lock);
+	return answer;
 }
 
 /* Each allocation is preceded by a unit that holds the number of its chunk. */
@@ -115,6 +182,7 @@ uint64_t sg_context_malloc(struct sg_context *context, uint64_t size)
 	uint64_t address;
 
 	pthread_mutex_lock(&context->lock);
+	context->heap_touched = true;
 	address = allocate(context, size ? size : 1);
 	pthread_mutex_unlock(&context->lock);
 	return address;
@@ -169,6 +237,7 @@ bool sg_context_write(struct sg_context *context, const char *text, size_t size)
 	bool fits;
 
 	pthread_mutex_lock(&context->lock);
+	context->text_touched = true;
 	fits = size <= context->text_size - context->text_used;
 	if (fits) {
 		memcpy(context->text + context->text_used, text, size);

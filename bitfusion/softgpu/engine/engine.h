@@ -86,6 +86,9 @@ const struct sg_kernel *sg_module_kernel(const struct sg_module *module, unsigne
 struct sg_context;
 struct sg_context *sg_context_create(struct sg_space *space, uint64_t heap_bytes, uint64_t printf_bytes);
 void sg_context_destroy(struct sg_context *context);
+/* Other sizes, while no kernel has used what they are of: 0, 1 when one has, -1 when there is no memory. */
+int sg_context_set_heap(struct sg_context *context, uint64_t bytes);
+int sg_context_set_text(struct sg_context *context, uint64_t bytes);
 /* Takes formatted device printf text out of the FIFO: returns bytes written to text (0: empty). */
 size_t sg_context_take_output(struct sg_context *context, char *text, size_t size);
 

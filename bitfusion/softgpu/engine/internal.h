@@ -321,6 +321,7 @@ struct sg_context {
 	size_t text_size, text_used;
 	char *heap;
 	uint64_t heap_size;
+	bool text_touched, heap_touched; /* by a kernel */
 	struct sg_chunk *chunks; /* of the heap, by index; linked by address */
 	uint32_t chunk_count, chunk_room, free_chunk;
 	atomic_ullong grid;
