@@ -4,10 +4,9 @@
  * parts is used is the server's driver's business.
  */
 #define _GNU_SOURCE
-#include "container.h"
+#include "code_size.h"
 #include "proxy.h"
 
-#include <elf.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,59 +16,15 @@
 
 #define ARCHIVE_MAGIC "!<arch>\n"
 
-static uint32_t magic_of(const void *image)
-{
-	uint32_t magic;
-
-	memcpy(&magic, image, sizeof magic); /* text may lie at any address */
-	return magic;
-}
-
-static uint64_t larger(uint64_t a, uint64_t b)
-{
-	return a > b ? a : b;
-}
-
-static uint64_t elf_size(const uint8_t *image)
-{
-	Elf64_Ehdr header;
-	uint64_t end;
-
-	memcpy(&header, image, sizeof header);
-	if (header.e_ident[EI_CLASS] != ELFCLASS64)
-		return 0;
-	end = larger(header.e_shoff + (uint64_t)header.e_shnum * header.e_shentsize,
-		     header.e_phoff + (uint64_t)header.e_phnum * header.e_phentsize);
-	for (int i = 0; i < header.e_shnum; i++) {
-		Elf64_Shdr section;
-
-		memcpy(&section, image + header.e_shoff + (uint64_t)i * header.e_shentsize, sizeof section);
-		if (section.sh_type != SHT_NOBITS)
-			end = larger(end, section.sh_offset + section.sh_size);
-	}
-	for (int i = 0; i < header.e_phnum; i++) {
-		Elf64_Phdr segment;
-
-		memcpy(&segment, image + header.e_phoff + (uint64_t)i * header.e_phentsize, sizeof segment);
-		end = larger(end, segment.p_offset + segment.p_filesz);
-	}
-	return end;
-}
-
 /* What a program points to, or the wrapper around it. */
 static CUresult measure(const void *pointer, struct bf_image *image)
 {
-	struct fatbin_header fatbin;
+	bool text;
 
 	*image = (struct bf_image){ .data = pointer };
-	if (magic_of(pointer) == FATBIN_MAGIC) {
-		memcpy(&fatbin, pointer, sizeof fatbin);
-		image->size = fatbin.header_size + fatbin.size;
-	} else if (!memcmp(pointer, ELFMAG, SELFMAG)) {
-		image->size = elf_size(pointer);
-	} else {
-		image->size = strlen(pointer) + 1;
-	}
+	image->size = code_size(pointer, &text);
+	if (text)
+		image->size++;
 	return image->size && image->size <= BF_MAX_IMAGE ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
 }
 
@@ -77,7 +32,7 @@ static CUresult measure_wrapped(const void *pointer, struct bf_image *image)
 {
 	struct code_wrapper wrapper;
 
-	if (magic_of(pointer) == WRAPPER_MAGIC) {
+	if (code_begins(pointer, WRAPPER_MAGIC)) {
 		memcpy(&wrapper, pointer, sizeof wrapper);
 		pointer = wrapper.data;
 	}
@@ -135,7 +90,7 @@ CUresult bf_image_of(const void *pointer, struct bf_image *image)
 
 	if (!pointer)
 		return CUDA_ERROR_INVALID_VALUE;
-	if (magic_of(pointer) == WRAPPER_MAGIC) {
+	if (code_begins(pointer, WRAPPER_MAGIC)) {
 		memcpy(&wrapper, pointer, sizeof wrapper);
 		if (wrapper.version == WRAPPER_LINKED && wrapper.inputs && wrapper.inputs[0])
 			return gather(&wrapper, image);
@@ -158,8 +113,12 @@ CUresult bf_image_of_file(const char *path, struct bf_image *image)
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return status;
-	if (fstat(fd, &file) || !S_ISREG(file.st_mode) || file.st_size <= 0)
+	if (fstat(fd, &file) || !S_ISREG(file.st_mode))
 		goto out;
+	if (file.st_size <= 0) {
+		status = CUDA_ERROR_INVALID_VALUE;
+		goto out;
+	}
 	if ((uint64_t)file.st_size >= BF_MAX_IMAGE) {
 		status = CUDA_ERROR_INVALID_IMAGE;
 		goto out;
@@ -181,13 +140,26 @@ CUresult bf_image_of_file(const char *path, struct bf_image *image)
 	}
 	*image = (struct bf_image){ memory, (uint64_t)file.st_size, memory, room, 0 };
 	/* Only text needs the NUL: the rest says how long it is. */
-	if (magic_of(memory) != FATBIN_MAGIC && memcmp(memory, ELFMAG, SELFMAG) != 0 &&
-	    memcmp(memory, ARCHIVE_MAGIC, 8) != 0)
+	if (!code_begins(memory, FATBIN_MAGIC) && !code_is_elf(memory) && memcmp(memory, ARCHIVE_MAGIC, 8) != 0)
 		image->size++;
 	status = CUDA_SUCCESS;
 out:
 	close(fd);
 	return status;
+}
+
+/* Nobody on the other side could tell: what is missing there is the memory behind it. */
+CUresult bf_image_of_code_file(const char *path, struct bf_image *image)
+{
+	CUresult status = bf_image_of_file(path, image);
+
+	if (status == CUDA_ERROR_INVALID_VALUE)
+		return CUDA_ERROR_INVALID_IMAGE;
+	if (status || code_is_whole(image->data, image->size))
+		return status;
+	bf_debug("%s is cut off, or is no code", path);
+	bf_image_close(image);
+	return CUDA_ERROR_INVALID_IMAGE;
 }
 
 void bf_image_close(struct bf_image *image)

@@ -42,7 +42,7 @@ static CUresult load(CUlibrary *library, const void *code, const char *path, con
 	if (!library || request->count > MAX_LIBRARY_OPTIONS || (request->count && !request->names))
 		return CUDA_ERROR_INVALID_VALUE;
 	drop_host_table(&options, kept_names, kept_values, request->names, request->values, request->count);
-	status = path ? bf_image_of_file(path, &image) : bf_image_of(code, &image);
+	status = path ? bf_image_of_code_file(path, &image) : bf_image_of(code, &image);
 	return status ? status : bf_load_code(BF_LIBRARY, &image, &request->jit, &options, (uint64_t *)library);
 }
 

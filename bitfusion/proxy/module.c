@@ -23,7 +23,7 @@ static CUresult load(CUmodule *module, const void *pointer, const char *path, co
 		return status;
 	if (!module)
 		return CUDA_ERROR_INVALID_VALUE;
-	status = path ? bf_image_of_file(path, &image) : bf_image_of(pointer, &image);
+	status = path ? bf_image_of_code_file(path, &image) : bf_image_of(pointer, &image);
 	return status ? status : bf_load_code(BF_MODULE, &image, options, &no_options, (uint64_t *)module);
 }
 

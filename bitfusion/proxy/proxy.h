@@ -454,7 +454,8 @@ struct bf_image {
 };
 
 CUresult bf_image_of(const void *pointer, struct bf_image *image); /* finds the size */
-CUresult bf_image_of_file(const char *path, struct bf_image *image);
+CUresult bf_image_of_file(const char *path, struct bf_image *image); /* CUDA_ERROR_INVALID_VALUE: it is empty */
+CUresult bf_image_of_code_file(const char *path, struct bf_image *image); /* one that says how long it is */
 void bf_image_close(struct bf_image *image);
 
 struct bf_options {

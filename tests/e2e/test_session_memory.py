@@ -82,7 +82,7 @@ def start(gpu: Any, server: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(max(600, 30 * SESSIONS))
 def test_an_idle_session_takes_little_memory(gpu: Any, server: str) -> None:
     """After a first kernel: workers, what compiles for them, and the server's own part."""
     if not Path("/proc/self/smaps_rollup").exists():

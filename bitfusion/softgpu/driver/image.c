@@ -2,11 +2,10 @@
  *
  * Code as programs pass it: where it begins, how long it is, and what the PTX front end makes of it.
  */
-#include "container.h"
+#include "code_size.h"
 #include "fatbin.h"
 #include "image.h"
 
-#include <elf.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +15,6 @@ enum { FATBIN_HEADER = sizeof(struct fatbin_header) };
 /* Text of less is compiled when it is loaded: it takes no longer than a program would notice, and its errors come
  * from the load, as those of CUDA do. */
 enum { LAZY_BYTES = 32 << 10 };
-#define MAX_IMAGE ((uint64_t)2 << 30)
-
 static uint64_t read_number(const unsigned char *bytes, unsigned size)
 {
 	uint64_t value = 0;
@@ -25,70 +22,18 @@ static uint64_t read_number(const unsigned char *bytes, unsigned size)
 	return value;
 }
 
-static uint64_t later(uint64_t a, uint64_t b)
-{
-	return a > b ? a : b;
-}
-
-static uint64_t elf_size(const unsigned char *bytes)
-{
-	Elf64_Ehdr header;
-	memcpy(&header, bytes, sizeof header);
-	if (header.e_ident[EI_CLASS] != ELFCLASS64)
-		return 0;
-	uint64_t end = later(header.e_shoff + (uint64_t)header.e_shnum * header.e_shentsize,
-			     header.e_phoff + (uint64_t)header.e_phnum * header.e_phentsize);
-	if (end > MAX_IMAGE || (header.e_shnum && header.e_shentsize != sizeof(Elf64_Shdr)))
-		return 0;
-	for (unsigned i = 0; i < header.e_shnum; i++) {
-		Elf64_Shdr section;
-		memcpy(&section, bytes + header.e_shoff + i * sizeof section, sizeof section);
-		if (section.sh_type != SHT_NOBITS)
-			end = later(end, section.sh_offset + section.sh_size);
-	}
-	return end > MAX_IMAGE ? 0 : end;
-}
-
 uint64_t image_size(const void *code, const void **start, int *text)
 {
-	const unsigned char *bytes = code;
-	*text = 0;
-	/* the first byte decides how much more there certainly is */
-	if (bytes[0] == (WRAPPER_MAGIC & 0xff) && read_number(bytes, 4) == WRAPPER_MAGIC) {
-		bytes = (const unsigned char *)(uintptr_t)read_number(bytes + 8, 8);
-		if (!bytes)
+	bool is_text;
+	if (code_begins(code, WRAPPER_MAGIC)) {
+		code = (const void *)(uintptr_t)read_number((const unsigned char *)code + 8, 8);
+		if (!code)
 			return 0;
 	}
-	*start = bytes;
-	if (bytes[0] == (FATBIN_MAGIC & 0xff) && read_number(bytes, 4) == FATBIN_MAGIC) {
-		uint64_t size = read_number(bytes + 6, 2) + read_number(bytes + 8, 8);
-		return size > MAX_IMAGE ? 0 : size;
-	}
-	if (bytes[0] == ELFMAG0 && !memcmp(bytes, ELFMAG, SELFMAG))
-		return elf_size(bytes);
-	*text = 1;
-	uint64_t size = strnlen(code, MAX_IMAGE);
-	return size == MAX_IMAGE ? 0 : size;
-}
-
-/* Whether the code in a file is all there. What it says of its own length may be wrong. */
-static int is_whole(const void *code, size_t size)
-{
-	const unsigned char *bytes = code;
-	const void *start;
-	Elf64_Ehdr header;
-	int text;
-	if (size >= 4 && (read_number(bytes, 4) == WRAPPER_MAGIC || /* which has an address of a process */
-			  (read_number(bytes, 4) == FATBIN_MAGIC && size < FATBIN_HEADER)))
-		return 0;
-	if (size >= SELFMAG && !memcmp(bytes, ELFMAG, SELFMAG)) {
-		if (size < sizeof header)
-			return 0;
-		memcpy(&header, bytes, sizeof header);
-		if (header.e_shoff > size || (uint64_t)header.e_shnum * header.e_shentsize > size - header.e_shoff)
-			return 0;
-	}
-	return image_size(code, &start, &text) <= size;
+	*start = code;
+	const uint64_t size = code_size(code, &is_text);
+	*text = is_text;
+	return size;
 }
 
 /* ------------------------------------------------------------------ code that is still to be linked */
@@ -115,7 +60,7 @@ static void *gather(const void *const *inputs, size_t *total)
 	size_t room = sizeof(struct fatbin_header);
 	for (unsigned i = 0; inputs[i] && i < MAX_INPUTS; i++)
 		room += sizeof(struct fatbin_entry) + image_size(inputs[i], &start, &text) + 8;
-	char *made = room < MAX_IMAGE ? calloc(1, room) : NULL, *at = made + sizeof(struct fatbin_header);
+	char *made = room < CODE_MAX ? calloc(1, room) : NULL, *at = made + sizeof(struct fatbin_header);
 	if (!made)
 		return NULL;
 	for (unsigned i = 0; inputs[i] && i < MAX_INPUTS; i++) {
@@ -323,7 +268,7 @@ static void tell(const struct jit_options *options, CUresult result, const char 
 
 CUresult image_check_file(const void *code, size_t size)
 {
-	if (is_whole(code, size))
+	if (code_is_whole(code, size))
 		return CUDA_SUCCESS;
 	tell(NULL, CUDA_ERROR_INVALID_IMAGE, "the file is cut off, or is no code");
 	return CUDA_ERROR_INVALID_IMAGE;
