@@ -208,6 +208,12 @@ class MissingPackage(BitfusionError):
     hint = "in a checkout run 'make'; else python3 -m pip install {package}"
 
 
+class MissingServerPackage(MissingPackage):
+    """One of several that clients do without."""
+
+    hint = "in a checkout run 'make'; else python3 -m pip install 'bitfusion[server]'"
+
+
 class SystemFailure(BitfusionError):
     """The operating system refused something that normally works."""
 

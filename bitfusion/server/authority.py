@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from bitfusion import certificates
 from bitfusion.certificates import CLUSTER, ORGANIZATION, SERVER
-from bitfusion.errors import MissingPackage
+from bitfusion.errors import MissingServerPackage
 
 try:
     from cryptography import x509
@@ -21,7 +21,7 @@ try:
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 except ImportError:
-    raise MissingPackage(what="make certificates", package="cryptography") from None
+    raise MissingServerPackage(what="make certificates", package="cryptography") from None
 
 AUTHORITY_LIFE_S = 3650 * 86400.0
 SERVER_LIFE_S = 365 * 86400.0

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Iterable
 
@@ -15,26 +14,15 @@ MAX_ADDRESSES = 16  # that a client is told
 
 
 def addresses_of(listening: tuple[str, int]) -> list[str]:
-    """How clients reach a server that listens there."""
+    """How clients reach a server that listens there.
+
+    By an address, where it listens on all: many a machine's name is known to itself alone, and
+    its resolver (nss-myhostname, systemd-resolved) makes up an answer that hides that.
+    """
     host, port = listening
     wild = host in ("0.0.0.0", "::")
-    return [config.format_address((own_name() if wild else host, port))]
-
-
-def own_name() -> str:
-    """This machine's name where it stands for an address that others can reach; else an address.
-
-    Many a machine's name is known to itself alone, for which it is an address of loopback.
-    """
-    name = socket.gethostname()
-    try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except OSError:
-        found = []
-    addresses = [ipaddress.ip_address(str(where[0])) for *_kind, where in found]
-    if any(not address.is_loopback and not address.is_link_local for address in addresses):
-        return name
-    return linux.own_address() or name
+    ours = linux.own_address() or socket.gethostname()
+    return [config.format_address((ours if wild else host, port))]
 
 
 def default_limits(settings: Config) -> Limits:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Optional
 
-from bitfusion.errors import MissingPackage
+from bitfusion.errors import MissingServerPackage
 from bitfusion.server.peer import BrokenRules
 from bitfusion.wire.control import (
     MAX_BODY,
@@ -22,7 +22,7 @@ from bitfusion.wire.control import (
 try:
     import h11
 except ImportError:
-    raise MissingPackage(what="serve", package="h11") from None
+    raise MissingServerPackage(what="serve", package="h11") from None
 
 MAX_HEADERS = 16 << 10
 MAX_EVENTS = 64  # looked at in one go: a body may come in pieces of a byte

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(
         any(shutil.which(tool) is None for tool in TOOLS) or MACHINE not in ("x86_64", "aarch64"),
-        reason="does not apply: no debhelper here (apt-get install debhelper dh-python)",
+        reason="no debhelper here (apt-get install debhelper dh-python)",
     ),
 ]
 

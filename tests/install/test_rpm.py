@@ -18,7 +18,7 @@ STEPS = ROOT / "bitfusion/install/steps.sh"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        not shutil.which("rpmbuild"), reason="does not apply: rpmbuild is not installed"
+        not shutil.which("rpmbuild"), reason="no rpmbuild here (apt-get install rpm)"
     ),
 ]
 

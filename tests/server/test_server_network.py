@@ -12,9 +12,11 @@ import pytest
 from servers import Server, connect
 from waiting import wait_for
 
-from bitfusion import config
+from bitfusion import config, linux
 from bitfusion.client import control, pool
 from bitfusion.errors import Busy, NotAServer, ServerRefused, TooMuch, VersionMismatch
+from bitfusion.server.clients import addresses_of
+from bitfusion.values import parse_server
 
 
 def test_a_session_from_claim_to_release(server: Server) -> None:
@@ -183,3 +185,17 @@ def test_smi_and_list_gpus(server: Server, capsys: pytest.CaptureFixture[str]) -
 def test_addresses_of_the_default_configuration() -> None:
     assert config.Config().address("server.listen") == ("127.0.0.1", 56001)
     assert config.Config().ports("server.data_ports") == (55001, 55100)
+
+
+def test_clients_are_told_an_address_that_is_ours() -> None:
+    """Not the name, which may mean something to this machine alone."""
+    (told,) = addresses_of(("0.0.0.0", 56001))
+    host = parse_server(told)[0]
+    with socket.create_server((host, 0), family=family_of(host)):
+        pass  # else it raises
+    assert not host.startswith("127.") or not linux.own_address()
+    assert addresses_of(("gpu01", 1)) == ["gpu01:1"]
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
