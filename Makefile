@@ -304,9 +304,8 @@ sdist: $(VENV)/.package ## The sources as pip takes them, in build/packages
 	@rm -rf $(PACKAGES)/source
 	@echo "  SDIST $(SDIST)"
 wheel: sdist release ## What pip installs, with the libraries of `make release`: build/packages/bitfusion-*.whl
-	@rm -f $(PACKAGES)/bitfusion-*.whl
 	$(Q)for machine in $(MACHINES); do \
-		rm -rf $(PACKAGES)/wheel && mkdir -p $(PACKAGES)/wheel && tar -xzf $(SDIST) -C $(PACKAGES)/wheel && \
+		rm -rf $(PACKAGES)/wheel $(PACKAGES)/bitfusion-*$$machine.whl && mkdir -p $(PACKAGES)/wheel && tar -xzf $(SDIST) -C $(PACKAGES)/wheel && \
 		BITFUSION_LIBRARIES=$(CURDIR)/$(BUILD)/release/$$machine/lib BITFUSION_MACHINE=$$machine $(PY) -m pip wheel --quiet \
 			--disable-pip-version-check --no-deps --no-build-isolation --no-index -w $(PACKAGES) $(PACKAGES)/wheel/bitfusion-$(VERSION) && \
 		rm -rf $(PACKAGES)/wheel && wheel=$$(ls $(PACKAGES)/bitfusion-*$$machine.whl) && echo "  WHEEL $$wheel" && \
@@ -314,14 +313,23 @@ wheel: sdist release ## What pip installs, with the libraries of `make release`:
 		|| exit 1; done
 
 # ---- packages of distributions
-deb: release ## bitfusion-client and bitfusion-server for Debian and Ubuntu in build/packages
+ifneq ($(filter test-install test-rpm,$(MAKECMDGOALS)),)
+ifneq ($(shell id -u),0)
+$(error $(MAKECMDGOALS) takes root: it boots machines and mounts. Without root there is make test-packages)
+endif
+endif
+deb: ## bitfusion-client and bitfusion-server for Debian and Ubuntu in build/packages
+	$(Q)bitfusion/install/deb.sh
+	$(Q)$(MAKE) release MACHINES='$(MACHINES)'
 	$(Q)bitfusion/install/deb.sh '$(MACHINES)'
 test-install: MACHINES = $(shell uname -m)
 test-install: deb programs cuda-programs ## As root: the Debian packages on machines of their own, from installation to purge
 	$(Q)DEB_VERSION=$(VERSION)+1 DEB_FOLDER=$(BUILD)/packages/newer bitfusion/install/deb.sh '$(MACHINES)'
 	$(Q)tests/install/run $(SUITES)
 	$(Q)if command -v rpmbuild >/dev/null; then $(MAKE) test-rpm; else echo 'skipped: RPMs cannot be built here: rpmbuild is missing'; fi
-rpm: sdist release ## The same two for RPM systems
+rpm: ## The same two for RPM systems
+	$(Q)rpm/build.sh
+	$(Q)$(MAKE) sdist release MACHINES='$(MACHINES)'
 	$(Q)rpm/build.sh $(SDIST) '$(MACHINES)'
 test-rpm: MACHINES = $(shell uname -m)
 test-rpm: rpm ## As root: RPMs installed, upgraded and erased, twice, in a root of their own

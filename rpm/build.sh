@@ -13,6 +13,7 @@ fail() {
 }
 
 command -v rpmbuild >/dev/null || fail "rpmbuild is missing" "apt-get install rpm, or dnf install rpm-build"
+[ $# -gt 0 ] || exit 0 # the tools are here
 here=$(cd "$(dirname "$0")/.." && pwd)
 sdist=$1
 packages=$(cd "$(dirname "$sdist")" && pwd)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # bitfusion/install/deb.sh MACHINES: Debian packages of these machines (x86_64, aarch64) in build/packages, with the libraries
-# of `make release`; DEB_VERSION gives them another version, DEB_FOLDER another place. Built in a copy, so that nothing is left in the tree.
+# of `make release`; without MACHINES, whether the tools are here. DEB_VERSION gives them another version, DEB_FOLDER another place. Built in a copy, so that nothing is left in the tree.
 set -eu
 umask 022
 
@@ -16,6 +16,8 @@ for tool in dpkg-buildpackage dh dh_python3; do
 	command -v $tool >/dev/null || fail "$tool is missing" \
 		"apt-get install --no-install-recommends dpkg-dev debhelper dh-python"
 done
+
+[ $# -gt 0 ] || exit 0
 
 version=${DEB_VERSION:-$(dpkg-parsechangelog -S Version)}
 SOURCE_DATE_EPOCH=$(dpkg-parsechangelog -S Timestamp)

@@ -53,6 +53,7 @@ rm "$destdir$home/bitfusion.new"
 put 644 bitfusion/install/limits.conf "$sysconfdir/security/limits.d/bitfusion.conf"
 put 644 etc/bitfusion/client.toml "$prefix/share/doc/bitfusion/examples/client.toml"
 put 644 etc/bitfusion/server.toml "$prefix/share/doc/bitfusion/examples/server.toml"
+put 644 tests/install/add_vectors.py "$prefix/share/doc/bitfusion/examples/add_vectors.py"
 
 # The server's: installed, it serves the network from its first start on, as it makes keys then.
 install -d "$destdir$sysconfdir/bitfusion"

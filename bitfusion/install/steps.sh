@@ -9,7 +9,10 @@ BF_WORKER=bitfusion-worker # whom its workers run as: they see nothing of the se
 BF_PYTHON=/usr/lib/bitfusion/python
 BF_CONFIG=/etc/bitfusion
 BF_STATE=/var/lib/bitfusion
-BF_OPENED=$BF_CONFIG/opened-ports                   # by bf_open_ports, so that it closes no others again
+BF_UNIT=bitfusion-server.service
+BF_PROC=/proc
+BF_OPENED=/var/lib/misc/bitfusion-ports             # by bf_open_ports, so that it closes no others again; root's alone
+BF_OPENED_BEFORE=$BF_CONFIG/opened-ports            # where it was at first
 BF_PORTS='56001 55001-55100 45201-46225'            # TCP: control, calls, bulk data
 
 bf_has() {
@@ -29,6 +32,11 @@ bf_make_group() {
 # Not a person's, which is never ours to use or to remove.
 bf_is_system_user() {
 	[ "$(id -u "$1" 2>/dev/null || echo 0)" -lt 1000 ]
+}
+
+bf_is_system_group() {
+	number=$(getent group "$1" | cut -d : -f 3)
+	[ "${number:-1000}" -lt 1000 ]
 }
 
 # bf_make_user NAME GROUP HOME
@@ -59,22 +67,25 @@ bf_remove_accounts() {
 		userdel "$user" || bf_say "the user '$user' stays: userdel it when nobody needs it"
 	done
 	for group in "$BF_WORKER" "$BF_GROUP"; do
-		getent group "$group" >/dev/null || continue
+		bf_is_system_group "$group" || continue # an administrator's, or none
 		groupdel "$group" || bf_say "the group '$group' stays: groupdel it when nobody needs it"
 	done
 }
 
-# Nursery and workers outlive the service, so that another can take their sessions over. Whoever runs as the users is
-# told by /proc/PID/status: the folders of processes that dropped privileges are root's.
+# Nursery and workers outlive the service, so that another can take their sessions over. They stay in its control group,
+# which names them exactly: numbers of users have other owners in containers, whose processes are seen here as well.
 bf_processes() {
-	for user in "$BF_USER" "$BF_WORKER"; do
-		number=$(id -u "$user" 2>/dev/null) && [ "$number" -gt 0 ] && [ "$number" -lt 1000 ] || continue
-		for status in /proc/[0-9]*/status; do
-			grep -qs "^Uid:[[:space:]]*$number[[:space:]]" "$status" || continue
-			status=${status%/status}
-			echo "${status#/proc/}"
-		done
-	done
+	group=
+	if bf_has systemctl; then
+		group=$(systemctl show --property=ControlGroup --value "$BF_UNIT" 2>/dev/null) || :
+	fi
+	if [ -z "$group" ]; then # systemd has forgotten it; it lies where process 1's does
+		group=$(sed -n -e 's|^0::||p' -e 's|^[0-9]*:name=systemd:||p' "$BF_PROC/1/cgroup" 2>/dev/null | sed -n 1p)
+		group=${group%/init.scope}
+		group=${group%/}/system.slice/$BF_UNIT
+	fi
+	group=$(printf '%s\n' "$group" | sed 's/[].\\*^$+?(){}|[]/\\&/g')
+	grep -lsxE "[0-9]+:[^:]*:$group" "$BF_PROC"/[0-9]*/cgroup | sed "s|^$BF_PROC/||; s|/cgroup\$||"
 }
 
 bf_end_processes() {
@@ -130,7 +141,7 @@ bf_purge_client() {
 bf_purge_server() {
 	bf_end_processes
 	rm -rf "$BF_STATE"
-	rm -f "$BF_CONFIG/server.toml" "$BF_OPENED"
+	rm -f "$BF_CONFIG/server.toml" "$BF_OPENED" "$BF_OPENED_BEFORE"
 	bf_is_removed bitfusion-client || bf_purge_client
 }
 
@@ -186,14 +197,29 @@ bf_is_open() {
 	esac
 }
 
+bf_move_opened() {
+	[ -e "$BF_OPENED_BEFORE" ] || return 0
+	if [ -e "$BF_OPENED" ]; then
+		rm -f "$BF_OPENED_BEFORE"
+	else
+		bf_record "$(cat "$BF_OPENED_BEFORE")" && rm -f "$BF_OPENED_BEFORE"
+	fi
+}
+
+bf_record() {
+	mkdir -p "${BF_OPENED%/*}"
+	(umask 077 && echo "$1" >"$BF_OPENED")
+}
+
 # Once for an installation: an administrator who closes them afterwards is not argued with.
 bf_open_ports() {
+	bf_move_opened
 	[ ! -e "$BF_OPENED" ] || return 0
 	firewall=$(bf_firewall)
 	if [ -z "$firewall" ]; then
 		bf_say "no firewall (firewalld, ufw) is active here; where one is in the way of clients, let TCP pass to" \
 			"$(echo "$BF_PORTS" | sed 's/ /, /g')"
-		(umask 077 && echo none >"$BF_OPENED")
+		bf_record none
 		return 0
 	fi
 	opened=
@@ -209,10 +235,11 @@ bf_open_ports() {
 		opened="$opened $ports"
 	done
 	[ -z "$opened" ] || bf_say "opened TCP$opened in $firewall"
-	(umask 077 && echo "$firewall$opened" >"$BF_OPENED")
+	bf_record "$firewall$opened"
 }
 
 bf_close_ports() {
+	bf_move_opened
 	[ -e "$BF_OPENED" ] || return 0
 	# shellcheck disable=SC2046 # words: the firewall, then ports
 	set -- $(cat "$BF_OPENED")
@@ -237,10 +264,10 @@ bf_close_ports() {
 
 # End the service with its sessions, before its files go: they would wait for another server to take them over.
 bf_end_service() {
-	if [ -d /run/systemd/system ] && systemctl is-active --quiet bitfusion-server.service; then
-		systemctl kill --kill-who=main --signal=INT bitfusion-server.service || :
+	if [ -d /run/systemd/system ] && systemctl is-active --quiet "$BF_UNIT"; then
+		systemctl kill --kill-who=main --signal=INT "$BF_UNIT" || :
 		for _ in 1 2 3 4 5 6 7 8 9 10; do
-			systemctl is-active --quiet bitfusion-server.service || break
+			systemctl is-active --quiet "$BF_UNIT" || break
 			sleep 1
 		done
 	fi

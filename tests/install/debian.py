@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Optional, Sequence
 
 import blocks
 import machines
@@ -21,6 +21,15 @@ PROGRAMS = "/programs"
 LIMIT_S, LIMIT_COMMANDS = 120, 5
 USER = "ada"
 UNIT = "bitfusion-server.service"
+PORTS = ("56001", "55001-55100", "45201-46225")
+FIREWALL_OFFLINE = """#!/bin/sh
+# firewalld's rules for good, without its daemon.
+case $1 in
+--state) echo running ;;
+--permanent) shift; exec firewall-offline-cmd "$@" ;;
+--quiet) shift; [ "$1" != --permanent ] || exec "$0" "$@" >/dev/null 2>&1 ;;
+esac
+"""
 # What a removed package may leave: what the administrator or the users made.
 CONFIG, STATE = "/etc/bitfusion", "/var/lib/bitfusion"
 
@@ -123,8 +132,11 @@ class Story:
             found = machine.do(f"stat -c '%U:%G %a' {path}").strip()
             check(found == mode, f"{path} on {machine.name} is {found}, not {mode}")
 
-    def members(self) -> None:
-        """Who is not in the group hears so; who is may run programs, with raised limits."""
+    def members(self) -> Optional[str]:
+        """Who is not in the group hears so; who is may run programs, with raised limits.
+
+        A step that could not try all of it says what it lacked.
+        """
         self.client.do(f"useradd --create-home --shell /bin/sh {USER}")
         command = f"su - {USER} -c 'bitfusion run -n 1 -- {PROGRAMS}/vector_add'"
         refused = self.client.try_to(command)
@@ -141,10 +153,10 @@ class Story:
         self.client.do(f"usermod -aG bitfusion {USER}")
         self.client.do(command)
         limits = self.client.do(f"su - {USER} -c 'ulimit -l; ulimit -n'").split()
-        if machines.may_raise_limits():
-            check(limits == ["unlimited", "65536"], f"limits of a member: {limits}")
-        else:
-            say("does not apply: nobody here may raise limits (no CAP_SYS_RESOURCE)")
+        if not machines.may_raise_limits():
+            return "nobody here may raise limits (no CAP_SYS_RESOURCE)"
+        check(limits == ["unlimited", "65536"], f"limits of a member: {limits}")
+        return None
 
     def virtual_environment(self) -> None:
         """In a user's environment, we run on the system's Python, the program on the user's."""
@@ -256,6 +268,35 @@ class Story:
         self.survives(hang)
         self.server.do(f"rm -r {folder}; systemctl daemon-reload; systemctl restart {UNIT}")
 
+    def slip(self) -> None:
+        """Settings that cannot be read: no trying again, and once mended all goes on."""
+
+        def slip() -> None:
+            settings = f"{CONFIG}/server.toml"
+            self.server.do(f"cp -a {settings} /root/kept; echo 'x = = 3' >>{settings}")
+            check(
+                self.server.try_to(f"systemctl restart {UNIT}").returncode, "it started like that"
+            )
+            time.sleep(2)
+            tries = self.server.do(
+                f"journalctl -u {UNIT} -o cat --since -10s | grep -c 'Invalid value'"
+            )
+            shown = self.server.do(f"systemctl show -P ActiveState -P Result {UNIT}").split()
+            check(shown == ["failed", "exit-code"] and int(tries) <= 2, f"{shown}, {tries}")
+            self.server.do(f"cp -a /root/kept {settings}; rm /root/kept; systemctl start {UNIT}")
+
+        self.survives(slip)
+
+    def documented_service(self) -> None:
+        """What docs/systemd.md says."""
+        for block in blocks.read(ROOT / "docs/systemd.md"):
+            self.server.do(f"set -e; {block.text}")
+        wait_for(
+            lambda: self.server.try_to(f"systemctl is-active {UNIT}").returncode, 30, "its end"
+        )
+        self._nothing_runs(self.server)
+        self.server.do(f"systemctl start {UNIT}")
+
     def commands_without_the_service(self) -> None:
         """What root does to its folder meanwhile is the service's own afterwards."""
         self.server.do(
@@ -307,7 +348,14 @@ class Story:
         check(not changes, f"{what}:\n" + "\n".join(changes[:40]))
 
     def remove(self) -> None:
-        """Ends what runs, keeps what was made; and who installs it again goes on with that."""
+        """Ends what runs, keeps what was made; and who installs it again goes on with that.
+
+        Whose number is the service's user's in a container runs on.
+        """
+        self.server.do(
+            "systemd-run --unit=another unshare --pid --fork --mount-proc setpriv"
+            " --reuid $(id -u bitfusion) --regid $(id -g bitfusion) --clear-groups sleep 9999"
+        )
         for machine, package in (
             (self.server, "bitfusion-server"),
             (self.client, "bitfusion-client"),
@@ -316,6 +364,7 @@ class Story:
             self._nothing_runs(machine)
             left = machine.do("find /usr /lib -xdev -iname '*bitfusion*'")
             check(not left, f"removed on {machine.name}, but there is {left}")
+        self.server.do("pgrep -x sleep -u bitfusion && systemctl stop another")
         check("tls" in self.server.do(f"ls {STATE}"), "the keys were removed")
         check("client.toml" in self.client.do(f"ls {CONFIG}"), "the token was removed")
         self.server.do(f"apt install --yes {NEWER}/bitfusion-server.deb")
@@ -366,37 +415,60 @@ class Story:
         check(not left.strip(), f"purged on {machine.name}, but there is {left}")
 
     def ufw(self) -> None:
-        self._firewall("ufw", "ufw --force enable", "ufw status")
-
-    def firewalld(self) -> None:
-        start = "systemctl restart firewalld && firewall-cmd --state"
-        tried = self.server.try_to(f"apt-get install --yes firewalld && {start}")
-        if tried.returncode:  # before anything of ours is there
-            say("does not apply: firewalld does not run on this machine")
-            self.server.do("apt-get purge --yes firewalld")
-            return
-        listing = "firewall-cmd --list-ports; firewall-cmd --permanent --list-ports"
-        self._firewall("firewalld", start, listing)
-
-    def _firewall(self, name: str, start: str, listing: str) -> None:
-        """Where one is active, the package opens its ports in it and closes them again."""
         machine = self.server
-        machine.do(f"apt-get install --yes {name} && {start}")
+        machine.do("apt-get install --yes ufw && ufw --force enable")
+        self._firewall("ufw", "ufw status", 2)
+        machine.do("apt-get purge --yes ufw")
+        self._nothing_left(machine)
+
+    def firewalld(self) -> Optional[str]:
+        """Where the daemon cannot run (this kernel may lack what it wants), its own offline
+        command does what it is told, to the same files.
+        """
+        machine = self.server
+        start, why = "systemctl restart firewalld && firewall-cmd --state", None
+        if machine.try_to(f"apt-get install --yes firewalld && {start}").returncode:
+            why = "firewalld does not run on this kernel: firewall-offline-cmd stood in for it"
+            machine.do("mv /usr/bin/firewall-cmd /usr/bin/firewall-cmd.real")
+            stand_in = machine.path("/usr/bin/firewall-cmd")
+            stand_in.write_text(FIREWALL_OFFLINE)
+            stand_in.chmod(0o755)
+            self._firewall("firewalld", "firewall-cmd --permanent --list-ports", 1)
+            machine.do("mv /usr/bin/firewall-cmd.real /usr/bin/firewall-cmd")
+        else:
+            listing = "firewall-cmd --list-ports; firewall-cmd --permanent --list-ports"
+            self._firewall("firewalld", listing, 2)
+        machine.do("apt-get purge --yes firewalld")
+        self._nothing_left(machine)
+        return why
+
+    def _firewall(self, name: str, listing: str, times: int) -> None:
+        """Where one is active, the package opens its ports in it and closes them again; and
+        so do the commands of docs/install.md.
+        """
+        machine = self.server
+
+        def opened() -> bool:
+            text = machine.do(listing).replace("1:55100", "1-55100").replace("1:46225", "1-46225")
+            counts = {text.count(f"{ports}/tcp") for ports in PORTS}
+            check(counts <= {0, times}, f"in {name}:\n{text}")
+            return counts == {times}
+
         before = machine.do(listing)
+        check(not opened(), f"open before: {before}")
         machine.do(f"apt-get install --yes {PACKAGES}/bitfusion-server.deb")
-        opened = machine.do(listing).replace("55001:55100", "55001-55100")
-        opened = opened.replace("45201:46225", "45201-46225")
-        for ports in ("56001/tcp", "55001-55100/tcp", "45201-46225/tcp"):
-            check(opened.count(ports) == 2, f"{ports} in {name}:\n{opened}")
+        check(opened(), f"installed, and closed: {machine.do(listing)}")
         self.client.do(f"timeout 10 bash -c '</dev/tcp/{machine.address}/56001'")
         machine.do("apt-get remove --yes bitfusion-server")
         check(machine.do(listing) == before, f"removed, and open: {machine.do(listing)}")
         machine.do(f"apt-get install --yes {PACKAGES}/bitfusion-server.deb")
-        check(machine.do(listing) != before, "installed again, and closed")
+        check(opened(), "installed again, and closed")
         machine.do("apt-get purge --yes bitfusion-server")
         check(machine.do(listing) == before, f"{name} is not as it was: {machine.do(listing)}")
-        machine.do(f"apt-get purge --yes {name}")
-        self._nothing_left(machine)
+        for block in blocks.read(ROOT / "docs/install.md"):
+            if block.kind == name:
+                machine.do(f"set -e; {block.text}")
+        check(opened(), f"as documented, and closed: {machine.do(listing)}")
 
     def exchange(self) -> None:
         """One package takes the other's place; purging the old one takes nothing of the new's."""
@@ -423,7 +495,7 @@ def carry(source: Machine, target: Machine, path: str) -> None:
     target.path(path).write_bytes(source.path(path).read_bytes())
 
 
-STEPS = (
+STEPS: Sequence[Callable[[Story], Optional[str]]] = (
     Story.first_run,
     Story.addresses,
     Story.modes,
@@ -433,7 +505,9 @@ STEPS = (
     Story.restart,
     Story.crash,
     Story.watchdog,
+    Story.slip,
     Story.commands_without_the_service,
+    Story.documented_service,
     Story.upgrade,
     Story.twice,
     Story.remove,
@@ -450,6 +524,7 @@ def play(suite: str) -> bool:
     root = machines.base(suite)
     network = Network()
     made: List[Machine] = []
+    partly = 0
     try:
         for name in ("server", "client"):
             made.append(Machine(name, root, network, folders))
@@ -457,12 +532,18 @@ def play(suite: str) -> bool:
         for step in STEPS:
             began = time.monotonic()
             try:
-                step(story)
+                lacked = step(story)
             except (Failed, subprocess.TimeoutExpired) as error:
                 print(f"FAIL {suite} {step.__name__}: {error}", flush=True)
                 print(made[0].try_to(f"journalctl --no-pager -n 40 -u {UNIT}").stdout)
                 return False
-            print(f"PASS {suite} {step.__name__} ({time.monotonic() - began:.1f} s)", flush=True)
+            took = f"({time.monotonic() - began:.1f} s)"
+            if lacked:
+                partly += 1
+                print(f"PART {suite} {step.__name__} {took}, does not apply: {lacked}", flush=True)
+            else:
+                print(f"PASS {suite} {step.__name__} {took}", flush=True)
+        print(f"{suite}: {len(STEPS) - partly} steps passed, {partly} in part", flush=True)
         return True
     finally:
         for machine in made:
@@ -473,8 +554,8 @@ def play(suite: str) -> bool:
 def main(suites: List[str]) -> int:
     why = machines.missing()
     if why:
-        print(f"skipped: packages cannot be installed here: {why}")
-        return 0
+        print(f"bitfusion: cannot try packages here: {why}", file=sys.stderr)
+        return 2
     for package in ("bitfusion-server.deb", "bitfusion-client.deb"):
         for folder in (BUILD / "packages", BUILD / "packages/newer"):
             if not (folder / package).exists():

@@ -24,21 +24,25 @@ PROGRAM = HERE / "add_vectors.py"
 SAID = "1000 sums on Bitfusion Software GPU: right\n"
 MACHINE = os.uname().machine
 PORTS = ("56001", "55001-55100", "45201-46225")
-SYSTEM_SPEC = """\
-Name: test-system
+SPEC = """\
+Name: {name}
 Version: 1
 Release: 1
 Summary: Stands for a distribution
 License: none
 BuildArch: noarch
+"""
+SYSTEM_SPEC = (
+    SPEC.format(name="test-system")
+    + """\
 Provides: /bin/sh, /usr/bin/python3, glibc = 2.34, shadow-utils, libzstd.so.1()(64bit)
 Provides: python3 = 3.9.18, python3-tomli, python3-cryptography
 %description
 x
 %files
 """
-H11_SPEC = SYSTEM_SPEC.split("Provides: /bin")[0].replace("test-system", "python3-h11")
-H11_SPEC += "%description\nx\n%files\n"
+)
+H11_SPEC = SPEC.format(name="python3-h11") + "%description\nx\n%files\n"
 FIREWALL = [
     "#!/bin/sh",
     'echo "$*" >>/var/firewall.log',
@@ -61,7 +65,16 @@ class System:
 
     def __init__(self, work: Path, machine_usr: str = "/usr") -> None:
         self.root, self.work = work / "root", work
-        for name in ("usr", "etc/security", "var/lib/rpm", "tmp", "proc", "dev", "home"):
+        for name in (
+            "usr",
+            "etc/security",
+            "var/lib/rpm",
+            "var/lib/misc",
+            "tmp",
+            "proc",
+            "dev",
+            "home",
+        ):
             (self.root / name).mkdir(parents=True)
         for name in ("upper", "overlay"):
             (work / name).mkdir()
@@ -142,17 +155,12 @@ class System:
         return {line.split(":")[0] for line in lines.splitlines()} - {"root", "ann"}
 
 
-def build_system(work: Path) -> None:
-    for name, text in (("system", SYSTEM_SPEC), ("h11", H11_SPEC)):
-        (work / f"{name}.spec").write_text(text)
-        run(
-            "rpmbuild",
-            "-bb",
-            "--quiet",
-            "--define",
-            f"_topdir {work}/system",
-            work / f"{name}.spec",
-        )
+def build_package(work: Path, name: str, spec: str) -> Path:
+    (work / f"{name}.spec").write_text(spec)
+    words = ["rpmbuild", "-bb", "--quiet", "--define", f"_topdir {work}/{name}-build"]
+    run(*words, work / f"{name}.spec")
+    (made,) = (work / f"{name}-build/RPMS/noarch").glob("*.rpm")
+    return made
 
 
 def check_client(system: System, packages: Dict[str, Path], kept: str) -> None:
@@ -231,22 +239,17 @@ def main(folder: Path) -> None:
         check(system, folder)
     finally:
         system.close()
-    print(
-        "client and server installed, upgraded and erased twice: files, modes, accounts are right"
-    )
 
 
 def check(system: System, folder: Path) -> None:
     work = system.work
-    build_system(work)
     packages = {
         f"{part} {release}": folder / f"bitfusion-{part}-0.1.0-{release}.{MACHINE}.rpm"
         for part in ("client", "server")
         for release in (1, 2)
     }
-    (base,) = (work / "system/RPMS/noarch").glob("test-system*")
-    (h11,) = (work / "system/RPMS/noarch").glob("python3-h11*")
-    system.rpm("-i", base)
+    system.rpm("-i", build_package(work, "test-system", SYSTEM_SPEC))
+    h11 = build_package(work, "python3-h11", H11_SPEC)
     assert "python3-h11" in system.rpm("-i", packages["server 1"], fails=True)
     system.rpm("-i", h11)
     firewall = system.root / "usr/bin/firewall-cmd"
@@ -258,7 +261,19 @@ def check(system: System, folder: Path) -> None:
             firewall.write_text("\n".join([*FIREWALL, ""]))
             firewall.chmod(0o755)
         check_server(system, packages, firewall=again)
+    print("client and server installed, upgraded, erased twice: files, modes, accounts are right")
+    why = rpm_dnf.lacks()
+    if why:
+        print(f"docs/install.md's dnf commands: {why}")
+        return
+    firewall.unlink()
+    for name in ("etc/bitfusion", "var/lib/bitfusion"):
+        shutil.rmtree(system.root / name)
+    rpm_dnf.check_dnf(system, packages, {"python3-h11": h11})
+    print("dnf installed, exchanged and removed them as docs/install.md says")
 
 
 if __name__ == "__main__":
+    import rpm_dnf
+
     main(Path(sys.argv[1]).resolve())

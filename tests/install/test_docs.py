@@ -21,8 +21,11 @@ from test_wheel import SAID
 
 from bitfusion import errors
 
-DOCUMENTS = ("README.md", "docs/install.md")
-KINDS = {"client", "server", "scratch", "wheel", "source", "none"}
+COMMANDS = ("README.md", "docs/install.md")  # an ordinary user's
+DOCUMENTS = (*COMMANDS, "docs/systemd.md")
+OF_MACHINES = {"client", "server", "service", "ufw", "firewalld"}  # debian.py's
+OF_RPM = {"dnf_server", "dnf_client"}  # rpm_root.py's
+KINDS = {"scratch", "wheel", "source", "none"} | OF_MACHINES | OF_RPM
 PORT = "56001"
 # Whose text is all in a field: it says what the message of the moment is.
 WITHOUT_TEXT = {"BitfusionError", "UsageError", "ConfigError", "NotPermitted", "SystemFailure"}
@@ -83,7 +86,7 @@ def test_every_block_says_who_runs_it(document: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", COMMANDS)
 def test_commands_of_an_ordinary_user(document: str, home: Home) -> None:
     commands = blocks.commands(ROOT / document, "scratch")
     said = play(commands, home, Path(home["HOME"]) / "work")

@@ -64,6 +64,10 @@ def test_needs_and_provides(rpms: Packages) -> None:
     assert server - client == extra and "config(bitfusion-client)" in client
     provides = query(rpms["server"], "[%{PROVIDES}\n]")
     assert "bitfusion-client" in provides
+    for package in rpms.values():  # newer versions of rpm require them
+        owners = query(package, "[user(%{FILEUSERNAME})\ngroup(%{FILEGROUPNAME})\n]")
+        needed = set(owners) - {"user(root)", "group(root)"}
+        assert needed and needed <= set(query(package, "[%{PROVIDES}\n]"))
     assert not [name for name in provides if "libcuda" in name or "libnvidia" in name]
 
 

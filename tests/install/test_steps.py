@@ -20,7 +20,8 @@ SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
 
 # Each keeps what it is told in a file of its name, one line for each thing that is there.
 COMMANDS = {
-    "getent": 'grep -q "^$2$" "$STATE/$1"',
+    "getent": """grep -q "^$2$" "$STATE/$1" || exit 2
+        [ -e "$STATE/person" ] && echo "$2:x:1000:" || echo "$2:x:900:\"""",
     "groupadd": 'for last; do :; done; echo "$last" >>"$STATE/group"',
     "groupdel": 'sed -i "/^$1$/d" "$STATE/group"',
     "useradd": 'for last; do :; done; echo "$last" >>"$STATE/passwd"',
@@ -78,7 +79,8 @@ class System:
         start = [shell, "sh"] if shell == "busybox" else [shell]
         script = (
             f"set -e; . {STEPS}; BF_CONFIG={self.folder}/etc/bitfusion;"
-            f"BF_STATE={self.folder}/state/lib; BF_OPENED={self.folder}/etc/opened; {steps}"
+            f"BF_STATE={self.folder}/state/lib; BF_OPENED={self.folder}/var/ports;"
+            f"BF_OPENED_BEFORE={self.folder}/etc/opened; BF_PROC={self.folder}/proc; {steps}"
         )
         done = subprocess.run(
             [*start, "-c", script],
@@ -123,7 +125,32 @@ def test_a_persons_account_is_neither_used_nor_removed(system: System) -> None:
     said = system.do("bf_make_server_accounts || echo refused $?", "dash")
     assert said == "refused 1\n"
     system.do("bf_remove_accounts")
-    assert system.list("passwd") == ["bitfusion", "bitfusion-worker"]
+    for kind in ("passwd", "group"):
+        assert system.list(kind) == ["bitfusion", "bitfusion-worker"]
+
+
+PROCESSES = {
+    "1": ["1:name=systemd:/init.scope", "0::/init.scope"],
+    "70": ["0::/system.slice/bitfusion-server.service"],
+    "71": ["7:pids:/", "1:name=systemd:/system.slice/bitfusion-server.service"],
+    "72": ["0::/system.slice/docker-1.scope"],
+    "73": ["0::/machine.slice/m.scope/payload/system.slice/bitfusion-server.service"],
+    "74": ["0::/system.slice/bitfusion-server.service/below", "0::/a/b"],
+    "75": ["0::/own.slice/bitfusion-server.service"],
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_only_the_services_own_processes_are_ended(system: System, shell: str) -> None:
+    """Not those of a container, where the same number, or even the same unit, is another's."""
+    for number, lines in PROCESSES.items():
+        (system.folder / "proc" / number).mkdir(parents=True)
+        (system.folder / "proc" / number / "cgroup").write_text("\n".join([*lines, ""]))
+    for said, found in (("", ["70", "71"]), ("/own.slice/bitfusion-server.service", ["75"])):
+        system.add("systemctl", f"echo {said}")
+        assert system.do("bf_processes", shell).split() == found
+    system.add("systemctl", "echo x; exit 1")
+    assert system.do("bf_processes", shell) == ""
 
 
 def test_what_cannot_be_removed_stays_and_is_named(system: System) -> None:
@@ -185,6 +212,17 @@ def test_what_others_opened_stays_open(system: System, command: str) -> None:
     assert "opened TCP 55001-55100 45201-46225 in" in system.do("bf_open_ports")
     system.do("bf_close_ports")
     assert system.list("open") == sorted(theirs)
+
+
+def test_the_record_of_ports_moves_out_of_the_settings(system: System) -> None:
+    system.add("ufw", UFW)
+    system.do("bf_open_ports")
+    old, new = system.folder / "etc/opened", system.folder / "var/ports"
+    for step in ("bf_open_ports", "bf_close_ports"):
+        assert new.stat().st_mode & 0o777 == 0o600
+        new.rename(old)
+        assert system.do(step) == "" and not old.exists()
+    assert not new.exists() and system.list("open") == []
 
 
 def test_what_was_closed_by_hand_stays_closed(system: System) -> None:
