@@ -112,8 +112,8 @@ class NotSafe(BitfusionError):
 
 class VersionMismatch(BitfusionError):
     template = (
-        "cannot use server '{server}': it has version {theirs} (protocol {their_protocol}),"
-        " this is version {ours} (protocol {our_protocol})"
+        "cannot use server '{server}': it has version {theirs} ({they_speak}),"
+        " this is version {ours} ({we_speak})"
     )
     hint = "install the same version on both machines"
 

@@ -25,6 +25,7 @@ def _absent_in_softgpu(s: spec.Spec) -> List[str]:
 OUTPUTS: Tuple[Tuple[str, Callable[[spec.Spec], str]], ...] = (
     (WIRE + "cuda.h", emit_c.header),
     (WIRE + "calls.h", emit_c.calls_header),
+    ("bitfusion/wire/calls.py", emit_c.calls_module),
     (WIRE + "rows.c", emit_c.rows_source),
     (PROXY + "stubs.h", emit_c.stubs_header),
     (PROXY + "stubs.c", emit_c.stubs_source),

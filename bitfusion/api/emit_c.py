@@ -57,6 +57,18 @@ def row_flags(function: Function) -> str:
     return " | ".join(flags) or "0"
 
 
+def calls_module(spec: Spec) -> str:
+    return "\n".join(
+        [
+            "# SPDX-License-Identifier: Apache-2.0",
+            f'"""{HEADER_LINE}"""',
+            "",
+            f'CALLS = "{spec_hash(spec):016x}"  # of the rows that both ends were made from',
+            "",
+        ]
+    )
+
+
 def calls_header(spec: Spec) -> str:
     lines = opening()
     lines += ["#ifndef BITFUSION_CALLS_H", "#define BITFUSION_CALLS_H", ""]

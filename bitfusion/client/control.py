@@ -31,6 +31,7 @@ from bitfusion.errors import (
     reason,
 )
 from bitfusion.values import ALWAYS
+from bitfusion.wire.calls import CALLS
 from bitfusion.wire.control import (
     CLEAR_TEXT,
     MAX_ANSWER,
@@ -43,6 +44,7 @@ from bitfusion.wire.control import (
     Reply,
     pack_line,
     pack_ticket,
+    speaks,
     unix_address,
     unpack_object,
 )
@@ -193,18 +195,23 @@ def greet(channel: Channel) -> Json:
     theirs, protocol = str(answer.get("version")), answer.get("protocol")
     if not isinstance(protocol, int) or "version" not in answer:
         raise NotAServer(server=channel.name, why="it is not a Bitfusion server")
-    if protocol != PROTOCOL or theirs.split(".")[:2] != __version__.split(".")[:2]:
+    calls = str(answer.get("calls", ""))
+    if (protocol, calls, series(theirs)) != (PROTOCOL, CALLS, series(__version__)):
         raise VersionMismatch(
             server=channel.name,
             theirs=theirs[:40],
-            their_protocol=protocol,
+            they_speak=speaks(protocol, calls),
             ours=__version__,
-            our_protocol=PROTOCOL,
+            we_speak=speaks(PROTOCOL, CALLS),
         )
     if status != 200:
         raise explain(channel, Reply(status, answer), "its version")
     warn_of_expiry(answer)
     return answer
+
+
+def series(version: str) -> list[str]:
+    return version.split(".")[:2]
 
 
 def warn_of_expiry(answer: Json) -> None:

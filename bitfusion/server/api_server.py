@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from bitfusion import __version__
 from bitfusion.server.api import ANYBODY, Incoming, Route
+from bitfusion.wire.calls import CALLS
 from bitfusion.wire.control import PROTOCOL, Json, Reply
 
 
@@ -28,6 +29,7 @@ class ServerApi:
             "product": "bitfusion",
             "version": __version__,
             "protocol": PROTOCOL,
+            "calls": CALLS,
             "hostname": socket.gethostname(),
             "pid": os.getpid(),
             "id": self.server,

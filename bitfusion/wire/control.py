@@ -24,6 +24,11 @@ MAX_WAIT_S = 30.0  # for an answer that comes when something happens
 Json = dict[str, object]
 
 
+def speaks(protocol: int, calls: str) -> str:
+    """What both ends of a connection must have the same, in words."""
+    return f"protocol {protocol}, calls {calls[:8] or 'unknown'}"
+
+
 class Call(NamedTuple):
     method: str
     path: str

@@ -12,11 +12,12 @@ import pytest
 from servers import Server, connect
 from waiting import wait_for
 
-from bitfusion import config, linux
+from bitfusion import __version__, config, linux
 from bitfusion.client import control, pool
 from bitfusion.errors import Busy, NotAServer, ServerRefused, TooMuch, VersionMismatch
 from bitfusion.server.clients import addresses_of
 from bitfusion.values import parse_server
+from bitfusion.wire.calls import CALLS
 
 
 def test_a_session_from_claim_to_release(server: Server) -> None:
@@ -150,12 +151,16 @@ class FixedChannel:
 
 
 def test_other_versions_are_named() -> None:
-    said = r"version 9.0.0 \(protocol 7777\).*protocol %d" % control.PROTOCOL
+    said = r"version 9.0.0 \(protocol 7777, calls unknown\).*protocol %d, " % control.PROTOCOL
     with pytest.raises(VersionMismatch, match=said) as error:
         control.greet(FixedChannel(200, {"version": "9.0.0", "protocol": 7777}))
     assert error.value.exit_status == 1 and "\n" not in str(error.value)
     with pytest.raises(VersionMismatch):
         control.greet(FixedChannel(426, {"version": "9.0.0", "protocol": 2}))
+    same = {"version": __version__, "protocol": control.PROTOCOL, "calls": CALLS}
+    assert control.greet(FixedChannel(200, same)) == same
+    with pytest.raises(VersionMismatch, match="calls 0123abcd"):
+        control.greet(FixedChannel(200, {**same, "calls": "0123abcd4567"}))
     with pytest.raises(NotAServer):
         control.greet(FixedChannel(200, {"hello": "world"}))
     with pytest.raises(ServerRefused, match="full"):
