@@ -117,7 +117,7 @@ def test_freed_memory(engine: Engine) -> None:
 def test_unknown_instruction_loads_and_faults_when_run(engine: Engine) -> None:
     text = entry("""
         setp.eq.u32 %p1, %r1, 99;
-        @%p1 frobnicate.sync.b32 %r2, %r1, 7;
+        @%p1 tensormap.replace.b32 %r2, %r1, 7;
         st.global.u32 [%rd1], %r1;
     """)
     out = engine.buffer(64)
@@ -125,8 +125,8 @@ def test_unknown_instruction_loads_and_faults_when_run(engine: Engine) -> None:
     with pytest.raises(KernelFault) as caught:
         engine.load(text.replace("99", "0")).launch("k", 1, 1, out)
     assert caught.value.error == 715
-    assert "frobnicate.sync.b32" in caught.value.text
-    assert "not carried out: no form of the instruction that is known" in caught.value.text
+    assert "tensormap.replace.b32" in caught.value.text
+    assert "only single architectures and families have it" in caught.value.text
 
 
 def test_unknown_function_faults_when_called(engine: Engine) -> None:

@@ -267,7 +267,6 @@ def test_faults(what: str) -> None:
     [
         "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.s64 [o], [s], 16",
         "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f16 [o], [s], 16",
-        "cp.async.bulk.global.shared::cta.bulk_group.unheard [o], [s], 16",
         "cp.async.bulk.shared::cluster.global.bulk_group [s], [i], 16",
         "multimem.red.relaxed.sys.global.add.b32 [o], t",
     ],

@@ -16,7 +16,7 @@
 
 enum { KIND_PTX = 1, KIND_LINK_INPUT = 0x4246, LINK_INPUT_PTX = 2 /* nvJitLink's number */ };
 enum { FLAG_LZ4 = 0x2000, FLAG_ZSTD = 0x8000 };
-enum { NEWEST_PTX = 121, MAX_CANDIDATES = 256 };
+enum { MAX_CANDIDATES = 256 };
 #define MAX_UNPACKED ((uint64_t)1 << 30)
 
 struct entry {

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #endif
 
+#include "fatbin.h"
 #include "ptxtext.h"
 
 #include <stdlib.h>
@@ -258,6 +259,10 @@ static int header_is_good(const struct ptx_text *text, const char *word, size_t 
 {
 	if (equals(word, size, "address_size"))
 		return strtol(word + size, NULL, 10) == 64;
+	if (equals(word, size, "target")) {
+		const char *name = word + size + strspn(word + size, " \t\r\n");
+		return text->header && !strncmp(name, "sm_", 3) && strtol(name + 3, NULL, 10) <= NEWEST_PTX;
+	}
 	if (!equals(word, size, "version"))
 		return text->header != 0; /* the version comes first */
 	const long major = strtol(word + size, NULL, 10);

@@ -55,6 +55,7 @@ from .generated import SG_IMAGE_VERSION
 from .hoist import copies_of_special, hoist, writes
 from .lower import lower
 from .lower_control import load_register_parameters
+from .operands import Checker
 from .reach import Reach
 
 _UNKNOWN = NUMBERS["unknown"]
@@ -235,10 +236,12 @@ class ModuleEncoder:
         texts: List[int] = []
         rows: List[Tuple[int, ...]] = []
         encoded: Dict[str, FunctionEncoder] = {}
+        checker = Checker()
         for function in self.functions.values():
             if function.body is None:
                 rows.append((self.string(function.name), 0, 0, 64, 0, 0, 0))
                 continue
+            checker.check(function)
             one = self._function(function)
             encoded[function.name] = one
             rows.append(

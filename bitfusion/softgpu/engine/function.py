@@ -46,6 +46,10 @@ class Unsupported(Exception):
     """This form of an instruction is not carried out; it becomes a record that faults."""
 
 
+class Broken(Unsupported):
+    """These are not the operands of a form that is known: the code is refused."""
+
+
 class FunctionEncoder:
     """Encodes one function; :attr:`records` and :attr:`lines` are the result."""
 
@@ -210,11 +214,11 @@ class FunctionEncoder:
 
     def predicate_slot(self, operand: Operand) -> int:
         if not isinstance(operand, Reg) or operand.name in self.widths:
-            raise Unsupported("not a predicate")
+            raise Broken("not a predicate")
         try:
             return self.slots[operand.name]
         except KeyError:
-            raise Unsupported(f"no register {operand.name}") from None
+            raise Broken(f"no register {operand.name}") from None
 
     def truth(self, operand: Operand) -> int:
         """A source predicate; negation is bit 0."""
@@ -236,7 +240,7 @@ class FunctionEncoder:
         if isinstance(operand, Sink):
             return self.temporary(width)
         if self.width(operand) != width or not isinstance(operand, Reg):
-            raise Unsupported("a destination of another width")
+            raise Broken("a destination of another width")
         self._written.add(self.slots[operand.name])
         return self.slots[operand.name]
 
@@ -244,7 +248,7 @@ class FunctionEncoder:
         """The operand as a source of ``width`` bytes."""
         if isinstance(operand, Reg):
             if self.widths.get(operand.name) != width:
-                raise Unsupported("a source of another width")
+                raise Broken("a source of another width")
             return self.slots[operand.name]
         if isinstance(operand, Imm):
             return self.constant(immediate(operand, width), width)
@@ -252,7 +256,7 @@ class FunctionEncoder:
             return self.special(operand.name, width)
         if isinstance(operand, Sym):
             return self.address(operand, width)
-        raise Unsupported("an operand of this kind")
+        raise Broken("an operand of this kind")
 
     def constant(self, value: int, width: int) -> int:
         return self.module.constant(value & ((1 << 8 * width) - 1), width)
@@ -308,12 +312,14 @@ class FunctionEncoder:
     def memory(self, address: Operand, space: int) -> Tuple[int, int, int]:
         """Operand a, x and flags of a memory record."""
         if not isinstance(address, Address):
-            raise Unsupported("not an address")
+            raise Broken("not an address")
         base, offset = address.base, address.offset
         if base is None:
             return self.constant(offset, 8), 0, WIDE | space << 2
         if isinstance(base, Reg):
             width = self.width(base)
+            if not width:
+                raise Broken("an address in a register of no address")
             if width not in (4, 8) or not -(1 << 31) <= offset < 1 << 31:
                 raise Unsupported("an address of this width")
             return self.slots[base.name], offset, (WIDE if width == 8 else 0) | space << 2

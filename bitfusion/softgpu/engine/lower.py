@@ -7,8 +7,9 @@ from typing import Callable, Dict, Optional, Tuple
 
 from ..ptx.ir import Imm, Instruction, Operand, Pair, Reg, Sink, Special, Vector
 from .encoding import FORMS, Kinds
-from .function import NOWHERE, FunctionEncoder, Unsupported
-from .syntax import match, refusal, sorted_words
+from .function import NOWHERE, Broken, FunctionEncoder, Unsupported
+from .operands import broken
+from .syntax import KNOWN_VERSION, match, refusal, sorted_words, vocabulary
 
 Rule = Callable[[FunctionEncoder, Instruction], None]
 RULES: Dict[str, Rule] = {}
@@ -33,7 +34,10 @@ def rule(*opcodes: str) -> Callable[[Rule], Rule]:
 
 
 def lower(encoder: FunctionEncoder, instruction: Instruction) -> None:
-    """Emit the records of one instruction; one that is not known faults when it runs."""
+    """Emit the records of one instruction.
+
+    One that is not carried out faults when it runs; one that is broken is refused at once.
+    """
     mark = (len(encoder.records), len(encoder.branches), len(encoder.tables))
     encoder.start(instruction)
     try:
@@ -44,13 +48,43 @@ def lower(encoder: FunctionEncoder, instruction: Instruction) -> None:
             RULES[instruction.opcode](encoder, instruction)
         else:
             RULES[instruction.opcode](encoder, instruction._replace(modifiers=words))
+    except Broken as error:
+        _absent(encoder, instruction, mark, "", str(error))
     except Unsupported as error:
-        encoder.emit_unknown(instruction, mark, refusal(*instruction[:2]) or str(error))
-    except (IndexError, KeyError, ValueError):
-        encoder.emit_unknown(instruction, mark, refusal(*instruction[:2]) or _OPERANDS)
+        why = "" if _unheard(encoder, instruction) else str(error)
+        _absent(encoder, instruction, mark, why, str(error))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        _absent(encoder, instruction, mark, "", _OPERANDS)
 
 
 _OPERANDS = "the operands are not those of a form that is known"
+
+
+def _absent(
+    encoder: FunctionEncoder,
+    instruction: Instruction,
+    mark: Tuple[int, int, int],
+    why: str,
+    wrong: str,
+) -> None:
+    """A record that faults and says why, if there is a reason beyond what is wrong with it."""
+    why = refusal(*instruction[:2]) or why
+    if not why:
+        raise broken(instruction, wrong)
+    encoder.emit_unknown(instruction, mark, why)
+
+
+def _unheard(encoder: FunctionEncoder, instruction: Instruction) -> bool:
+    """Whether it has a word of no instruction that the text may have.
+
+    Single architectures and later versions of PTX have words of their own.
+    """
+    module = encoder.module.module
+    if module.target.endswith(("a", "f")) or module.version > KNOWN_VERSION:
+        return False
+    return not vocabulary(FORMS, WITHOUT_ROWS).issuperset(
+        (instruction.opcode, *instruction.modifiers)
+    )
 
 
 def _row_words(instruction: Instruction) -> Optional[Tuple[str, ...]]:
@@ -95,7 +129,7 @@ def plain(encoder: FunctionEncoder, instruction: Instruction) -> None:
         made[place] = operand(encoder, operands[used], kind)
         used += 1
     if used != len(operands):
-        raise Unsupported("another number of operands")
+        raise Broken("another number of operands")
     encoder.emit(handler, *made)
 
 
@@ -142,7 +176,7 @@ def _mov(encoder: FunctionEncoder, instruction: Instruction) -> None:
                 f"mov_{8 * width}", encoder.destination(to, width), encoder.source(source, width)
             )
         else:
-            raise Unsupported("mov between widths")
+            raise Broken("mov between widths")
 
 
 def pack(encoder: FunctionEncoder, to: Operand, items: Tuple[Operand, ...]) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import List, Tuple
 
 from ..ptx.ir import Address, Instruction, Operand, Sink
-from .function import NOWHERE, FunctionEncoder, Unsupported, optional
+from .function import NOWHERE, Broken, FunctionEncoder, Unsupported, optional
 from .lower import rule
 from .lower_memory import space_of
 
@@ -66,7 +66,7 @@ def _arrive(
     to: Operand = Sink() if isinstance(operands[0], Address) else operands.pop(0)
     count = optional(tuple(operands), 1)
     if count is None and how & (_NO_COMPLETE | _BYTES):
-        raise Unsupported("no count")
+        raise Broken("no count")
     b = encoder.constant(1, 4) if count is None else encoder.source(count, 4)
     a, x, flags = encoder.memory(operands[0], space_of(encoder, words))
     d = NOWHERE if isinstance(to, Sink) else encoder.destination(to, 8)
@@ -81,7 +81,7 @@ def _wait(
     kind, width = ("parity", 4) if "parity" in words else ("state", 8)
     b = encoder.source(operands[2], width)
     if len(operands) > (4 if verb == "try_wait" else 3):
-        raise Unsupported("another number of operands")
+        raise Broken("another number of operands")
     if len(operands) == 4:
         encoder.source(operands[3], 4)  # how long it may be suspended, in nanoseconds
     a, x, flags = encoder.memory(operands[1], space_of(encoder, words))

@@ -27,6 +27,7 @@ from .function import (
     SHARED,
     SHARED_WINDOW,
     WIDE,
+    Broken,
     FunctionEncoder,
     Unsupported,
 )
@@ -205,7 +206,7 @@ def _bulk(
     if "cp_mask" in words:
         byte_mask = _wide(encoder, operands.pop(0))
     if operands:
-        raise Unsupported("another number of operands")
+        raise Broken("another number of operands")
     how = (to == SHARED) | (source == SHARED) << 1 | kind << 2 | verb << 6
     _emit(encoder, "bulk_copy", [target, origin, size, how], [barrier, mask, byte_mask])
 
@@ -220,11 +221,11 @@ _MODES = {
 def _map_and_place(operand: Operand) -> Tuple[Operand, Tuple[Operand, ...]]:
     """``[map, {x, y}]``."""
     if not isinstance(operand, Group) or len(operand.items) != 2:
-        raise Unsupported("no tensor map with coordinates")
+        raise Broken("no tensor map with coordinates")
     base, place = operand.items
     items = place.items if isinstance(place, Vector) else (place,)
     if not isinstance(base, (Reg, Sym)):
-        raise Unsupported("no tensor map")
+        raise Broken("no tensor map")
     return Address(base), items
 
 
@@ -245,7 +246,7 @@ def _tensor(
     shared = operands.pop(0) if load else operands.pop(1)
     where, place = _map_and_place(operands.pop(0))
     if len(place) != (5 if _MODES[mode] == 2 else rank) or (_MODES[mode] == 2 and rank != 2):
-        raise Unsupported("another number of coordinates")
+        raise Broken("another number of coordinates")
     barrier = mask = NOWHERE
     offsets: List[int] = []
     if load:
@@ -262,7 +263,7 @@ def _tensor(
             raise Unsupported("a tensor copy of this form")
         only(words, "bulk_group", mode, _HINT)
     if len(operands) != (_HINT in words):
-        raise Unsupported("another number of operands")
+        raise Broken("another number of operands")
     at = [_wide(encoder, item, signed=True) for item in place]
     how = (0 if load else 2 if reduce else 1) | _MODES[mode] << 2 | rank << 4 | verb << 7
     more = [barrier, mask, *at, *[NOWHERE] * (5 - len(at)), *offsets]
@@ -273,7 +274,7 @@ def _tensor(
 def _offsets(encoder: FunctionEncoder, operand: Operand, rank: int) -> List[int]:
     items = operand.items if isinstance(operand, Vector) else (operand,)
     if len(items) != rank - 2:
-        raise Unsupported("another number of offsets")
+        raise Broken("another number of offsets")
     return [_wide(encoder, item) for item in items]
 
 

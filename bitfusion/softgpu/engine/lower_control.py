@@ -18,7 +18,7 @@ from ..ptx.ir import (
     Sym,
     Variable,
 )
-from .function import FRAME, NOWHERE, FunctionEncoder, Unsupported, abi_layout, optional
+from .function import FRAME, NOWHERE, Broken, FunctionEncoder, Unsupported, abi_layout, optional
 from .lower import rule
 from .lower_async import cluster_barrier
 
@@ -31,7 +31,7 @@ def _bra(encoder: FunctionEncoder, instruction: Instruction) -> None:
     target = instruction.operands[0]
     name = target.name if isinstance(target, (Label, Sym, Reg)) else ""
     if name not in encoder.function.labels:
-        raise Unsupported("no such label")
+        raise Broken("no such label")
     encoder.branches.append((encoder.emit("bra"), name))
 
 
@@ -40,7 +40,7 @@ def _brx(encoder: FunctionEncoder, instruction: Instruction) -> None:
     index, table = instruction.operands
     names = encoder.function.branch_targets[getattr(table, "name", "")]
     if any(name not in encoder.function.labels for name in names):
-        raise Unsupported("no such label")
+        raise Broken("no such label")
     place = encoder.module.reserve_targets(len(names))
     encoder.tables.append((encoder.emit("brx", a=encoder.source(index, 4), x=place), place, names))
 
@@ -152,11 +152,11 @@ def _signature(encoder: FunctionEncoder, target: Operand, prototype: str) -> Fun
             return function.prototypes[prototype]
         known = function.call_targets.get(prototype)
         if not known:
-            raise Unsupported("a call without a prototype")
+            raise Broken("a call without a prototype")
         return encoder.module.functions[encoder.module.resolve(known[0])]
     found = encoder.module.functions.get(encoder.module.resolve(getattr(target, "name", "")))
     if found is None:
-        raise Unsupported("a call of an unknown function")
+        raise Broken("a call of an unknown function")
     return found
 
 

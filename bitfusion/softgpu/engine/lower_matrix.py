@@ -12,7 +12,7 @@ from typing import List, Tuple
 
 from ..ptx.ir import Imm, Instruction, Operand, Vector
 from . import ops_matrix as table
-from .function import FunctionEncoder, Unsupported, optional
+from .function import Broken, FunctionEncoder, Unsupported, optional
 from .lower import rule
 from .lower_memory import space_of
 
@@ -94,7 +94,7 @@ def _multiply(encoder: FunctionEncoder, verb: str, words: List[str], rest: List[
         word |= table.SPARSE | (selector.value & 3) << table.SELECTOR_SHIFT
         operands.append(encoder.source(metadata, 4))
     elif len(rest) != 4:
-        raise Unsupported("another number of operands")
+        raise Broken("another number of operands")
     extra = (len(operands) + 3) // 4
     encoder.emit("mma_quarters" if quarters else "mma", x=word, flags=extra << 8)
     encoder.extend(operands)
@@ -193,7 +193,7 @@ def _matrices(encoder: FunctionEncoder, instruction: Instruction) -> None:
         address, registers = instruction.operands
         operands = [encoder.source(item, 4) for item in _items(registers)]
     if len(operands) != count:
-        raise Unsupported("another number of registers")
+        raise Broken("another number of registers")
     a, x, flags = encoder.memory(address, space)
     encoder.emit(f"{instruction.opcode}{trans}", 0, a, c=count, x=x, flags=flags | 1 << 8)
     encoder.extend(operands)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Sequence, Tuple
 
 from ..ptx.ir import Operand
-from .function import FunctionEncoder, Unsupported
+from .function import Broken, FunctionEncoder, Unsupported
 from .ops_convert import NARROW
 
 NARROW_PAIRS = tuple(f"{kind}x2" for kind in (*NARROW, "ue8m0"))
@@ -40,7 +40,7 @@ def convert_narrow(
     widths = {"f32": 4, "f16x2": 4, "bf16x2": 4}
     wanted = 2 if source == "f32" else 1
     if len(operands) != 1 + wanted:
-        raise Unsupported("another number of operands")
+        raise Broken("another number of operands")
     sources = [encoder.source(item, widths.get(source, 2)) for item in operands[1:]]
     encoder.emit_all(name, [encoder.destination(operands[0], widths.get(to, 2)), *sources])
 
@@ -65,7 +65,7 @@ def pack_integers(
         raise Unsupported("another form of cvt.pack")
     sources = [encoder.source(item, 4) for item in operands[1:]]
     if len(sources) != 2 + narrow:
-        raise Unsupported("another number of operands")
+        raise Broken("another number of operands")
     third = sources[2] if narrow else encoder.constant(0, 4)
     to = encoder.destination(operands[0], 4)
     encoder.emit(f"pack_{kind}", to, sources[0], sources[1], third)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..ptx.ir import Group, Instruction, Operand, Reg, Sink, Vector
-from .function import NOWHERE, FunctionEncoder, Unsupported
+from .function import NOWHERE, Broken, FunctionEncoder, Unsupported
 from .lower import rule, two_destinations
 from .lower_async import only
 
@@ -52,7 +52,7 @@ def _object_and_place(
 ) -> Tuple[int, Tuple[Operand, ...]]:
     """``[object, {x, y}]``."""
     if not isinstance(operand, Group) or len(operand.items) != 2:
-        raise Unsupported("no object with coordinates")
+        raise Broken("no object with coordinates")
     return _object(encoder, operand.items[0]), _items(operand.items[1])
 
 
@@ -65,7 +65,7 @@ def _words(
     encoder: FunctionEncoder, items: Sequence[Operand], start: int, count: Optional[int] = None
 ) -> Dict[int, int]:
     if count is not None and len(items) < count:
-        raise Unsupported("too few components")
+        raise Broken("too few components")
     wanted = items[:count]
     return {start + n: encoder.source(item, 4) for n, item in enumerate(wanted)}
 
@@ -107,7 +107,7 @@ def _fetch(encoder: FunctionEncoder, instruction: Instruction, gather: int) -> N
     x = geometry | layered << 2 | (coordinate == "f32") << 3 | _DETAILS[detail] << 4 | gather << 6
     items = _items(to)
     if len(items) != (2 if packed else 4):
-        raise Unsupported("another number of results")
+        raise Broken("another number of results")
     _finish(encoder, number, x, more, items, result)
     if not isinstance(resident, Sink):  # all memory is
         encoder.emit("mov_pred", encoder.predicate_slot(resident), 0)

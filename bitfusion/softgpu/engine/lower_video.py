@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import List, Tuple
 
 from ..ptx.ir import Component, Instruction, Minus, Operand
-from .function import FunctionEncoder, Unsupported
+from .function import Broken, FunctionEncoder, Unsupported
 from .lower import rule
 
 _OPERATIONS = ("add", "sub", "absdiff", "min", "max", "avrg", "shl", "shr", "set", "mad")
@@ -73,7 +73,7 @@ def _scalar(encoder: FunctionEncoder, instruction: Instruction) -> None:
     if words or any(part not in _PARTS for part in (to_part, a_part, b_part)):
         raise Unsupported("an unknown form of a video instruction")
     if (to_part or x >> 9 & 3 or operation == "mad") and len(rest) != 1:
-        raise Unsupported("a video instruction without its third source")
+        raise Broken("a video instruction without its third source")
     for bit, part in ((22, to_part), (16, a_part), (19, b_part)):
         x |= _PARTS.index(part) << bit
     third = encoder.source(rest[0][0], 4) if rest else encoder.constant(0, 4)

@@ -10,7 +10,7 @@ the same rows, and its test runs them.
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 from ..ptx.record import NamedTuple
 from ..ptx.regex import regex
@@ -65,8 +65,11 @@ class Refusal(NamedTuple):
     why: str
 
 
+# Of PTX: every word of it is in the tables, also of what is refused.
+KNOWN_VERSION = (9, 0)
 _ROWS: Dict[str, List[Tuple[str, str]]] = {}
 _READ: Dict[str, List[Row]] = {}
+_VOCABULARY: Set[str] = set()
 REFUSED: Dict[str, List[Refusal]] = {}
 
 
@@ -137,6 +140,21 @@ def refusal(opcode: str, words: Tuple[str, ...]) -> str:
         if all(set(choice) & set(words) for choice in one.words):
             return one.why
     return ""
+
+
+def vocabulary(mnemonics: Iterable[str], more: Iterable[str]) -> Set[str]:
+    """Every opcode and modifier that the tables have, in whatever form."""
+    if not _VOCABULARY:
+        _VOCABULARY.update(more)
+        for mnemonic in mnemonics:
+            _VOCABULARY.update(mnemonic.split("."))
+        for opcode in [*_ROWS, *REFUSED]:
+            _VOCABULARY.add(opcode)
+            for row in rows_of(opcode):
+                _VOCABULARY.update(word for slot in row.slots for word in slot.words)
+            for one in REFUSED.get(opcode, ()):
+                _VOCABULARY.update(word for choice in one.words for word in choice)
+    return _VOCABULARY
 
 
 def sorted_words(words: Sequence[str]) -> Tuple[str, ...]:

@@ -36,7 +36,7 @@ class Body:
         self.source = source
         self.function = function
         self.declare = declare
-        self.names = Names(function, declare.known, declare.seen)
+        self.names = Names(function, declare.known, declare.seen, lambda: self.line)
         self.instructions: List[Instruction] = []
         self.opcodes = declare.opcodes
         # By scope depth: the instructions and tables whose labels are not resolved yet.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List, Optional, Tuple, Union
+from typing import Callable, Dict, Optional, Tuple, Union
 
 from . import ir
 from .ir import PtxError
@@ -92,11 +92,13 @@ class Names:
         function: ir.Function,
         known: Callable[[str], bool],
         seen: Dict[str, Tuple[str, int, ir.Reg]],
+        line: Callable[[], int],
     ) -> None:
         self.function = function
         self.seen = seen  # what names of ranges consist of, for all functions of the module
         self.known = known  # is it a name of the module?
-        self.unknown: List[str] = []
+        self.line = line  # that is being read
+        self.unknown: Dict[str, int] = {}  # name -> line of its first use
         self.scope = Scope(self, None, 0)
         self.scopes = 0
         self.nesting = 0
@@ -170,7 +172,7 @@ class Names:
                 return scope.symbols[name]
             scope = scope.parent
         if not self.known(name):
-            self.unknown.append(name)
+            self.unknown.setdefault(name, self.line())
         return name
 
     def named(self, name: str) -> Union[ir.Reg, ir.Special, ir.Sym, ir.Vector]:

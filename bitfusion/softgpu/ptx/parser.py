@@ -12,12 +12,14 @@ from typing import Dict, Optional, Union
 from . import ir
 from .body import Body
 from .declaration import Declarations
+from .fatbin import NEWEST_PTX
 from .ir import PtxError
 from .lexer import WORD, Tokens, strip_comments
 from .regex import ASCII, regex
 
 MAX_VERSION = (9, 9)
 _VERSION = regex(r"\s*\.version\s+(\d{1,3})\.(\d{1,3})", ASCII)
+_ARCHITECTURE = regex(r"sm_(\d{2,6})[af]?$", ASCII)
 _TARGET = regex(r"\s*([\w,\s]*)", ASCII)
 _LINE = regex(r"[^\n]*")
 _SPACES = ("global", "const", "shared", "local", "tex")
@@ -35,6 +37,14 @@ def parse(source: Union[str, bytes]) -> ir.Module:
     """Parse one PTX module; raises :class:`PtxError` with the line number."""
     data = source if isinstance(source, bytes) else source.encode("ascii", "replace")
     return _Parser(strip_comments(decode(data))).parse()
+
+
+def _check_target(name: str) -> None:
+    found = _ARCHITECTURE.match(name)
+    if not found:
+        raise PtxError(f"unknown .target '{name[:60]}'" if name else ".target has no name")
+    if int(found[1]) > NEWEST_PTX:
+        raise PtxError(f".target {name} is newer than sm_{NEWEST_PTX}, the newest that is known")
 
 
 class _Parser:
@@ -111,6 +121,7 @@ class _Parser:
             found = _TARGET.match(self.text, tokens.end)
             assert found is not None
             self.module.target = found.group(1).split(",")[0].strip().split("\n")[0].strip()
+            _check_target(self.module.target)
             tokens.move(self._after_target(tokens.end))
             return
         linkage, word = self.declare.linkage(tokens)
@@ -204,6 +215,6 @@ class _Parser:
         body.line, self.body = line, body
         end = body.parse(tokens.end, line)
         self.body = None
-        for name in body.names.unknown:
-            self.unknown.setdefault(name, line)
+        for name, first in body.names.unknown.items():
+            self.unknown.setdefault(name, first)
         tokens.move(end)
