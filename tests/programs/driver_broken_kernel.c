@@ -10,7 +10,7 @@ static const char kernels[] =
 	".visible .global .align 4 .u32 total = 1;\n"
 	".visible .entry good()\n{\n" PTX_REGISTERS "    atom.global.add.u32 %r2, [total], 41;\n    ret;\n}\n"
 	".visible .entry broken()\n{\n" PTX_REGISTERS "    add.u32 %r1, %r2, %no_such_register;\n    ret;\n}\n"
-	".visible .entry unknown()\n{\n" PTX_REGISTERS "    frobnicate.u32 %r1, %r2;\n    ret;\n}\n";
+	".visible .entry unknown()\n{\n" PTX_REGISTERS "    tensormap.replace.b32 %r1, %r2;\n    ret;\n}\n";
 
 static char *make_text(void)
 {

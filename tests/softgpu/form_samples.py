@@ -157,6 +157,8 @@ def _set(words: Words, kinds: List[str]) -> List[str]:
 
 def _mov(words: Words, kinds: List[str]) -> List[str]:
     kind = kinds[0]
+    if words[0] in ("v2", "v4"):
+        return [f"{vector(kind, words, 0)}, {vector(kind, words, 1)}"]
     found = [f"{reg(kind, 0)}, {reg(kind, 1)}"]
     halves = {"b32": "h", "b64": "r", "b128": "d"}.get(kind)
     if halves:

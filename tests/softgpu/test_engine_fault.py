@@ -139,6 +139,13 @@ def test_unknown_function_faults_when_called(engine: Engine) -> None:
     assert "cudaDeviceSynchronize" in fault.text
 
 
+@pytest.mark.parametrize("name", ["cudaLaunchDeviceV2", "__cudaCDP2LaunchDeviceV2"])
+def test_a_kernel_that_launches_kernels_is_told_so(engine: Engine, name: str) -> None:
+    extern = f".extern .func (.param .b32 r) {name};"
+    fault = fault_of(engine, f"{{ .param .b32 r0; call.uni (r0), {name}; }}", extern)
+    assert f"'{name}': kernels cannot launch kernels on the software GPU" in fault.text
+
+
 def test_trap(engine: Engine) -> None:
     assert fault_of(engine, "trap;").error == 719
 

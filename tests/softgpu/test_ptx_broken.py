@@ -110,6 +110,32 @@ def test_a_broken_instruction_of_many_names_its_line() -> None:
         encode_module(read_image(text.encode()))
 
 
+@pytest.mark.parametrize(
+    ("bounds", "why"),
+    [
+        (".reqntid 0", "is not a positive number"),
+        (".reqntid 32, 0", "is not a positive number"),
+        (".maxntid -1", "has 0 numbers"),
+        (".maxnreg 4294967296", "is not a positive number"),
+        (".minnctapersm 0", "is not a positive number"),
+        (".maxntid 1, 1, 1, 1", "has 4 numbers"),
+        (".maxnreg", "has 0 numbers"),
+        (".reqntid 4 .maxntid 5", "both .maxntid and .reqntid"),
+    ],
+)
+def test_bounds_that_no_kernel_has(bounds: str, why: str) -> None:
+    with pytest.raises(PtxError, match=why) as caught:
+        read_image(f"{HEAD}.visible .entry k() {bounds} {{ ret; }}".encode())
+    assert caught.value.status == INVALID_PTX and str(caught.value).startswith("line 4: ")
+
+
+def test_words_of_later_versions_fail_only_when_they_run() -> None:
+    text = f"{HEAD}.visible .entry k() {{ .reg .b32 r; add.later.u32 r, r, r; ret; }}"
+    encode_module(read_image(text.replace(".version 9.0", ".version 9.3").encode()))
+    with pytest.raises(PtxError, match="add.later.u32"):
+        encode_module(read_image(text.encode()))
+
+
 @pytest.mark.parametrize("target", ["sm_200", "sm_122", "sm_130a", "foo", "compute_90"])
 def test_targets_that_are_not_known(target: str) -> None:
     with pytest.raises(PtxError, match=target) as caught:

@@ -195,6 +195,14 @@ def test_flushing_and_saturating_conversions() -> None:
                 lambda a: finish(F16, softfloat.convert(F32, a, F16), relu=True),
             ),
             Form(
+                "cvt.f16.bf16 {d}, {a}", "f16", ("bf16",),
+                lambda a: softfloat.convert(BF16, a, F16),
+            ),
+            Form(
+                "cvt.bf16.f16 {d}, {a}", "bf16", ("f16",),
+                lambda a: softfloat.convert(F16, a, BF16),
+            ),
+            Form(
                 "cvt.rn.relu.bf16.f32 {d}, {a}", "bf16", ("f32",),
                 lambda a: finish(BF16, softfloat.convert(F32, a, BF16), relu=True),
             ),

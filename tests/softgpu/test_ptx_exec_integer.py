@@ -638,6 +638,25 @@ def test_mov_moves_bits(kind: str) -> None:
     check([one(f"mov.{kind}", kind, lambda a: a & ((1 << bits_of(kind)) - 1))])
 
 
+def test_mov_of_vectors() -> None:
+    """Sources are read before any destination is written; the fourth of %tid is 0."""
+    check(
+        [
+            Form(
+                ".reg .b32 l, h; mov.b64 {{l, h}}, {a}; mov.v2.b32 {{l, h}}, {{h, l}};"
+                "mov.b64 {d}, {{l, h}};",
+                "b64", ("b64",), lambda a: a >> 32 | (a & 0xFFFFFFFF) << 32,
+            ),
+            Form(
+                ".reg .u32 x<4>; .reg .v4 .u32 v; mov.v4.u32 v, %ntid;"
+                "mov.v4.u32 {{x0, x1, x2, x3}}, v;"
+                "add.u32 x1, x1, x2; add.u32 x1, x1, x3; cvt.u64.u32 {d}, x1;",
+                "b64", ("b64",), lambda a: 2,
+            ),
+        ]
+    )  # fmt: skip
+
+
 def test_mov_packs_and_unpacks() -> None:
     def swap(a: int) -> int:
         return a >> 32 | (a & 0xFFFFFFFF) << 32

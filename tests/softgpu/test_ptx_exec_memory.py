@@ -163,6 +163,14 @@ def test_generic_addresses_of_every_space() -> None:
     assert int(run(body, head)[0]) == 55772211
 
 
+def test_isspacep_of_32_bits() -> None:
+    """They are generic addresses below 4 GiB, where no window is."""
+    head = ".shared .align 8 .u64 s;"
+    body = "mov.u32 r0, s; isspacep.shared p0, r0; isspacep.global p1, r0; isspacep.local p2, 7;"
+    body += "selp.u64 x, 1, 0, p0; selp.u64 y, 2, 0, p1; or.b64 x, x, y; selp.u64 y, 4, 0, p2;"
+    assert int(run(body + "or.b64 x, x, y; st.global.u64 [o], x;", head)[0]) == 2
+
+
 def test_isspacep_and_cvta_to() -> None:
     head = ".shared .align 8 .u64 s; .const .u64 c = 1; .global .u64 g;"
     checks = [("shared", "s"), ("local", "l"), ("const", "c"), ("global", "g")]

@@ -399,6 +399,26 @@ def test_numbers_of_nothing_are_faults() -> None:
         run(fetch, what, words)
 
 
+@pytest.mark.parametrize("mode", [CLAMP, BORDER])
+@pytest.mark.parametrize("fetch", ["tex.2d.v4.f32.f32", "tld4.g.2d.v4.f32.f32"])
+def test_a_sampler_of_its_own(fetch: str, mode: int) -> None:
+    """Texels and their size are the texture's, addressing and filtering the sampler's."""
+    texels = texels_of("f4", (1, 4, 8, 4))
+    plain = Object(texels)
+    other = Object(texels_of("f4", (1, 2, 2, 1)), modes=(mode,) * 3, filter=1)
+    same = Object(texels, modes=(mode,) * 3, filter=1)
+    words = spread(40, (8, 4), 0)
+    given = f"mov.u64 d0, {other.number};"
+    apart = f"{given} {fetch} {{r0, r1, r2, r3}}, [t, d0, {{c0, c1}}];"
+    alone = f"{fetch} {{r0, r1, r2, r3}}, [t, {{c0, c1}}];"
+    got = run(apart, plain, words).tolist()
+    assert got == run(alone, same, words).tolist()
+    if mode == BORDER or "tld4" not in fetch:  # a gather looks at nothing but the edges
+        assert got != run(alone, plain, words).tolist()
+    with pytest.raises(DeviceFault, match="no sampler 0x7"):
+        run("mov.u64 d0, 7; tex.2d.v4.f32.f32 {r0, r1, r2, r3}, [t, d0, {c0, c1}];", plain, words)
+
+
 def test_memory_that_is_gone_is_a_fault() -> None:
     what, other = (Object(texels_of("f4", (1, 1, 8, 1))) for _ in range(2))
     what.memory = other.memory

@@ -19,6 +19,7 @@ DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "ptx-coverage.md"
 # What operands tell, not the modifiers: lower_texture.py and the driver refuse it.
 _BY_OPERANDS = {
     "tex, tld4 that compare a depth": "the driver API makes depth textures for graphics alone",
+    "calls of cudaLaunchDevice, __cudaCDP2…": "kernels cannot launch kernels",
     "tex, suld, … by .texref, .samplerref, .surfref variables": "removed from CUDA 12 on",
     "cp.async.bulk.tensor of interleaved tensors": "the driver does not make such maps",
 }

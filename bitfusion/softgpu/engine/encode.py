@@ -202,7 +202,7 @@ class ModuleEncoder:
             return self.constant(0, 4, NOWHERE, _LANE[name]), 4
         if name == "aggr_smem_size":
             return self.special("total_smem_size")
-        if name.startswith(_ZERO):
+        if name.startswith(_ZERO) or name.endswith(".w"):
             return self.constant(0, 4), 4
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Callable, Dict, Optional, Tuple
 
-from ..ptx.ir import Imm, Instruction, Operand, Pair, Reg, Sink, Special, Vector
+from ..ptx.ir import TYPE_BYTES, Imm, Instruction, Operand, Pair, Reg, Sink, Special, Vector
 from .encoding import FORMS, Kinds
 from .function import NOWHERE, Broken, FunctionEncoder, Unsupported
 from .operands import broken
@@ -15,6 +15,8 @@ Rule = Callable[[FunctionEncoder, Instruction], None]
 RULES: Dict[str, Rule] = {}
 # Their rules take the modifiers apart by a table of their own (ops_matrix.py).
 WITHOUT_ROWS = ("mma", "wmma")
+WORDS = set(WITHOUT_ROWS)  # of forms without rows: the modules of their rules add theirs
+NO_FORM = "no form of the instruction that is known"
 _Key = Tuple[str, Tuple[str, ...]]
 _MATCHED: Dict[_Key, Optional[Tuple[str, ...]]] = {}
 _ANY_ORDER: Dict[_Key, Tuple[str, Kinds]] = {}
@@ -82,9 +84,7 @@ def _unheard(encoder: FunctionEncoder, instruction: Instruction) -> bool:
     module = encoder.module.module
     if module.target.endswith(("a", "f")) or module.version > KNOWN_VERSION:
         return False
-    return not vocabulary(FORMS, WITHOUT_ROWS).issuperset(
-        (instruction.opcode, *instruction.modifiers)
-    )
+    return not vocabulary(FORMS, WORDS).issuperset((instruction.opcode, *instruction.modifiers))
 
 
 def _row_words(instruction: Instruction) -> Optional[Tuple[str, ...]]:
@@ -110,7 +110,7 @@ def _form(opcode: str, words: Tuple[str, ...]) -> Tuple[str, Kinds]:
             _ANY_ORDER[name, sorted_words(parts)] = known
     form = _ANY_ORDER.get((opcode, sorted_words(words)))
     if form is None:
-        raise Unsupported("no form of the instruction that is known")
+        raise Unsupported(NO_FORM)
     return form
 
 
@@ -159,7 +159,9 @@ def predicate_or_nowhere(encoder: FunctionEncoder, item: Operand) -> int:
 def _mov(encoder: FunctionEncoder, instruction: Instruction) -> None:
     kind = instruction.modifiers[-1]
     to, source = instruction.operands
-    if kind == "pred":
+    if instruction.modifiers[0] in ("v2", "v4"):
+        _mov_vector(encoder, int(instruction.modifiers[0][1]), TYPE_BYTES[kind], to, source)
+    elif kind == "pred":
         encoder.emit("mov_pred", encoder.predicate_slot(to), encoder.truth(source))
     elif isinstance(source, Vector):
         pack(encoder, to, source.items)
@@ -177,6 +179,23 @@ def _mov(encoder: FunctionEncoder, instruction: Instruction) -> None:
             )
         else:
             raise Broken("mov between widths")
+
+
+def _mov_vector(
+    encoder: FunctionEncoder, count: int, width: int, to: Operand, source: Operand
+) -> None:
+    """``{a, b}, {c, d}``, where a source may be a destination too; ``{a, b, c, d}, %tid``."""
+    if isinstance(source, Special):
+        parts: Tuple[Operand, ...] = tuple(Special(f"{source.name}.{axis}") for axis in "xyzw")
+    else:
+        parts = source.items if isinstance(source, Vector) else ()
+    if not isinstance(to, Vector) or len(to.items) != count or len(parts) != count:
+        raise Broken("vectors of other sizes")
+    held = [encoder.temporary(width) for _ in parts]
+    for slot, part in zip(held, parts):
+        encoder.emit(f"mov_{8 * width}", slot, encoder.source(part, width))
+    for slot, item in zip(held, to.items):
+        encoder.emit(f"mov_{8 * width}", encoder.destination(item, width), slot)
 
 
 def pack(encoder: FunctionEncoder, to: Operand, items: Tuple[Operand, ...]) -> None:

@@ -130,7 +130,9 @@ def _emit_call(
         module.note_system(encoder.function)
         encoder.emit("call_system", SYSTEMS[name], x=call)
     else:
-        raise Unsupported(f"a call of '{name}', which is nowhere")
+        launches = name.startswith(("cudaLaunchDevice", "__cudaCDP2", "cudaGetParameterBuffer"))
+        why = "kernels cannot launch kernels on the software GPU" if launches else "it is nowhere"
+        raise Unsupported(f"a call of '{name}': {why}")
 
 
 def _parts(instruction: Instruction) -> tuple[Sequence[Operand], Operand, Sequence[Operand], str]:

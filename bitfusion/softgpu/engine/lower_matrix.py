@@ -13,10 +13,13 @@ from typing import List, Tuple
 from ..ptx.ir import Imm, Instruction, Operand, Vector
 from . import ops_matrix as table
 from .function import Broken, FunctionEncoder, Unsupported, optional
-from .lower import rule
+from .lower import NO_FORM, WORDS, rule
 from .lower_memory import space_of
 
 _SPACES = ("global", "shared", "shared::cta")
+WORDS.update(("load", "store", *table.PARTS), ("sp", "sp::ordered_metadata", "row", "col"))
+WORDS.update(("satfinite", "popc"), table.ELEMENTS, table.ACCUMULATORS, table.ROUNDINGS)
+WORDS.update(shape for row in table.SHAPES for shape in row.shapes)
 
 
 def _taken(words: List[str], wanted: Tuple[str, ...]) -> List[str]:
@@ -35,6 +38,8 @@ def _one(words: List[str], wanted: Tuple[str, ...], missing: str) -> str:
 
 def _shape(words: List[str]) -> str:
     found = [w for w in words if w[0] == "m" and w[1:2].isdigit()]
+    if not found:
+        raise Unsupported(NO_FORM)
     words.remove(found[0])
     return found[0]
 
@@ -65,6 +70,8 @@ def _types(verb: str, words: List[str]) -> Tuple[str, str, str, str]:
     found = _taken(words, tuple(known))
     if verb == "wmma" and len(found) == 2:
         found[1:1] = ["f16", "f16"]
+    if len(found) != 4:
+        raise Unsupported(NO_FORM)
     d, a, b, c = found
     return d, a, b, c
 
@@ -74,7 +81,9 @@ def _multiply(encoder: FunctionEncoder, verb: str, words: List[str], rest: List[
     _taken(words, ("sync", "aligned"))
     shape, types = _shape(words), _types(verb, words)
     layouts = _taken(words, ("row", "col"))
-    row = table.FORM_ROWS[(verb, shape, *types)]
+    row = table.FORM_ROWS.get((verb, shape, *types))
+    if row is None:
+        raise Unsupported(NO_FORM)
     word = table.word(shape, types) | _options(row, words)
     if layouts != ["row", "col"] and ("layouts" not in row.options or len(layouts) != 2):
         raise Unsupported("a layout that this shape does not have")

@@ -5,7 +5,18 @@ from __future__ import annotations
 
 from typing import List, Optional, Tuple
 
-from ..ptx.ir import TYPE_BYTES, Address, Instruction, Negated, Operand, Reg, Sink, Sym, Vector
+from ..ptx.ir import (
+    TYPE_BYTES,
+    Address,
+    Imm,
+    Instruction,
+    Negated,
+    Operand,
+    Reg,
+    Sink,
+    Sym,
+    Vector,
+)
 from .encoding import NUMBERS
 from .function import (
     GENERIC,
@@ -274,7 +285,11 @@ def _isspacep(encoder: FunctionEncoder, instruction: Instruction) -> None:
     if space == GENERIC:
         raise Unsupported(word)
     cluster = _CLUSTER if word == "shared::cluster" else 0
-    encoder.emit("isspacep", d, encoder.source(source, 8), x=space | cluster)
+    if isinstance(source, Imm) or encoder.width(source) == 4:
+        at = encoder.resize(encoder.source(source, 4), 4, 8)
+    else:
+        at = encoder.source(source, 8)
+    encoder.emit("isspacep", d, at, x=space | cluster)
 
 
 def copy_async(encoder: FunctionEncoder, instruction: Instruction) -> None:

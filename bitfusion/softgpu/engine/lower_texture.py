@@ -56,8 +56,24 @@ def _object_and_place(
     return _object(encoder, operand.items[0]), _items(operand.items[1])
 
 
-def _emit(encoder: FunctionEncoder, op: str, number: int, x: int, more: Dict[int, int]) -> None:
-    encoder.emit(op, 0, number, x=x, flags=(_ALL // 4) << 8)
+def _sampled(encoder: FunctionEncoder, operand: Operand) -> Tuple[int, int, Tuple[Operand, ...]]:
+    """``[texture, {x, y}]`` or ``[texture, sampler, {x, y}]``; a texture is its own sampler."""
+    if not isinstance(operand, Group) or len(operand.items) not in (2, 3):
+        raise Broken("no texture with coordinates")
+    *objects, place = operand.items
+    numbers = [_object(encoder, one) for one in objects]
+    return numbers[0], numbers[-1], _items(place)
+
+
+def _emit(
+    encoder: FunctionEncoder,
+    op: str,
+    number: int,
+    x: int,
+    more: Dict[int, int],
+    sampler: int = 0,
+) -> None:
+    encoder.emit(op, 0, number, sampler, x=x, flags=(_ALL // 4) << 8)
     encoder.extend([more.get(n, NOWHERE) for n in range(_ALL)])
 
 
@@ -92,7 +108,7 @@ def _fetch(encoder: FunctionEncoder, instruction: Instruction, gather: int) -> N
         raise Unsupported("types that a texture does not have")
     to, where, *rest = instruction.operands
     to, resident = two_destinations(encoder, to)
-    number, place = _object_and_place(encoder, where)
+    number, sampler, place = _sampled(encoder, where)
     more = _place(encoder, place, geometry, layered)
     if detail == "level":
         more[_VALUES] = encoder.source(rest.pop(0), 4)
@@ -108,14 +124,14 @@ def _fetch(encoder: FunctionEncoder, instruction: Instruction, gather: int) -> N
     items = _items(to)
     if len(items) != (2 if packed else 4):
         raise Broken("another number of results")
-    _finish(encoder, number, x, more, items, result)
+    _finish(encoder, (number, sampler), x, more, items, result)
     if not isinstance(resident, Sink):  # all memory is
         encoder.emit("mov_pred", encoder.predicate_slot(resident), 0)
 
 
 def _finish(
     encoder: FunctionEncoder,
-    number: int,
+    objects: Tuple[int, int],
     x: int,
     more: Dict[int, int],
     items: Sequence[Operand],
@@ -125,11 +141,11 @@ def _finish(
     if result not in ("f16", "f16x2"):
         for n, item in enumerate(items):
             more[n] = NOWHERE if isinstance(item, Sink) else encoder.destination(item, 4)
-        _emit(encoder, "texture", number, x, more)
+        _emit(encoder, "texture", objects[0], x, more, objects[1])
         return
     for n in range(4):
         more[n] = encoder.temporary(4)
-    _emit(encoder, "texture", number, x, more)
+    _emit(encoder, "texture", objects[0], x, more, objects[1])
     halves = [encoder.temporary(2) for _ in range(4)]
     for n in range(4):
         encoder.emit("cvt_rn_f16_f32", halves[n], more[n])

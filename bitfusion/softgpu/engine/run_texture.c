@@ -54,6 +54,28 @@ static const char *open_texture(struct sg_warp *w, const struct sg_op *i, uint32
 	return memory;
 }
 
+/* Has another texture say how this one is read: what PTX counts as a sampler's. */
+static bool take_sampler(struct sg_warp *w, const struct sg_op *i, uint32_t l, struct sg_texture *t)
+{
+	const u64 number = ((const u64 *)sg_at(w, i->b))[l];
+	struct sg_texture sampler;
+
+	if (number == ((const u64 *)sg_at(w, i->a))[l])
+		return true;
+	if (!sg_texture_find(number, SG_TEXTURE, &sampler)) {
+		sg_fault(w, i, 1u << l, SG_ILLEGAL_ADDRESS, "no sampler 0x%llx", (unsigned long long)number);
+		return false;
+	}
+	memcpy(t->address_mode, sampler.address_mode, sizeof(t->address_mode));
+	memcpy(t->border, sampler.border, sizeof(t->border));
+	t->filter = sampler.filter;
+	t->mip_filter = sampler.mip_filter;
+	t->bias = sampler.bias;
+	t->min_level = sampler.min_level;
+	t->max_level = sampler.max_level;
+	return true;
+}
+
 static void read_sample(const struct sg_warp *w, const struct sg_op *i, uint32_t l, struct sg_sample *s)
 {
 	const unsigned layered = i->x >> 2 & 1;
@@ -82,8 +104,10 @@ SG_HANDLER(texture)
 		const char *memory = open_texture(w, i, l, SG_TEXTURE, &last, &t);
 		uint32_t out[4];
 
-		if (!memory)
+		if (!memory || !take_sampler(w, i, l, &t))
 			return NULL;
+		if (i->b != i->a)
+			last = 0; /* another lane may have another sampler */
 		read_sample(w, i, l, &s);
 		if (gather)
 			sg_texture_gather(&t, memory, &s, gather - 1, out);

@@ -42,7 +42,7 @@ def _comparisons() -> None:
 
 
 def _moves() -> None:
-    rows("mov", "pred|b128", "REGISTER")
+    rows("mov", "pred|b128", "REGISTER", "v2 REGISTER", "v4 b16|u16|s16|b32|u32|s32|f32")
     rows("selp", "REGISTER")
     rows("lop3", "and|or? b32")
     rows("bfi", "b32|b64")
@@ -64,7 +64,8 @@ def _conversions() -> None:
         "ftz? sat? f64 f32",
     )
     rows("cvt", "ROUND ftz? sat? f32 f64", "ROUND ftz? sat? f16 f32", "ROUND sat? f16 f64")
-    rows("cvt", "ROUND ftz? bf16 f32", "ROUND bf16 f16|f64", "ROUND sat? f16 bf16")
+    rows("cvt", "ROUND ftz? bf16 f32", "ROUND? bf16 f16", "ROUND bf16 f64", "ROUND sat? f16 bf16")
+    rows("cvt", "f16 bf16")
     rows("cvt", "rn|rz relu? satfinite? f16|bf16 f32")
     rows("cvt", "rn|rz relu? satfinite? f16x2|bf16x2 f32", note="of two")
     rows("cvt", "rna satfinite? tf32 f32", "rn|rz relu? satfinite? tf32 f32")

@@ -104,7 +104,7 @@ def _addresses() -> None:
     )
     rows("isspacep", "const|global|local|shared|shared::cta|shared::cluster|param|param::entry")
     rows("mapa getctarank", "shared::cluster? SIZES")
-    rows("prefetch", "global|local? L1|L2", "global L2::evict_last|L2::evict_normal")
+    rows("prefetch", "global|local? L1|L2", "global? L2::evict_last|L2::evict_normal")
     rows("prefetch", "const|param? tensormap")
     rows("prefetchu", "L1")
     rows("applypriority", "global? L2::evict_normal")
@@ -195,7 +195,7 @@ def _textures() -> None:
         "b GEOMETRY wb|cg|cs|wt? VECTOR? b8|b16|b32 OUTSIDE",
         "b GEOMETRY wb|cg|cs|wt? v2? b64 OUTSIDE",
     )
-    rows("sust", "p 1d|2d|3d VECTOR? WORD OUTSIDE")
+    rows("sust", "p GEOMETRY wb|cg|cs|wt? VECTOR? WORD OUTSIDE")
     rows(
         "sured", "b add 1d|2d|3d u32|s32|u64 OUTSIDE", "b min|max 1d|2d|3d u32|s32|u64|s64 OUTSIDE"
     )

@@ -79,8 +79,32 @@ def _missing() -> None:
     refused("cvta", "u32", "addresses have 64 bits")
 
 
+_UNDOCUMENTED = "NVIDIA's assembler takes it, but PTX's manual does not have it"
+
+
+def _undocumented() -> None:
+    refused("addc subc madc", "s16|u16", _UNDOCUMENTED)
+    refused("madc", "sat", _UNDOCUMENTED)
+    refused("fma", "rm|rp|rz bf16|bf16x2", _UNDOCUMENTED)
+    refused("rcp", "rn|rz|rm|rp ftz f64", _UNDOCUMENTED)
+    refused("mapa getctarank", "s32|s64", _UNDOCUMENTED)
+    refused("st", "async SCOPE", _UNDOCUMENTED)
+    refused("st", "async shared::cta", _UNDOCUMENTED)
+    refused("multimem", "st acc::f16|acc::f32", _UNDOCUMENTED)
+    refused("fence", "async::generic shared::cluster", _UNDOCUMENTED)
+    refused(
+        "fence",
+        "async sync_restrict::shared::cta|sync_restrict::shared::cluster",
+        _UNDOCUMENTED,
+    )
+    refused("atom red", "pred", _UNDOCUMENTED)
+    refused("tex tld4", "uni", _UNDOCUMENTED)
+    refused("vset vset2 vset4", "lo|ls|hi|hs", _UNDOCUMENTED)
+
+
 _control()
 _barriers()
 _exchange()
 _matrices()
 _missing()
+_undocumented()

@@ -32,6 +32,8 @@ MAX_VARIABLE = 1 << 44
 MAX_INITIALISER = 1 << 28
 MAX_PARAMETERS = 4096
 _MAX_DIMENSIONS = 16
+# Directives of kernels, and how many numbers they take.
+_BOUNDS = {"maxntid": 3, "reqntid": 3, "maxnreg": 1, "minnctapersm": 1}
 
 Resolve = Callable[[str], str]
 
@@ -200,7 +202,11 @@ class Declarations:
                     break
             if word == "pragma":
                 tokens.accept(";")
+            elif word in _BOUNDS:
+                _check_bounds(word, values)
             function.directives[word] = tuple(values)
+            if "maxntid" in function.directives and "reqntid" in function.directives:
+                raise PtxError("both .maxntid and .reqntid")
 
     def linkage(self, tokens: Tokens) -> Tuple[str, Optional[str]]:
         """Read linkage words; returns them and the directive behind them."""
@@ -210,6 +216,13 @@ class Declarations:
             if word not in _LINKAGES:
                 return linkage, word
             linkage = word if linkage in ("", "visible") else linkage
+
+
+def _check_bounds(word: str, values: List[int]) -> None:
+    if not 1 <= len(values) <= _BOUNDS[word]:
+        raise PtxError(f".{word} has {len(values)} numbers")
+    if not all(0 < value < 1 << 32 for value in values):
+        raise PtxError(f".{word} is not a positive number of 32 bits")
 
 
 class _Initialiser:
