@@ -49,6 +49,18 @@ def client_context(ca: str) -> ssl.SSLContext:
     return context
 
 
+def forget_errors() -> None:
+    """To be called when a connection of TLS failed, and its thread goes on with others.
+
+    OpenSSL keeps errors for each thread, and Python may leave one there (since 3.12, of a broken
+    pipe): the next connection that waits for something is then said to be broken.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers("none")
+    except ssl.SSLError:
+        pass  # Python clears them before it says that there is no such cipher
+
+
 def server_context(certificate: str, key: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3

@@ -17,6 +17,8 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from bitfusion.certificates import forget_errors
+
 RECORD = 16 << 10  # of TLS, at most
 CHUNK = 8 * RECORD  # read at once; with its copies it fits the cache of a core
 HANDSHAKE_S = 10.0
@@ -72,6 +74,7 @@ class Flow:
         except BLOCKED:
             pass
         except ConnectionResetError:
+            forget_errors()
             self.ended = True  # all that was there has been read
         self.waiting = self._memory[:size]
 
@@ -82,6 +85,7 @@ class Flow:
         except BLOCKED:
             return
         except (BrokenPipeError, ConnectionResetError):
+            forget_errors()  # or reading on would fail, too
             self.lose()
         if self.lost:
             self.waiting = memoryview(b"")

@@ -160,6 +160,10 @@ class HttpChannel:
             response = self._connection.getresponse()
             text = response.read(MAX_REPLY)
         except OSError as error:
+            if self.certificate is not None:
+                from bitfusion import certificates
+
+                certificates.forget_errors()
             failure = ServerLost if self._answered else NotAServer
             raise failure(server=self.name, why=reason(error)) from None
         except self._broken:

@@ -94,6 +94,7 @@ def _connect_by_tls(
         connection.close()
         raise not_trusted(name, str(error), ca) from None
     except (OSError, UnicodeError) as error:
+        certificates.forget_errors()
         raise unreachable(name, error) from None
     _warn_of_expiry(name, certificate, context)
     return Connected(connection, certificate)
