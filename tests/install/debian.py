@@ -285,7 +285,9 @@ class Story:
                 f"journalctl -u {UNIT} -o cat --since -10s | grep -c 'Invalid value'"
             )
             shown = self.server.do(f"systemctl show -P ActiveState -P Result {UNIT}").split()
-            check(sorted(shown) == ["exit-code", "failed"] and int(tries) <= 2, f"{shown}, {tries}")
+            check(
+                sorted(shown) == ["exit-code", "failed"] and int(tries) <= 2, f"{shown}, {tries}"
+            )
             self.server.do(f"cp -a /root/kept {settings}; rm /root/kept; systemctl start {UNIT}")
 
         self.survives(slip)
