@@ -3,7 +3,8 @@
  * How long the device works for this session. What the issue thread enqueues between two looks for input is a batch,
  * with an event before it and one behind it on each of its streams; a thread waits for these and takes the time. A
  * session that may have all of a GPU has one batch in SAMPLE measured, picked at random, which counts for all of
- * them: two events a batch would cost more than many a batch. A session that is paced has every batch measured, of
+ * them: two events a batch would cost more than many a batch. Where batches are few, all are: of a handful of long ones
+ * a sample could be none. A session that is paced has every batch measured, of
  * about TARGET_NS each and no more than two under way, and waits before it opens one until the ledger lets it go on.
  */
 #include "clock.h"
@@ -14,6 +15,8 @@
 #include <time.h>
 
 enum { SAMPLE = 16, STREAMS = 4, LEAST_LAUNCHES = 1, MOST_LAUNCHES = 1024, FIRST_LAUNCHES = 2, UNDER_WAY = 2 };
+/* Looks for input that are farther apart than this come with few batches. */
+static const uint64_t FEW_NS = 2 * 1000000, LONG_NS = 32 * 1000000;
 static const uint64_t TARGET_NS = 10 * 1000000;
 /* A batch may itself wait for what comes behind it in the command stream, so nobody waits longer for its end. */
 static const uint64_t PATIENCE_NS = 200 * 1000000ull;
@@ -40,6 +43,7 @@ void bf_pace_init(struct bf_session *session)
 	pace->last = &pace->closed;
 	pace->limit = FIRST_LAUNCHES;
 	pace->random = 2463534242u;
+	pace->gap_ns = LONG_NS;
 }
 
 /* ------------------------------------------------------------------ the thread that measures */
@@ -213,7 +217,7 @@ static bool open_batch(struct bf_session *session, CUstream stream)
 	}
 	batch->device = device;
 	batch->paced = pace->paced;
-	batch->stands_for = pace->paced ? 1 : SAMPLE;
+	batch->stands_for = pace->paced ? 1 : pace->stands_for;
 	batch->launches = batch->streams = 0;
 	pace->open = batch;
 	return true;
@@ -290,6 +294,16 @@ static bool picked(struct bf_pace *pace)
 	return pace->random % SAMPLE == 0;
 }
 
+/* Whether batches are few. By the looks before this one: what is picked must not depend on how long it takes. */
+static bool few(struct bf_pace *pace, uint64_t now)
+{
+	uint64_t gap = now - pace->turned_ns;
+	if (pace->turned_ns)
+		pace->gap_ns += ((gap < LONG_NS ? gap : LONG_NS) >> 3) - (pace->gap_ns >> 3);
+	pace->turned_ns = now;
+	return pace->gap_ns > FEW_NS;
+}
+
 void bf_pace_turn(struct bf_session *session)
 {
 	struct bf_pace *pace = &session->pace;
@@ -300,5 +314,6 @@ void bf_pace_turn(struct bf_session *session)
 	uint64_t now = bf_now_ns();
 	bf_ledger_called(session->ledger, session->options.slot, now);
 	pace->paced = bf_ledger_paced(session->ledger, now);
-	pace->attentive = pace->paced || picked(pace);
+	pace->stands_for = few(pace, now) ? 1 : SAMPLE;
+	pace->attentive = pace->paced || pace->stands_for == 1 || picked(pace);
 }

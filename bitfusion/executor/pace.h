@@ -20,6 +20,9 @@ struct bf_pace {
 	struct bf_batch *open;
 	unsigned limit; /* launches in a batch that is paced */
 	uint32_t random;
+	unsigned stands_for; /* batches: the next one that is measured, where not all are */
+	uint64_t turned_ns;  /* when the issue thread looked for input last */
+	uint64_t gap_ns;     /* between two looks, about */
 	/* shared with the thread that measures */
 	pthread_mutex_t lock;
 	pthread_cond_t work, done;

@@ -209,6 +209,8 @@ class Scheduler:
         waiter = self._waiters.get(ask_id)
         if waiter is not None:
             client = waiter.client
+            if waiter.queued:
+                self._queue.remember(waiter)
             self._drop(waiter)
             self._settle(client)
             self._forget(client)

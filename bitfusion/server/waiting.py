@@ -18,6 +18,7 @@ from bitfusion.server.capacity import Host, Key
 from bitfusion.server.fleet import Room, Selector
 from bitfusion.server.views import Ask
 
+MOST_LEFT = 10_000  # asks that are remembered
 BLOCK = 128  # asks that are passed over at once
 LEAST_COST = 1 / 16  # of a GPU: a crowd of tiny sessions is not free
 CAUTION = 1 - 1e-9  # a binary fraction times this is not above the exact one
@@ -235,6 +236,7 @@ class Queue:
         self.virtual = 0.0
         self._latest = 0.0  # virtual end of all that was served
         self._clients = 0  # that have asks here
+        self._left: dict[str, float] = {}  # asks that may come back -> their virtual start
 
     def schedule(self, waiter: Waiter) -> list[tuple[Waiter, Key]]:
         """Give it a turn: when its client's ask before it ends, or now. Returns which of its
@@ -244,9 +246,11 @@ class Queue:
         self.virtual = max(self.virtual, now)
         ready = waiter.client.ready.waiters
         at = waiter.client.ready.after(waiter.turn)
-        start = max(self.virtual, waiter.client.served, ready[at - 1].end if at else 0.0)
+        before = ready[at - 1].end if at else 0.0
+        start = max(self.virtual, waiter.client.served, before)
         if at < len(ready):  # it was here before that one
             start = min(start, ready[at].key[0])
+        start = min(start, max(before, self._left.pop(waiter.ask.id, start)))
         waiter.key = (start, *waiter.turn)
         moved, end = [], waiter.end
         for later in ready[at:]:
@@ -277,6 +281,12 @@ class Queue:
             del lanes[waiter.ask.gpus]
             if not lanes:
                 del self.lanes[waiter.selector]
+
+    def remember(self, waiter: Waiter) -> None:
+        """It leaves unserved. Should it come back, as when its contact ended, it starts then."""
+        self._left[waiter.ask.id] = waiter.key[0]
+        if len(self._left) > MOST_LEFT:
+            del self._left[next(iter(self._left))]
 
     def charge(self, waiter: Waiter) -> None:
         """It is served: time goes on, by so much as everybody gets of it."""

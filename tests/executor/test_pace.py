@@ -207,3 +207,12 @@ def test_bad_shares(ledger: core.Ledger) -> None:
     with pytest.raises(core.ExecutorError):
         ledger.ration([1, 2])
     assert ledger.busy() == [0]
+
+
+@pytest.mark.parametrize("ms", [20, 60])
+def test_a_few_long_ones_are_all_measured(serve: Serve, ledger: core.Ledger, ms: int) -> None:
+    """A sample of a handful could be none of them."""
+    with serve(ledger=ledger.fileno()) as worker:
+        under_way = timed_naps(ready(worker), 240 // ms, ms, 0)
+        assert wait_for(lambda: ledger.busy()[0] >= 240 * MS, 10), ledger.busy()
+        assert ledger.busy()[0] <= under_way

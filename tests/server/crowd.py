@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -32,6 +33,7 @@ NAMES = (*QUOTAS, "free", "idle", "rich", "calm")  # the last ones without quota
 NEWCOMERS = 0.3  # of all that ask
 TWINS = 0.6  # of all that ask want what somebody wants who waits: only then is there an order
 LEASE_S = 90.0  # longer than it takes a busy machine to start a server
+RETURN_S = 2.0  # a server takes away what an earlier run of it put into the queue
 LOST = (OSError, BitfusionError)
 
 
@@ -238,6 +240,7 @@ class Crowd:
                 self._rules_of(run).asked(
                     run.entry, run.asked._replace(newcomer=False, returned=True)
                 )
+        time.sleep(0 if settle else RETURN_S)
         self.check()
 
     def _attach_again(self, run: Run) -> None:

@@ -91,6 +91,7 @@ class Rules:
 
     def _compare(self, before: Picture, now: Picture) -> None:
         gone = {e for e, place in before.places.items() if place and e not in now.places}
+        gone -= {e for e in gone if e in self.asks and self.asks[e].returned}  # and puts it again
         served = [e for e in (gone | self._served) - self._left if e in self.asks]
         waiting = [
             e

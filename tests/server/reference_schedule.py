@@ -61,6 +61,7 @@ class Reference:
         self.served: dict[str, float] = {}
         self.virtual = 0.0
         self.latest = 0.0
+        self.left: dict[str, float] = {}
 
     # ---- arithmetic
 
@@ -211,6 +212,8 @@ class Reference:
     def cancel(self, ask_id: str) -> None:
         w = self.waiting.pop(ask_id, None)
         if w is not None:
+            if w.state == "queued":
+                self.left[ask_id] = w.start
             self.settle(w.ask.client)
 
     # ---- order
@@ -249,10 +252,11 @@ class Reference:
             return
         queue = self.queue()
         self.virtual = max(self.virtual, queue[0].start if queue else self.latest)
-        ends = [self.served.get(w.ask.client, 0.0)]
-        ends += [r.start + r.cost for r in ready if r.turn < w.turn][-1:]
+        ends = [0.0, *(r.start + r.cost for r in ready if r.turn < w.turn)][-1:]
+        back = max(ends[0], self.left.pop(w.ask.id, float("inf")))
+        ends += [self.served.get(w.ask.client, 0.0)]
         later = [r for r in ready if r.turn > w.turn]
-        w.start = min([max(self.virtual, *ends), *(r.start for r in later)])
+        w.start = min([max(self.virtual, *ends), *(r.start for r in later), back])
         w.state = "queued"
         before = w
         for r in later:

@@ -60,7 +60,7 @@ class Server:
             stderr=self._log,
             preexec_fn=limit,
         )
-        assert wait_for(lambda: "serves" in self.log or self.process.poll() is not None, 30)
+        assert wait_for(lambda: "serves" in self.log or self.process.poll() is not None, 60)
         assert "serves" in self.log, self.log
         words = self.log.replace(",", "").split()
         self.port = int(words[words.index("on") + 1].rpartition(":")[2])

@@ -141,12 +141,15 @@ def test_a_refusal_whose_contact_died(start: Start, clock: Clock, memory: Memory
     assert not keys(memory, "claims/")
 
 
-def test_an_operator_ends_what_hangs(start: Start, clock: Clock) -> None:
+def test_an_operator_ends_what_hangs(start: Start, clock: Clock, memory: Memory) -> None:
     one, two = lead(clock, start)
     client = stuck(clock, one, two)
     assert one.cluster.end(client.session, "killed")
     assert clock.until(lambda: client.waiting.state == "failed")
-    assert client.waiting.why == "killed"
+    assert client.waiting.why == "killed" and keys(memory, "claims/")
+    kill(memory, two, expire=False)
+    two = start("b", host=two.host)
+    assert clock.until(lambda: not keys(memory, "claims/")) and not two.host.opened
 
 
 def test_a_lost_decision_is_made_again(start: Start, clock: Clock, memory: Memory) -> None:

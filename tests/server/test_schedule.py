@@ -284,3 +284,19 @@ def test_estimates_come_from_what_was_measured() -> None:
     desk.scheduler.set_limits("ann", Limits(time_s=120))
     assert desk.place(first) == (1, pytest.approx(10)), "but it may not last longer"
     assert desk.end(running) == [first]
+
+
+def test_who_comes_back_is_where_it_was() -> None:
+    """Its contact ended; meanwhile others were served, and time went on."""
+    desk = Desk(server(1, 1))
+    held = [desk.ask(client) for client in ("h1", "h2", "h3", "h4")]
+    first = desk.ask("ann")
+    desk.decide()
+    desk.end(held[0])
+    last = desk.ask("bob")
+    ask = Ask(first, "ann", 1, at_s=5.0)
+    assert desk.place(first)[0] < desk.place(last)[0]
+    desk.scheduler.cancel(first)
+    desk.end(held[1])
+    desk.scheduler.submit(ask)
+    assert desk.place(first)[0] < desk.place(last)[0]

@@ -90,6 +90,7 @@ class Pool(RuleBasedStateMachine):
         self.number = 0
         self.now = 0.0
         self.last: list[Grant] = []
+        self.gone: list[Ask] = []
         self.facts: set[str] = set()  # sessions that nobody granted here
         for each in (*BASE, *views):
             self.set_server(each)
@@ -131,8 +132,18 @@ class Pool(RuleBasedStateMachine):
     def cancel(self, which: int) -> None:
         if self.plain.waiting:
             ask = sorted(self.plain.waiting)[which % len(self.plain.waiting)]
+            self.gone.append(self.plain.waiting[ask].ask)
             self.real.cancel(ask)
             self.plain.cancel(ask)
+
+    @rule()
+    def come_back(self) -> None:
+        if self.gone:
+            ask = self.gone.pop()
+            taken = self.may_ask(ask)
+            if taken:
+                self.real.submit(ask)
+            assert taken == self.plain.submit(ask)
 
     @rule(which=st.lists(st.integers(0, 100), min_size=1, max_size=5))
     def release(self, which: list[int]) -> None:
