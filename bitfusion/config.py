@@ -175,8 +175,8 @@ def load_client(parsed: Optional[Parsed]) -> Config:
     return load(client_files(), parsed, CLIENT_SECTIONS)
 
 
-def load_without_servers(parsed: Parsed) -> Config:
-    """Of a command that uses this machine alone: what it may not read was not meant for it."""
+def load_without_servers(parsed: Optional[Parsed]) -> Config:
+    """Of a command that does without servers: what it may not read was not meant for it."""
     try:
         return load_client(parsed)
     except NotPermitted:
@@ -186,5 +186,13 @@ def load_without_servers(parsed: Parsed) -> Config:
 
 
 def load_server(parsed: Optional[Parsed]) -> Config:
-    """Of a command that has the option --config."""
-    return load(server_files(parsed.text("config") if parsed else None), parsed, SERVER_SECTIONS)
+    """Of a command that has the option --config. Who may not read the settings of the machine's
+    server has to do with a server of their own, if any.
+    """
+    given = parsed.text("config") if parsed else None
+    try:
+        return load(server_files(given), parsed, SERVER_SECTIONS)
+    except NotPermitted:
+        if given:
+            raise
+        return load((), parsed, SERVER_SECTIONS)

@@ -267,7 +267,8 @@ class Race:
             self.queued = True
             if isinstance(place.get("turn"), str):
                 self.turns[cluster] = str(place["turn"])
-            self._progress.show(place)
+            if self.wanted.patience_s:
+                self._progress.show(place)
 
     def say(self, text: str) -> None:
         with self._lock:
@@ -380,8 +381,8 @@ class Asker:
             channel.request("DELETE", f"/v1/queue/{entry}")
             patience_s = self._wanted.patience_s
             away = WAITS_FOR.get(str(reply.body.get("away")))
-            waited = f" after {patience_s:g} s" if patience_s else ""
-            why = f"it waits {away}" if away else f"others have them{waited}"
+            others = f"others still have them after {patience_s:g} s"
+            why = f"it waits {away}" if away else others if patience_s else "others have them"
             raise Busy(asked=self._wanted.asked, why=why, listing=self._wanted.listing)
         position = reply.body.get("position")
         known = position if isinstance(position, int) else 0

@@ -27,7 +27,7 @@ examples:
 
 def run(parsed: Parsed) -> int:
     (session,) = take_words(parsed, "session")
-    channel = admin.open_admin(config.load_server(parsed), config.load_client(None))
+    channel = admin.open_admin(config.load_server(parsed), config.load_without_servers(None))
     try:
         admin.ask(channel, "DELETE", f"/v1/sessions/{session}")
     finally:

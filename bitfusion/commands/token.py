@@ -63,7 +63,7 @@ def run(parsed: Parsed) -> NoReturn:
 
 
 def connect(parsed: Parsed) -> Channel:
-    return open_admin(config.load_server(parsed), config.load_client(None))
+    return open_admin(config.load_server(parsed), config.load_without_servers(None))
 
 
 def number(parsed: Parsed, key: str, parse: Callable[[str], float]) -> Json:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import pytest
 
 from bitfusion import cli, config, paths, quantity, settings, values
+from bitfusion.commands.kill import OPTIONS as SERVER_OPTIONS
 from bitfusion.errors import ConfigError, NotPermitted
 from bitfusion.options import parse
 
@@ -277,3 +278,19 @@ def test_home_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -
     assert config.client_files()[1] == os.path.join(str(tmp_path), ".bitfusion", "client.toml")
     monkeypatch.setenv("BITFUSION_CONFIG", __file__)
     assert config.client_files() == (__file__,)
+
+
+def test_who_may_not_read_the_machines_settings_has_a_server_of_their_own(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "server.toml", '[server]\nlisten = "0.0.0.0:1"\n')
+    monkeypatch.setattr(paths, "system_file", lambda _name: path)
+    assert config.load_server(None).address("server.listen") == ("0.0.0.0", 1)
+
+    def refuse(*_words: object, **_names: object) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert config.load_server(None).address("server.listen") == ("127.0.0.1", 56001)
+    with pytest.raises(ConfigError, match="permission denied"):
+        config.load_server(parse("server", SERVER_OPTIONS, ["--config", path]))

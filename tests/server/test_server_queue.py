@@ -75,7 +75,7 @@ def test_who_waits_gets_what_is_given_back_in_order(server: Server) -> None:
 @pytest.mark.parametrize("server", [ONE], indirect=True)
 def test_the_time_for_waiting_ends(server: Server) -> None:
     first = server.claim()
-    with pytest.raises(Busy, match="others have them after 0.5 s"):
+    with pytest.raises(Busy, match="others still have them after 0.5 s"):
         claim.claim((("127.0.0.1", server.port),), wanted(server.channel(), patience_s=0.5))
     assert wait_for(lambda: queue_length(server) == 0)
     first.channel.close()
