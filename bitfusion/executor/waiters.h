@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What is done beside the issue thread: jobs on threads of their own, the code that they use, and what is given back.
+ */
+#ifndef BITFUSION_EXECUTOR_WAITERS_H
+#define BITFUSION_EXECUTOR_WAITERS_H
+
+#include "base.h"
+
+struct bf_session;
+
+/* ------------------------------------------------------------------ wait.c */
+
+struct bf_job {
+	struct bf_job *next;
+	void (*run)(struct bf_session *session, struct bf_job *job); /* frees the job */
+	uint32_t request;
+	uint32_t context;
+	bool urgent; /* goes first, on a thread of its own if need be */
+};
+struct bf_waiters {
+	pthread_mutex_t lock;
+	pthread_cond_t work;
+	struct bf_job *first, **last;
+	unsigned idle, threads;
+};
+void bf_waiters_init(struct bf_session *session);
+bool bf_submit(struct bf_session *session, struct bf_job *job);
+
+/* ------------------------------------------------------------------ use.c */
+
+/* In the memory of the call that uses it. */
+struct bf_use {
+	struct bf_use *next;
+	uint64_t code; /* the client's number of a module, library or link, or 0 */
+	uint32_t context;
+};
+struct bf_uses {
+	pthread_mutex_t lock;
+	pthread_cond_t ended; /* one more of them */
+	struct bf_use *first;
+};
+void bf_uses_init(struct bf_session *session);
+/* A call that names `number` begins beside the issue thread: on the issue thread, or before the number is resolved. */
+void bf_use_begin(struct bf_session *session, struct bf_use *use, uint32_t context, uint64_t number);
+void bf_use_end(struct bf_session *session, struct bf_use *use);
+/* Waits until no such call uses this module, library, link or context. */
+void bf_use_wait(struct bf_session *session, uint64_t number);
+
+/* ------------------------------------------------------------------ reaper.c */
+
+struct bf_reaper {
+	pthread_mutex_t lock;
+	pthread_cond_t done; /* one more of them */
+	struct bf_reap_queue *queues;
+	_Atomic unsigned pending;
+};
+
+#endif
