@@ -4,9 +4,6 @@
  */
 #include "program.h"
 
-#include <elf.h>
-#include <unistd.h>
-
 static const char code[] = PTX_HEADER
 	".visible .global .align 4 .b32 counter = 5;\n"
 	".visible .const .align 4 .b32 weights[4] = {10, 20, 30, 40};\n"
@@ -166,48 +163,9 @@ static void not_linked(void)
 	CHECK(cuLinkDestroy(link));
 }
 
-static void load_file(const char *what, const void *bytes, size_t size)
-{
-	char path[] = "/tmp/driver_modules-XXXXXX";
-	int file = mkstemp(path);
-	CUmodule module;
-	CUlibrary library;
-
-	if (file < 0 || write(file, bytes, size) != (ssize_t)size)
-		exit(2);
-	close(file);
-	printf("%s: as a module %s", what, error_name(cuModuleLoad(&module, path)));
-	printf(", as a library %s\n", error_name(cuLibraryLoadFromFile(&library, path, NULL, NULL, 0, NULL, NULL, 0)));
-	unlink(path);
-}
-
-/* What is missing of a file is no memory of the program's. */
-static void cut_off(void)
-{
-	struct {
-		unsigned magic;
-		unsigned short version, header_size;
-		unsigned long long size;
-	} fatbin = { 0xba55ed50, 1, 16, 64 };
-	Elf64_Ehdr cubin = { .e_ident = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT },
-			     .e_machine = 190,
-			     .e_shoff = sizeof cubin,
-			     .e_shentsize = sizeof(Elf64_Shdr),
-			     .e_shnum = 4 };
-
-	load_file("nothing", "", 0);
-	load_file("text", code, sizeof code - 1);
-	load_file("half of the text", code, sizeof code / 2);
-	load_file("a fat binary without its end", &fatbin, sizeof fatbin);
-	load_file("half of its header", &fatbin, sizeof fatbin / 2);
-	load_file("a cubin without its sections", &cubin, sizeof cubin);
-	load_file("half of its header", &cubin, sizeof cubin / 2);
-}
-
 int main(void)
 {
 	open_device();
-	cut_off();
 	CHECK(cuMemAlloc_v2(&where, 16));
 	as_modules();
 	as_library();

@@ -5,6 +5,9 @@
  */
 #include "program.h"
 
+#include <elf.h>
+#include <unistd.h>
+
 static CUcontext contexts[2];
 static CUfunction functions[2];
 static CUdeviceptr memory;
@@ -91,6 +94,46 @@ static void load_what_is_no_code(void)
 	printf("value: %d\n", value);
 }
 
+static const char code[] = PTX_HEADER PTX_SCALE;
+
+static void load_file(const char *what, const void *bytes, size_t size)
+{
+	char path[] = "/tmp/driver_refusals-XXXXXX";
+	int file = mkstemp(path);
+	CUmodule module;
+	CUlibrary library;
+
+	if (file < 0 || write(file, bytes, size) != (ssize_t)size)
+		exit(2);
+	close(file);
+	printf("%s: as a module %s", what, error_name(cuModuleLoad(&module, path)));
+	printf(", as a library %s\n", error_name(cuLibraryLoadFromFile(&library, path, NULL, NULL, 0, NULL, NULL, 0)));
+	unlink(path);
+}
+
+/* What is missing of a file is no memory of the program's. */
+static void load_files_that_are_cut_off(void)
+{
+	struct {
+		unsigned magic;
+		unsigned short version, header_size;
+		unsigned long long size;
+	} fatbin = { 0xba55ed50, 1, 16, 64 };
+	Elf64_Ehdr cubin = { .e_ident = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT },
+			     .e_machine = 190,
+			     .e_shoff = sizeof cubin,
+			     .e_shentsize = sizeof(Elf64_Shdr),
+			     .e_shnum = 4 };
+
+	load_file("nothing", "", 0);
+	load_file("text", code, sizeof code - 1);
+	load_file("text without its end", code, sizeof code - 5);
+	load_file("a fat binary without its end", &fatbin, sizeof fatbin);
+	load_file("half of its header", &fatbin, sizeof fatbin / 2);
+	load_file("a cubin without its sections", &cubin, sizeof cubin);
+	load_file("half of its header", &cubin, sizeof cubin / 2);
+}
+
 int main(void)
 {
 	CUmodule module;
@@ -108,5 +151,6 @@ int main(void)
 	give_parameters_oddly();
 	call_from_a_host_function();
 	load_what_is_no_code();
+	load_files_that_are_cut_off();
 	return 0;
 }
