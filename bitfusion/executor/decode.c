@@ -3,44 +3,7 @@
  * The arguments of a row from the wire to what the driver gets. Nothing that a client says is believed: sizes,
  * counts and handles are checked here.
  */
-#include "frame.h"
-
-#include <string.h>
-
-typedef uint64_t u64;
-
-struct reader {
-	const uint8_t *at, *end;
-};
-
-static inline bool read_u64(struct reader *reader, u64 *value)
-{
-	if (unlikely((size_t)(reader->end - reader->at) < sizeof(*value)))
-		return false;
-	memcpy(value, reader->at, sizeof(*value));
-	reader->at += sizeof(*value);
-	return true;
-}
-
-static inline const uint8_t *read_bytes(struct reader *reader, u64 size)
-{
-	const uint8_t *bytes = reader->at;
-	if (size > BF_MAX_COMMAND || (size_t)(reader->end - reader->at) < bf_pad(size))
-		return NULL;
-	reader->at += bf_pad(size);
-	return bytes;
-}
-
-static bool reserve(struct bf_frame *frame, u64 size, u64 *argument)
-{
-	if (size > BF_MAX_COMMAND || frame->scratch_size + bf_pad(size) + 16 > BF_SCRATCH)
-		return false;
-	uint8_t *place = frame->scratch + frame->scratch_size;
-	frame->scratch_size += bf_pad(size);
-	memset(place, 0, bf_pad(size));
-	*argument = (u64)(uintptr_t)place;
-	return true;
-}
+#include "reader.h"
 
 /* Handles of an array are translated into a place of our own. */
 static CUresult read_handles(struct bf_session *session, struct bf_frame *frame, const struct bf_argument *what,
@@ -185,111 +148,13 @@ static CUresult read_new_handle(struct bf_frame *frame, const struct bf_argument
 	return reserve(frame, 8, &frame->argument[i]) ? CUDA_SUCCESS : BF_VIOLATION;
 }
 
-/* A CUlaunchConfig with its attributes behind it; handles in both are translated. */
-static CUresult read_config(struct bf_session *session, struct bf_frame *frame, unsigned i, struct reader *reader)
-{
-	CUlaunchConfig config;
-	if (!read_u64(reader, &frame->given[i]))
-		return BF_VIOLATION;
-	u64 size = frame->given[i], stream;
-	frame->argument[i] = 0;
-	if (size == BF_NULL)
-		return CUDA_SUCCESS;
-	const uint8_t *bytes = read_bytes(reader, size);
-	if (!bytes || size < sizeof(config))
-		return BF_VIOLATION;
-	memcpy(&config, bytes, sizeof(config));
-	if (config.numAttrs > BF_MAX_LAUNCH_ATTRIBUTES ||
-	    size != sizeof(config) + config.numAttrs * sizeof(CUlaunchAttribute) ||
-	    !reserve(frame, size, &frame->argument[i]))
-		return BF_VIOLATION;
-	CUlaunchConfig *ours = (CUlaunchConfig *)(uintptr_t)frame->argument[i];
-	memcpy(ours, bytes, size);
-	ours->attrs = config.numAttrs ? (CUlaunchAttribute *)(ours + 1) : NULL;
-	if (!bf_handle_resolve(&session->handles, BF_STREAM, (u64)(uintptr_t)config.hStream, &stream))
-		return CUDA_ERROR_INVALID_HANDLE;
-	ours->hStream = (CUstream)(uintptr_t)stream;
-	return bf_launch_attributes(session, ours->attrs, config.numAttrs);
-}
-
-/* A kernel takes the place of a function: each has its own member. */
-static CUresult place_kernel(struct bf_session *session, CUDA_KERNEL_NODE_PARAMS_v2 *params)
-{
-	u64 number = (u64)(uintptr_t)(params->func ? (void *)params->func : (void *)params->kern), value, context = 0;
-	if (!number || !bf_handle_resolve(&session->handles, BF_FUNCTION, number, &value))
-		return CUDA_ERROR_INVALID_HANDLE;
-	bool is_kernel = bf_handle_is(number, BF_KERNEL);
-	params->func = is_kernel ? NULL : (CUfunction)(uintptr_t)value;
-	params->kern = is_kernel ? (CUkernel)(uintptr_t)value : NULL;
-	number = (u64)(uintptr_t)params->ctx;
-	if (number &&
-	    (!bf_handle_is(number, BF_CONTEXT) || !bf_context_resolve(session, BF_HANDLE_INDEX(number), &context)))
-		return CUDA_ERROR_INVALID_CONTEXT;
-	params->ctx = (CUcontext)(uintptr_t)context;
-	return CUDA_SUCCESS;
-}
-
-static CUresult read_kernel_node(struct bf_session *session, struct bf_frame *frame, unsigned i, struct reader *reader)
-{
-	struct ours {
-		CUDA_KERNEL_NODE_PARAMS_v2 params;
-		size_t size;
-		void *extra[5];
-	};
-	_Static_assert(sizeof(CUDA_KERNEL_NODE_PARAMS_v2) == sizeof(((struct bf_kernel_node *)0)->params), "row.h");
-	if (!read_u64(reader, &frame->given[i]))
-		return BF_VIOLATION;
-	u64 size = frame->given[i];
-	const uint8_t *bytes = read_bytes(reader, size);
-	if (!bytes || size < sizeof(CUDA_KERNEL_NODE_PARAMS_v2) ||
-	    size > sizeof(CUDA_KERNEL_NODE_PARAMS_v2) + BF_MAX_PARAMETERS ||
-	    !reserve(frame, sizeof(struct ours), &frame->argument[i]))
-		return BF_VIOLATION;
-	struct ours *ours = (struct ours *)(uintptr_t)frame->argument[i];
-	memcpy(&ours->params, bytes, sizeof(ours->params));
-	ours->size = (size_t)size - sizeof(ours->params);
-	ours->extra[0] = CU_LAUNCH_PARAM_BUFFER_POINTER;
-	ours->extra[1] = (void *)(bytes + sizeof(ours->params));
-	ours->extra[2] = CU_LAUNCH_PARAM_BUFFER_SIZE;
-	ours->extra[3] = &ours->size;
-	ours->extra[4] = CU_LAUNCH_PARAM_END;
-	ours->params.kernelParams = NULL;
-	ours->params.extra = ours->size ? ours->extra : NULL;
-	return place_kernel(session, &ours->params);
-}
-
-/* What is not an array lies at an address, which is the same number on both sides. */
-static CUresult place_resource(struct bf_session *session, CUDA_RESOURCE_DESC *resource)
-{
-	u64 value = 0;
-	switch (resource->resType) {
-	case CU_RESOURCE_TYPE_ARRAY:
-		if (!bf_handle_resolve(&session->handles, BF_ARRAY, (u64)(uintptr_t)resource->res.array.hArray,
-				       &value) ||
-		    !value)
-			return CUDA_ERROR_INVALID_VALUE;
-		resource->res.array.hArray = (CUarray)(uintptr_t)value;
-		return CUDA_SUCCESS;
-	case CU_RESOURCE_TYPE_MIPMAPPED_ARRAY:
-		if (!bf_handle_resolve(&session->handles, BF_MIPMAPPEDARRAY,
-				       (u64)(uintptr_t)resource->res.mipmap.hMipmappedArray, &value) ||
-		    !value)
-			return CUDA_ERROR_INVALID_VALUE;
-		resource->res.mipmap.hMipmappedArray = (CUmipmappedArray)(uintptr_t)value;
-		return CUDA_SUCCESS;
-	case CU_RESOURCE_TYPE_LINEAR:
-	case CU_RESOURCE_TYPE_PITCH2D: return CUDA_SUCCESS;
-	default: return CUDA_ERROR_INVALID_VALUE;
-	}
-}
-
 static CUresult read_resource(struct bf_session *session, struct bf_frame *frame, const struct bf_argument *what,
 			      unsigned i, struct reader *reader)
 {
 	CUresult status = read_fixed(frame, what, i, reader);
 	if (status != CUDA_SUCCESS || !frame->argument[i])
 		return status;
-	return place_resource(session, (CUDA_RESOURCE_DESC *)(uintptr_t)frame->argument[i]);
+	return bf_place_resource(session, (CUDA_RESOURCE_DESC *)(uintptr_t)frame->argument[i]);
 }
 
 static inline CUresult read_argument(struct bf_session *session, struct bf_frame *frame, unsigned i,
@@ -316,8 +181,8 @@ static inline CUresult read_argument(struct bf_session *session, struct bf_frame
 	case BF_ARG_IN:
 	case BF_ARG_INOUT:
 	case BF_ARG_OUT: return read_fixed(frame, what, i, reader);
-	case BF_ARG_CONFIG: return read_config(session, frame, i, reader);
-	case BF_ARG_KERNEL_NODE: return read_kernel_node(session, frame, i, reader);
+	case BF_ARG_CONFIG: return bf_read_config(session, frame, i, reader);
+	case BF_ARG_KERNEL_NODE: return bf_read_kernel_node(session, frame, i, reader);
 	case BF_ARG_RESOURCE: return read_resource(session, frame, what, i, reader);
 	default: return read_array(session, frame, what, i, reader);
 	}

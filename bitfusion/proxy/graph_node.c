@@ -121,24 +121,34 @@ static CUcontext or_current(CUcontext context)
 	return context;
 }
 
+union any {
+	CUDA_KERNEL_NODE_PARAMS_v2 kernel;
+	CUDA_MEMSET_NODE_PARAMS set;
+};
+
+/* What the function for the kind takes, which is the beginning of what the one for any kind does. */
+static bool take_any(const CUgraphNodeParams *params, union any *any)
+{
+	if (params && params->type == CU_GRAPH_NODE_TYPE_KERNEL)
+		memcpy(&any->kernel, &params->kernel, sizeof any->kernel);
+	else if (params && params->type == CU_GRAPH_NODE_TYPE_MEMSET)
+		memcpy(&any->set, &params->memset, sizeof any->set);
+	return params != NULL;
+}
+
 static CUresult add_any(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
 			size_t numDependencies, const CUgraphNodeParams *params)
 {
 #define HEAD phGraphNode, hGraph, dependencies, numDependencies
-	CUDA_KERNEL_NODE_PARAMS_v2 kernel;
-	CUDA_MEMSET_NODE_PARAMS set;
+	union any any;
 
-	if (!params)
+	if (!take_any(params, &any))
 		return CUDA_ERROR_INVALID_VALUE;
 	switch ((int)params->type) {
-	case CU_GRAPH_NODE_TYPE_KERNEL:
-		memcpy(&kernel, &params->kernel, sizeof kernel);
-		return cuGraphAddKernelNode_v2(HEAD, &kernel);
+	case CU_GRAPH_NODE_TYPE_KERNEL: return cuGraphAddKernelNode_v2(HEAD, &any.kernel);
 	case CU_GRAPH_NODE_TYPE_MEMCPY:
 		return cuGraphAddMemcpyNode(HEAD, &params->memcpy.copyParams, or_current(params->memcpy.copyCtx));
-	case CU_GRAPH_NODE_TYPE_MEMSET:
-		memcpy(&set, &params->memset, sizeof set);
-		return cuGraphAddMemsetNode(HEAD, &set, or_current(params->memset.ctx));
+	case CU_GRAPH_NODE_TYPE_MEMSET: return cuGraphAddMemsetNode(HEAD, &any.set, or_current(params->memset.ctx));
 	case CU_GRAPH_NODE_TYPE_GRAPH:
 		if (params->graph.ownership != CU_GRAPH_CHILD_GRAPH_OWNERSHIP_CLONE)
 			return CUDA_ERROR_NOT_SUPPORTED; /* here children are always copies */
@@ -168,24 +178,21 @@ BF_EXPORT CUresult cuGraphAddNode_v2(CUgraphNode *phGraphNode, CUgraph hGraph, c
 
 static CUresult set_any(CUgraphExec exec, CUgraphNode node, const CUgraphNodeParams *params)
 {
-	CUDA_KERNEL_NODE_PARAMS_v2 kernel;
-	CUDA_MEMSET_NODE_PARAMS set;
+	union any any;
 
-	if (!params)
+	if (!take_any(params, &any))
 		return CUDA_ERROR_INVALID_VALUE;
 	switch ((int)params->type) {
 	case CU_GRAPH_NODE_TYPE_KERNEL:
-		memcpy(&kernel, &params->kernel, sizeof kernel);
-		return exec ? cuGraphExecKernelNodeSetParams_v2(exec, node, &kernel)
-			    : cuGraphKernelNodeSetParams_v2(node, &kernel);
+		return exec ? cuGraphExecKernelNodeSetParams_v2(exec, node, &any.kernel)
+			    : cuGraphKernelNodeSetParams_v2(node, &any.kernel);
 	case CU_GRAPH_NODE_TYPE_MEMCPY:
 		return exec ? cuGraphExecMemcpyNodeSetParams(exec, node, &params->memcpy.copyParams,
 							     or_current(params->memcpy.copyCtx))
 			    : cuGraphMemcpyNodeSetParams(node, &params->memcpy.copyParams);
 	case CU_GRAPH_NODE_TYPE_MEMSET:
-		memcpy(&set, &params->memset, sizeof set);
-		return exec ? cuGraphExecMemsetNodeSetParams(exec, node, &set, or_current(params->memset.ctx))
-			    : cuGraphMemsetNodeSetParams(node, &set);
+		return exec ? cuGraphExecMemsetNodeSetParams(exec, node, &any.set, or_current(params->memset.ctx))
+			    : cuGraphMemsetNodeSetParams(node, &any.set);
 	case CU_GRAPH_NODE_TYPE_WAIT_EVENT:
 		return exec ? cuGraphExecEventWaitNodeSetEvent(exec, node, params->eventWait.event)
 			    : cuGraphEventWaitNodeSetEvent(node, params->eventWait.event);

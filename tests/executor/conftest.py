@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from executor_builds import FLAGS, HERE, OUT, SANE, build, check_reports, forget_reports, program
+from executor_builds import (
+    FAKE_DRIVER,
+    FLAGS,
+    OUT,
+    SANE,
+    build,
+    check_reports,
+    forget_reports,
+    program,
+)
 from wire_client import Worker
 
 
 @pytest.fixture(scope="session")
 def fake_driver() -> Path:
-    return build(OUT / "fake/libcuda.so.1", [HERE / "fake_driver.c"], "-shared")
+    return build(OUT / "fake/libcuda.so.1", FAKE_DRIVER, "-shared")
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +33,7 @@ def asan_program() -> Path:
 @pytest.fixture(scope="session")
 def tsan_driver() -> Path:
     target = OUT / "fake_tsan/libcuda.so.1"
-    return build(target, [HERE / "fake_driver.c"], "-shared", *FLAGS["tsan"])
+    return build(target, FAKE_DRIVER, "-shared", *FLAGS["tsan"])
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import Dict, List
 
 import pytest
-from executor_builds import HERE, OUT, ROOT, SANE, build, check_reports, forget_reports, program
+from executor_builds import (
+    FAKE_DRIVER,
+    HERE,
+    OUT,
+    ROOT,
+    SANE,
+    build,
+    check_reports,
+    forget_reports,
+    program,
+)
 from instrumented import building
 from test_worker_failures import program as worker_program
 from wire_client import CALLS, COMMAND, PROTOCOL, SPEC_HASH, Client, Reply, handle
@@ -64,7 +74,8 @@ def any_driver() -> Path:
     rows = re.findall(
         r'^\t\{"(cu\w+)"', (ROOT / "bitfusion/wire/generated/rows.c").read_text(), re.M
     )
-    have = set(re.findall(r"^CUresult (cu\w+)\(", (HERE / "fake_driver.c").read_text(), re.M))
+    fake = "".join(path.read_text() for path in FAKE_DRIVER)
+    have = set(re.findall(r"^CUresult (cu\w+)\(", fake, re.M))
     assert len(rows) == len(CALLS)
     folder = OUT / "any"
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +84,7 @@ def any_driver() -> Path:
         (folder / "any_rows.inc").write_text(text + "\n")
     sources = [
         HERE / "any_driver.c",
-        HERE / "fake_driver.c",
+        *FAKE_DRIVER,
         ROOT / "bitfusion/wire/generated/rows.c",
     ]
     return build(folder / "libcuda.so.1", sources, "-shared", f"-I{folder}", "-fsanitize=address")

@@ -13,16 +13,7 @@ static CUgraphNode add_scale(CUgraph graph, CUgraphNode after, unsigned factor)
 	CUgraphNode node;
 	unsigned n = 1;
 	void *parameters[] = { &memory, &factor, &n };
-	CUDA_KERNEL_NODE_PARAMS params = {
-		.func = scale,
-		.gridDimX = 1,
-		.gridDimY = 1,
-		.gridDimZ = 1,
-		.blockDimX = 1,
-		.blockDimY = 1,
-		.blockDimZ = 1,
-		.kernelParams = parameters,
-	};
+	CUDA_KERNEL_NODE_PARAMS params = one_thread(scale, parameters);
 
 	CHECK(cuGraphAddKernelNode_v2(&node, graph, after ? &after : NULL, after ? 1 : 0, &params));
 	return node;
@@ -34,12 +25,8 @@ static CUgraphNode add_any_scale(CUgraph graph, CUgraphNode after, unsigned fact
 	CUgraphNode node;
 	unsigned n = 1;
 	void *parameters[] = { &memory, &factor, &n };
-	CUgraphNodeParams params = { .type = CU_GRAPH_NODE_TYPE_KERNEL };
+	CUgraphNodeParams params = any_one_thread(scale, parameters);
 
-	params.kernel.func = scale;
-	params.kernel.gridDimX = params.kernel.gridDimY = params.kernel.gridDimZ = 1;
-	params.kernel.blockDimX = params.kernel.blockDimY = params.kernel.blockDimZ = 1;
-	params.kernel.kernelParams = parameters;
 	CHECK(cuGraphAddNode_v2(&node, graph, after ? &after : NULL, NULL, after ? 1 : 0, &params));
 	return node;
 }

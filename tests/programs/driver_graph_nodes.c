@@ -33,12 +33,8 @@ static void add_kernel(CUfunction function, unsigned factor)
 {
 	unsigned n = 1;
 	void *parameters[] = { &memory, &factor, &n };
-	CUgraphNodeParams params = { .type = CU_GRAPH_NODE_TYPE_KERNEL };
+	CUgraphNodeParams params = any_one_thread(function, parameters);
 
-	params.kernel.func = function;
-	params.kernel.gridDimX = params.kernel.gridDimY = params.kernel.gridDimZ = 1;
-	params.kernel.blockDimX = params.kernel.blockDimY = params.kernel.blockDimZ = 1;
-	params.kernel.kernelParams = parameters;
 	add(&params);
 }
 

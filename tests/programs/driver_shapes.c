@@ -21,8 +21,7 @@ static CUresult launch(const char *name, unsigned grid, unsigned x, unsigned y)
 
 static CUresult launch_cluster(unsigned grid, unsigned cluster)
 {
-	CUlaunchAttribute attribute = { .id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-					.value.clusterDim = { cluster, 1, 1 } };
+	CUlaunchAttribute attribute = cluster_of(cluster, 1, 1);
 	CUlaunchConfig config = { .gridDimX = grid,
 				  .gridDimY = 1,
 				  .gridDimZ = 1,

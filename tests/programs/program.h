@@ -53,6 +53,41 @@ static inline CUfunction get_function(CUmodule module, const char *name)
 	return function;
 }
 
+/* A graph's node that runs a kernel in one thread. */
+static inline CUDA_KERNEL_NODE_PARAMS one_thread(CUfunction function, void **parameters)
+{
+	return (CUDA_KERNEL_NODE_PARAMS){ .func = function,
+					  .gridDimX = 1,
+					  .gridDimY = 1,
+					  .gridDimZ = 1,
+					  .blockDimX = 1,
+					  .blockDimY = 1,
+					  .blockDimZ = 1,
+					  .kernelParams = parameters };
+}
+
+/* The same, for the function that adds nodes of any kind. */
+static inline CUgraphNodeParams any_one_thread(CUfunction function, void **parameters)
+{
+	CUgraphNodeParams params = { .type = CU_GRAPH_NODE_TYPE_KERNEL };
+
+	params.kernel.func = function;
+	params.kernel.gridDimX = params.kernel.gridDimY = params.kernel.gridDimZ = 1;
+	params.kernel.blockDimX = params.kernel.blockDimY = params.kernel.blockDimZ = 1;
+	params.kernel.kernelParams = parameters;
+	return params;
+}
+
+static inline CUlaunchAttribute cluster_of(unsigned x, unsigned y, unsigned z)
+{
+	CUlaunchAttribute attribute = { .id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION };
+
+	attribute.value.clusterDim.x = x;
+	attribute.value.clusterDim.y = y;
+	attribute.value.clusterDim.z = z;
+	return attribute;
+}
+
 #define PTX_HEADER ".version 7.0\n.target sm_70\n.address_size 64\n"
 
 /* %r5 is the global index of the thread. */

@@ -27,10 +27,7 @@ static CUlaunchAttribute cluster;
 
 static CUlaunchConfig with_cluster(unsigned x, unsigned y, unsigned z)
 {
-	cluster.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-	cluster.value.clusterDim.x = x;
-	cluster.value.clusterDim.y = y;
-	cluster.value.clusterDim.z = z;
+	cluster = cluster_of(x, y, z);
 	return (CUlaunchConfig){ 4, 4, 1, 1, 1, 1, 0, NULL, &cluster, 1 };
 }
 
@@ -47,16 +44,11 @@ static void ask(CUfunction function, unsigned x, unsigned y)
 
 static void add_node(CUfunction function)
 {
-	CUDA_KERNEL_NODE_PARAMS params = { .func = function,
-					   .gridDimX = 2,
-					   .gridDimY = 1,
-					   .gridDimZ = 1,
-					   .blockDimX = 1,
-					   .blockDimY = 1,
-					   .blockDimZ = 1 };
+	CUDA_KERNEL_NODE_PARAMS params = one_thread(function, NULL);
 	CUgraph graph;
 	CUgraphNode node;
 
+	params.gridDimX = 2;
 	CHECK(cuGraphCreate(&graph, 0));
 	SHOW(cuGraphAddKernelNode_v2(&node, graph, NULL, 0, &params));
 	CHECK(cuGraphDestroy(graph));
