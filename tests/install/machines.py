@@ -183,7 +183,11 @@ class Machine:
                 preexec_fn=self._enter_groups,
                 start_new_session=True,
             )
-        wait_for(self._booted, BOOT_S, f"{name} to boot; see {self.log}")
+        try:
+            wait_for(self._booted, BOOT_S, f"{name} to boot; see {self.log}")
+        except BaseException:
+            self.close()
+            raise
 
     def _enter_groups(self) -> None:
         for group in self.groups:

@@ -30,6 +30,8 @@ PORT = "56001"
 # Whose text is all in a field: it says what the message of the moment is.
 WITHOUT_TEXT = {"BitfusionError", "UsageError", "ConfigError", "NotPermitted", "SystemFailure"}
 
+WHYS = {"what", "why"}  # their fields with a text of the code's
+
 Home = Dict[str, str]
 
 
@@ -131,7 +133,7 @@ def known(kind: Type[errors.BitfusionError] = errors.BitfusionError) -> Iterator
 
 
 def pattern(template: str) -> str:
-    return "".join(".+" if i % 2 else re.escape(part)
+    return "".join(f"(?P<{part}>.+)" if i % 2 else re.escape(part)
                    for i, part in enumerate(re.split(r"\{(\w+)\}", template)))  # fmt: skip
 
 
@@ -143,8 +145,34 @@ def test_every_error_is_explained_as_the_code_says_it() -> None:
     for template, name in templates.items():
         if name in WITHOUT_TEXT:
             continue
-        matching = [message for message in quoted if re.fullmatch(pattern(template), message)]
-        assert matching, f"docs/install.md does not explain {name}: {template}"
-        met.update(matching)
+        matches = [match for row in quoted if (match := re.fullmatch(pattern(template), row))]
+        assert matches, f"docs/install.md does not explain {name}: {template}"
+        met.update(match.string for match in matches)
     # These are of errors whose text is all in a field.
     assert set(quoted) - met == {"/etc/bitfusion/client.toml: permission denied"}
+
+
+def is_said(text: str, sources: str) -> bool:
+    """By the code, names and numbers apart, or by the system."""
+    if text == "WHY" or text in {os.strerror(number).lower() for number in range(1, 134)}:
+        return True
+    parts = re.split(r"'[^']+'|\d+(?: GPUs?)?", text)
+    return bool(re.search(".{1,60}".join(map(re.escape, parts)), sources))
+
+
+def test_every_reason_that_is_explained_is_given_by_the_code() -> None:
+    files = sorted((ROOT / "bitfusion").rglob("*.py"))
+    sources = "\n".join(path.read_text() for path in files)
+    sources = re.sub(r'"\s*\n\s*f?"', "", sources)  # texts of several lines
+    templates = {
+        kind.template
+        for kind in known()
+        if kind.__module__ == errors.__name__ and kind.__name__ not in WITHOUT_TEXT
+    }
+    for row in messages():
+        matches = [match for each in templates if (match := re.fullmatch(pattern(each), row))]
+        said = [
+            all(is_said(text, sources) for name, text in match.groupdict().items() if name in WHYS)
+            for match in matches
+        ]
+        assert any(said) or not said, f"nothing says {row}"

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Dict, List
@@ -62,6 +63,9 @@ def test_needs_and_provides(rpms: Packages) -> None:
     assert common <= client & server
     extra = {"config(bitfusion-server)", "python3-cryptography", "python3-h11"}
     assert server - client == extra and "config(bitfusion-client)" in client
+    page = (ROOT / "docs/install.md").read_text().partition("## RHEL")[2].partition("\n## ")[0]
+    names = {name for need in client | server for name in re.findall(r"python3-\w+", need)}
+    assert names == set(re.findall(r"`(python3-\w+)`", page))  # where each is to be had
     provides = query(rpms["server"], "[%{PROVIDES}\n]")
     assert "bitfusion-client" in provides
     for package in rpms.values():  # newer versions of rpm require them
