@@ -54,6 +54,10 @@ if TYPE_CHECKING:
     from bitfusion.client.trust import Seen
 
 MAX_REPLY = 16 << 20
+ADVICE = {  # on refusals that a new bundle does not help against, or not it alone
+    "disabled": "operators let a client in again: 'bitfusion token enable CLIENT'",
+    "expired": "operators prolong a token: 'bitfusion token extend CLIENT'",
+}
 DEFAULT_LEASE_S = 30.0
 
 
@@ -240,7 +244,7 @@ def kind_of(reply: Reply) -> tuple[str, str]:
 def explain(channel: Channel, reply: Reply, asked: str, listing: str = "") -> BitfusionError:
     kind, text = kind_of(reply)
     if reply.status == 401:
-        return AccessDenied(server=channel.name, why=text)
+        return AccessDenied(ADVICE.get(kind, ""), server=channel.name, why=text)
     if kind == "too-much":
         return TooMuch(asked=asked, why=text, listing=listing)
     if kind == "in-use":

@@ -172,6 +172,7 @@ def test_a_run_whose_client_is_disabled(lab: Lab, encrypt: str) -> None:
     assert ("TLSv1.3" in said) == (encrypt == "always")
     again = lab.command("run", "-n", "1", "true")
     assert again.returncode == 1 and "client 'alice' is disabled" in again.stderr
+    assert "'bitfusion token enable" in again.stderr
     lab.token("enable", "alice")
     assert lab.command("run", "-n", "1", "true").returncode == 0
 
