@@ -249,9 +249,10 @@ static CUresult mipmap_row(struct bf_session *session, struct bf_frame *frame)
 static CUresult unload_row(struct bf_session *session, struct bf_frame *frame)
 {
 	bf_use_wait(session, frame->given[0]);
+	/* what was looked up meanwhile: before the driver can give the same handles to other code */
+	bf_handle_drop_owned(&session->handles, frame->given[0]);
 	CUresult status = bf_invoke(frame);
 	if (status == CUDA_SUCCESS) {
-		bf_handle_drop_owned(&session->handles, frame->given[0]); /* what was looked up meanwhile */
 		bf_image_drop(session, frame->given[0]);
 		bf_code_refund(session, frame->given[0]);
 	}

@@ -96,8 +96,10 @@ static CUresult accept_info(const struct bf_wait *wait, uint64_t proposed, uint6
 	memcpy(&info, wait->body, sizeof info);
 	if (info.handle != proposed) {
 		*handle = info.handle;
-		if (!bf_handle_find(kind, info.handle))
+		if (!bf_handle_find(kind, info.handle)) {
+			bf_debug("the server has '%s' by a handle that is gone", name ? name : "a function");
 			return CUDA_ERROR_UNKNOWN;
+		}
 		describe(bf_handle_find(kind, info.handle), &info);
 		return CUDA_ERROR_ALREADY_MAPPED;
 	}

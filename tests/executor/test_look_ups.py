@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import struct
+import time
 from pathlib import Path
 from typing import Callable, Dict
 
 import pytest
-from test_serve import INVALID_HANDLE, KERNELS, NAP, STORE, end_well, prepare
+from test_serve import INVALID_HANDLE, KERNELS, NAP, SPIN, STORE, end_well, prepare
 from wire_client import FUNCTION, MODULE, WANTS_REPLY, Client, Worker, handle, padded
 
 Serve = Callable[..., Worker]
@@ -61,6 +62,29 @@ def test_code_is_unloaded_when_look_ups_are_done(serve: Serve, what: str) -> Non
     assert client.load_module(2, b"code").status == 0  # waits until the number is free
     client.launch(HELD, struct.pack("<Q", 1))
     assert client.synchronize().deferred == INVALID_HANDLE
+    end_well(worker)
+
+
+def test_what_is_being_unloaded_is_not_found(serve: Serve) -> None:
+    """The driver waits for the device, and may then give the function's handle to other code."""
+    worker = serve()
+    client = worker.client
+    address = prepare(client)
+    gate = client.alloc(64)[1]
+    busy = client.stream(1, 1)
+    assert client.load_module(2, b"code").status == 0
+    client.launch(SPIN, struct.pack("<Q", gate), busy)
+    asked = client.start_look_up(2, 20, "held")
+    client.row("cuModuleUnload", struct.pack("<Q", handle(MODULE, 2)))
+    client.launch(STORE, struct.pack("<QI", address, 5))
+    assert client.wait(asked).status == 0
+    index, found, until = 20, HELD, time.monotonic() + 30
+    while found == HELD and time.monotonic() < until:
+        index += 1
+        found = struct.unpack_from("<Q", client.get_function(1, index, "held").body)[0]
+    assert found == handle(FUNCTION, index)
+    client.launch(STORE, struct.pack("<QI", gate, 1))
+    assert client.synchronize(busy).status == 0
     end_well(worker)
 
 
