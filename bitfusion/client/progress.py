@@ -16,9 +16,10 @@ from bitfusion.wire.control import Json
 
 REPEAT_S = 60.0  # of log lines that say the same
 CLEAR = "\r\x1b[K"
-WAITS_FOR = {
+WAITS_FOR = {  # why it waits, where that is not for what others have
     "drained": "for a server that is drained: its operator takes it back by 'server undrain'",
     "down": "for a server that is down",
+    "limit": "for the client's own GPUs: it has all that it may ('bitfusion list_gpus' shows it)",
 }
 
 

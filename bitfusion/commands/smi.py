@@ -15,7 +15,7 @@ from bitfusion.client.pool import Listed, Overview, Row
 from bitfusion.commands import listing
 from bitfusion.options import Option, Parsed, parse_value
 from bitfusion.printable import printable
-from bitfusion.quantity import MIB, format_duration
+from bitfusion.quantity import MIB, format_duration, plural
 from bitfusion.values import parse_patience
 
 USAGE = listing.USAGE
@@ -134,7 +134,7 @@ def show_sessions(gpus: Sequence[Row]) -> list[str]:
         memory = sum(
             int(held["memory"]) for gpu in gpus for held in gpu.sessions if not held["session"]
         )
-        rows.append(cell(f"     {others} of other clients, {memory // MIB}MiB"))
+        rows.append(cell(f"     {plural(others, 'slice')} of other clients, {memory // MIB}MiB"))
     return rows or [cell("no running sessions")]
 
 

@@ -12,6 +12,7 @@ from bitfusion.server.fleet import Fleet, Gpus
 from bitfusion.server.waiting import Waiter
 
 DRAINED, DOWN = "drained", "down"
+LIMIT = "limit"  # of its client, which holds or is next to get as much as that allows
 
 
 def too_much(fleet: Fleet, waiter: Waiter, limits: Limits) -> str:

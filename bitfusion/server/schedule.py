@@ -387,7 +387,9 @@ class Scheduler:
         """KeyError for an ask that does not wait."""
         waiter, of = self._waiters[ask_id], len(self._waiters)
         estimate = self._estimate(waiter, now_s) if waiter.queued else None
-        away = reasons.away(waiter) if ask_id in self._aside else ""
+        away = "" if waiter.queued else reasons.LIMIT
+        if ask_id in self._aside:
+            away = reasons.away(waiter)
         return Place(min(self._queue.position(waiter), of), of, estimate, away)
 
     def _estimate(self, waiter: Waiter, now_s: float) -> Optional[float]:

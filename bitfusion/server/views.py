@@ -49,7 +49,7 @@ class Place(NamedTuple):
     position: int  # from 1
     of: int
     estimate_s: Optional[float]  # None where nothing is known
-    away: str = ""  # why it waits for no GPU that others have: the servers for it are...
+    away: str = ""  # why it waits for no GPU that others have; reasons.py has the words
 
 
 class TooMuch(Exception):

@@ -127,7 +127,7 @@ def test_tables() -> None:
     pool = Overview(servers, [{"position": 1}, {"position": 2}], you)
     table = smi.show(pool)
     assert len({len(line) for line in table.splitlines()}) == 1
-    for text in ("drained", "driver 580.1", "50%", "25%", "abc", " x", "1 of other clients"):
+    for text in ("drained", "driver 580.1", "50%", "25%", "abc", " x", "1 slice of other clients"):
         assert text in table, text
     assert "the cluster has lost it" in table
     listed = list_gpus.show(pool).splitlines()

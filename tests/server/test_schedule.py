@@ -249,6 +249,16 @@ def test_who_waits_for_a_server_that_is_away_is_not_refused() -> None:
         desk.ask("ann", 8)
 
 
+def test_who_waits_for_its_own_limit_is_told_so() -> None:
+    desk = Desk(server(1, 8))
+    desk.scheduler.set_limits("ann", Limits(gpus=2))
+    first, second = desk.ask("ann", 2), desk.ask("ann", 1)
+    assert desk.scheduler.place(first, 0).away == ""
+    assert desk.decide() == [first]
+    assert desk.scheduler.place(second, 0).away == "limit"
+    assert desk.end(first) == [second]
+
+
 def test_who_waits_for_a_drained_server_is_told_so() -> None:
     big = server(2, 8)
     desk = Desk(server(1), big)
