@@ -113,7 +113,7 @@ SETTINGS = (
     Setting("limits.idle", parse_duration, "0s", "TIME",
             "how long a session may do nothing (default: 0s, no limit)"),
     Setting("limits.queue", parse_count, "256", "N",
-            "requests of one client that may wait at one server (default: 256; 0, no limit)"),
+            "requests of one client that may wait in all (default: 256; 0, no limit)"),
     Setting("softgpu.gpus", parse_software_gpus, "auto", "N",
             "number of software GPUs (default: 1)", "--gpus", "BITFUSION_SOFTGPU_GPUS"),
     Setting("softgpu.memory", parse_software_memory, "4G", "SIZE",

@@ -43,7 +43,6 @@ class Entry:
         self.position = 0  # that `later` knows of
         self.timer: Any = None  # that answers it anyway
         self.forget: Any = None
-        self.failures = 0  # of the store, before it
 
     @property
     def queued(self) -> bool:
@@ -54,7 +53,7 @@ class QueueApi:
     def __init__(
         self, timers: Timers, leases: Leases, cluster: Cluster, most: int = MAX_QUEUED
     ) -> None:
-        """most: asks of one client that may wait here; 0 for any number."""
+        """most: asks of one client that may wait; 0 for any number."""
         self._most = most
         self._timers = timers
         self._leases = leases
@@ -79,7 +78,6 @@ class QueueApi:
         ask, details = parse_ask(name, asked.caller, asked.body)
         details["secret"] = hash_secret(secret)
         entry = self._entries[name] = Entry(asked.caller.client, secret, asked.peer)
-        entry.failures = self._cluster.replica.store.failures
         try:
             entry.waiting = self._cluster.ask(
                 ask, asked.caller.limits, details, lambda _waiting: self._changed(name), turn
@@ -116,7 +114,12 @@ class QueueApi:
         if sum(name in self._entries for name in of_peer) >= MAX_OWNED:
             raise Refusal(429, "too-many", f"{MAX_OWNED} requests of one connection are the most")
         client = asked.caller.client
-        waiting = sum(e.client == client and e.queued for e in self._entries.values())
+        waits = self._cluster.facts.waits
+        fresh = sum(
+            entry.client == client and entry.queued and name not in self._cluster.facts.queue
+            for name, entry in self._entries.items()
+        )
+        waiting = waits[client] + fresh
         if self._most and waiting >= self._most:
             why = f"{waiting} of them wait already, and more are not allowed (queue in [limits])"
             raise Refusal(429, "too-many", f"too many requests of client '{client}': {why}")
@@ -167,7 +170,7 @@ class QueueApi:
         if waiting is None:
             return False
         place = waiting.place.position if waiting.place else -1
-        return waiting.state != QUEUED or place != position
+        return waiting.state != QUEUED or place != position or bool(waiting.trouble)
 
     def _changed(self, name: str) -> None:
         entry = self._entries.get(name)
@@ -214,10 +217,9 @@ class QueueApi:
         if waiting.state == MOVED:
             self._drop(name, entry)
             return failure(503, "no-state", "another request took this one's place; ask again")
-        store = self._cluster.replica.store
-        if store.failures > entry.failures:  # nobody is granted anything now
+        if waiting.trouble:
             self._drop(name, entry)
-            return failure(503, "no-state", f"the server cannot store it: {store.trouble}")
+            return failure(503, "no-state", f"the server cannot store it: {waiting.trouble}")
         body: Json = {"state": QUEUED, "entry": name, "turn": self._cluster.turn(waiting)}
         if waiting.place:
             body.update(waiting.place._asdict())

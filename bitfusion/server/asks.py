@@ -46,6 +46,7 @@ class Waiting:
         self.state = QUEUED  # then "granted", "failed" or "moved"
         self.claim: Optional[Claim] = None  # where it was granted
         self.why = ""  # it failed
+        self.trouble = ""  # why the store could not make a change for it
         self.place: Optional[Place] = None
         self.refusals = 0
         self.retry_s = 0.0  # not before
@@ -64,6 +65,7 @@ class Waiting:
 class Asks:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
+        desk.failed = self._failed
         self.waiting: dict[str, Waiting] = {}
         self._given_up: set[str] = set()
         # Ours come after those that an earlier run of this server, or nobody any more, knows of.
@@ -179,6 +181,12 @@ class Asks:
         self.cancel(waiting.id)
         waiting.state, waiting.why = FAILED, why
         waiting.tell()
+
+    def _failed(self, ask_id: str, why: str) -> None:
+        waiting = self.waiting.get(ask_id)
+        if waiting is not None:
+            waiting.trouble = why
+            waiting.tell()
 
     def _give_way(self, waiting: Waiting) -> None:
         """Whoever asked here had gone, as it seems: else it may ask again."""

@@ -14,7 +14,7 @@ from typing import Optional
 from bitfusion.server.facts import Facts
 from bitfusion.server.loop import Timers
 from bitfusion.server.replica import Replica
-from bitfusion.server.store import APPLIED, CONFLICT, Change, Check, Done
+from bitfusion.server.store import APPLIED, CONFLICT, UNAVAILABLE, Change, Check, Done
 
 CONFLICT_PAUSE_S = 0.01  # the change that was quicker is about to be told
 FAILED_PAUSE_S = 0.5
@@ -38,6 +38,7 @@ class Desk:
         self.clock = clock
         self.closed = False
         self.look: Callable[[], None] = lambda: None
+        self.failed: Callable[[str, str], None] = lambda _ask, _why: None  # a write about it
         self.dirty: dict[str, None] = {}  # asks and sessions to look at, in order
         self._busy: set[str] = set()
         self._stirred = False
@@ -72,8 +73,11 @@ class Desk:
         if purpose in self._busy:
             return
 
+        failures = self.replica.store.failures
+
         def ended(outcome: str) -> None:
             self._busy.discard(purpose)
+            self.judge(ask_id, outcome, failures)
             if done is not None:
                 done(outcome)
             pauses_s = {APPLIED: 0.0, CONFLICT: CONFLICT_PAUSE_S}
@@ -81,3 +85,11 @@ class Desk:
 
         self._busy.add(purpose)
         self.replica.commit(changes, ended, checks)
+
+    def judge(self, ask_id: str, outcome: str, failures: int) -> None:
+        """failures: of the store, before the write: one that it could not make though it is there
+        will not be made soon.
+        """
+        store = self.replica.store
+        if ask_id and outcome == UNAVAILABLE and store.failures > failures:
+            self.failed(ask_id, store.trouble)

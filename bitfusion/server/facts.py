@@ -9,6 +9,7 @@ pending here.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from bitfusion.server.records import Claim, Entry
@@ -23,6 +24,7 @@ class Facts:
     def __init__(self, scheduler: Scheduler, clock: Callable[[], float]) -> None:
         self.scheduler = scheduler
         self.queue: dict[str, Entry] = {}  # by the ask's id
+        self.waits: Counter[str] = Counter()  # asks in it, by client
         self.claims: dict[str, Claim] = {}  # by session, which is the ask's id too
         self.servers: dict[str, ServerView] = {}  # those that are up
         self.seen: dict[str, ServerView] = {}  # those that were, too
@@ -68,7 +70,10 @@ class Facts:
     def put_entry(self, entry: Entry) -> None:
         ask = entry.ask
         before = self.queue.get(ask.id)
+        if before is not None:
+            self._uncount(before)
         self.queue[ask.id] = entry
+        self.waits[ask.client] += 1
         if ask.id in self.claims or ask.id in self.pending:
             return
         if before is not None and before.ask != ask:
@@ -77,9 +82,17 @@ class Facts:
             self._submit(ask)
 
     def drop_entry(self, ask_id: str) -> None:
-        self.queue.pop(ask_id, None)
+        entry = self.queue.pop(ask_id, None)
+        if entry is not None:
+            self._uncount(entry)
         if ask_id not in self.claims and ask_id not in self.pending:
             self._cancel(ask_id)
+
+    def _uncount(self, entry: Entry) -> None:
+        client = entry.ask.client
+        self.waits[client] -= 1
+        if not self.waits[client]:
+            del self.waits[client]
 
     def _cancel(self, ask_id: str) -> None:
         self.scheduler.cancel(ask_id)

@@ -91,8 +91,11 @@ class Leader:
             self._failed(grant, CONFLICT)
             return
 
+        failures = self.desk.replica.store.failures
+
         def done(outcome: str) -> None:
             self._writes -= 1
+            self.desk.judge(grant.ask.id, outcome, failures)
             if outcome != APPLIED:
                 self._failed(grant, outcome)
             self.desk.stir()

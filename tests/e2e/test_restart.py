@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import select
 import signal
@@ -90,6 +91,16 @@ def sessions(gpu: Any, servers: Servers) -> List[str]:
     return sorted(set(re.findall(r'"session": "([0-9a-f]{16})"', shown)))
 
 
+def used(found: Any) -> List[float]:
+    """Of which part of the last second each session in it used its GPU, as smi shows."""
+    if isinstance(found, list):
+        return [part for each in found for part in used(each)]
+    if not isinstance(found, dict):
+        return []
+    mine = [float(found["busy"] or 0)] if found.get("session") and "busy" in found else []
+    return mine + used(list(found.values()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_programs_go_on_over_a_restart(
@@ -106,6 +117,12 @@ def test_programs_go_on_over_a_restart(
         for run in runs:
             assert run.poll() is None, (run.communicate(), servers.log)
     assert sessions(gpu, servers) == before and len(before) == 2
+    measured: List[float] = []
+    until = time.monotonic() + 30
+    while len([part for part in measured if part > 0]) != 2 and time.monotonic() < until:
+        shown = operator(gpu, "smi", "--json", "--server_list", servers.address)
+        measured = used(json.loads(shown))
+    assert len(measured) == 2 and min(measured) > 0, shown
     for name in before:
         operator(gpu, "kill", name)
     for run in runs:

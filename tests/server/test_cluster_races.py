@@ -368,3 +368,23 @@ def test_who_comes_back_to_the_server_it_left(start: Start, clock: Clock) -> Non
     assert clock.until(lambda: again.granted)
     clock.run(30)
     assert again.session in one.host.open and not one.host.ends
+
+
+def test_a_store_that_takes_no_change(start: Start, clock: Clock, memory: Memory) -> None:
+    """It is said to whom it happens, and to nobody else."""
+    one = start(gpus=1)
+    held = one.ask("h")
+    assert clock.until(lambda: held.granted)
+    first, second = one.ask("x"), one.ask("y")
+    assert clock.until(lambda: second.waiting.place)
+
+    def full(changes: Sequence[Change]) -> str:
+        if not puts("claims/")(changes):
+            return ""
+        one.store.failures, one.store.trouble = one.store.failures + 1, "the disk is full"
+        return LOST_BEFORE
+
+    memory.fault = full
+    one.host.finish(held.session)
+    assert clock.until(lambda: first.waiting.trouble)
+    assert first.waiting.trouble == "the disk is full" and not second.waiting.trouble

@@ -215,3 +215,14 @@ def test_since_when_a_session_runs(age_s: float, known_s: float) -> None:
     entry = Entry(Ask("x", "c", 1), "contact", {}, 0.0, 1)
     store.claim(entry, since=time.time() - age_s)
     assert abs(NOW_S - store.scheduler.since["x"] - known_s) < 5
+
+
+def test_how_many_asks_of_a_client_wait() -> None:
+    store = Store("a")
+    first = store.entry("x1", "x")
+    store.entry("x2", "x")
+    store.facts.put_entry(first._replace(contact="another"))
+    assert store.facts.waits == {"x": 2}
+    for name in ("x1", "x1", "never there", "x2"):
+        store.facts.drop_entry(name)
+    assert not store.facts.waits
