@@ -89,7 +89,10 @@ def _undocumented() -> None:
     refused("rcp", "rn|rz|rm|rp ftz f64", _UNDOCUMENTED)
     refused("mapa getctarank", "s32|s64", _UNDOCUMENTED)
     refused("st", "async SCOPE", _UNDOCUMENTED)
-    refused("st", "async shared::cta", _UNDOCUMENTED)
+    refused("st", "async shared|shared::cta", _UNDOCUMENTED)
+    refused("st", "volatile EVICT2", _UNDOCUMENTED)
+    refused("fence", "tensormap::generic global", _UNDOCUMENTED)
+    refused("fence", "mbarrier_init sync_restrict::shared::cta", _UNDOCUMENTED)
     refused("multimem", "st acc::f16|acc::f32", _UNDOCUMENTED)
     refused("fence", "async::generic shared::cluster", _UNDOCUMENTED)
     refused(
