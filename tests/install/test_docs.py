@@ -71,7 +71,7 @@ def play(commands: List[str], home: Home, folder: Path) -> str:
         script.append(command.replace(PORT, port))
         if command.endswith("&"):
             script.append(patience)
-    words = ["timeout", "100", "bash", "-c", "\n".join(script)]
+    words = ["timeout", "300", "bash", "-c", "\n".join(script)]
     done = subprocess.run(words, cwd=folder, env=home, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -88,6 +88,7 @@ def test_every_block_says_who_runs_it(document: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize("document", COMMANDS)
 def test_commands_of_an_ordinary_user(document: str, home: Home) -> None:
     commands = blocks.commands(ROOT / document, "scratch")
@@ -110,6 +111,7 @@ def test_commands_of_the_source(home: Home) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(360)  # making the environment is ten seconds of computing
 def test_commands_of_pip(wheel: Path, home: Home, tmp_path: Path) -> None:
     if sys.version_info < (3, 11):
         pytest.skip("does not apply: pip would fetch tomli")
