@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server, which must end in good order and leave no process behind; and servers of a cluster in
-this process, over a store in memory.
+this process, over a store in memory, and an etcd.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from clusters import Clock, Start
 from clusters import Server as Member
+from etcds import EtcdServer
 from identities import Lab
 from servers import Server
 from waiting import wait_for
@@ -60,3 +61,11 @@ def start(clock: Clock, memory: Memory) -> Start:
         return server
 
     return make
+
+
+@pytest.fixture()
+def etcd() -> Iterator[EtcdServer]:
+    server = EtcdServer()
+    yield server
+    server.thaw()
+    server.end()

@@ -19,14 +19,6 @@ from bitfusion.server.loop import Loop
 LEASE_S = 5.0
 
 
-@pytest.fixture()
-def etcd() -> Iterator[EtcdServer]:
-    server = EtcdServer()
-    yield server
-    server.thaw()
-    server.end()
-
-
 class Both:
     """Two servers of one GPU each."""
 

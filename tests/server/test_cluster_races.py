@@ -325,8 +325,10 @@ def test_values_under_other_names_are_ignored(start: Start, clock: Clock, memory
     one = start(gpus=2)
     held, waits = one.ask(gpus=2), one.ask(gpus=2)
     assert clock.until(lambda: held.granted and waits.waiting.place)
+    entry = waits.waiting.entry
+    other = entry.ask._replace(id="other")
     bad = [
-        Change("queue/0000000000000001-x", pack_entry(waits.waiting.entry)),
+        Change("queue/0000000000000001-x", pack_entry(entry._replace(ask=other))),
         Change("claims/x", pack_claim(claim_of(memory, held))),
     ]
     assert memory.commit(None, bad, ()) == "applied"

@@ -28,14 +28,6 @@ def loop() -> Loop:
 
 
 @pytest.fixture()
-def etcd() -> Iterator[EtcdServer]:
-    server = EtcdServer()
-    yield server
-    server.thaw()
-    server.end()
-
-
-@pytest.fixture()
 def one(etcd: EtcdServer, loop: Loop) -> Iterator[Listener]:
     listener = Listener(loop, etcd.store(loop)).open()
     yield listener
