@@ -215,12 +215,13 @@ class Keeper:
                 self._renewed.notify_all()
                 return None
             channel.close()
-            error_of = reply.body.get("error")
-            kind = str(error_of.get("kind", "")) if isinstance(error_of, dict) else ""
+            kind, text = kind_of(reply)
             if reply.status in (404, 410):
                 ended = kind.partition("-")[2] if kind.startswith("ended-") else "lost"
                 return ended if ended in ENDS else "lost", "the session has ended meanwhile"
-            why = f"status {reply.status}"
+            why = f"{self.session.channel.name}: {text}"
+            if reply.status == 503:  # it is there, and keeps its sessions for a lease yet
+                until_s = time.monotonic() + self._patience_s()
         return "lost", why
 
 

@@ -17,6 +17,7 @@ from bitfusion.client.lease import Event, Keeper
 from bitfusion.errors import CannotReach, ServerLost
 from bitfusion.server.countdown import Countdown, describe
 from bitfusion.server.state import StateFolder
+from bitfusion.wire.control import Reply, failure
 
 SHORT = {"cluster.lease": "0.5"}
 LIMITED = ("echo", 2, 1000, 0)
@@ -154,6 +155,38 @@ def test_a_keeper_outlives_a_lost_connection(server: Server) -> None:
     assert wait_for(lambda: [event.why for event in heard] == ["killed"])
     with pytest.raises(ServerLost):
         keeper.open_data(1)
+
+
+def test_a_keeper_goes_on_while_the_server_is_there(server: Server) -> None:
+    """One that has just started may not know its clients yet; it keeps its sessions meanwhile."""
+    heard: list[Event] = []
+    session = server.claim()
+    channels, not_yet = [session.channel], [1] * 4
+
+    def open_channel(_timeout_s: float) -> control.Channel:
+        channels.append(server.channel())
+        request = channels[-1].request
+
+        def answer(method: str, path: str, *more: Any, **others: Any) -> Reply:
+            if path.endswith("/attach") and not_yet:
+                not_yet.pop()
+                return failure(503, "no-state", "it does not know its clients yet")
+            return request(method, path, *more, **others)
+
+        channels[-1].request = answer  # type: ignore[method-assign]
+        return channels[-1]
+
+    keeper = Keeper(session, open_channel, 0.2, heard.append)
+    keeper.start()
+    assert wait_for(lambda: len(channels) == 2)
+    other = server.channel()
+    attach(other, session.name, session.secret)  # so the session survives the cut
+    for channel in channels[:2]:
+        cut(channel)
+    assert wait_for(lambda: not not_yet and not keeper.lost)
+    assert heard == []
+    keeper.stop()
+    other.close()
 
 
 @pytest.mark.parametrize("server", [(*LIMITED, {"cluster.lease": "7s"})], indirect=True)
