@@ -80,6 +80,7 @@ class Leases:
         self._activity = activity
         self._clock = clock
         self._fairness = Fairness(timers)
+        self.reachable: Callable[[], bool] = lambda: True  # launchers may come: we know clients
         self.by_name: dict[str, Lease] = {}
         self._ended: OrderedDict[str, Lease] = OrderedDict()
         sessions.on_closing = self._closing
@@ -108,6 +109,9 @@ class Leases:
 
     def _await_launcher(self, lease: Lease) -> None:
         def give_up() -> None:
+            if not self.reachable():
+                self._await_launcher(lease)
+                return
             log.info(f"nobody attached to session {lease.record.session} in time")
             self.end(lease, "lost", "nobody was attached to it", 0)
 

@@ -290,6 +290,7 @@ def serve(
     doorman = Doorman(service, control, gate, settings.seconds("cluster.lease"))
     admin = AdminDoor(service, folder)
     if tokens:
+        leases.reachable = lambda: cluster.synced  # until then it knows no client
 
         def bar(client: str, why: str) -> None:
             leases.end_client(client, "revoked", why)

@@ -62,7 +62,7 @@ class Server:
         )
         assert wait_for(lambda: "serves" in self.log or self.process.poll() is not None, 60)
         assert "serves" in self.log, self.log
-        words = self.log.replace(",", "").split()
+        words = self.log.partition(" serves ")[2].replace(",", "").split()
         self.port = int(words[words.index("on") + 1].rpartition(":")[2])
         self.data_port = int(words[words.index("port") + 1])
 

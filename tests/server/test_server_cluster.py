@@ -8,9 +8,11 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
+from crowd_nodes import Node
 from etcds import EtcdServer
 from identities import BITFUSION
 from servers import Server, connect
@@ -181,3 +183,32 @@ def test_servers_of_the_command_line_are_the_only_ones(pair: Pair) -> None:
         assert done.returncode == 1 and "others have them\n" in done.stderr, done.stderr
         assert "waiting" not in done.stderr
     held.channel.close()
+
+
+@pytest.mark.slow
+def test_a_restart_without_etcd_loses_no_session() -> None:
+    """Where clients have tokens, the new server knows none of them before etcd is back."""
+    etcd, node = EtcdServer(), None
+    try:
+        node = Node({"cluster.store": f"etcd://127.0.0.1:{etcd.port}", "cluster.lease": "6s"})
+        node.admit("alice")
+        assert wait_for(lambda: node.knows(["alice"]), 10)
+        channel = node.channel("alice")
+        reply = channel.request("POST", "/v1/sessions", {"gpus": 1})
+        session = control.Session(channel, reply.body, "auto", 10.0, str(reply.body["secret"]))
+        assert session.attach_over(channel).status == 200
+        etcd.kill()
+        node.now.process.send_signal(signal.SIGTERM)
+        node.now.process.wait(20)
+        channel.close()
+        node.start()
+        time.sleep(6.5)  # longer than the lease
+        channel = node.channel("alice")
+        assert session.attach_over(channel).status == 503
+        etcd.start()
+        assert wait_for(lambda: session.attach_over(channel).status == 200, 20), node.now.log
+        assert "nobody attached" not in node.now.log
+    finally:
+        if node is not None:
+            node.now.stop()
+        etcd.end()
