@@ -179,6 +179,11 @@ class NoServer(BitfusionError):
     hint = "'bitfusion server init' makes keys; '--state_dir' says where they are"
 
 
+class NotRunning(BitfusionError):
+    template = "cannot find a server to ask: the one with its state in '{folder}' does not run"
+    hint = "'--state_dir' says where another one has its state"
+
+
 class NoReservation(BitfusionError):
     template = "cannot find reserved GPUs: {why}"
     hint = "'bitfusion request_gpus -n 1' reserves some"

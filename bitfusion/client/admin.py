@@ -14,7 +14,7 @@ from bitfusion import config, log, paths
 from bitfusion.client.access import access
 from bitfusion.client.control import Channel, HttpChannel, LineChannel, explain, greet
 from bitfusion.config import Config
-from bitfusion.errors import BitfusionError, NoServer, SystemFailure, reason
+from bitfusion.errors import BitfusionError, NoServer, NotRunning, SystemFailure, reason
 from bitfusion.server.keys import Keys
 from bitfusion.server.state import ADMIN, StateFolder
 from bitfusion.wire.control import Json
@@ -34,8 +34,8 @@ def open_service(timeout_s: float) -> Optional[Channel]:
         return None
 
 
-def open_admin(server: Config, client: Config) -> Channel:
-    """Raises NoServer where there is none to ask."""
+def open_admin(server: Config, client: Config, offline: bool = True) -> Channel:
+    """Raises NoServer where there is none to ask. offline: the state will do, where none runs."""
     timeout_s = client.seconds("client.timeout")
     path = server.text("server.state_dir")
     try:
@@ -46,7 +46,7 @@ def open_admin(server: Config, client: Config) -> Channel:
         running = _running(folder, timeout_s)
         if running is not None:
             return running
-        if Keys(folder).exist():
+        if offline and Keys(folder).exist():
             from bitfusion.server.offline import OfflineChannel
 
             return OfflineChannel(folder, server)
@@ -54,6 +54,8 @@ def open_admin(server: Config, client: Config) -> Channel:
         channel = HttpChannel(address, config.format_address(address), timeout_s, access(client))
         greet(channel)
         return channel
+    if folder is not None and not offline:
+        raise NotRunning(folder=path)
     if path != paths.MACHINE_STATE and os.path.isdir(paths.MACHINE_STATE):
         hint = f"this machine's is in '{paths.MACHINE_STATE}': ask it with sudo"
         raise NoServer(folder=path, hint=hint)

@@ -27,7 +27,8 @@ examples:
 
 def run(parsed: Parsed) -> int:
     (session,) = take_words(parsed, "session")
-    channel = admin.open_admin(config.load_server(parsed), config.load_without_servers(None))
+    client = config.load_without_servers(None)
+    channel = admin.open_admin(config.load_server(parsed), client, offline=False)
     try:
         admin.ask(channel, "DELETE", f"/v1/sessions/{session}")
     finally:

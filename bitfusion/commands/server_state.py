@@ -22,7 +22,8 @@ def _ask(parsed: Parsed, what: str) -> str:
     if len(parsed.words) > 1:
         raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[1]}'")
     server = parsed.words[0] if parsed.words else "this"
-    channel = admin.open_admin(config.load_server(parsed), config.load_without_servers(None))
+    client = config.load_without_servers(None)
+    channel = admin.open_admin(config.load_server(parsed), client, offline=False)
     try:
         now: Json = {"now": parsed.has("now")}
         body = admin.ask(channel, "POST", f"/v1/servers/{server}/{what}", now)

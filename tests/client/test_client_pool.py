@@ -12,7 +12,7 @@ from bitfusion import paths
 from bitfusion.client import admin, pool
 from bitfusion.client.pool import Asker, Listed, Told
 from bitfusion.config import Config
-from bitfusion.errors import CannotReach, NoServer
+from bitfusion.errors import CannotReach, NoServer, NotRunning
 from bitfusion.values import Address
 
 LOST = Listed("b:2", "", [], "the cluster has lost it", "down")
@@ -67,3 +67,10 @@ def test_who_may_not_ask_the_machines_server_is_told_who_may(
     with pytest.raises(NoServer) as caught:
         admin.open_admin(server, settings_with(""))
     assert "with sudo" in caught.value.hint
+
+
+def test_what_takes_a_running_server_says_that_none_runs(tmp_path: pathlib.Path) -> None:
+    server = Config()
+    server.set("server.state_dir", str(tmp_path), "test")
+    with pytest.raises(NotRunning, match="does not run$"):
+        admin.open_admin(server, settings_with(""), offline=False)
