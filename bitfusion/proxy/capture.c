@@ -176,6 +176,9 @@ CUresult bf_capture_copy(uint64_t number, bool to_host, CUdeviceptr device, void
 	if (capture)
 		status = bf_work_add_copy(&capture->work, to_host, host, size, &buffer);
 	pthread_mutex_unlock(&bf_capture_lock);
+	if (status == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)
+		return bf_capture_refuse(number,
+					 "a copy of host memory beside a host function, or of what another reads,");
 	if (status)
 		return status;
 	return to_host ? BF_CALL(cuMemcpyDtoDAsync_v2, buffer, device, size, BF_ARG(stream))
@@ -192,6 +195,8 @@ CUresult bf_capture_function(uint64_t number)
 	if (capture)
 		status = bf_work_add_function(&capture->work);
 	pthread_mutex_unlock(&bf_capture_lock);
+	if (status == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)
+		return bf_capture_refuse(number, "a host function beside copies of host memory");
 	return status;
 }
 

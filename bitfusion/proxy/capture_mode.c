@@ -35,7 +35,6 @@ static bool find_breach(uint64_t *stream)
 	return breach;
 }
 
-/* A driver breaks off the capture of a stream that is asked whether its work is over. */
 CUresult bf_capture_check_unsafe(void)
 {
 	uint64_t stream;
@@ -46,6 +45,26 @@ CUresult bf_capture_check_unsafe(void)
 	while ((breach = find_breach(&stream)) && stream)
 		BF_CALL(cuStreamQuery, stream);
 	return breach ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : CUDA_SUCCESS;
+}
+
+/* A driver breaks off the capture of a stream that is asked whether its work is over. */
+CUresult bf_capture_refuse(uint64_t number, const char *what)
+{
+	struct bf_capture *capture;
+	uint64_t stream = 0;
+
+	bf_tell("a stream capture is broken off: %s cannot be captured on a server's GPU", what);
+
+	pthread_mutex_lock(&bf_capture_lock);
+	capture = bf_capture_numbered(number);
+	if (capture && !capture->broken) {
+		stream = capture->origin;
+		capture->broken = true;
+	}
+	pthread_mutex_unlock(&bf_capture_lock);
+	if (stream)
+		BF_CALL(cuStreamQuery, stream);
+	return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 }
 
 CUresult bf_capture_ask_broken(CUstream stream)

@@ -216,7 +216,7 @@ static CUresult copy_on_host(void *to, const void *from, size_t size, CUstream s
 		return CUDA_ERROR_INVALID_VALUE;
 	status = bf_capture_find(stream, &capture);
 	if (status || capture)
-		return status ? status : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+		return status ? status : bf_capture_refuse(capture, "a copy from host to host");
 	if (async) /* the host does it, in its place in the stream */
 		status = bf_stream_wait(stream);
 	else if (bf_shared_in_use())

@@ -208,7 +208,7 @@ static CUresult send_or_receive(const struct bf_box *box, CUstream stream, bool 
 	to_host = box->to.type == CU_MEMORYTYPE_HOST;
 	status = async && (from_host || to_host) ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
 	if (status || capture)
-		return status ? status : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+		return status ? status : bf_capture_refuse(capture, "a copy of rows of host memory");
 	bf_stream_admit(stream, from_host || to_host ? bf_box_bytes(box) : 0);
 	if (from_host)
 		return to_host ? copy_on_host(box, stream, async) : send_box(box, stream, async);

@@ -302,7 +302,7 @@ static CUresult launch_with(const struct bf_graph_work *work, CUgraphExec exec, 
 	CUresult status = bf_capture_find(stream, &capture);
 
 	if (!status && capture)
-		status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+		status = bf_capture_refuse(capture, "the launch of a graph that copies host memory");
 	if (!status)
 		status = bring_in(work, stream);
 	if (status)

@@ -88,6 +88,8 @@ static inline CUresult bf_capture_takes(CUstream stream)
 
 CUresult bf_capture_copy(uint64_t number, bool to_host, CUdeviceptr device, void *host, size_t size, CUstream stream);
 CUresult bf_capture_function(uint64_t number);
+/* What CUDA can capture and we cannot: tells so, and breaks the capture off, else its graph would lack a node. */
+CUresult bf_capture_refuse(uint64_t number, const char *what);
 CUresult bf_capture_keep(uint64_t number, const struct bf_graph *graph); /* what that has */
 /* What makes a stream join a capture. */
 void bf_capture_recorded(struct bf_event *event, CUstream stream);
