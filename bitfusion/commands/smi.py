@@ -104,7 +104,7 @@ def show_server(server: Listed) -> list[str]:
         *(show_gpu(gpu) for gpu in server.gpus),
         RULE,
         cell(
-            f"{'GPU':>3}  {'Session':16} {'Client':12} {'Used / slice':>19} {'Busy':>5}  Program"
+            f"{'GPU':>3}  {'Session':16} {'Client':12} {'Used / slice':>19} {'Busy':>5}  Program (age)"
         ),
         HEAVY,
     ]
@@ -144,7 +144,9 @@ def show_session(gpu: Row, held: dict[str, Any]) -> str:
     client = str(held.get("client", ""))[:12]
     program = printable(os.path.basename(str(held.get("program", "")).partition(" ")[0]))
     age = held.get("since_s")
-    lasts = format_duration(max(0.0, time.time() - age)) if isinstance(age, (int, float)) else ""
+    lasts = ""
+    if isinstance(age, (int, float)):
+        lasts = f"({format_duration(max(0.0, time.time() - age))})"
     return cell(
         f"{gpu.number:>3}  {held['session']:16} {client:12} {memory:>19} "
         f"{percent(held.get('busy')):>5}  {program} {lasts}".rstrip()
