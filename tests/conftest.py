@@ -34,6 +34,13 @@ sys.path.insert(0, str(ROOT))
 DOES_NOT_APPLY = "does not apply: "
 
 
+# Programs inherit what is ignored, as by nohup and in scripts' background; tests send these.
+for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(ignored) == signal.SIG_IGN:
+        usual = signal.default_int_handler if ignored == signal.SIGINT else signal.SIG_DFL
+        signal.signal(ignored, usual)
+
+
 def _fail_where_nothing_may_be_missing(
     report: Union[pytest.TestReport, pytest.CollectReport],
 ) -> None:

@@ -104,7 +104,8 @@ def show_server(server: Listed) -> list[str]:
         *(show_gpu(gpu) for gpu in server.gpus),
         RULE,
         cell(
-            f"{'GPU':>3}  {'Session':16} {'Client':12} {'Used / slice':>19} {'Busy':>5}  Program (age)"
+            f"{'GPU':>3}  {'Session':16} {'Client':12} {'Used / slice':>19} {'Busy':>5}"
+            "  Program (age)"
         ),
         HEAVY,
     ]

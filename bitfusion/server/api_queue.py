@@ -114,12 +114,11 @@ class QueueApi:
         if sum(name in self._entries for name in of_peer) >= MAX_OWNED:
             raise Refusal(429, "too-many", f"{MAX_OWNED} requests of one connection are the most")
         client = asked.caller.client
-        waits = self._cluster.facts.waits
         fresh = sum(
             entry.client == client and entry.queued and name not in self._cluster.facts.queue
             for name, entry in self._entries.items()
         )
-        waiting = waits[client] + fresh
+        waiting = self._cluster.waits_of(client) + fresh
         if self._most and waiting >= self._most:
             why = f"{waiting} of them wait already, and more are not allowed (queue in [limits])"
             raise Refusal(429, "too-many", f"too many requests of client '{client}': {why}")

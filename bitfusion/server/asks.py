@@ -99,6 +99,12 @@ class Asks:
         self._given_up.add(ask_id)
         self.desk.stir(ask_id)
 
+    def leaving(self, client: str) -> int:
+        """How many of its asks are in the queue only until the store has heard that they left."""
+        queue = self.desk.facts.queue
+        left = (queue.get(ask_id) for ask_id in self._given_up)
+        return sum(entry is not None and entry.ask.client == client for entry in left)
+
     def saw(self, entry: Entry) -> None:
         """Ours come after all that were seen."""
         self._last_seq = max(self._last_seq, entry.seq)

@@ -297,6 +297,10 @@ class Cluster:
             self._withdraw(turn.ask)
         return self._asks.add(ask, {**details, "limits": list(limits)}, on_change, turn)
 
+    def waits_of(self, client: str) -> int:
+        """How many of its asks are in the queue, at whatever server."""
+        return self.facts.waits[client] - self._asks.leaving(client)
+
     def turn(self, waiting: Waiting) -> str:
         """For its client, which may show it to any server of the cluster."""
         entry = waiting.entry

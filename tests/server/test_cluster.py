@@ -67,8 +67,12 @@ def test_the_queue_is_left(start: Start, clock: Clock, memory: Memory) -> None:
     one = start(gpus=1)
     first, second, third = one.ask(), one.ask(), one.ask()
     assert clock.until(lambda: third.waiting.place)
+    assert clock.until(lambda: len(keys(memory, "queue/")) == 2)
     second.waiting.cancel()
+    assert len(keys(memory, "queue/")) == 2  # the store has not heard yet
+    assert one.cluster.waits_of("alice") == 1
     assert clock.until(lambda: len(keys(memory, "queue/")) == 1)
+    assert one.cluster.waits_of("alice") == 1
     one.host.finish(first.session)
     assert clock.until(lambda: third.granted)
     assert not second.granted and second.changes.count("granted") == 0
