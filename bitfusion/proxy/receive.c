@@ -161,7 +161,7 @@ static int take_fetch(const uint8_t *body, size_t size)
 	return 0;
 }
 
-/* What a kernel prints belongs to the program's own output, in order with it. */
+/* What a kernel prints belongs to the program's own output, in order with it; and is out when the program aborts. */
 static int take_output(const uint8_t *body, size_t size)
 {
 	struct bf_output output;
@@ -175,6 +175,7 @@ static int take_output(const uint8_t *body, size_t size)
 	file = output.fd == 2 ? stderr : stdout;
 	if (fwrite(body + sizeof output, 1, output.size, file) != output.size)
 		bf_debug("cannot print what the device printed, ignoring");
+	fflush(file);
 	return 0;
 }
 

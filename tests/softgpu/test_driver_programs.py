@@ -85,6 +85,12 @@ def test_program_in_both_loading_modes(name: str, mode: str, tmp_path: Path) -> 
     assert done.stderr == run(program, environment()).stderr
 
 
+def test_the_log_says_why_there_is_no_launch(tmp_path: Path) -> None:
+    said = run(build("driver_absurd", tmp_path), environment(BITFUSION_DEBUG="1")).stderr
+    for reason in ("no GPU has blocks of 1025", "a cooperative grid of "):
+        assert f"no launch: {reason}" in said, said
+
+
 def test_a_broken_kernel_is_told_in_one_line(tmp_path: Path) -> None:
     lines = run(build("driver_lazy", tmp_path), environment()).stderr.splitlines()
     assert len(lines) == 3

@@ -53,11 +53,20 @@ static CUresult check_block(const struct function *function, const uint32_t bloc
 {
 	const struct sg_kernel *code = function->code;
 	uint32_t threads = block[0] * block[1] * block[2];
-	if (dynamic_shared > (uint32_t)function->max_dynamic_shared || threads > code->max_threads)
+	if (dynamic_shared > (uint32_t)function->max_dynamic_shared) {
+		driver_debug("no launch: %u bytes of dynamic shared memory, and the kernel may have %d", dynamic_shared,
+			     function->max_dynamic_shared);
 		return CUDA_ERROR_INVALID_VALUE;
+	}
+	if (threads > code->max_threads) {
+		driver_debug("no launch: %u threads in a block, and the kernel takes %u", threads, code->max_threads);
+		return CUDA_ERROR_INVALID_VALUE;
+	}
 	for (int i = 0; i < 3; i++)
-		if (code->required_block[i] && code->required_block[i] != block[i])
+		if (code->required_block[i] && code->required_block[i] != block[i]) {
+			driver_debug("no launch: the kernel's .reqntid is not the size of the block");
 			return CUDA_ERROR_INVALID_VALUE;
+		}
 	return CUDA_SUCCESS;
 }
 
@@ -66,8 +75,11 @@ CUresult launch_prepare(struct context *context, CUfunction handle, const uint32
 {
 	struct function *function;
 	TRY(function_resolve(handle, context, &function));
-	if (!dimensions_fit(grid, block))
+	if (!dimensions_fit(grid, block)) {
+		driver_debug("no launch: no GPU has blocks of %u x %u x %u threads in a grid of %u x %u x %u", block[0],
+			     block[1], block[2], grid[0], grid[1], grid[2]);
 		return CUDA_ERROR_INVALID_VALUE;
+	}
 	TRY(check_block(function, block, dynamic_shared));
 	struct work *work = work_new(WORK_KERNEL, function->code->parameters_size);
 	if (!work)
@@ -93,7 +105,11 @@ static CUresult check_cooperative(const struct kernel_work *kernel)
 	uint64_t blocks = (uint64_t)kernel->grid[0] * kernel->grid[1] * kernel->grid[2];
 	unsigned threads = kernel->block[0] * kernel->block[1] * kernel->block[2];
 	uint64_t fit = (uint64_t)function_blocks(kernel->function, threads, kernel->dynamic_shared) * SM_COUNT;
-	return blocks > fit ? CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE : CUDA_SUCCESS;
+	if (blocks <= fit)
+		return CUDA_SUCCESS;
+	driver_debug("no launch: a cooperative grid of %llu blocks, and %llu fit at once", (unsigned long long)blocks,
+		     (unsigned long long)fit);
+	return CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE;
 }
 
 static CUresult set_cluster(struct kernel_work *kernel, unsigned x, unsigned y, unsigned z)
