@@ -296,8 +296,11 @@ class Story:
         """What docs/systemd.md says."""
         for block in blocks.read(ROOT / "docs/systemd.md"):
             self.server.do(f"set -e; {block.text}")
+        over = ("inactive", "failed")  # after "deactivating", which is not active either
         wait_for(
-            lambda: self.server.try_to(f"systemctl is-active {UNIT}").returncode, 30, "its end"
+            lambda: self.server.try_to(f"systemctl is-active {UNIT}").stdout.strip() in over,
+            30,
+            "its end",
         )
         self._nothing_runs(self.server)
         self.server.do(f"systemctl start {UNIT}")
