@@ -91,7 +91,6 @@ def local(settings: Config) -> Listed:
 class Told(NamedTuple):
     """What one server said of its cluster."""
 
-    name: str  # as it was asked
     server: str  # its ID
     servers: list[tuple[str, bool, Listed]]  # ID, whether it is the one that answers, and what
     queue: list[Json]
@@ -173,9 +172,7 @@ def ask(channel: control.Channel) -> Told:
         channel.close()
     you = pool.get("you")
     queue = control.list_of_objects(pool.get("queue"))
-    return Told(
-        name, str(greeting.get("id")), servers, queue, you if isinstance(you, dict) else {}
-    )
+    return Told(str(greeting.get("id")), servers, queue, you if isinstance(you, dict) else {})
 
 
 def fetch(channel: control.Channel, path: str) -> Json:
