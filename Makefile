@@ -162,14 +162,15 @@ $(VENV)/.dev: tests/requirements/runtime.txt tests/requirements/package.txt
 # One process for each of the first few CPUs; the tests of one file stay together.
 PYTEST = $(PY) -m pytest -n $(shell n=$$(nproc); echo $$((n < 4 ? n : 4))) --dist loadfile
 test: all programs cuda-programs $(VENV)/.dev $(VENV)/.zig ## Run every test (no GPU, no root, no network beyond loopback)
-	$(Q)$(PYTEST) tests -m 'not sanitizers and not packages' $(PYTEST_FLAGS)
+	$(Q)$(PYTEST) tests -m 'not sanitizers and not packages and not pool' $(PYTEST_FLAGS)
 test-sanitizers: all programs $(VENV)/.dev ## The software GPU rebuilt under ASan, UBSan and TSan: takes minutes more
 	$(Q)$(PYTEST) tests -m sanitizers $(PYTEST_FLAGS)
 test-fast: all $(VENV)/.dev ## Run the tests that are not marked slow
-	$(Q)$(PYTEST) tests -m 'not slow and not sanitizers and not packages' $(PYTEST_FLAGS)
+	$(Q)$(PYTEST) tests -m 'not slow and not sanitizers and not packages and not pool' $(PYTEST_FLAGS)
 test-packages: all $(VENV)/.dev $(VENV)/.zig ## Packages built twice give the same bytes; what lintian and rpmlint say
 	$(Q)$(PYTEST) tests/install -m packages $(PYTEST_FLAGS)
-test-pool: all $(VENV)/.dev ## Two servers, forty clients and everything that can end, for some minutes
+test-pool: all programs $(VENV)/.dev ## Two servers, forty clients and everything that can end, for some minutes
+	$(Q)$(PYTEST) tests/e2e -m pool $(PYTEST_FLAGS)
 	$(Q)POOL_STEPS=$(or $(STEPS),6000) $(PY) -m pytest -s tests/server/test_pool_processes.py $(PYTEST_FLAGS)
 test-asan: ## Build the libraries under AddressSanitizer and UBSan into build/asan; runs nothing
 	$(Q)$(MAKE) KIND=asan libs nulldriver

@@ -7,10 +7,12 @@ everything else makes the bundle a wrong one.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO
 
 from bitfusion.errors import SystemFailure, WrongBundle, reason
 
@@ -75,11 +77,21 @@ def refuse_existing(path: str) -> None:
         raise SystemFailure(what=f"write '{path}'", why="its folder takes no new files")
 
 
-def write(path: str, data: bytes) -> None:
-    """A new file, for its owner's eyes only."""
+@contextlib.contextmanager
+def created(path: str) -> Iterator[BinaryIO]:
+    """A new file, for its owner's eyes only; whole or not at all."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-        with open(fd, "wb") as file:
-            file.write(data)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE), "wb") as file:
+            try:
+                yield file
+                file.flush()
+            except OSError:
+                os.unlink(path)
+                raise
     except OSError as error:
         raise SystemFailure(what=f"write '{path}'", why=reason(error)) from None
+
+
+def write(path: str, data: bytes) -> None:
+    with created(path) as file:
+        file.write(data)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from bitfusion import linux
-from bitfusion.errors import BitfusionError, SystemFailure, UnknownVerb, UsageError
+from bitfusion.errors import BitfusionError, SystemFailure, UnknownVerb, UsageError, reason
 from bitfusion.options import HELP, Command, describe, parse
 
 VERBS = {
@@ -105,11 +105,19 @@ def dispatch(words: Sequence[str]) -> int:
 
 
 def report(error: BitfusionError) -> None:
-    text = f"bitfusion: {error}\n" + (f"hint: {error.hint}\n" if error.hint else "")
+    lines = [f"bitfusion: {error}", *([f"hint: {error.hint}"] if error.hint else [])]
+    text = "".join(line.replace("\n", "\\n") + "\n" for line in lines)
     try:
         os.write(2, text.encode("utf-8", "backslashreplace"))
     except OSError:
         pass  # nobody reads it; the exit status says it too
+
+
+def system_failure(error: OSError) -> SystemFailure:
+    """Of an error that nobody expected where it struck; with the file, where it is of one."""
+    of_file = isinstance(error.filename, (str, bytes))
+    what = f"use '{os.fsdecode(error.filename)}'" if of_file else "go on"
+    return SystemFailure(what=what, why=reason(error))
 
 
 def leave(status: int) -> NoReturn:
@@ -142,7 +150,7 @@ def main() -> NoReturn:
     except BrokenPipeError:
         os._exit(1)
     except OSError as error:  # no processes, no space, ... wherever that strikes
-        report(SystemFailure(what="go on", why=(error.strerror or str(error)).lower()))
+        report(system_failure(error))
         status = SystemFailure.exit_status
     except KeyboardInterrupt:
         status = 130

@@ -95,6 +95,9 @@ def parse(
                 place=f"{path}:{find_line(text, '', section)}",
                 why=f"unknown key '{section}' outside any section",
             )
+        if not table and section not in sections:
+            place = f"{path}:{find_line(text, section, '')}"
+            raise ConfigError(place=place, why=f"[{section}] is no section of this file")
         for key, value in table.items():
             place = f"{path}:{find_line(text, section, key)}"
             name = f"{section}.{key}"

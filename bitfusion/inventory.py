@@ -47,7 +47,8 @@ def cuda_text(version: int) -> str:
 def software(count: int, memory: int) -> Inventory:
     count = max(1, min(count, MAX_SOFTWARE_GPUS))
     environment = {"BITFUSION_SOFTGPU_GPUS": str(count), "BITFUSION_SOFTGPU_MEMORY": str(memory)}
-    gpus = tuple(Gpu(SOFTWARE_NAME, memory, software_uuid(index)) for index in range(count))
+    seed = machine_id()
+    gpus = tuple(Gpu(SOFTWARE_NAME, memory, software_uuid(index, seed)) for index in range(count))
     return Inventory(
         gpus,
         paths.library(paths.SOFTGPU_LIBRARY),
@@ -59,16 +60,30 @@ def software(count: int, memory: int) -> Inventory:
     )
 
 
-def software_uuid(index: int, file: str = "/etc/machine-id") -> str:
-    """This machine's, so that a filter can tell those of several servers apart, and always the
-    same: sessions outlive their server.
-    """
+def software_uuid(index: int, seed: str) -> str:
+    """In the form that NVIDIA's have; always the same of one seed."""
+    parts = [zlib.crc32(f"{seed} {index} {part}".encode()) for part in range(4)]
+    text = "".join(f"{part:08x}" for part in parts)
+    return f"GPU-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def machine_id(file: str = "/etc/machine-id") -> str:
     try:
         with open(file) as found:
-            machine = found.read().strip()
+            return found.read().strip() or os.uname().nodename
     except OSError:
-        machine = ""
-    return f"software-{zlib.crc32((machine or os.uname().nodename).encode()):08x}-{index}"
+        return os.uname().nodename
+
+
+def name_software(found: Inventory, server: str) -> Inventory:
+    """With UUIDs of this server: there may be several on one machine, and a filter is to tell
+    their GPUs apart. Always the same: sessions outlive the server's process.
+    """
+    gpus = [
+        gpu._replace(uuid=software_uuid(index, server)) if gpu.name == SOFTWARE_NAME else gpu
+        for index, gpu in enumerate(found.gpus)
+    ]
+    return found._replace(gpus=tuple(gpus))
 
 
 def has_nvidia_driver() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import math
 import os
 import resource
 import select
@@ -48,6 +49,11 @@ def die_with_parent(signal_number: int, parent: int) -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
     if os.getppid() != parent:  # it ended before we asked
         os.kill(os.getpid(), signal_number)
+
+
+def outlive_parent() -> None:
+    """Take `die_with_parent` back."""
+    _libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
 
 
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -205,18 +211,24 @@ def _first_address() -> str:
     return ""
 
 
+PROBES = 6  # in the time after which a machine counts as vanished
+
+
 def keep_alive(sock: socket.socket, patience_s: float = 30) -> None:
-    """Notice after so long that the other machine vanished; send small things at once.
+    """Notice that the other machine vanished, but for no outage that is shorter than this; send
+    small things at once.
 
     A process that is stopped does not count as vanished: its kernel answers for it.
     """
     if sock.family != socket.AF_UNIX:
-        interval_s = max(1, int(patience_s / 6))
+        # The last answer came so long before the outage at most, and then so many are missed.
+        interval_s = max(1, int(patience_s / PROBES))
+        probes = max(1, math.ceil(patience_s / interval_s))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3 * interval_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, interval_s)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval_s)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
 
 
 def keep_descriptor_alive(fd: int, patience_s: float) -> None:
@@ -249,7 +261,7 @@ def give_up_sending(sock: socket.socket, patience_s: float) -> None:
     that carry little: one whose other end leaves data unread for so long is ended as well.
     """
     if sock.family != socket.AF_UNIX:
-        timeout_ms = int(patience_s * 1000)
+        timeout_ms = int(patience_s * 1000 * (1 + 1 / PROBES))  # since the last answer
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
 

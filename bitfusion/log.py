@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Log lines, `[LEVEL] time text`, on stderr. Silent until a command sets a level."""
+"""Log lines, `[LEVEL] time text`, on stderr. Warnings and errors, unless a command sets a
+level.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 DEBUG, INFO, WARN, ERROR, SILENT = range(5)
 NAMES = ("DEBUG", "INFO", "WARN", "ERROR")
 
-_level = SILENT
+_level = WARN
 _said: set[str] = set()
 _outlet: Optional[Outlet] = None
 

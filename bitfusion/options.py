@@ -110,6 +110,8 @@ def parse(verb: str, table: Sequence[Option], words: Sequence[str], mixed: bool 
             if not rest:
                 raise UsageError(verb=verb, why=f"option '{word}' needs a value, {option.value}")
             value = rest.pop(0)
+        if option.value and not value:  # of a variable of the shell that is not set, say
+            raise UsageError(verb=verb, why=f"option '{option.names[-1]}' has an empty value")
         if not option.value and value is not None:
             raise UsageError(verb=verb, why=f"option '{option.names[-1]}' takes no value")
         if option.repeat:

@@ -19,6 +19,9 @@ STORES = ("etcd://", "etcds://")
 Address = tuple[str, int]
 
 
+LEAST_SILENCE_S = 0.5
+
+
 def parse_text(text: str) -> str:
     if "\0" in text:
         raise ValueError("it holds a NUL byte")
@@ -73,6 +76,14 @@ def parse_patience(text: str) -> float:
 def parse_lease(text: str) -> float:
     """0 for auto: as long as the server keeps a session whose launcher is gone."""
     return 0.0 if text == "auto" else parse_patience(text)
+
+
+def parse_silence(text: str) -> float:
+    """How long something may be silent before it counts as gone: what a busy machine needs."""
+    seconds = parse_duration(text)
+    if seconds < LEAST_SILENCE_S:
+        raise ValueError(f"'{text}' is less than {LEAST_SILENCE_S:g} seconds")
+    return seconds
 
 
 def _one_of(text: str, known: tuple[str, ...]) -> str:
@@ -130,6 +141,17 @@ def is_ipv6(host: str) -> bool:
     return True
 
 
+def is_name(host: str) -> bool:
+    """Whether its form is one that a host's name may have: else looking it up fails in ways of
+    its own.
+    """
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return "\0" not in host
+
+
 def parse_address(text: str) -> Address:
     """host, host:port, [v6]:port"""
     host, port = text, str(DEFAULT_PORT)
@@ -142,7 +164,7 @@ def parse_address(text: str) -> Address:
         host, _, port = text.partition(":")
     if (":" in host or text.startswith("[")) and not is_ipv6(host):
         raise ValueError(f"'{text}' is not an address such as gpu01:{DEFAULT_PORT}")
-    if not host or host != host.strip() or any(c in host for c in " /\t\n"):
+    if not host or host != host.strip() or any(c in host for c in " /\t\n") or not is_name(host):
         raise ValueError(f"'{text}' is not an address such as gpu01:{DEFAULT_PORT}")
     if host.isdigit():
         raise ValueError(f"'{text}' has no host: write HOST:PORT")

@@ -14,6 +14,10 @@
 
 #define CODE_MAX ((uint64_t)2 << 30)
 
+/* Why there is nothing to load, as every loader says it. */
+#define CODE_IS_UNKNOWN "the code is neither PTX nor a fatbin nor an ELF file"
+#define CODE_IS_CUT "the file is cut off, or is no code"
+
 static inline bool code_begins(const void *code, uint32_t magic)
 {
 	/* the first byte decides how much more there certainly is */

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Iterable, List, Mapping, Sequence, Set
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Set
 
 from .emit_header import HEADER_LINE, emit_header, spell_arguments, tags_of
 from .spec import Argument, Function, Spec
@@ -202,13 +202,27 @@ def stubs_source(spec: Spec) -> str:
     return "\n".join(head + lines)
 
 
-def absent_source(names: Iterable[str], answer: str) -> str:
+_INSTEAD = (
+    '#define INSTEAD(name, instead) __attribute__((visibility("default"))) int name(void);\\'
+)
+
+
+def absent_source(
+    names: Iterable[str], answer: str, instead: Optional[Mapping[str, str]] = None
+) -> str:
     """Exports that only say no. No prototypes: nobody in this file needs their arguments."""
     lines = ["/* SPDX-License-Identifier: Apache-2.0 */", f"/* {HEADER_LINE} */"]
     lines += [f"int {answer}(const char *name);", ""]
     lines += ['#define ABSENT(name) __attribute__((visibility("default"))) int name(void);\\']
     lines += [f"\tint name(void) {{ return {answer}(#name); }}", ""]
-    lines += [f"ABSENT({name})" for name in names]
+    told = instead or {}
+    if told:
+        lines.append(f"int {answer}_instead(const char *name, const char *instead);")
+        lines.append(_INSTEAD)
+        lines += [f"\tint name(void) {{ return {answer}_instead(#name, instead); }}", ""]
+    for name in names:
+        text = told.get(name)
+        lines.append(f'INSTEAD({name}, "{text}")' if text else f"ABSENT({name})")
     return "\n".join(lines) + "\n"
 
 
@@ -236,6 +250,22 @@ def proxy_present(spec: Spec) -> Set[str]:
 
 def proxy_absent(spec: Spec) -> List[str]:
     return [s for s in spec.exported if s not in proxy_present(spec)]
+
+
+def _told(spec: Spec) -> Dict[str, str]:
+    """What to do instead of functions that are absent."""
+    return {s.exported: s.function.instead for s in spec.symbols if s.function.instead}
+
+
+def proxy_found(spec: Spec) -> Set[str]:
+    """What cuGetProcAddress gives: also absent functions that have something to say, which the
+    runtime would not call else.
+    """
+    return proxy_present(spec) | set(_told(spec))
+
+
+def proxy_absent_source(spec: Spec) -> str:
+    return absent_source(proxy_absent(spec), "bf_absent", _told(spec))
 
 
 # ---------------------------------------------------------------- errors

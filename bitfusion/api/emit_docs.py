@@ -13,7 +13,8 @@ _MEANING = {
     "oneway": "sent, not waited for; an error comes with the next call that waits",
     "sync": "sent and waited for",
     "custom": "written by hand, with operations or rows underneath",
-    "absent": "`cuGetProcAddress` gives NULL and the export answers `CUDA_ERROR_NOT_SUPPORTED`",
+    "absent": "`cuGetProcAddress` gives NULL and the export answers `CUDA_ERROR_NOT_SUPPORTED`;"
+    " where there is another way, it is found, answers so too, and says what to do instead",
 }
 
 

@@ -67,6 +67,7 @@ class Function:
     no_context: bool = False
     executor: bool = False  # the executor has a function of its own for the row
     alias: Optional[str] = None  # the same signature and meaning as this exported name
+    instead: Optional[str] = None  # what to do; who calls an absent one is told on stderr
 
     @property
     def stream(self) -> Optional[int]:
@@ -126,6 +127,7 @@ _FUNCTION_KEYS = {
     "alias",
     "prototype",
     "why",
+    "instead",
 }
 _TABLES = {"header", "errors", "group"}
 
@@ -265,6 +267,7 @@ class _Loader:
             no_context=bool(entry.get("no_context", group.get("no_context", False))),
             executor=bool(entry.get("executor", False)),
             alias=entry.get("alias"),
+            instead=entry.get("instead"),
         )
         if not function.row:
             if "args" in entry:

@@ -34,8 +34,12 @@ def open_service(timeout_s: float) -> Optional[Channel]:
         return None
 
 
-def open_admin(server: Config, client: Config, offline: bool = True) -> Channel:
-    """Raises NoServer where there is none to ask. offline: the state will do, where none runs."""
+def open_admin(
+    server: Config, client: Config, offline: bool = True, network: bool = True
+) -> Channel:
+    """Raises NoServer where there is none to ask. offline: the state will do, where none runs.
+    network: so will a server on another machine.
+    """
     timeout_s = client.seconds("client.timeout")
     path = server.text("server.state_dir")
     try:
@@ -50,7 +54,7 @@ def open_admin(server: Config, client: Config, offline: bool = True) -> Channel:
             from bitfusion.server.offline import OfflineChannel
 
             return OfflineChannel(folder, server)
-    for address in client.addresses("client.server_list"):
+    for address in client.addresses("client.server_list") if network else ():
         channel = HttpChannel(address, config.format_address(address), timeout_s, access(client))
         greet(channel)
         return channel

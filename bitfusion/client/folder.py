@@ -15,6 +15,7 @@ from bitfusion.errors import SystemFailure
 
 LOCK = "lock"
 SOCKET = "broker"
+EVENTS = "events"
 ATTEMPTS = 20
 
 
@@ -42,6 +43,11 @@ class RunFolder:
     @property
     def socket(self) -> str:
         return os.path.join(self.path, SOCKET)
+
+    @property
+    def events(self) -> str:
+        """Of a reservation's folder."""
+        return os.path.join(self.path, EVENTS)
 
     def remove(self) -> None:
         remove(self.path)
@@ -84,7 +90,7 @@ def private_base() -> str:
 
 
 def remove(path: str) -> None:
-    for name in (SOCKET, LOCK):
+    for name in (SOCKET, EVENTS, LOCK):
         try:
             os.unlink(os.path.join(path, name))
         except OSError:

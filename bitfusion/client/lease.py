@@ -2,8 +2,9 @@
 """Keeps a session on a server of the network: attaches again when the server was restarted, and
 hears what the server has to say about it.
 
-One thread waits for events on a connection of its own. When that fails it looks at the connection
-that is the lease, and renews it for as long as the session may last without.
+One thread waits for events on a connection of its own. When that fails, or the server says so, it
+looks at the connection that is the lease, and renews it for as long as the session may last
+without.
 """
 
 from __future__ import annotations
@@ -35,6 +36,13 @@ class Event(NamedTuple):
     text: str
 
 
+class Mark(NamedTuple):
+    """What a session's launcher knew at a moment."""
+
+    number: int = 0  # of the last event
+    cut: str = ""  # of connections
+
+
 class Keeper:
     """Where the program's data connections come from, as the broker sees it."""
 
@@ -51,6 +59,7 @@ class Keeper:
         self._tell = tell
         self._renewed = threading.Condition()  # guards the session's connection
         self._over = False
+        self._known = 0  # the number of the last event
         self.lost = False  # out of touch with the server now
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
@@ -67,14 +76,17 @@ class Keeper:
             self._renewed.notify_all()
             self._renewed.release()
 
-    def verdict(self) -> Optional[Event]:
-        """After the program has failed: what ended its session, or broke. A program hears of its
-        dead connection before we hear why.
+    def mark(self) -> Mark:
+        return Mark(self._known, self.session.cut)
+
+    def verdict(self, since: Mark = Mark()) -> Optional[Event]:
+        """After a program has failed: what ended its session, or broke since it began. A program
+        hears of its dead connection before we hear why.
         """
         until_s, nap_s = time.monotonic() + VERDICT_S, FIRST_NAP_S
         while True:
             try:
-                return self._ask_for_verdict()
+                return self._ask_for_verdict(since)
             except BitfusionError as error:
                 why = str(error)
             if time.monotonic() > until_s:
@@ -82,7 +94,7 @@ class Keeper:
             time.sleep(nap_s)
             nap_s = min(2 * nap_s, LONGEST_NAP_S)
 
-    def _ask_for_verdict(self) -> Optional[Event]:
+    def _ask_for_verdict(self, since: Mark) -> Optional[Event]:
         channel = self._connect(VERDICT_S)
         try:
             path = f"/v1/sessions/{self.session.name}/events?all=1&wait={SETTLE_S:g}"
@@ -100,9 +112,9 @@ class Keeper:
             event = event_of(found)
             if event.kind == "end":
                 return event
-            if event.why == "worker":
+            if event.why == "worker" and number_of(found) > since.number:
                 broke = Event("end", "lost", event.text)
-        if broke is None and self.session.cut:
+        if broke is None and self.session.cut != since.cut:
             broke = Event("end", "lost", self.session.cut)
         return broke
 
@@ -129,27 +141,30 @@ class Keeper:
 
     def _run(self) -> None:
         events: Optional[Channel] = None
-        known, nap_s = 0, FIRST_NAP_S
+        nap_s = FIRST_NAP_S
         while not self._over:
             try:
                 if events is None:
                     events = self._connect(EVENTS_WAIT_S + MARGIN_S)
                     linux.keep_descriptor_alive(events.fileno(), self.session.lease_s)
-                reply = self._ask(events, known)
+                reply = self._ask(events, self._known)
             except BitfusionError as error:
                 log.debug(f"no events: {error}")
                 if events is not None:
                     events.close()
-                    events, known = None, 0
+                    events, self._known = None, 0
                 if not self._renew(nap_s):
                     return
                 nap_s = min(2 * nap_s, LONGEST_NAP_S)
                 continue
             nap_s = FIRST_NAP_S
             for event in list_events(reply):
-                known = number_of(event)
+                self._known = number_of(event)
                 if self._pass_on(event):
                     return
+            cut = reply.body.get("cut") is True
+            if (cut or is_dead(self.session.channel)) and not self._renew(nap_s, cut):
+                return
 
     def _ask(self, events: Channel, known: int) -> Reply:
         path = f"/v1/sessions/{self.session.name}/events?after={known}&wait={EVENTS_WAIT_S:g}"
@@ -177,10 +192,12 @@ class Keeper:
         if not over:
             self._tell(Event("end", why, text))
 
-    def _renew(self, nap_s: float) -> bool:
-        """Attach again where that is necessary; False when it is over."""
+    def _renew(self, nap_s: float, cut: bool = False) -> bool:
+        """Attach again where that is necessary, as the server says or we see; False when it is
+        over.
+        """
         with self._renewed:
-            if not is_dead(self.session.channel):
+            if not cut and not is_dead(self.session.channel):
                 self._renewed.wait_for(lambda: self._over, nap_s)
                 return not self._over
             name = self.session.channel.name

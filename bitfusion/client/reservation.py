@@ -24,27 +24,32 @@ STEM = "bitfusion"
 DIGITS = 9
 MAX_FILE = 64 << 10
 RELEASE_PATIENCE_S = 10.0
-START_TIME = 19  # field of /proc/PID/stat behind the name and its parenthesis
+STATE, START_TIME = 0, 19  # fields of /proc/PID/stat behind the name and its parenthesis
 
 
 class Reservation(NamedTuple):
     pid: int  # of the holder
     started: int  # in clock ticks since the machine's start
     socket: str  # of the broker
+    events: str  # the socket that tells what becomes of it
     software: bool
     gpus: int
     server: str
     session: str
+    ended: str = ""  # why, where it was not released
 
     def alive(self) -> bool:
-        return started_at(self.pid) == self.started
+        return not self.ended and started_at(self.pid) == self.started
 
 
 def started_at(pid: int) -> int:
-    """When a process started, in clock ticks; -1 of one that is gone."""
+    """When a process started, in clock ticks; -1 of one that has ended, reaped or not: who is the
+    first process of a container may reap nobody.
+    """
     try:
         with open(f"/proc/{pid}/stat") as file:
-            return int(file.read().rpartition(")")[2].split()[START_TIME])
+            fields = file.read().rpartition(")")[2].split()
+        return int(fields[START_TIME]) if fields[STATE] not in "ZX" else -1
     except (OSError, ValueError, IndexError):
         return -1
 
@@ -63,6 +68,19 @@ def reserve_path() -> str:
 
 def create(path: str) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+
+
+def create_named(path: str) -> None:
+    """Like `create`, in the place of one whose holder is gone."""
+    try:
+        create(path)
+    except FileExistsError:
+        try:
+            choose(path)
+        except NoReservation:  # removed, where it was one
+            create(path)
+        else:
+            raise
 
 
 def write(path: str, reservation: Reservation) -> None:
@@ -93,7 +111,12 @@ def read(path: str) -> Reservation:
         raise NoReservation(why=f"'{path}': {reason(error)}") from None
     except (KeyError, TypeError, ValueError):
         raise NoReservation(why=f"'{path}' is not a reservation") from None
-    if not isinstance(found.pid, int) or not isinstance(found.socket, str) or found.pid < 2:
+    numbers, texts = (found.pid, found.started, found.gpus), (found.socket, found.events)
+    if not (
+        all(isinstance(text, str) for text in (*texts, found.ended))
+        and all(isinstance(number, int) and 0 < number < 1 << 62 for number in numbers)
+        and 1 < found.pid < 1 << 31
+    ):
         raise NoReservation(why=f"'{path}' is not a reservation")
     return found
 
@@ -121,8 +144,8 @@ def ours(gone: Optional[list[str]] = None) -> list[str]:
 
 
 def fate(reservation: Reservation) -> str:
-    """Of one whose holder is gone. A holder that ends in good order removes its file."""
-    return (
+    """Of one whose holder is gone. A holder whose GPUs are released removes its file."""
+    return reservation.ended or (
         f"the process {reservation.pid} that held its GPUs was killed, or the machine restarted; "
         f"{reservation.server} has taken them back"
     )

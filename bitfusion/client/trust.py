@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bitfusion.certificates import Certificate
     from bitfusion.client.access import Access
 
-DAY_S = 86400.0
+DAY_S, HOUR_S = 86400.0, 3600.0
 BROKEN = http.client.HTTPException
 
 
@@ -45,7 +45,7 @@ def connect(
     connection = http.client.HTTPConnection(*address, timeout=timeout_s)
     try:
         connection.sock = open_socket(address, timeout_s, seen)
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         raise unreachable(name, error) from None
     return Connected(connection, None)
 
@@ -70,9 +70,8 @@ def open_socket(address: tuple[str, int], timeout_s: float, seen: Seen) -> socke
     raise failure or OSError("its name has no address")
 
 
-def unreachable(name: str, error: Exception) -> CannotReach:
-    why = reason(error) if isinstance(error, OSError) else "not a host's name"
-    return CannotReach(server=name, why=why)
+def unreachable(name: str, error: OSError) -> CannotReach:
+    return CannotReach(server=name, why=reason(error))
 
 
 def _connect_by_tls(
@@ -93,7 +92,7 @@ def _connect_by_tls(
     except certificates.NotOurs as error:
         connection.close()
         raise not_trusted(name, str(error), ca) from None
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         certificates.forget_errors()
         raise unreachable(name, error) from None
     _warn_of_expiry(name, certificate, context)
@@ -126,4 +125,6 @@ def warn_of_expiry(what: str, left_s: float, remedy: str) -> None:
     from bitfusion.certificates import EXPIRY_WARNING_S
 
     if left_s < EXPIRY_WARNING_S:
-        log.once(f"{what} expires in {plural(max(0, int(left_s // DAY_S)), 'day')}: {remedy}")
+        days, hours = int(left_s // DAY_S), max(0, int(left_s // HOUR_S))
+        left = plural(days, "day") if days > 1 else plural(hours, "hour")
+        log.once(f"{what} expires in {left}: {remedy}")

@@ -6,6 +6,9 @@ from __future__ import annotations
 import os
 
 from bitfusion.client import launcher, program, reservation
+from bitfusion.client.hub import Watch
+from bitfusion.client.remote import oversee
+from bitfusion.commands.run import words_of
 from bitfusion.options import Option, Parsed
 
 USAGE = "[-f FILE] [--] program [args]"
@@ -20,13 +23,11 @@ examples:
 
 
 def run(parsed: Parsed) -> int:
-    from bitfusion.commands.run import words_of
-
     words = words_of(parsed)
     _path, held = reservation.choose(parsed.text("file"))
     path = program.find(words[0], dict(os.environ))
     environment = launcher.environment_for(held.software, held.gpus, held.socket, dict(os.environ))
-    try:
-        os.execve(path, words, environment)
-    except OSError as error:
-        raise program.cannot_execute(words[0], path, error.errno or 0) from None
+    status = oversee(
+        lambda: program.Program(path, words, environment), lambda tell: Watch(held.events, tell)
+    )
+    return program.end_like(status)

@@ -11,11 +11,12 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from typing import BinaryIO
 
-from bitfusion import config, paths
-from bitfusion.errors import SystemFailure, reason
+from bitfusion import bundle, config, paths
+from bitfusion.errors import reason
 from bitfusion.options import Option, Parsed, parse_value, refuse_words
-from bitfusion.values import parse_count
+from bitfusion.values import parse_addresses, parse_count
 
 USAGE = "[-o FILE] [--days N]"
 ABOUT = """\
@@ -40,23 +41,21 @@ SYSTEM_FILES = ("/etc/os-release", "/proc/meminfo", "/proc/cpuinfo", "/proc/self
 def run(parsed: Parsed) -> int:
     refuse_words(parsed)
     days = parse_value(parsed, "--days", parse_count, parsed.text("days") or "7")
+    parse_value(parsed, "--server_list", parse_addresses, parsed.text("server_list") or "")
     stem = f"bitfusion-{platform.node() or 'host'}-{time.strftime('%Y%m%dT%H%M%S')}"
     path = parsed.text("output") or f"{stem}.tar.gz"
-    try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            write(file, stem, parsed, days)
-    except OSError as error:
-        raise SystemFailure(what=f"write '{path}'", why=reason(error)) from None
+    with bundle.created(path) as file:
+        write(file, stem, parsed, days)
     sys.stdout.write(f"{path}\n")
     return 0
 
 
-def write(file: io.BufferedWriter, folder: str, parsed: Parsed, days: int) -> None:
-    with tarfile.open(fileobj=file, mode="w:gz") as bundle:
+def write(file: BinaryIO, folder: str, parsed: Parsed, days: int) -> None:
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
         for name, data in parts(parsed, days):
             info = tarfile.TarInfo(f"{folder}/{name}")
             info.size, info.mtime, info.mode = len(data), int(time.time()), 0o600
-            bundle.addfile(info, io.BytesIO(data))
+            tar.addfile(info, io.BytesIO(data))
 
 
 def parts(parsed: Parsed, days: int) -> Iterator[tuple[str, bytes]]:

@@ -60,7 +60,7 @@ def make_file(parsed: Parsed) -> str:
         return reservation.reserve_path()
     path = os.path.abspath(path)
     try:
-        reservation.create(path)
+        reservation.create_named(path)
     except OSError as error:
         raise SystemFailure(what=f"make '{path}'", why=reason(error)) from None
     return path

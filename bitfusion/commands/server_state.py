@@ -7,49 +7,63 @@ import sys
 
 from bitfusion import config
 from bitfusion.client import admin
-from bitfusion.errors import UsageError
-from bitfusion.options import Command, Option, Parsed
+from bitfusion.errors import NoServer, NotRunning, UsageError
+from bitfusion.options import Command, Option, Parsed, refuse_words
 from bitfusion.quantity import plural
-from bitfusion.wire.control import Json
+from bitfusion.wire.control import THIS, Json
 
 CONFIG = Option(("--config",), "FILE", "settings (default: /etc/bitfusion/server.toml)")
 NOW = Option(("--now",), "", "end its sessions as well, after a warning to their clients")
 OPTIONS = (CONFIG, config.option("server.state_dir"))
 
 
-def _ask(parsed: Parsed, what: str) -> str:
-    """Returns how many sessions run on, in words."""
-    if len(parsed.words) > 1:
-        raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[1]}'")
-    server = parsed.words[0] if parsed.words else "this"
+def _ask(parsed: Parsed, what: str, server: str = THIS) -> tuple[str, str]:
+    """Which server it was, and how many sessions run on, in words."""
     client = config.load_without_servers(None)
-    channel = admin.open_admin(config.load_server(parsed), client, offline=False)
+    here = server == THIS
+    settings = config.load_server(parsed)
+    try:
+        channel = admin.open_admin(settings, client, offline=False, network=not here)
+    except (NoServer, NotRunning) as error:
+        if here and what != "stop":
+            error.hint = f"'bitfusion server {what} SERVER' asks for one of the network"
+        raise
     try:
         now: Json = {"now": parsed.has("now")}
         body = admin.ask(channel, "POST", f"/v1/servers/{server}/{what}", now)
     finally:
         channel.close()
     count = body.get("sessions")
-    return plural(count if isinstance(count, int) else 0, "session")
+    return str(body.get("name")), plural(count if isinstance(count, int) else 0, "session")
+
+
+def _which(parsed: Parsed) -> str:
+    if len(parsed.words) > 1:
+        raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[1]}'")
+    server = parsed.words[0] if parsed.words else THIS
+    if not server or not all(c.isascii() and (c.isalnum() or c in ".:-_[]") for c in server):
+        raise UsageError(verb=parsed.verb, why=f"'{server}' is no server's ID, name or address")
+    return server
 
 
 def drain(parsed: Parsed) -> int:
-    sessions = _ask(parsed, "drain")
+    name, sessions = _ask(parsed, "drain", _which(parsed))
     then = "ended now" if parsed.has("now") else "may go on"
-    sys.stdout.write(f"drained: it gets no new sessions; {sessions} {then}\n")
+    sys.stdout.write(f"drained {name}: it gets no new sessions; {sessions} {then}\n")
     return 0
 
 
 def undrain(parsed: Parsed) -> int:
-    _ask(parsed, "undrain")
-    sys.stdout.write("in service again\n")
+    name, _sessions = _ask(parsed, "undrain", _which(parsed))
+    sys.stdout.write(f"{name} is in service again\n")
     return 0
 
 
 def stop(parsed: Parsed) -> int:
-    sessions = _ask(parsed, "stop")
+    refuse_words(parsed)
+    name, sessions = _ask(parsed, "stop")
     wait = "" if parsed.has("now") else f"; {sessions} left for the next server"
-    sys.stdout.write(f"stopping{wait}\n")
+    sys.stdout.write(f"stopping {name}{wait}\n")
     return 0
 
 

@@ -147,7 +147,7 @@ def show_session(gpu: Row, held: dict[str, Any]) -> str:
     age = held.get("since_s")
     lasts = ""
     if isinstance(age, (int, float)):
-        lasts = f"({format_duration(max(0.0, time.time() - age))})"
+        lasts = f"({format_duration(age)})"
     return cell(
         f"{gpu.number:>3}  {held['session']:16} {client:12} {memory:>19} "
         f"{percent(held.get('busy')):>5}  {program} {lasts}".rstrip()

@@ -55,6 +55,8 @@ def run(parsed: Parsed) -> int:
     from_s = moment(parsed, "from", "30d", now_s, False)
     to_s = moment(parsed, "to", "0s", now_s, True)
     asked = ",".join(group for group in by if group != "server")
+    if from_s > to_s:
+        raise UsageError(verb=parsed.verb, why="--from is later than --to")
     path = f"/v1/stats?from={int(from_s) // 3600 * 3600}&to={int(to_s) + 1}&by={asked}"
     answers, failed = collect(config.load_client(parsed), path)
     rows = merge(answers, by)
@@ -102,7 +104,8 @@ def collect(settings: Config, path: str) -> tuple[list[Json], bool]:
             continue
         asked.add(address)
         try:
-            addresses += add(answers, ask(connect(settings, address), "GET", path))
+            answer = ask(connect(settings, address), "GET", path)
+            addresses += add(answers, {**answer, "asked": address})
         except BitfusionError as error:
             if not addresses and not answers:
                 raise
@@ -123,7 +126,7 @@ def add(answers: dict[str, Json], answer: Json) -> list[str]:
     server = answer.get("server")
     others = answer.get("others")
     name = str(server.get("id", "")) if isinstance(server, dict) else ""
-    answers[name] = answer
+    answers.setdefault(name, answer)
     return (
         [other for other in others if isinstance(other, str)] if isinstance(others, list) else []
     )
@@ -134,7 +137,7 @@ def merge(answers: Iterable[Json], by: Sequence[str]) -> list[Row]:
     sums: dict[tuple[Cell, ...], Row] = {}
     for answer in answers:
         server = answer.get("server")
-        name = str(server.get("name", "")) if isinstance(server, dict) else ""
+        name = str(answer.get("asked") or "") or name_of(server)
         for used in control.list_of_objects(answer.get("used")):
             begin = time.strftime("%Y-%m-%d", time.gmtime(number(used, "begin")))
             cells: Row = {"day": begin, "server": name, "client": str(used["client"])}
@@ -145,6 +148,13 @@ def merge(answers: Iterable[Json], by: Sequence[str]) -> list[Row]:
     for row in sums.values():
         row["sessions"], row["waits"] = int(row["sessions"]), int(row["waits"])
     return [sums[key] for key in sorted(sums)]
+
+
+def name_of(server: object) -> str:
+    """The address that a server gives: several may run on one host."""
+    if not isinstance(server, dict):
+        return ""
+    return str(server.get("address") or server.get("name", ""))
 
 
 def number(used: Json, key: str) -> float:

@@ -14,7 +14,7 @@ from bitfusion.client.admin import ask, open_admin
 from bitfusion.client.control import Channel
 from bitfusion.client.enroll import CA_FILE
 from bitfusion.configfile import CLIENT_FILE
-from bitfusion.errors import UsageError
+from bitfusion.errors import SystemFailure, UsageError
 from bitfusion.options import Command, Option, Parsed, parse_value, refuse_words, take_words
 from bitfusion.wire.control import Json
 
@@ -58,7 +58,8 @@ token = "{token}"
 
 def run(parsed: Parsed) -> NoReturn:
     word = parsed.words[0] if parsed.words else ""
-    why = f"it cannot '{word}'" if word else "what about tokens? a word is missing"
+    known = ", ".join(SUBCOMMANDS)
+    why = f"it can {known}, not '{word}'" if word else f"a word is missing: {known}"
     raise UsageError(verb=parsed.verb, why=why)
 
 
@@ -123,7 +124,14 @@ def write_bundle(path: str, made: Json, servers: Sequence[str]) -> None:
         token=made["token"],
     )
     files = {CA_FILE: str(made["ca"]).encode(), CLIENT_FILE: text.encode()}
-    bundle.write(path, bundle.pack(files, time.time()))
+    try:
+        bundle.write(path, bundle.pack(files, time.time()))
+    except SystemFailure as error:
+        name = made["name"]
+        error.hint = (
+            f"client '{name}' has no bundle now: 'bitfusion token rotate {name}' makes one"
+        )
+        raise
     expires_s = made.get("expires_s")
     until = f"until {day(expires_s)}" if isinstance(expires_s, float) and expires_s else "for good"
     sys.stdout.write(

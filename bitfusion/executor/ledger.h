@@ -18,7 +18,7 @@ struct bf_spent {
 /* Of one worker. */
 struct bf_activity {
 	_Atomic uint64_t last_at; /* its client called */
-	_Atomic uint32_t waiting; /* calls of its client that wait for the device */
+	_Atomic uint32_t waiting; /* calls of its client that wait for the device, batches that it runs */
 	uint32_t unused;
 };
 

@@ -1,39 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Code images: modules, libraries, and the linker's inputs and result.
+ * Code images: modules and libraries, and what the linker (link.c) shares with them.
  */
-#include "core.h"
+#include "load.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { MAX_OPTIONS = 64, MAX_LOG = 256 << 10, LOGS = 2 };
-
-/* What the driver may still look at after the call: a preserved image, a link's logs. By handle. */
-struct bf_image {
-	struct bf_image *next;
-	uint64_t handle;
-	uint8_t *data;
-	struct bf_wrapper wrapper;
-	char *log[LOGS];
-	uint32_t capacity[LOGS];
-	unsigned option_count, library_option_count;
-	CUjit_option option[MAX_OPTIONS + 1];
-	void *value[MAX_OPTIONS + 1];
-	CUlibraryOption library_option[MAX_OPTIONS];
-	void *library_value[MAX_OPTIONS];
-	bool preserved;
-};
-
-struct load_job {
-	struct bf_job job;
-	struct bf_command command;
-	struct bf_load load;
-	struct bf_image *image;
-	struct bf_use use; /* of the link that is added to or completed */
-	char *text;
-	CUresult status; /* known before the driver is asked */
-};
 
 static void free_image(struct bf_image *image)
 {
@@ -46,7 +18,7 @@ static void free_image(struct bf_image *image)
 	free(image);
 }
 
-static void keep_image(struct bf_session *session, struct bf_image *image)
+void bf_image_keep(struct bf_session *session, struct bf_image *image)
 {
 	pthread_mutex_lock(&session->image_lock);
 	image->next = session->images;
@@ -54,7 +26,7 @@ static void keep_image(struct bf_session *session, struct bf_image *image)
 	pthread_mutex_unlock(&session->image_lock);
 }
 
-static struct bf_image *find_image(struct bf_session *session, uint64_t handle, bool take)
+struct bf_image *bf_image_find(struct bf_session *session, uint64_t handle, bool take)
 {
 	pthread_mutex_lock(&session->image_lock);
 	struct bf_image **link = &session->images;
@@ -69,7 +41,7 @@ static struct bf_image *find_image(struct bf_session *session, uint64_t handle, 
 
 void bf_image_drop(struct bf_session *session, uint64_t handle)
 {
-	free_image(find_image(session, handle, true));
+	free_image(bf_image_find(session, handle, true));
 }
 
 /* ------------------------------------------------------------------ options */
@@ -162,9 +134,8 @@ static size_t put_log(uint8_t *body, const struct bf_image *image, int which)
 	return 8 + bf_pad(size);
 }
 
-/* Both logs, then perhaps a number. */
-static void answer(struct bf_session *session, const struct load_job *work, const struct bf_image *image,
-		   CUresult status, const uint64_t *number)
+void bf_load_answer(struct bf_session *session, const struct bf_load_job *work, const struct bf_image *image,
+		    CUresult status, const uint64_t *number)
 {
 	uint8_t *body = malloc(2 * ((size_t)MAX_LOG + 32) + 8);
 	size_t size = 0;
@@ -181,7 +152,7 @@ static void answer(struct bf_session *session, const struct load_job *work, cons
 	free(body);
 }
 
-static CUresult load_code(struct bf_session *session, struct load_job *work, uint64_t *value)
+static CUresult load_code(struct bf_session *session, struct bf_load_job *work, uint64_t *value)
 {
 	struct bf_image *image = work->image;
 	struct bf_driver *driver = session->driver;
@@ -207,7 +178,7 @@ static void unload(struct bf_session *session, unsigned kind, uint64_t value)
 }
 
 /* Loads, and counts what the code takes; nothing stays loaded that does not fit into the slice. */
-static CUresult load_counted(struct bf_session *session, struct load_job *work, unsigned kind, uint64_t *value)
+static CUresult load_counted(struct bf_session *session, struct bf_load_job *work, unsigned kind, uint64_t *value)
 {
 	struct bf_code_memory before;
 	bf_code_measure(session, &before);
@@ -221,7 +192,7 @@ static CUresult load_counted(struct bf_session *session, struct load_job *work, 
 	return status;
 }
 
-static void load(struct bf_session *session, struct load_job *work)
+static void load(struct bf_session *session, struct bf_load_job *work)
 {
 	struct bf_image *image = work->image;
 	uint64_t value = 0;
@@ -238,85 +209,10 @@ static void load(struct bf_session *session, struct load_job *work)
 	bool keep = status == CUDA_SUCCESS && (image->preserved || !session->driver->cuFuncGetParamInfo);
 	if (keep) {
 		image->handle = work->load.handle;
-		keep_image(session, image);
+		bf_image_keep(session, image);
 		work->image = NULL;
 	}
-	answer(session, work, image, status, NULL);
-}
-
-static void link_create(struct bf_session *session, struct load_job *work)
-{
-	struct bf_image *image = work->image;
-	CUlinkState state = NULL;
-	CUresult status =
-		session->driver->cuLinkCreate_v2
-			? session->driver->cuLinkCreate_v2(image->option_count, image->option, image->value, &state)
-			: CUDA_ERROR_NOT_SUPPORTED;
-	uint32_t owner = bf_handle_pack(BF_HANDLE(BF_CONTEXT, work->command.context));
-	if (status == CUDA_SUCCESS &&
-	    !bf_handle_bind(&session->handles, BF_LINKSTATE, work->load.handle, (uint64_t)(uintptr_t)state, owner))
-		status = CUDA_ERROR_OUT_OF_MEMORY;
-	if (status == CUDA_SUCCESS) {
-		image->handle = work->load.handle;
-		keep_image(session, image);
-		work->image = NULL;
-	}
-	answer(session, work, image, status, NULL);
-}
-
-static CUresult resolve_link(struct bf_session *session, const struct load_job *work, CUlinkState *state)
-{
-	uint64_t value = 0;
-	if (!bf_handle_resolve(&session->handles, BF_LINKSTATE, work->load.handle, &value) || !value)
-		return CUDA_ERROR_INVALID_HANDLE;
-	*state = (CUlinkState)(uintptr_t)value;
-	return CUDA_SUCCESS;
-}
-
-/* The logs are those of the link, which its creation named. */
-static void link_add(struct bf_session *session, struct load_job *work)
-{
-	struct bf_image *image = work->image, *kept = find_image(session, work->load.handle, false);
-	CUlinkState state;
-	CUresult status = resolve_link(session, work, &state);
-	if (status == CUDA_SUCCESS)
-		status = session->driver->cuLinkAddData_v2
-				 ? session->driver->cuLinkAddData_v2(state, (CUjitInputType)work->load.input_type,
-								     image->data, work->load.bulk_size, work->text,
-								     image->option_count, image->option, image->value)
-				 : CUDA_ERROR_NOT_SUPPORTED;
-	answer(session, work, kept ? kept : image, status, NULL);
-}
-
-static void send_image(struct bf_session *session, uint32_t request, const uint8_t *image, uint64_t size)
-{
-	for (uint64_t offset = 0; offset < size;) {
-		uint64_t left = size - offset;
-		struct bf_data data = { offset, left < BF_STAGING_CHUNK ? left : BF_STAGING_CHUNK };
-		struct bf_reply reply = {
-			.size = sizeof(reply) + sizeof(data),
-			.kind = BF_DATA,
-			.request = request,
-		};
-		bf_send(session, &reply, &data, sizeof(data), image + offset, data.size, NULL);
-		offset += data.size;
-	}
-}
-
-static void link_complete(struct bf_session *session, struct load_job *work)
-{
-	struct bf_image *kept = find_image(session, work->load.handle, false);
-	CUlinkState state;
-	void *image = NULL;
-	size_t size = 0;
-	CUresult status = resolve_link(session, work, &state);
-	if (status == CUDA_SUCCESS)
-		status = session->driver->cuLinkComplete ? session->driver->cuLinkComplete(state, &image, &size)
-							 : CUDA_ERROR_NOT_SUPPORTED;
-	uint64_t sent = status == CUDA_SUCCESS ? size : 0;
-	if (sent)
-		send_image(session, work->command.request, image, sent);
-	answer(session, work, kept ? kept : work->image, status, &sent);
+	bf_load_answer(session, work, image, status, NULL);
 }
 
 /* Of a link that exists already. */
@@ -327,7 +223,7 @@ static bool is_link(const struct bf_load *load)
 
 static void run_load(struct bf_session *session, struct bf_job *job)
 {
-	struct load_job *work = (struct load_job *)job;
+	struct bf_load_job *work = (struct bf_load_job *)job;
 	CUresult status = work->status;
 	/* a library belongs to no context */
 	if (status == CUDA_SUCCESS && (work->command.context || work->load.kind != BF_LOAD_LIBRARY))
@@ -337,11 +233,11 @@ static void run_load(struct bf_session *session, struct bf_job *job)
 	else if (work->load.kind == BF_LOAD_MODULE || work->load.kind == BF_LOAD_LIBRARY)
 		load(session, work);
 	else if (work->load.kind == BF_LOAD_LINK_CREATE)
-		link_create(session, work);
+		bf_link_create(session, work);
 	else if (work->load.kind == BF_LOAD_LINK)
-		link_add(session, work);
+		bf_link_add(session, work);
 	else
-		link_complete(session, work);
+		bf_link_complete(session, work);
 	if (is_link(&work->load))
 		bf_use_end(session, &work->use);
 	free_image(work->image);
@@ -363,7 +259,7 @@ static bool well_formed(const struct bf_load *load)
 	       load->input_count <= inputs && load->bulk_size <= BF_MAX_IMAGE && (load->bulk_size > 0) == has_image;
 }
 
-static CUresult read_load(struct bf_session *session, struct load_job *work, const uint8_t *body, size_t size)
+static CUresult read_load(struct bf_session *session, struct bf_load_job *work, const uint8_t *body, size_t size)
 {
 	const uint8_t *at = body + sizeof(work->load), *end = body + size;
 	CUresult status = read_options(work->image, &work->load, &at, end);
@@ -377,7 +273,7 @@ static CUresult read_load(struct bf_session *session, struct load_job *work, con
 }
 
 /* The image arrives in any case, so that the stream stays whole. A NUL more, for text. */
-static bool read_image(struct bf_session *session, struct load_job *work)
+static bool read_image(struct bf_session *session, struct bf_load_job *work)
 {
 	uint64_t size = work->load.bulk_size;
 	if (!size)
@@ -393,7 +289,7 @@ static bool read_image(struct bf_session *session, struct load_job *work)
 
 void bf_op_load(struct bf_session *session, const struct bf_command *command, const uint8_t *body, size_t size)
 {
-	struct load_job *work = calloc(1, sizeof(*work));
+	struct bf_load_job *work = calloc(1, sizeof(*work));
 	struct bf_image *image = calloc(1, sizeof(*image));
 	if (!work || !image) {
 		free(work);

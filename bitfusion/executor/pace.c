@@ -93,6 +93,7 @@ static void *work_off(void *argument)
 		uint64_t took = 0;
 		bool measured = measure(session, batch, before, &took);
 		bf_use_end(session, &batch->use);
+		bf_ledger_waits(session->ledger, session->options.slot, -1);
 		if (measured)
 			bf_ledger_spend(session->ledger, (uint32_t)batch->device, took * batch->stands_for);
 		pthread_mutex_lock(&pace->lock);
@@ -264,6 +265,15 @@ static bool record_ends(struct bf_session *session, struct bf_batch *batch)
 	return true;
 }
 
+static bool end_batch(struct bf_session *session, struct bf_batch *batch)
+{
+	uint32_t before = bf_context_current;
+	bool ended = bf_context_ensure(session, batch->context) == CUDA_SUCCESS && record_ends(session, batch);
+	if (before) /* the command that ends it may be one of another context, and is carried out next */
+		bf_context_ensure(session, before - 1);
+	return ended;
+}
+
 void bf_pace_close(struct bf_session *session)
 {
 	struct bf_pace *pace = &session->pace;
@@ -272,11 +282,12 @@ void bf_pace_close(struct bf_session *session)
 	pace->attentive = pace->paced;
 	if (!batch)
 		return;
-	if (bf_context_ensure(session, batch->context) != CUDA_SUCCESS || !record_ends(session, batch)) {
+	if (!end_batch(session, batch)) {
 		give(session, batch);
 		return;
 	}
 	bf_use_begin(session, &batch->use, batch->context, 0);
+	bf_ledger_waits(session->ledger, session->options.slot, 1); /* its client may wait for an event of its own */
 	pthread_mutex_lock(&pace->lock);
 	batch->next = NULL;
 	*pace->last = batch;

@@ -282,9 +282,10 @@ void bf_wait_row(struct bf_session *session, struct bf_frame *frame)
 		wait_elsewhere(session, frame, kind);
 		return;
 	}
-	/* also when a query said it is over: only a real wait makes a driver hand out what kernels print */
+	/* also when a query said it is over, or failed: only a real wait makes a driver hand out what kernels print */
+	CUresult waited = bf_invoke(frame);
 	if (status == CUDA_SUCCESS)
-		status = bf_invoke(frame);
+		status = waited;
 	bf_settle(session);
 	bf_done(session, frame->command, status, NULL, 0);
 }

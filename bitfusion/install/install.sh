@@ -59,4 +59,7 @@ put 644 tests/install/add_vectors.py "$prefix/share/doc/bitfusion/examples/add_v
 install -d "$destdir$sysconfdir/bitfusion"
 sed -f bitfusion/install/server.toml.sed etc/bitfusion/server.toml >"$destdir$sysconfdir/bitfusion/server.toml"
 chmod 640 "$destdir$sysconfdir/bitfusion/server.toml"
-put 644 systemd/bitfusion-server.service "$prefix/lib/systemd/system/bitfusion-server.service"
+unit=$prefix/lib/systemd/system/bitfusion-server.service
+install -d "$destdir${unit%/*}"
+sed "s|=\(-*\)/usr/bin/bitfusion |=\1$prefix/bin/bitfusion |" systemd/bitfusion-server.service >"$destdir$unit"
+chmod 644 "$destdir$unit"

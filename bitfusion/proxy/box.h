@@ -36,4 +36,7 @@ void bf_box_copy_rows(const struct bf_box *box, const struct bf_side *to, const 
 /* The struct as it travels: offsets are already in the addresses, but for arrays. */
 void bf_box_describe(const struct bf_box *box, CUDA_MEMCPY3D *shape);
 
+/* As bf_across_begin (memory.h). */
+CUresult bf_across_begin_box(const struct bf_box *box, bool async, bool *across);
+
 #endif

@@ -17,7 +17,8 @@ struct ticket {
 	void *data;
 	CUstream stream;
 	uint32_t kind;
-	bool lasting; /* of a graph, which may be launched again */
+	struct bf_graph_function *owner; /* of a graph, which may be launched again; else NULL */
+	unsigned launches; /* of that, in which it has yet to run */
 	size_t next_free;
 };
 #define TICKET_PLACE(number) ((number) & UINT32_MAX)
@@ -76,21 +77,48 @@ static uint64_t give_ticket(const struct ticket *wanted)
 	return number;
 }
 
-/* What the server says may run; one that is not lasting only once. */
-static bool take_ticket(uint64_t number, struct ticket *taken)
+/* With the lock held; NULL: there is none of this number. */
+static struct ticket *find_ticket(uint64_t number)
 {
 	size_t place = TICKET_PLACE(number);
+	bool found = number && place < callbacks.ticket_count && callbacks.tickets[place].number == number;
+
+	return found ? &callbacks.tickets[place] : NULL;
+}
+
+static void free_ticket(struct ticket *ticket)
+{
+	ticket->number = 0;
+	ticket->next_free = callbacks.free_ticket;
+	callbacks.free_ticket = (size_t)(ticket - callbacks.tickets);
+}
+
+void bf_ticket_drop(uint64_t number)
+{
+	struct ticket *ticket;
+
+	pthread_mutex_lock(&callbacks.lock);
+	ticket = find_ticket(number);
+	if (ticket)
+		free_ticket(ticket);
+	pthread_mutex_unlock(&callbacks.lock);
+}
+
+/* What the server says may run: once, or once for each launch. */
+static bool take_ticket(uint64_t number, struct ticket *taken)
+{
+	struct ticket *ticket;
 	bool found;
 
 	pthread_mutex_lock(&callbacks.lock);
-	found = number && place < callbacks.ticket_count && callbacks.tickets[place].number == number;
+	ticket = find_ticket(number);
+	found = ticket && (!ticket->owner || ticket->launches);
 	if (found) {
-		*taken = callbacks.tickets[place];
-		if (!taken->lasting) {
-			callbacks.tickets[place].number = 0;
-			callbacks.tickets[place].next_free = callbacks.free_ticket;
-			callbacks.free_ticket = place;
-		}
+		*taken = *ticket;
+		if (ticket->owner)
+			ticket->launches--;
+		else
+			free_ticket(ticket);
 	}
 	pthread_mutex_unlock(&callbacks.lock);
 	return found;
@@ -108,6 +136,11 @@ static void run(const struct bf_callback *callback, const struct ticket *ticket)
 {
 	struct bf_callback_done done = { callback->token };
 
+	if (ticket->owner) {
+		bf_self.in_callback = false;
+		bf_graph_function_bring_out(ticket->owner);
+		bf_self.in_callback = true;
+	}
 	if (bf_shared_in_use())
 		share(bf_shared_enter_function);
 	if (ticket->kind == STREAM_CALLBACK)
@@ -117,6 +150,11 @@ static void run(const struct bf_callback *callback, const struct ticket *ticket)
 		((CUhostFn)(uintptr_t)ticket->function)(ticket->data);
 	if (bf_shared_in_use())
 		share(bf_shared_leave_function);
+	if (ticket->owner) { /* ahead of the end of its launch: who waits for that finds the memory given back */
+		bf_self.in_callback = false;
+		bf_graph_function_drop(ticket->owner);
+		bf_self.in_callback = true;
+	}
 	bf_post(BF_OP_CALLBACK_DONE, &done, sizeof done);
 	bf_queue_flush();
 }
@@ -170,9 +208,33 @@ bool bf_callback_pending(void)
 	return atomic_load(&callbacks.issued) != atomic_load(&callbacks.done);
 }
 
-void bf_callback_expect(unsigned count)
+void bf_callback_expect(const struct bf_graph_work *work)
 {
-	atomic_fetch_add(&callbacks.issued, count);
+	atomic_fetch_add(&callbacks.issued, work->function_count);
+	pthread_mutex_lock(&callbacks.lock);
+	for (unsigned i = 0; i < work->function_count; i++) {
+		struct ticket *ticket = find_ticket(work->functions[i]->ticket);
+
+		atomic_fetch_add(&work->functions[i]->references, 1);
+		if (ticket)
+			ticket->launches++;
+	}
+	pthread_mutex_unlock(&callbacks.lock);
+}
+
+void bf_callback_forget(const struct bf_graph_work *work)
+{
+	atomic_fetch_sub(&callbacks.issued, work->function_count);
+	pthread_mutex_lock(&callbacks.lock);
+	for (unsigned i = 0; i < work->function_count; i++) {
+		struct ticket *ticket = find_ticket(work->functions[i]->ticket);
+
+		if (ticket && ticket->launches) {
+			ticket->launches--;
+			atomic_fetch_sub(&work->functions[i]->references, 1); /* the work has one of its own */
+		}
+	}
+	pthread_mutex_unlock(&callbacks.lock);
 }
 
 static CUresult start_thread(void)
@@ -192,9 +254,23 @@ static CUresult start_thread(void)
 	return status;
 }
 
+static CUresult capture_function(uint64_t capture, unsigned kind, CUstream stream, struct bf_graph_function **owner)
+{
+	CUresult status;
+
+	if (kind != HOST_FUNCTION)
+		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+	*owner = bf_graph_function_new();
+	status = *owner ? bf_capture_function(capture, *owner, stream) : CUDA_ERROR_OUT_OF_MEMORY;
+	if (*owner)
+		bf_graph_function_drop(*owner); /* the capture's now, or nobody's */
+	return status;
+}
+
 static CUresult launch(CUstream stream, uint64_t function, void *data, unsigned kind, bool per_thread)
 {
 	struct bf_host_function body = { .kind = kind };
+	struct ticket ticket = { .function = function, .data = data, .kind = kind };
 	CUresult status = bf_check();
 	uint64_t capture = 0;
 
@@ -209,19 +285,21 @@ static CUresult launch(CUstream stream, uint64_t function, void *data, unsigned 
 	if (!status)
 		status = bf_capture_find(stream, &capture);
 	if (!status && capture)
-		status = kind == HOST_FUNCTION ? bf_capture_function(capture) : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+		status = capture_function(capture, kind, stream, &ticket.owner);
 	if (!status)
 		status = start_thread();
 	if (status)
 		return status;
 	bf_stream_admit(stream, 0);
 	body.stream = BF_ARG(stream);
-	body.function = give_ticket(&(struct ticket){
-		.function = function, .data = data, .stream = stream, .kind = kind, .lasting = capture != 0 });
+	ticket.stream = stream;
+	body.function = give_ticket(&ticket);
 	if (!body.function)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	if (!capture) /* else each launch of the graph will issue it */
-		bf_callback_expect(1);
+	if (ticket.owner) /* each launch of the graph will issue it */
+		ticket.owner->ticket = body.function;
+	else
+		atomic_fetch_add(&callbacks.issued, 1);
 	return bf_post(BF_OP_HOST_FUNCTION, &body, sizeof body);
 }
 

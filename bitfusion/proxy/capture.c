@@ -47,13 +47,30 @@ static struct bf_stream *stream_of(CUstream stream)
 	return bf_handle_find(BF_STREAM, BF_ARG(stream));
 }
 
-static CUresult add(CUstream stream, CUstreamCaptureMode mode)
+static void drop(struct bf_capture *capture)
+{
+	if (!capture)
+		return;
+	bf_work_drop(capture->before);
+	bf_work_drop(capture->work);
+	bf_keep_drop(&capture->kept);
+	free(capture->nodes);
+	free(capture->edges);
+	free(capture);
+}
+
+static CUresult add(CUstream stream, uint64_t graph, CUstreamCaptureMode mode)
 {
 	struct bf_stream *entry = stream_of(stream);
 	struct bf_capture *capture = calloc(1, sizeof *capture);
+	CUresult status = CUDA_ERROR_OUT_OF_MEMORY;
 
-	if (!capture)
-		return CUDA_ERROR_OUT_OF_MEMORY;
+	if (capture)
+		status = bf_graph_begin_work(graph, &capture->before, &capture->work);
+	if (status) {
+		drop(capture);
+		return status;
+	}
 	capture->origin = BF_ARG(stream);
 	capture->mode = mode;
 	capture->thread = pthread_self();
@@ -82,17 +99,6 @@ static struct bf_capture *take(CUstream stream)
 	}
 	pthread_mutex_unlock(&bf_capture_lock);
 	return capture;
-}
-
-static void drop(struct bf_capture *capture)
-{
-	if (!capture)
-		return;
-	bf_work_drop(capture->work);
-	bf_keep_drop(&capture->kept);
-	free(capture->nodes);
-	free(capture->edges);
-	free(capture);
 }
 
 void bf_capture_stream_destroyed(CUstream stream)
@@ -174,18 +180,21 @@ CUresult bf_capture_copy(uint64_t number, bool to_host, CUdeviceptr device, void
 	pthread_mutex_lock(&bf_capture_lock);
 	capture = bf_capture_numbered(number);
 	if (capture)
-		status = bf_work_add_copy(&capture->work, to_host, host, size, &buffer);
+		status = bf_work_add_copy(
+			&capture->work,
+			(struct bf_graph_copy){ .host = host, .size = size, .to_host = to_host, .stream = stream },
+			&buffer);
 	pthread_mutex_unlock(&bf_capture_lock);
 	if (status == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)
 		return bf_capture_refuse(number,
-					 "a copy of host memory beside a host function, or of what another reads,");
+					 "a copy of host memory behind a host function, or of what another reads,");
 	if (status)
 		return status;
 	return to_host ? BF_CALL(cuMemcpyDtoDAsync_v2, buffer, device, size, BF_ARG(stream))
 		       : BF_CALL(cuMemcpyDtoDAsync_v2, device, buffer, size, BF_ARG(stream));
 }
 
-CUresult bf_capture_function(uint64_t number)
+CUresult bf_capture_function(uint64_t number, struct bf_graph_function *function, CUstream stream)
 {
 	CUresult status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	struct bf_capture *capture;
@@ -193,10 +202,12 @@ CUresult bf_capture_function(uint64_t number)
 	pthread_mutex_lock(&bf_capture_lock);
 	capture = bf_capture_numbered(number);
 	if (capture)
-		status = bf_work_add_function(&capture->work);
+		status = bf_work_add_function(&capture->work, function, stream);
 	pthread_mutex_unlock(&bf_capture_lock);
 	if (status == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)
-		return bf_capture_refuse(number, "a host function beside copies of host memory");
+		return bf_capture_refuse(
+			number,
+			"a host function that copies to host memory may be ahead of, of another stream or in the graph before,");
 	return status;
 }
 
@@ -213,6 +224,28 @@ CUresult bf_capture_keep(uint64_t number, const struct bf_graph *graph)
 	return status;
 }
 
+/* What is captured next need not be behind what the stream has captured so far. */
+static CUresult depart(CUstream stream)
+{
+	struct bf_graph_work *apart = NULL;
+	CUresult status = CUDA_SUCCESS;
+	struct bf_capture *capture;
+
+	pthread_mutex_lock(&bf_capture_lock);
+	capture = bf_capture_numbered(atomic_load(&stream_of(stream)->capture));
+	if (capture && capture->work) {
+		apart = bf_work_apart(capture->work, stream);
+		if (apart) {
+			bf_work_drop(capture->work);
+			capture->work = apart;
+		} else {
+			status = CUDA_ERROR_OUT_OF_MEMORY;
+		}
+	}
+	pthread_mutex_unlock(&bf_capture_lock);
+	return status;
+}
+
 /* ------------------------------------------------------------------ begin and end */
 
 static CUresult begin(CUstream stream, CUstreamCaptureMode mode, bool per_thread)
@@ -221,7 +254,7 @@ static CUresult begin(CUstream stream, CUstreamCaptureMode mode, bool per_thread
 
 	if (!status)
 		status = BF_CALL(cuStreamBeginCapture_v2, BF_ARG(stream), (uint64_t)mode);
-	return status ? status : add(stream, mode);
+	return status ? status : add(stream, 0, mode);
 }
 
 static CUresult begin_to_graph(CUstream stream, const uint64_t args[5], bool per_thread)
@@ -231,7 +264,7 @@ static CUresult begin_to_graph(CUstream stream, const uint64_t args[5], bool per
 	if (!status)
 		status = BF_CALL(cuStreamBeginCaptureToGraph, BF_ARG(stream), args[0], args[1], args[2], args[3],
 				 args[4]);
-	return status ? status : add(stream, (CUstreamCaptureMode)args[4]);
+	return status ? status : add(stream, args[0], (CUstreamCaptureMode)args[4]);
 }
 
 /* In all but these two cases the capture is over, for good or bad. */
@@ -272,7 +305,7 @@ static CUresult end(CUstream stream, CUgraph *phGraph, bool per_thread)
 		return status;
 	capture = take(stream);
 	if (!status && capture && capture->work) {
-		bf_graph_set_work(BF_ARG(*phGraph), capture->work);
+		status = bf_graph_set_work(BF_ARG(*phGraph), capture->before, capture->work);
 		capture->work = NULL;
 	}
 	if (!status && capture)
@@ -282,6 +315,18 @@ static CUresult end(CUstream stream, CUgraph *phGraph, bool per_thread)
 }
 
 /* ------------------------------------------------------------------ entry points */
+
+static CUresult update(unsigned call, CUstream stream, uint64_t *arguments, unsigned flags, bool per_thread)
+{
+	CUresult status = bf_stream_enter(&stream, per_thread);
+
+	arguments[0] = BF_ARG(stream);
+	if (!status)
+		status = bf_call(call, arguments);
+	if (!status && flags != CU_STREAM_ADD_CAPTURE_DEPENDENCIES && stream_of(stream))
+		status = depart(stream);
+	return status;
+}
 
 #define CAPTURE(suffix, per_thread) \
 	BF_EXPORT CUresult cuStreamBeginCapture##suffix(CUstream hStream) \
@@ -300,6 +345,20 @@ static CUresult end(CUstream stream, CUgraph *phGraph, bool per_thread)
 				      (const uint64_t[]){ BF_ARG(hGraph), BF_ARG(dependencies), \
 							  BF_ARG(dependencyData), numDependencies, mode }, \
 				      per_thread); \
+	} \
+	BF_EXPORT CUresult cuStreamUpdateCaptureDependencies##suffix(CUstream hStream, CUgraphNode *dependencies, \
+								     size_t numDependencies, unsigned int flags) \
+	{ \
+		return update(BF_cuStreamUpdateCaptureDependencies, hStream, \
+			      (uint64_t[]){ 0, BF_ARG(dependencies), numDependencies, flags }, flags, per_thread); \
+	} \
+	BF_EXPORT CUresult cuStreamUpdateCaptureDependencies_v2##suffix(CUstream hStream, CUgraphNode *dependencies, \
+									const CUgraphEdgeData *dependencyData, \
+									size_t numDependencies, unsigned int flags) \
+	{ \
+		return update(BF_cuStreamUpdateCaptureDependencies_v2, hStream, \
+			      (uint64_t[]){ 0, BF_ARG(dependencies), BF_ARG(dependencyData), numDependencies, flags }, \
+			      flags, per_thread); \
 	} \
 	BF_EXPORT CUresult cuStreamEndCapture##suffix(CUstream hStream, CUgraph *phGraph) \
 	{ \

@@ -14,7 +14,8 @@ struct bf_capture {
 	CUstreamCaptureMode mode;
 	pthread_t thread; /* that began it */
 	bool broken; /* by a call that its mode forbids */
-	struct bf_graph_work *work;
+	struct bf_graph_work *before; /* what the graph that it goes to had when it began */
+	struct bf_graph_work *work; /* that, and what has been captured */
 	struct bf_graph kept; /* stands for the graph that it will be */
 	CUgraphNode *nodes; /* what the latest cuStreamGetCaptureInfo told */
 	CUgraphEdgeData *edges;

@@ -16,6 +16,22 @@ static bool forbids(const struct bf_capture *capture)
 	return capture->mode == CU_STREAM_CAPTURE_MODE_GLOBAL && bf_self.capture_mode == CU_STREAM_CAPTURE_MODE_GLOBAL;
 }
 
+/* With the lock held: the stream whose question breaks the capture off in the worker too, or 0 where it is broken. */
+static uint64_t break_off(struct bf_capture *capture)
+{
+	uint64_t stream = capture->broken ? 0 : capture->origin;
+
+	capture->broken = true;
+	return stream;
+}
+
+/* A driver breaks off the capture of a stream that is asked whether its work is over. */
+static void ask(uint64_t stream)
+{
+	if (stream)
+		BF_CALL(cuStreamQuery, stream);
+}
+
 /* Whether one forbids; *stream: that of one which does not know yet that it is broken, if there is such a one. */
 static bool find_breach(uint64_t *stream)
 {
@@ -27,9 +43,7 @@ static bool find_breach(uint64_t *stream)
 		if (!forbids(capture))
 			continue;
 		breach = true;
-		if (!capture->broken)
-			*stream = capture->origin;
-		capture->broken = true;
+		*stream = break_off(capture);
 	}
 	pthread_mutex_unlock(&bf_capture_lock);
 	return breach;
@@ -43,27 +57,22 @@ CUresult bf_capture_check_unsafe(void)
 	if (bf_self.capture_mode == CU_STREAM_CAPTURE_MODE_RELAXED)
 		return CUDA_SUCCESS;
 	while ((breach = find_breach(&stream)) && stream)
-		BF_CALL(cuStreamQuery, stream);
+		ask(stream);
 	return breach ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : CUDA_SUCCESS;
 }
 
-/* A driver breaks off the capture of a stream that is asked whether its work is over. */
 CUresult bf_capture_refuse(uint64_t number, const char *what)
 {
 	struct bf_capture *capture;
 	uint64_t stream = 0;
 
 	bf_tell("a stream capture is broken off: %s cannot be captured on a server's GPU", what);
-
 	pthread_mutex_lock(&bf_capture_lock);
 	capture = bf_capture_numbered(number);
-	if (capture && !capture->broken) {
-		stream = capture->origin;
-		capture->broken = true;
-	}
+	if (capture)
+		stream = break_off(capture);
 	pthread_mutex_unlock(&bf_capture_lock);
-	if (stream)
-		BF_CALL(cuStreamQuery, stream);
+	ask(stream);
 	return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 }
 

@@ -32,13 +32,15 @@ static CUresult named(CUcontext ctx, struct bf_context **context)
 
 BF_EXPORT CUresult cuCtxGetDevice(CUdevice *device)
 {
-	struct bf_context *context;
-	CUresult status = current(&context);
+	const struct bf_context *context = bf_context_at(bf_self.current);
+	CUresult status = bf_check();
 
 	if (status)
 		return status;
 	if (!device)
 		return CUDA_ERROR_INVALID_VALUE;
+	if (!context) /* a fault of it, or its end, is in nobody's way */
+		return CUDA_ERROR_INVALID_CONTEXT;
 	*device = context->device;
 	return CUDA_SUCCESS;
 }

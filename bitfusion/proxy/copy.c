@@ -70,20 +70,12 @@ static CUresult send_from_host(CUdeviceptr to, const void *from, size_t size, CU
 	return status ? status : send_to_device(to, from, size, stream, async, false);
 }
 
-CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async)
+static CUresult copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async)
 {
 	uint64_t capture = 0;
-	CUdeviceptr twin;
-	CUresult status;
 	bool shared;
+	CUresult status = async ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
 
-	if (!size)
-		return CUDA_SUCCESS;
-	if (!from || bf_device_range_check(to, size))
-		return CUDA_ERROR_INVALID_VALUE;
-	if (bf_shared_in_use() && bf_shared_find(from, size, &twin))
-		return bf_copy_between(to, twin, size, stream, async);
-	status = async ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
 	if (status || capture)
 		return status ? status : bf_capture_copy(capture, false, to, (void *)from, size, stream);
 	shared = is_shared(to);
@@ -94,6 +86,24 @@ CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstre
 	if (shared)
 		return wrote_shared(stream, async, status);
 	return status || async || !bf_shared_in_use() ? status : bf_shared_finish(stream);
+}
+
+CUresult bf_copy_to_device(CUdeviceptr to, const void *from, size_t size, CUstream stream, bool async)
+{
+	CUdeviceptr twin;
+	CUresult status;
+	bool across;
+
+	if (!size)
+		return CUDA_SUCCESS;
+	if (!from || bf_device_range_check(to, size))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (bf_shared_in_use() && bf_shared_find(from, size, &twin))
+		return bf_copy_between(to, twin, size, stream, async);
+	status = bf_across_begin(to, BF_ARG(from), async, &across);
+	if (!status)
+		status = copy_to_device(to, from, size, stream, async);
+	return bf_across_end(across, status, stream);
 }
 
 static CUresult send_to_host(struct bf_wait *wait, CUdeviceptr from, size_t size, CUstream stream, bool async,
@@ -148,6 +158,7 @@ CUresult bf_copy_to_host(void *to, CUdeviceptr from, size_t size, CUstream strea
 	uint64_t capture = 0, sequence;
 	CUdeviceptr twin;
 	CUresult status;
+	bool across; /* it is waited for in any case */
 
 	if (!size)
 		return CUDA_SUCCESS;
@@ -155,7 +166,9 @@ CUresult bf_copy_to_host(void *to, CUdeviceptr from, size_t size, CUstream strea
 		return CUDA_ERROR_INVALID_VALUE;
 	if (bf_shared_in_use() && bf_shared_find(to, size, &twin))
 		return bf_copy_between(twin, from, size, stream, async);
-	status = async ? bf_capture_find(stream, &capture) : CUDA_SUCCESS;
+	status = bf_across_begin(BF_ARG(to), from, async, &across);
+	if (!status && async)
+		status = bf_capture_find(stream, &capture);
 	if (status || capture)
 		return status ? status : bf_capture_copy(capture, true, from, to, size, stream);
 	if (bf_shared_in_use() && (is_shared(from) || !async)) /* a wait, so kernels see what the program wrote */
@@ -196,13 +209,17 @@ static CUresult copy_shared(CUdeviceptr to, CUdeviceptr from, size_t size, CUstr
 
 CUresult bf_copy_between(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream, bool async)
 {
+	CUresult status;
+	bool across;
+
 	if (!size)
 		return CUDA_SUCCESS;
 	if (bf_device_range_check(to, size) || bf_device_range_check(from, size))
 		return CUDA_ERROR_INVALID_VALUE;
-	if (bf_shared_in_use())
-		return copy_shared(to, from, size, stream, async);
-	return send_between(to, from, size, stream, async);
+	status = bf_across_begin(to, from, async, &across);
+	if (!status)
+		status = (bf_shared_in_use() ? copy_shared : send_between)(to, from, size, stream, async || across);
+	return bf_across_end(across, status, stream);
 }
 
 static CUresult copy_on_host(void *to, const void *from, size_t size, CUstream stream, bool async)
@@ -297,21 +314,30 @@ ASYNCHRONOUS(cuMemcpyHtoDAsync_v2, bf_copy_to_device, CUdeviceptr, const void *)
 ASYNCHRONOUS(cuMemcpyDtoHAsync_v2, bf_copy_to_host, void *, CUdeviceptr)
 ASYNCHRONOUS(cuMemcpyDtoDAsync_v2, bf_copy_between, CUdeviceptr, CUdeviceptr)
 
-static CUresult copy_peer(const uint64_t args[6], bool async, bool per_thread)
+static CUresult send_peer(const uint64_t args[6], CUstream stream, bool async)
 {
-	CUstream stream = (CUstream)(uintptr_t)args[5];
-	CUresult status = async ? bf_stream_enter(&stream, per_thread) : enter_synchronous(&stream, per_thread);
-
-	if (status || !args[4])
-		return status;
-	if (bf_device_range_check(args[0], args[4]) || bf_device_range_check(args[2], args[4]))
-		return CUDA_ERROR_INVALID_VALUE;
 	if (is_shared(args[0]) || is_shared(args[2]))
 		return copy_shared(args[0], args[2], args[4], stream, async);
 	if (async || stream)
 		return BF_CALL(cuMemcpyPeerAsync, args[0], args[1], args[2], args[3], args[4], BF_ARG(stream));
 	bf_stream_admit(stream, 0);
 	return bf_call(BF_cuMemcpyPeer, args);
+}
+
+static CUresult copy_peer(const uint64_t args[6], bool async, bool per_thread)
+{
+	CUstream stream = (CUstream)(uintptr_t)args[5];
+	CUresult status = async ? bf_stream_enter(&stream, per_thread) : enter_synchronous(&stream, per_thread);
+	bool across = false;
+
+	if (status || !args[4])
+		return status;
+	if (bf_device_range_check(args[0], args[4]) || bf_device_range_check(args[2], args[4]))
+		return CUDA_ERROR_INVALID_VALUE;
+	status = bf_across_begin_named((CUcontext)(uintptr_t)args[1], (CUcontext)(uintptr_t)args[3], async, &across);
+	if (!status)
+		status = send_peer(args, stream, async || across);
+	return bf_across_end(across, status, stream);
 }
 
 #define PEER_ARGS(stream) \

@@ -241,13 +241,17 @@ static CUresult copy_shared(struct bf_box *box, CUstream stream, bool async)
 static CUresult copy_box(struct bf_box *box, CUstream stream, bool async)
 {
 	CUresult status;
+	bool across;
 
 	if (!box->width || !box->height || !box->depth)
 		return CUDA_SUCCESS;
 	status = bf_box_check(box);
 	if (status)
 		return status;
-	return bf_shared_in_use() ? copy_shared(box, stream, async) : send_or_receive(box, stream, async);
+	status = bf_across_begin_box(box, async, &across);
+	if (!status)
+		status = bf_shared_in_use() ? copy_shared(box, stream, async) : send_or_receive(box, stream, async);
+	return bf_across_end(across, status, stream);
 }
 
 /* ------------------------------------------------------------------ entry points */

@@ -59,27 +59,34 @@ void bf_tell(const char *format, ...)
 	va_end(arguments);
 }
 
-/* Two names that share a slot may be told more often than once, never not at all. */
-static bool first_time(const char *name)
+/* Two texts that share a slot may be told more often than once, never not at all. */
+bool bf_first_time(const char *text)
 {
 	static _Atomic uint64_t named[NAME_SLOTS];
 	uint64_t hash = 0xcbf29ce484222325u;
 
-	for (const char *c = name; *c; c++)
+	for (const char *c = text; *c; c++)
 		hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
 	return atomic_exchange(&named[hash % NAME_SLOTS], hash) != hash;
 }
 
 CUresult bf_absent(const char *name)
 {
-	if (bf_debugging() && first_time(name))
+	if (bf_debugging() && bf_first_time(name))
 		bf_debug("%s is not implemented", name);
+	return CUDA_ERROR_NOT_SUPPORTED;
+}
+
+CUresult bf_absent_instead(const char *name, const char *instead)
+{
+	if (bf_first_time(name))
+		bf_tell("%s is not supported on a server's GPU: %s instead", name, instead);
 	return CUDA_ERROR_NOT_SUPPORTED;
 }
 
 void bf_not_found(const char *name, int version)
 {
-	if (bf_debugging() && first_time(name))
+	if (bf_debugging() && bf_first_time(name))
 		bf_debug("%s at version %d is not there", name, version);
 }
 

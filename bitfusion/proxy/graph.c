@@ -37,18 +37,39 @@ static void give(struct bf_graph *graph, struct bf_graph_work *work)
 	bf_work_drop(old);
 }
 
-void bf_graph_set_work(uint64_t handle, struct bf_graph_work *work)
+/* Whether a node of the graph is ahead of what is captured into it is not known here: its copies are of no stream. */
+CUresult bf_graph_begin_work(uint64_t handle, struct bf_graph_work **before, struct bf_graph_work **work)
+{
+	*before = take(find(BF_GRAPH, handle));
+	if (!*before)
+		return CUDA_SUCCESS;
+	*work = bf_work_apart(*before, NULL);
+	return *work ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+static struct bf_graph_work *join_apart(const struct bf_graph_work *one, const struct bf_graph_work *two)
+{
+	return bf_work_may_join(one, two) ? bf_work_join(one, two) : NULL;
+}
+
+CUresult bf_graph_set_work(uint64_t handle, const struct bf_graph_work *before, struct bf_graph_work *work)
 {
 	struct bf_graph *graph = find(BF_GRAPH, handle);
-	struct bf_graph_work *before = take(graph), *both = before ? bf_work_join(before, work, 0) : work;
+	struct bf_graph_work *now = take(graph);
 
-	/* captured into a graph of the program's that had some already */
-	if (before) {
-		bf_work_drop(before);
+	/* It may have got a child meanwhile. */
+	struct bf_graph_work *both = now == before ? work : before ? NULL : join_apart(now, work);
+
+	if (both != work)
 		bf_work_drop(work);
+	bf_work_drop(now);
+	if (!both) {
+		bf_tell("a stream capture fails: its graph got another one with host memory or functions meanwhile");
+		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	}
-	if (graph && both)
+	if (graph)
 		give(graph, both);
+	return CUDA_SUCCESS;
 }
 
 static void copy_all(struct bf_graph *to, struct bf_graph *from)
@@ -141,10 +162,10 @@ BF_EXPORT CUresult cuGraphAddChildGraphNode(CUgraphNode *phGraphNode, CUgraph hG
 {
 	struct bf_graph *graph = find(BF_GRAPH, BF_ARG(hGraph));
 	struct bf_graph_work *own = take(graph), *child = take(find(BF_GRAPH, BF_ARG(childGraph)));
-	struct bf_graph_work *both = child ? bf_work_join(own, child, 0) : NULL;
+	struct bf_graph_work *both = child ? bf_work_join(own, child) : NULL;
 	CUresult status = child && !both ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
 
-	if (both && !bf_work_is_sound(both))
+	if (!bf_work_may_join(own, child))
 		status = CUDA_ERROR_NOT_SUPPORTED;
 	if (!status) /* should the call fail after all, they are kept for longer than they need be */
 		status = bf_keep_add(graph, find(BF_GRAPH, BF_ARG(childGraph)));
@@ -276,7 +297,7 @@ static CUresult bring_out(const struct bf_graph_work *work, CUstream stream)
 	for (unsigned i = 0; i < work->copy_count && !status; i++) {
 		const struct bf_graph_copy *copy = &work->copies[i];
 
-		if (copy->to_host)
+		if (copy->to_host && !copy->brought)
 			status = bf_copy_to_host(copy->host, copy->buffer->address, copy->size, stream, true);
 	}
 	return status;
@@ -307,8 +328,10 @@ static CUresult launch_with(const struct bf_graph_work *work, CUgraphExec exec, 
 		status = bring_in(work, stream);
 	if (status)
 		return status;
-	bf_callback_expect(work->functions);
+	bf_callback_expect(work);
 	status = send_launch(exec, stream);
+	if (status)
+		bf_callback_forget(work);
 	return status ? status : bring_out(work, stream);
 }
 

@@ -17,13 +17,25 @@ struct bf_graph_copy {
 	uint8_t *host;
 	uint64_t size;
 	bool to_host;
+	bool brought; /* out by a function behind it in the stream, before the program's own runs */
+	CUstream stream; /* that it was captured in */
 	struct bf_graph_buffer *buffer;
 };
 
-/* What launches need of this side. Never changed once made, so that graphs share it; counted. */
+/* A host function of a graph: of the works that have it, and of launches in which it has yet to run. */
+struct bf_graph_function {
+	_Atomic unsigned references;
+	uint64_t ticket;
+	struct bf_graph_work *before; /* what it brings out, when that is something; by a stream beside the graph's */
+	CUstream stream;
+	uint32_t context;
+};
+
+/* In the order of capture. Never changed once made, so that graphs share it; counted. */
 struct bf_graph_work {
 	_Atomic unsigned references;
-	unsigned functions, copy_count;
+	unsigned function_count, copy_count;
+	struct bf_graph_function **functions;
 	struct bf_graph_copy copies[];
 };
 
@@ -45,15 +57,22 @@ bool bf_keeps(const struct bf_graph *graph);
 CUresult bf_keep_launched(struct bf_graph *graph, CUstream stream);
 
 /* A copy of [host, host + size): the node in the graph copies to or from `device` instead. */
-CUresult bf_work_add_copy(struct bf_graph_work **work, bool to_host, void *host, size_t size, CUdeviceptr *device);
-CUresult bf_work_add_function(struct bf_graph_work **work);
+CUresult bf_work_add_copy(struct bf_graph_work **work, struct bf_graph_copy copy, CUdeviceptr *device);
+CUresult bf_work_add_function(struct bf_graph_work **work, struct bf_graph_function *function, CUstream stream);
+struct bf_graph_function *bf_graph_function_new(void);
+void bf_graph_function_drop(struct bf_graph_function *function);
+void bf_graph_function_bring_out(const struct bf_graph_function *function); /* in the thread that is about to run it */
 void bf_work_drop(struct bf_graph_work *work); /* may be NULL */
-/* A new one with the contents of both, either of which may be NULL, and room for `more` copies. */
-struct bf_graph_work *bf_work_join(const struct bf_graph_work *one, const struct bf_graph_work *two, unsigned more);
-bool bf_work_is_sound(const struct bf_graph_work *work);
+/* A new one with the contents of both, either of which may be NULL. */
+struct bf_graph_work *bf_work_join(const struct bf_graph_work *one, const struct bf_graph_work *two);
+/* A new one with the same, of which what is captured in the stream (NULL: in any) from now on may not be behind. */
+struct bf_graph_work *bf_work_apart(const struct bf_graph_work *from, CUstream stream);
+bool bf_work_may_join(const struct bf_graph_work *one, const struct bf_graph_work *two);
 extern _Atomic unsigned bf_works; /* that exist */
-/* The graph that a capture became takes it over. */
-void bf_graph_set_work(uint64_t graph, struct bf_graph_work *work);
+/* A new one with what the graph has, of which a capture into the graph cannot tell what is ahead of what; NULL: nothing. */
+CUresult bf_graph_begin_work(uint64_t graph, struct bf_graph_work **before, struct bf_graph_work **work);
+/* The graph that a capture became takes it over. `before` is what the graph had when the capture began. */
+CUresult bf_graph_set_work(uint64_t graph, const struct bf_graph_work *before, struct bf_graph_work *work);
 
 extern _Atomic unsigned bf_captures; /* open ones that this process began */
 
@@ -87,7 +106,7 @@ static inline CUresult bf_capture_takes(CUstream stream)
 }
 
 CUresult bf_capture_copy(uint64_t number, bool to_host, CUdeviceptr device, void *host, size_t size, CUstream stream);
-CUresult bf_capture_function(uint64_t number);
+CUresult bf_capture_function(uint64_t number, struct bf_graph_function *function, CUstream stream);
 /* What CUDA can capture and we cannot: tells so, and breaks the capture off, else its graph would lack a node. */
 CUresult bf_capture_refuse(uint64_t number, const char *what);
 CUresult bf_capture_keep(uint64_t number, const struct bf_graph *graph); /* what that has */
@@ -96,6 +115,9 @@ void bf_capture_recorded(struct bf_event *event, CUstream stream);
 void bf_capture_awaited(const struct bf_event *event, CUstream stream);
 void bf_capture_stream_destroyed(CUstream stream);
 
-void bf_callback_expect(unsigned count); /* so many host functions are about to be asked for */
+/* A launch of the work's graph asks for its host functions, or was not to be after all. */
+void bf_callback_expect(const struct bf_graph_work *work);
+void bf_callback_forget(const struct bf_graph_work *work);
+void bf_ticket_drop(uint64_t ticket);
 
 #endif

@@ -214,6 +214,8 @@ static CUresult tell(CUgraphNode node, const struct bf_kernel_node *from, CUDA_K
 		return CUDA_ERROR_UNKNOWN;
 	params->kernelParams = params->extra = NULL;
 	cuCtxGetCurrent(&params->ctx);
+	if (params->kern)
+		cuKernelGetFunction(&params->func, params->kern);
 	if (!function->parameter_count)
 		return CUDA_SUCCESS;
 	pthread_mutex_lock(&told_nodes.lock);
@@ -265,8 +267,6 @@ BF_EXPORT CUresult cuGraphKernelNodeGetParams(CUgraphNode hNode, CUDA_KERNEL_NOD
 
 	if (status)
 		return status;
-	if (!wide.func) /* the older struct has no member for kernels; where functions are wanted they will do */
-		wide.func = (CUfunction)wide.kern;
 	memcpy(nodeParams, &wide, sizeof *nodeParams);
 	return CUDA_SUCCESS;
 }

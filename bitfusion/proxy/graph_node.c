@@ -18,22 +18,20 @@ static bool is_on_host(CUmemorytype type, const void *host, CUdeviceptr device)
 	return type == CU_MEMORYTYPE_UNIFIED && !bf_is_device_memory(device);
 }
 
-static CUresult check_copy(const CUDA_MEMCPY3D *copy)
+static CUresult check_copy(const CUDA_MEMCPY3D *copy, const char *function)
 {
 	if (!copy)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (is_on_host(copy->srcMemoryType, copy->srcHost, copy->srcDevice) ||
-	    is_on_host(copy->dstMemoryType, copy->dstHost, copy->dstDevice)) {
-		bf_debug("refused: a graph node with host memory that was not captured");
-		return CUDA_ERROR_NOT_SUPPORTED;
-	}
+	    is_on_host(copy->dstMemoryType, copy->dstHost, copy->dstDevice))
+		return bf_absent_instead(function, "capture the copy in a stream");
 	return CUDA_SUCCESS;
 }
 
 BF_EXPORT CUresult cuGraphAddMemcpyNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
 					size_t numDependencies, const CUDA_MEMCPY3D *copyParams, CUcontext ctx)
 {
-	CUresult status = check_copy(copyParams);
+	CUresult status = check_copy(copyParams, "cuGraphAddMemcpyNode with host memory");
 
 	return status ? status
 		      : BF_CALL(cuGraphAddMemcpyNode, BF_ARG(phGraphNode), BF_ARG(hGraph), BF_ARG(dependencies),
@@ -42,7 +40,7 @@ BF_EXPORT CUresult cuGraphAddMemcpyNode(CUgraphNode *phGraphNode, CUgraph hGraph
 
 BF_EXPORT CUresult cuGraphMemcpyNodeSetParams(CUgraphNode hNode, const CUDA_MEMCPY3D *nodeParams)
 {
-	CUresult status = check_copy(nodeParams);
+	CUresult status = check_copy(nodeParams, "cuGraphMemcpyNodeSetParams with host memory");
 
 	return status ? status : BF_CALL(cuGraphMemcpyNodeSetParams, BF_ARG(hNode), BF_ARG(nodeParams));
 }
@@ -50,7 +48,7 @@ BF_EXPORT CUresult cuGraphMemcpyNodeSetParams(CUgraphNode hNode, const CUDA_MEMC
 BF_EXPORT CUresult cuGraphExecMemcpyNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode,
 						  const CUDA_MEMCPY3D *copyParams, CUcontext ctx)
 {
-	CUresult status = check_copy(copyParams);
+	CUresult status = check_copy(copyParams, "cuGraphExecMemcpyNodeSetParams with host memory");
 
 	return status ? status
 		      : BF_CALL(cuGraphExecMemcpyNodeSetParams, BF_ARG(hGraphExec), BF_ARG(hNode), BF_ARG(copyParams),
@@ -136,6 +134,12 @@ static bool take_any(const CUgraphNodeParams *params, union any *any)
 	return params != NULL;
 }
 
+static CUresult refuse_type(const CUgraphNodeParams *params)
+{
+	bf_debug("refused: a graph node of type %d", (int)params->type);
+	return CUDA_ERROR_NOT_SUPPORTED;
+}
+
 static CUresult add_any(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
 			size_t numDependencies, const CUgraphNodeParams *params)
 {
@@ -156,7 +160,9 @@ static CUresult add_any(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphN
 	case CU_GRAPH_NODE_TYPE_EMPTY: return cuGraphAddEmptyNode(HEAD);
 	case CU_GRAPH_NODE_TYPE_WAIT_EVENT: return cuGraphAddEventWaitNode(HEAD, params->eventWait.event);
 	case CU_GRAPH_NODE_TYPE_EVENT_RECORD: return cuGraphAddEventRecordNode(HEAD, params->eventRecord.event);
-	default: bf_debug("refused: a graph node of type %d", (int)params->type); return CUDA_ERROR_NOT_SUPPORTED;
+	case CU_GRAPH_NODE_TYPE_HOST: return cuGraphAddHostNode(HEAD, NULL);
+	case CU_GRAPH_NODE_TYPE_MEM_ALLOC: return cuGraphAddMemAllocNode(HEAD, NULL);
+	default: return refuse_type(params);
 	}
 #undef HEAD
 }
@@ -199,7 +205,7 @@ static CUresult set_any(CUgraphExec exec, CUgraphNode node, const CUgraphNodePar
 	case CU_GRAPH_NODE_TYPE_EVENT_RECORD:
 		return exec ? cuGraphExecEventRecordNodeSetEvent(exec, node, params->eventRecord.event)
 			    : cuGraphEventRecordNodeSetEvent(node, params->eventRecord.event);
-	default: bf_debug("refused: a graph node of type %d", (int)params->type); return CUDA_ERROR_NOT_SUPPORTED;
+	default: return refuse_type(params);
 	}
 }
 

@@ -19,33 +19,82 @@ static void drop_buffer(struct bf_graph_buffer *buffer)
 	free(buffer);
 }
 
+struct bf_graph_function *bf_graph_function_new(void)
+{
+	struct bf_graph_function *function = calloc(1, sizeof *function);
+
+	if (function)
+		*function = (struct bf_graph_function){ .references = 1, .context = bf_self.current };
+	return function;
+}
+
+void bf_graph_function_drop(struct bf_graph_function *function)
+{
+	uint32_t current = bf_self.current;
+
+	if (atomic_fetch_sub(&function->references, 1) > 1)
+		return;
+	bf_ticket_drop(function->ticket);
+	bf_self.current = function->context; /* which the thread that runs functions has none of */
+	bf_work_drop(function->before);
+	if (function->stream)
+		cuStreamDestroy_v2(function->stream);
+	bf_self.current = current;
+	free(function);
+}
+
 void bf_work_drop(struct bf_graph_work *work)
 {
 	if (!work || atomic_fetch_sub(&work->references, 1) > 1)
 		return;
 	for (unsigned i = 0; i < work->copy_count; i++)
 		drop_buffer(work->copies[i].buffer);
+	for (unsigned i = 0; i < work->function_count; i++)
+		bf_graph_function_drop(work->functions[i]);
 	atomic_fetch_sub(&bf_works, 1);
+	free(work->functions);
 	free(work);
 }
 
-struct bf_graph_work *bf_work_join(const struct bf_graph_work *one, const struct bf_graph_work *two, unsigned more)
+static void take_over(struct bf_graph_work *work, const struct bf_graph_work *from)
 {
-	unsigned first = one ? one->copy_count : 0, second = two ? two->copy_count : 0;
-	struct bf_graph_work *work = calloc(1, sizeof *work + (first + second + more) * sizeof *work->copies);
+	for (unsigned i = 0; from && i < from->copy_count; i++) {
+		work->copies[work->copy_count] = from->copies[i];
+		atomic_fetch_add(&work->copies[work->copy_count++].buffer->references, 1);
+	}
+	for (unsigned i = 0; from && i < from->function_count; i++) {
+		work->functions[work->function_count] = from->functions[i];
+		atomic_fetch_add(&work->functions[work->function_count++]->references, 1);
+	}
+}
 
-	if (!work)
+/* With room for one copy and one function more. */
+struct bf_graph_work *bf_work_join(const struct bf_graph_work *one, const struct bf_graph_work *two)
+{
+	unsigned copies = 1 + (one ? one->copy_count : 0) + (two ? two->copy_count : 0);
+	unsigned functions = 1 + (one ? one->function_count : 0) + (two ? two->function_count : 0);
+	struct bf_graph_work *work = calloc(1, sizeof *work + copies * sizeof *work->copies);
+
+	if (work)
+		work->functions = calloc(functions, sizeof *work->functions);
+	if (!work || !work->functions) {
+		free(work);
 		return NULL;
+	}
 	atomic_fetch_add(&bf_works, 1);
 	work->references = 1;
-	work->functions = (one ? one->functions : 0) + (two ? two->functions : 0);
-	work->copy_count = first + second;
-	if (first)
-		memcpy(work->copies, one->copies, first * sizeof *work->copies);
-	if (second)
-		memcpy(work->copies + first, two->copies, second * sizeof *work->copies);
-	for (unsigned i = 0; i < work->copy_count; i++)
-		atomic_fetch_add(&work->copies[i].buffer->references, 1);
+	take_over(work, one);
+	take_over(work, two);
+	return work;
+}
+
+struct bf_graph_work *bf_work_apart(const struct bf_graph_work *from, CUstream stream)
+{
+	struct bf_graph_work *work = bf_work_join(from, NULL);
+
+	for (unsigned i = 0; work && i < work->copy_count; i++)
+		if (!stream || work->copies[i].stream == stream)
+			work->copies[i].stream = NULL;
 	return work;
 }
 
@@ -54,12 +103,9 @@ static bool overlap(const struct bf_graph_copy *one, const struct bf_graph_copy 
 	return one->host < two->host + two->size && two->host < one->host + one->size;
 }
 
-/* Copies move before and after the whole launch: that shows when one node writes what another one reads, or when
- * a function in the middle may look at the memory. Such a graph is refused. */
-bool bf_work_is_sound(const struct bf_graph_work *work)
+/* Copies move before and after the whole launch: that shows when one node writes what another one reads. */
+static bool is_sound(const struct bf_graph_work *work)
 {
-	if (work->functions && work->copy_count)
-		return false;
 	for (unsigned i = 0; i < work->copy_count; i++)
 		for (unsigned j = i + 1; j < work->copy_count; j++) {
 			const struct bf_graph_copy *one = &work->copies[i], *two = &work->copies[j];
@@ -70,10 +116,26 @@ bool bf_work_is_sound(const struct bf_graph_work *work)
 	return true;
 }
 
+/* Two that were captured apart: who knows in which order. */
+bool bf_work_may_join(const struct bf_graph_work *one, const struct bf_graph_work *two)
+{
+	struct bf_graph_work *both;
+	bool sound;
+
+	if (!one || !two)
+		return true;
+	if ((one->function_count && two->copy_count) || (one->copy_count && two->function_count))
+		return false;
+	both = bf_work_join(one, two);
+	sound = both && is_sound(both);
+	bf_work_drop(both);
+	return sound;
+}
+
 static CUresult replace(struct bf_graph_work **work, struct bf_graph_work *by)
 {
-	if (!bf_work_is_sound(by)) {
-		bf_debug("refused: this graph mixes host memory with host functions, or writes what it reads");
+	if (!is_sound(by)) {
+		bf_debug("refused: this graph writes host memory that it reads");
 		bf_work_drop(by);
 		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	}
@@ -82,29 +144,82 @@ static CUresult replace(struct bf_graph_work **work, struct bf_graph_work *by)
 	return CUDA_SUCCESS;
 }
 
-CUresult bf_work_add_copy(struct bf_graph_work **work, bool to_host, void *host, size_t size, CUdeviceptr *device)
+/* What a function ahead of it may still write cannot be read before the launch. */
+CUresult bf_work_add_copy(struct bf_graph_work **work, struct bf_graph_copy copy, CUdeviceptr *device)
 {
-	struct bf_graph_work *longer = bf_work_join(*work, NULL, 1);
-	struct bf_graph_buffer *buffer = calloc(1, sizeof *buffer);
-	CUresult status = longer && buffer ? bf_memory_allocate(&buffer->address, size) : CUDA_ERROR_OUT_OF_MEMORY;
+	struct bf_graph_work *longer;
+	CUresult status;
 
+	if (!copy.to_host && *work && (*work)->function_count)
+		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+	longer = bf_work_join(*work, NULL);
+	copy.buffer = calloc(1, sizeof *copy.buffer);
+	status =
+		longer && copy.buffer ? bf_memory_allocate(&copy.buffer->address, copy.size) : CUDA_ERROR_OUT_OF_MEMORY;
 	if (status) {
 		bf_work_drop(longer);
-		free(buffer);
+		free(copy.buffer);
 		return status;
 	}
-	buffer->references = 1;
-	*device = buffer->address;
-	longer->copies[longer->copy_count++] = (struct bf_graph_copy){ host, size, to_host, buffer };
+	copy.buffer->references = 1;
+	*device = copy.buffer->address;
+	longer->copies[longer->copy_count++] = copy;
 	return replace(work, longer);
 }
 
-CUresult bf_work_add_function(struct bf_graph_work **work)
+static bool is_to_bring(const struct bf_graph_copy *copy)
 {
-	struct bf_graph_work *more = bf_work_join(*work, NULL, 0);
+	return copy->to_host && !copy->brought;
+}
 
-	if (!more)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	more->functions++;
+/* The function sees what the stream has copied before: it brings that out first, unless one ahead of it in the stream
+ * has. Of copies in other streams nobody here knows whether they are ahead of it, nor of functions that bring them. */
+CUresult bf_work_add_function(struct bf_graph_work **work, struct bf_graph_function *function, CUstream stream)
+{
+	struct bf_graph_work *more = bf_work_join(*work, NULL);
+	CUresult status = more ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+	unsigned count = 0;
+
+	for (unsigned i = 0; more && i < more->copy_count; i++) {
+		struct bf_graph_copy *copy = &more->copies[i];
+
+		count += is_to_bring(copy);
+		if (copy->to_host && copy->stream != stream)
+			status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+		copy->brought = copy->to_host;
+	}
+	if (!status && count)
+		status = cuStreamCreate(&function->stream, CU_STREAM_NON_BLOCKING);
+	if (status) {
+		bf_work_drop(more);
+		return status;
+	}
+	if (count) {
+		function->before = *work;
+		atomic_fetch_add(&function->before->references, 1);
+	}
+	atomic_fetch_add(&function->references, 1);
+	more->functions[more->function_count++] = function;
 	return replace(work, more);
+}
+
+void bf_graph_function_bring_out(const struct bf_graph_function *function)
+{
+	const struct bf_graph_work *work = function->before;
+	uint32_t current = bf_self.current;
+	CUresult status = CUDA_SUCCESS;
+
+	if (!work)
+		return;
+	bf_self.current = function->context;
+	for (unsigned i = 0; i < work->copy_count && !status; i++) {
+		const struct bf_graph_copy *copy = &work->copies[i];
+
+		if (is_to_bring(copy))
+			status = bf_copy_to_host(copy->host, copy->buffer->address, copy->size, function->stream, true);
+	}
+	if (!status)
+		status = bf_stream_wait(function->stream);
+	bf_self.current = current;
+	bf_fail_later(status);
 }

@@ -113,6 +113,9 @@ BF_EXPORT CUresult cuMemFreeHost(void *p)
 		status = bf_capture_permit();
 	if (status || !p)
 		return status;
+	status = bf_context_check();
+	if (status)
+		return status;
 	if (!bf_map_find(BF_ARG(p), &range) || range.kind != BF_RANGE_PINNED || range.base != BF_ARG(p))
 		return CUDA_ERROR_INVALID_VALUE;
 	release(p, range.size);

@@ -16,6 +16,14 @@
 
 #define ARCHIVE_MAGIC "!<arch>\n"
 
+static const char too_large[] = "the code is too large";
+
+static CUresult refuse(struct bf_image *image, const char *problem)
+{
+	*image = (struct bf_image){ .problem = problem };
+	return CUDA_ERROR_INVALID_IMAGE;
+}
+
 /* What a program points to, or the wrapper around it. */
 static CUresult measure(const void *pointer, struct bf_image *image)
 {
@@ -25,7 +33,9 @@ static CUresult measure(const void *pointer, struct bf_image *image)
 	image->size = code_size(pointer, &text);
 	if (text)
 		image->size++;
-	return image->size && image->size <= BF_MAX_IMAGE ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
+	if (!image->size)
+		return refuse(image, CODE_IS_UNKNOWN);
+	return image->size <= BF_MAX_IMAGE ? CUDA_SUCCESS : refuse(image, too_large);
 }
 
 static CUresult measure_wrapped(const void *pointer, struct bf_image *image)
@@ -36,7 +46,7 @@ static CUresult measure_wrapped(const void *pointer, struct bf_image *image)
 		memcpy(&wrapper, pointer, sizeof wrapper);
 		pointer = wrapper.data;
 	}
-	return pointer ? measure(pointer, image) : CUDA_ERROR_INVALID_IMAGE;
+	return pointer ? measure(pointer, image) : refuse(image, CODE_IS_UNKNOWN);
 }
 
 /* The sizes, then the parts, each at a multiple of 8. */
@@ -48,7 +58,7 @@ static CUresult join(const struct bf_image *parts, uint32_t count, struct bf_ima
 	for (uint32_t i = 0; i < count && size <= BF_MAX_IMAGE; i++)
 		size += BF_PAD8(parts[i].size);
 	if (size > BF_MAX_IMAGE)
-		return CUDA_ERROR_INVALID_IMAGE;
+		return refuse(image, too_large);
 	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (memory == MAP_FAILED)
 		return CUDA_ERROR_OUT_OF_MEMORY;
@@ -57,7 +67,9 @@ static CUresult join(const struct bf_image *parts, uint32_t count, struct bf_ima
 		memcpy(memory + at, parts[i].data, parts[i].size);
 		at += BF_PAD8(parts[i].size);
 	}
-	*image = (struct bf_image){ memory, size, memory, size, count - 1 };
+	*image = (struct bf_image){
+		.data = memory, .size = size, .mapping = memory, .mapping_size = size, .input_count = count - 1
+	};
 	return CUDA_SUCCESS;
 }
 
@@ -71,15 +83,16 @@ static CUresult gather(const struct code_wrapper *wrapper, struct bf_image *imag
 	while (count <= BF_MAX_LOAD_INPUTS && wrapper->inputs[count - 1])
 		count++;
 	if (count > BF_MAX_LOAD_INPUTS)
-		return CUDA_ERROR_INVALID_IMAGE;
+		return refuse(image, "the code is of too many parts");
 	parts = calloc(count, sizeof *parts);
 	if (!parts)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	status = wrapper->data ? measure(wrapper->data, &parts[0]) : CUDA_ERROR_INVALID_IMAGE;
-	for (uint32_t i = 1; i < count && !status; i++)
+	status = wrapper->data ? measure(wrapper->data, &parts[0]) : refuse(&parts[0], CODE_IS_UNKNOWN);
+	for (uint32_t i = 1; i < count && !status; i++) {
 		status = measure_wrapped(wrapper->inputs[i - 1], &parts[i]);
-	if (!status)
-		status = join(parts, count, image);
+		parts[0].problem = parts[i].problem;
+	}
+	status = status ? refuse(image, parts[0].problem) : join(parts, count, image);
 	free(parts);
 	return status;
 }
@@ -120,7 +133,7 @@ CUresult bf_image_of_file(const char *path, struct bf_image *image)
 		goto out;
 	}
 	if ((uint64_t)file.st_size >= BF_MAX_IMAGE) {
-		status = CUDA_ERROR_INVALID_IMAGE;
+		status = refuse(image, too_large);
 		goto out;
 	}
 	room = (size_t)file.st_size + 8; /* a NUL, and four bytes to look at */
@@ -138,7 +151,9 @@ CUresult bf_image_of_file(const char *path, struct bf_image *image)
 		}
 		done += got;
 	}
-	*image = (struct bf_image){ memory, (uint64_t)file.st_size, memory, room, 0 };
+	*image = (struct bf_image){
+		.data = memory, .size = (uint64_t)file.st_size, .mapping = memory, .mapping_size = room
+	};
 	/* Only text needs the NUL: the rest says how long it is. */
 	if (!code_begins(memory, FATBIN_MAGIC) && !code_is_elf(memory) && memcmp(memory, ARCHIVE_MAGIC, 8) != 0)
 		image->size++;
@@ -154,12 +169,11 @@ CUresult bf_image_of_code_file(const char *path, struct bf_image *image)
 	CUresult status = bf_image_of_file(path, image);
 
 	if (status == CUDA_ERROR_INVALID_VALUE)
-		return CUDA_ERROR_INVALID_IMAGE;
+		return refuse(image, CODE_IS_UNKNOWN);
 	if (status || code_is_whole(image->data, image->size))
 		return status;
-	bf_debug("%s is cut off, or is no code", path);
 	bf_image_close(image);
-	return CUDA_ERROR_INVALID_IMAGE;
+	return refuse(image, CODE_IS_CUT);
 }
 
 void bf_image_close(struct bf_image *image)

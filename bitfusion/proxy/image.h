@@ -15,6 +15,7 @@ struct bf_image {
 	void *mapping; /* of a file, or of several images joined */
 	uint64_t mapping_size;
 	uint32_t input_count; /* as in struct bf_load */
+	const char *problem; /* with CUDA_ERROR_INVALID_IMAGE */
 };
 
 CUresult bf_image_of(const void *pointer, struct bf_image *image); /* finds the size */
@@ -30,8 +31,8 @@ struct bf_options {
 CUresult bf_load(const struct bf_load *load, const char *text, const struct bf_options *options,
 		 const struct bf_options *library_options, const struct bf_image *image, struct bf_wait *wait);
 
-/* A module or a library, whose handle it mints; closes the image. */
-CUresult bf_load_code(enum bf_handle_kind kind, struct bf_image *image, const struct bf_options *options,
+/* A module or a library, whose handle it mints, from a file or, where path is NULL, from memory. */
+CUresult bf_load_code(enum bf_handle_kind kind, const void *code, const char *path, const struct bf_options *options,
 		      const struct bf_options *library_options, uint64_t *handle);
 const uint8_t *bf_load_logs(const struct bf_wait *wait, const struct bf_options *options);
 

@@ -34,7 +34,6 @@ static CUresult load(CUlibrary *library, const void *code, const char *path, con
 	CUjit_option kept_names[MAX_LIBRARY_OPTIONS];
 	void *kept_values[MAX_LIBRARY_OPTIONS];
 	struct bf_options options;
-	struct bf_image image;
 	CUresult status = bf_check();
 
 	if (status)
@@ -42,8 +41,7 @@ static CUresult load(CUlibrary *library, const void *code, const char *path, con
 	if (!library || request->count > MAX_LIBRARY_OPTIONS || (request->count && !request->names))
 		return CUDA_ERROR_INVALID_VALUE;
 	drop_host_table(&options, kept_names, kept_values, request->names, request->values, request->count);
-	status = path ? bf_image_of_code_file(path, &image) : bf_image_of(code, &image);
-	return status ? status : bf_load_code(BF_LIBRARY, &image, &request->jit, &options, (uint64_t *)library);
+	return bf_load_code(BF_LIBRARY, code, path, &request->jit, &options, (uint64_t *)library);
 }
 
 BF_EXPORT CUresult cuLibraryLoadData(CUlibrary *library, const void *code, CUjit_option *jitOptions,

@@ -72,21 +72,40 @@ static void set_value(const struct bf_options *options, CUjit_option name, uint6
 			options->values[i] = (void *)(uintptr_t)value;
 }
 
-static void fill_log(const struct bf_options *options, CUjit_option log, const uint8_t *text, uint64_t size)
+static char *buffer_of(const struct bf_options *options, CUjit_option log)
 {
-	uint64_t capacity = capacity_of(options, log);
 	char *buffer = NULL;
 
 	for (unsigned i = 0; i < options->count; i++)
 		if (options->names[i] == log)
 			buffer = (char *)(uintptr_t)value_of(options, i);
+	return buffer;
+}
+
+/* The size is with the NUL, or 0. */
+static void fill_log(const struct bf_options *options, CUjit_option log, const void *text, uint64_t size)
+{
+	uint64_t capacity = capacity_of(options, log);
+	char *buffer = buffer_of(options, log);
+
 	if (!buffer || !capacity)
 		return;
-	if (size > capacity - 1)
-		size = capacity - 1;
+	if (size > capacity)
+		size = capacity;
 	memcpy(buffer, text, size);
-	buffer[size] = 0;
+	buffer[size ? size - 1 : 0] = 0;
 	set_value(options, (CUjit_option)(log + 1), size);
+}
+
+/* Code that does not travel, as nobody could say how much of it there is: a driver would give the same reasons. */
+static void tell_problem(const struct bf_options *options, const char *problem)
+{
+	fill_log(options, CU_JIT_INFO_LOG_BUFFER, "", 0);
+	fill_log(options, CU_JIT_ERROR_LOG_BUFFER, problem, strlen(problem) + 1);
+	if (!buffer_of(options, CU_JIT_ERROR_LOG_BUFFER) && bf_first_time(problem))
+		bf_tell("cannot load code: %s", problem);
+	else
+		bf_debug("cannot load code: %s", problem);
 }
 
 /* Info log, error log, as the reply's body begins; returns what follows them. */
@@ -149,18 +168,25 @@ CUresult bf_load(const struct bf_load *load, const char *text, const struct bf_o
 	return status;
 }
 
-CUresult bf_load_code(enum bf_handle_kind kind, struct bf_image *image, const struct bf_options *options,
+CUresult bf_load_code(enum bf_handle_kind kind, const void *code, const char *path, const struct bf_options *options,
 		      const struct bf_options *library_options, uint64_t *handle)
 {
-	struct bf_load load = { .kind = kind == BF_MODULE ? BF_LOAD_MODULE : BF_LOAD_LIBRARY,
-				.handle = bf_handle_new(kind, NULL) };
+	struct bf_load load = { .kind = kind == BF_MODULE ? BF_LOAD_MODULE : BF_LOAD_LIBRARY };
+	struct bf_image image;
 	struct bf_wait wait = { 0 };
-	CUresult status = load.handle ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+	CUresult status = check_options(options, true);
 
-	if (!status)
-		status = bf_load(&load, NULL, options, library_options, image, &wait);
+	if (status)
+		return status;
+	status = path ? bf_image_of_code_file(path, &image) : bf_image_of(code, &image);
+	if (status == CUDA_ERROR_INVALID_IMAGE)
+		tell_problem(options, image.problem);
+	if (status)
+		return status;
+	load.handle = bf_handle_new(kind, NULL);
+	status = load.handle ? bf_load(&load, NULL, options, library_options, &image, &wait) : CUDA_ERROR_OUT_OF_MEMORY;
 	bf_wait_drop(&wait);
-	bf_image_close(image);
+	bf_image_close(&image);
 	if (status) {
 		bf_handle_free(load.handle);
 		return status;

@@ -87,4 +87,12 @@ CUresult bf_copy_to_host(void *to, CUdeviceptr from, size_t size, CUstream strea
 CUresult bf_copy_between(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream, bool async);
 CUresult bf_copy_any(uint64_t to, uint64_t from, size_t size, CUstream stream, bool async);
 
+/* ------------------------------------------------------------------ copies across contexts (across.c)
+ *
+ * Waits for the contexts of both ends where the copy is *across: then it goes as an asynchronous one, and the end
+ * waits for it. */
+CUresult bf_across_begin(uint64_t to, uint64_t from, bool async, bool *across);
+CUresult bf_across_begin_named(CUcontext to, CUcontext from, bool async, bool *across);
+CUresult bf_across_end(bool across, CUresult status, CUstream stream);
+
 #endif

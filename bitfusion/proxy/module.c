@@ -17,14 +17,12 @@ static CUresult check(void)
 static CUresult load(CUmodule *module, const void *pointer, const char *path, const struct bf_options *options)
 {
 	CUresult status = check();
-	struct bf_image image;
 
 	if (status)
 		return status;
 	if (!module)
 		return CUDA_ERROR_INVALID_VALUE;
-	status = path ? bf_image_of_code_file(path, &image) : bf_image_of(pointer, &image);
-	return status ? status : bf_load_code(BF_MODULE, &image, options, &no_options, (uint64_t *)module);
+	return bf_load_code(BF_MODULE, pointer, path, options, &no_options, (uint64_t *)module);
 }
 
 BF_EXPORT CUresult cuModuleLoad(CUmodule *module, const char *fname)

@@ -53,7 +53,9 @@ static inline CUresult bf_check(void)
 bool bf_debugging(void);
 void bf_debug(const char *format, ...) __attribute__((format(printf, 1, 2))); /* only with BITFUSION_DEBUG */
 void bf_tell(const char *format, ...) __attribute__((format(printf, 1, 2)));  /* one line on stderr, always */
+bool bf_first_time(const char *text); /* for what is told once */
 CUresult bf_absent(const char *name); /* names the function once in the debug log; NOT_SUPPORTED */
+CUresult bf_absent_instead(const char *name, const char *instead); /* the same on stderr, with what to do */
 void bf_not_found(const char *name, int version); /* names what was looked up in vain, once */
 const char *bf_call_name(unsigned call);
 

@@ -9,6 +9,7 @@ from bitfusion.server.api import ADMIN, HOLDER, Incoming, Route
 from bitfusion.server.api_sessions import SessionApi
 from bitfusion.server.caller import Refusal
 from bitfusion.server.leases import Lease, Leases
+from bitfusion.server.overview import lasted_s
 from bitfusion.server.peer import Answer
 from bitfusion.server.sessions import Sessions
 from bitfusion.wire.control import MAX_WAIT_S, Json, Reply
@@ -75,7 +76,7 @@ def describe(lease: Lease) -> Json:
     return {
         "session": record.session,
         "client": record.client,
-        "since_s": record.since_s,
+        "since_s": lasted_s(record.since_s),
         "gpus": [
             {"index": s.gpu, "uuid": uuid, "memory": s.memory, "used": held}
             for s, uuid, held in zip(record.slices, record.uuids, used)
@@ -83,6 +84,6 @@ def describe(lease: Lease) -> Json:
         "share": record.share,
         "limits": {"time_s": record.time_s, "idle_s": record.idle_s},
         "processes": len(session.workers),
-        "attached": session.owner is not None,
+        "attached": session.owner not in (None, lease),
         **record.about,
     }

@@ -14,9 +14,7 @@ from bitfusion.server.leases import Leases
 from bitfusion.server.loop import Timers
 from bitfusion.server.peer import Answer, Later
 from bitfusion.server.store import APPLIED
-from bitfusion.wire.control import Reply, failure
-
-THIS = "this"  # stands for the ID of the server that is asked
+from bitfusion.wire.control import THIS, Json, Reply, failure
 
 
 class OperatorApi:
@@ -38,10 +36,22 @@ class OperatorApi:
         wanted = asked.names[0]
         if wanted in (THIS, self._server_id):
             return self._server_id
+        views = [member.view for member in self._cluster.servers()]
+        named = [view for view in views if wanted in (view.id, view.name, *view.addresses)]
+        if len(named) > 1:
+            where = ", ".join(self._name(view.id) for view in named)
+            text = f"several servers are called '{wanted[:60]}': {where}; say which by its address"
+            raise Refusal(409, "ambiguous", text)
+        if not named:
+            raise Refusal(404, "no-server", f"the cluster has no server '{wanted[:60]}'")
+        return named[0].id
+
+    def _name(self, server: str) -> str:
+        """Its address, which no two have; else its name."""
         for member in self._cluster.servers():
-            if wanted in (member.view.id, member.view.name, *member.view.addresses):
-                return member.view.id
-        raise Refusal(404, "no-server", f"the cluster has no server '{wanted[:60]}'")
+            if member.view.id == server:
+                return next(iter(member.view.addresses), member.view.name)
+        return server
 
     def drain(self, asked: Incoming) -> Answer:
         """It gets no new sessions; with `now` those that it has end as well."""
@@ -68,7 +78,7 @@ class OperatorApi:
     def _complete(self, later: Later, server: str, outcome: str) -> None:
         if outcome == APPLIED:
             running = sum(claim.server == server for claim in self._cluster.claims())
-            later.complete(Reply(200, {"server": server, "sessions": running}))
+            later.complete(self._about(server, running))
         else:
             text = f"the cluster's state did not take it: {outcome}"
             later.complete(failure(503, "no-state", text))
@@ -82,4 +92,8 @@ class OperatorApi:
         number = signal.SIGINT if now else signal.SIGTERM
         self._timers.after(0.05, lambda: os.kill(os.getpid(), number))
         sessions = 0 if now else len(self._leases.by_name)
-        return Reply(200, {"server": self._server_id, "sessions": sessions})
+        return self._about(self._server_id, sessions)
+
+    def _about(self, server: str, sessions: int) -> Reply:
+        about: Json = {"server": server, "name": self._name(server), "sessions": sessions}
+        return Reply(200, about)

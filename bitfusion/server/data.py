@@ -3,7 +3,8 @@
 worker's.
 
 Connections without a ticket make room for new ones, the oldest first: of the same address where
-that has many, else of the address that has most.
+that has many, else of the address that has most. Those that begin with TLS cost a process each, so
+they wait where an address, or all of them, have had many that brought no ticket.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from bitfusion.server.accept import Acceptor
 from bitfusion.server.guard import network_of
 from bitfusion.server.loop import READ, Loop, Timer
 from bitfusion.server.sessions import WRONG_TICKET
+from bitfusion.server.throttle import Throttle
 from bitfusion.wire.control import MAX_TICKET_LINE, unpack_ticket
 
 TICKET_PATIENCE_S = 5.0
@@ -28,7 +30,10 @@ HANDSHAKE = b"\x16"  # the first byte that a client of TLS sends, in a record
 HEADER = 5  # bytes of a record: kind, version, size; a hello's next is HELLO
 HELLO = 1
 MAX_HELLO = 16 << 10
-LOOK_AGAIN_S = 0.05  # for the rest of it
+LOOK_AGAIN_S = 0.05  # for the rest of it, and whether it may go on
+HELLOS_OF, HELLOS_A_SECOND_OF = 48, 32  # of one address, that bring no ticket
+HELLOS, HELLOS_A_SECOND = 384, 128
+TOO_MANY_HELLOS = "too many connections begin with TLS and bring no ticket"
 NO_TLS = b"no TLS\n"  # what it says of a connection that only began like it
 RELAY = b"\0bitfusion-relay "  # what the address of a relay's socket begins with
 
@@ -47,10 +52,9 @@ class Pending:
         self._pid = linux.peer_credentials(sock)[0] if sock.family == socket.AF_UNIX else 0
         self._line = b""
         self._again: Optional[Timer] = None
+        self._throttled = False
         self._watch()
-        self._timer = listener.loop.after(
-            TICKET_PATIENCE_S, lambda: self.end("no ticket in time", True)
-        )
+        self._timer = listener.loop.after(TICKET_PATIENCE_S, self._late)
 
     def _watch(self) -> None:
         self._listener.loop.watch(self._socket.fileno(), READ, self._read)
@@ -79,7 +83,8 @@ class Pending:
         assert self._listener.relay is not None
         if first[:1] == HANDSHAKE:
             hello = is_hello(first)
-            if hello is None:  # what is there stays readable, so only time helps
+            self._throttled = hello is True and not self._listener.may_relay(self.address)
+            if hello is None or self._throttled:  # it stays readable, so only time helps
                 self._listener.loop.unwatch(self._socket.fileno())
                 self._again = self._listener.loop.after(LOOK_AGAIN_S, self._watch)
             elif hello:
@@ -106,8 +111,15 @@ class Pending:
         why = self._listener.redeem(ticket, self._socket)
         if why:
             self._refuse(why, why == WRONG_TICKET)
-        elif self._pid:
-            self._listener.served(self._pid)
+        elif self._from_relay:
+            self._listener.served(self._pid, self.address)
+
+    def _late(self) -> None:
+        if self._throttled:
+            self._listener.refused(self.address, TOO_MANY_HELLOS, False)
+            self.end(TOO_MANY_HELLOS, False)
+        else:
+            self.end("no ticket in time", True)
 
     def end(self, why: str, failed: bool) -> None:
         self._forget()
@@ -141,7 +153,9 @@ class DataListener:
         self.pending: dict[Pending, str] = {}  # the oldest first, with their addresses' networks
         self.redeem = redeem
         self.refused: Refused = lambda _address, _why, _failed: None
-        self.served: Callable[[int], None] = lambda _pid: None  # who has shown a good ticket
+        # Which relay has shown a good ticket, and whence its connection came.
+        self.served: Callable[[int, str], None] = lambda _pid, _address: None
+        self._hellos = Throttle(HELLOS_OF, HELLOS_A_SECOND_OF, HELLOS, HELLOS_A_SECOND)
         self._acceptor = Acceptor(loop, sock, self._take)
 
     def _take(self, sock: socket.socket) -> None:
@@ -166,6 +180,13 @@ class DataListener:
         why = "too many connections without a ticket"
         self.refused(oldest.address, why, False)
         oldest.end(why, False)
+
+    def may_relay(self, address: str) -> bool:
+        return self._hellos.take(network_of(address), self.loop.clock())
+
+    def relayed(self, address: str) -> None:
+        """One that began with TLS has shown a good ticket."""
+        self._hellos.give_back(network_of(address))
 
     def close(self) -> None:
         self._acceptor.close()

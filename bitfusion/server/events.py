@@ -11,6 +11,7 @@ from bitfusion.wire.control import Json, Reply
 
 WARN, END = "warn", "end"
 WORKER = "worker"  # why something is told: one broke
+CUT_S = 1.0  # the longest that a launcher waits which is to attach again
 ALL = -1  # for those who want all that there are
 MAX_KEPT = 64  # of one session; warnings repeat where a session is idle again and again
 MAX_WAITING = 4  # connections of one session that wait for events
@@ -22,6 +23,7 @@ class Events:
         self._kept: list[Json] = []
         self._count = 0
         self._waiting: list[tuple[Later, int, Any]] = []  # with what it knows, and its timer
+        self._cut = False
 
     def add(self, kind: str, why: str, in_s: float, text: str) -> None:
         self._count += 1
@@ -32,11 +34,22 @@ class Events:
         for waiting in list(self._waiting):
             self._answer(waiting)
 
+    def cut(self, cut: bool) -> None:
+        """Whether the connection that is the lease has been lost: nobody else tells a launcher
+        whose own end of it lives.
+        """
+        self._cut = cut
+        for waiting in list(self._waiting) if cut else ():
+            self._answer(waiting)
+
     def get(self, after: int, wait_s: float) -> Answer:
         """Those with higher numbers; where there are none, wait for one."""
         if self._since(after) or not wait_s:
-            return Reply(200, {"events": self._since(after)})
-        return self._wait(after, wait_s)
+            return self._reply(after)
+        return self._wait(after, min(wait_s, CUT_S) if self._cut else wait_s)
+
+    def _reply(self, after: int) -> Reply:
+        return Reply(200, {"events": self._since(after), "cut": self._cut})
 
     def get_all(self, settled: bool, wait_s: float) -> Answer:
         """What there is, as soon as that is all, or after that time."""
@@ -66,7 +79,7 @@ class Events:
     def _answer(self, waiting: tuple[Later, int, Any]) -> None:
         if waiting in self._waiting:
             self._forget(waiting)
-            waiting[0].complete(Reply(200, {"events": self._since(waiting[1])}))
+            waiting[0].complete(self._reply(waiting[1]))
 
     def _forget(self, waiting: tuple[Later, int, Any]) -> None:
         if waiting in self._waiting:

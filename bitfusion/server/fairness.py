@@ -29,6 +29,7 @@ LOOK_S = 0.01  # for clients that wait, while two sessions use one GPU
 SLACK_S = 0.15
 CREDIT_S = 0.05
 ACTIVE_S = 0.3  # after the last device time that was seen
+LONG_S = 30.0  # the same, while it waits for the device: it is charged for kernels at their ends
 HELD_S = 0.01  # of a session that may use no more than this
 MOST = 0.6  # of the time between two ticks
 CAPPED = 0.7  # of a session's share: its use swings around all of it
@@ -56,13 +57,16 @@ class Tenant:
         self.rate = 0.0  # of the GPU's time
         self.until: Optional[int] = None  # it may use so much
         self.wants = False
-        self.active_at = self.excused_until = float("-inf")
+        self.active_at = self.spent_at = self.excused_until = float("-inf")
 
-    def charge(self, used: int, passed_s: float, now_s: float) -> int:
+    def charge(self, used: int, passed_s: float, waited: float, now_s: float) -> int:
         spent = 0 if self.busy is None else max(0, used - self.busy)
         self.busy = used
         self.virtual += spent
         if spent:
+            self.spent_at = now_s
+        waits = (waited >= MOST or self.held) and now_s - self.spent_at < LONG_S
+        if spent or waits:
             self.active_at = now_s
         self.rate = average(self.rate, spent, passed_s, RATE_S)
         return spent
@@ -104,7 +108,7 @@ class Gpu:
         for tenant, sum_of_it, part in zip(tenants, busy, waited):
             if tenant not in here:
                 tenant.virtual = max(tenant.virtual, before)
-            spent = tenant.charge(sum_of_it, passed_s, now_s)
+            spent = tenant.charge(sum_of_it, passed_s, part, now_s)
             used += spent
             tenant.wants = tenant.wants_more(spent, passed_s, part)
         self._excuse(tenants, used, passed_s, now_s)

@@ -35,6 +35,7 @@ class HttpCodec:
         self._request: Optional[h11.Request] = None
         self._body = bytearray()
         self._more = False
+        self._complaint = (400, "bad-request")
 
     def feed(self, data: bytes) -> None:
         try:
@@ -66,14 +67,19 @@ class HttpCodec:
             if isinstance(event, h11.Request):
                 self._request = event
                 self._body.clear()
+                self._refuse_beyond(int(self._header(b"content-length") or 0))
             elif isinstance(event, h11.Data):
                 self._body += event.data
-                if len(self._body) > MAX_BODY:
-                    raise BrokenRules("a request's body is too long")
+                self._refuse_beyond(len(self._body))
             elif isinstance(event, h11.EndOfMessage):
                 return self._call()
         self._more = True
         return None
+
+    def _refuse_beyond(self, size: int) -> None:
+        if size > MAX_BODY:
+            self._complaint = (413, "too-large")
+            raise BrokenRules("a request's body is too long")
 
     def _call(self) -> Call:
         assert self._request is not None
@@ -117,6 +123,6 @@ class HttpCodec:
         if self._connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return b""
         try:
-            return self.reply(failure(400, "bad-request", text))
+            return self.reply(failure(*self._complaint, text))
         except h11.LocalProtocolError:
             return b""

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may use a session and for how long: the launcher attached to it, its limits, its end.
 
-The connection that is attached is the lease: when it ends, so does the session. A session that
-nobody is attached to (it was just granted, or a restarted server took it over) waits for a while.
+The connection that is attached is the lease: when its launcher ends it, which its death does too,
+so does the session. A session that nobody is attached to (it was just granted, a restarted server
+took it over, or something between cut the connection) waits for a while.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,6 +28,7 @@ from bitfusion.wire.control import ENDS
 
 GRACE_S = 12.0  # for a launcher to stop its program, which may take it 10
 MAX_ENDED = 512  # remembered, so that their launchers hear why
+CUT = (errno.ECONNRESET, errno.ECONNABORTED)
 IDLE_LOOKS = 20  # at a session's activity, over its idle limit
 IDLE_LOOK_S = (0.1, 10.0)  # between them, at least and at most
 
@@ -107,6 +111,20 @@ class Leases:
         self._watch_idle(lease)
         return lease
 
+    def gone(self, peer: Peer) -> None:
+        """A connection ended. Whose was cut hears so by its other one, and comes back; a machine
+        that was silent so long that the system gave it up has had its time.
+        """
+        if peer.cut not in CUT:
+            return
+        for lease in [one for one in self.by_name.values() if one.session.owner is peer]:
+            if not lease.session.closing:
+                why = os.strerror(peer.cut)
+                log.info(f"the connection of session {lease.record.session} was cut: {why}")
+                lease.session.owner = lease
+                self._await_launcher(lease)
+                lease.events.cut(True)
+
     def _await_launcher(self, lease: Lease) -> None:
         def give_up() -> None:
             if not self.reachable():
@@ -151,6 +169,7 @@ class Leases:
             raise Refusal(410, f"ended-{lease.ending or 'lost'}", "the session has ended")
         self.sessions.hand_over(lease.session, peer)
         lease.timers.pop("attach", NO_TIMER).cancel()
+        lease.events.cut(False)
         return lease.session
 
     def get_events(self, lease: Lease, after: int, wait_s: float) -> Answer:

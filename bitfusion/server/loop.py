@@ -11,9 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from bitfusion import linux, log
+
+if TYPE_CHECKING:
+    from bitfusion.server.turns import TurnMeter
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 SLOW_TURN_S = 0.1
@@ -58,6 +61,7 @@ class Loop:
         self._running = False
         self.clock = time.monotonic
         self.longest_turn_s = 0.0
+        self.meter: Optional[TurnMeter] = None  # of one that serves many for long
 
     def watch(self, fd: int, events: int, action: Callable[[int], None]) -> None:
         """Call action(events) when the descriptor is ready; replaces an earlier watch of it."""
@@ -113,6 +117,8 @@ class Loop:
         """Wait for events and timers once, and act on them."""
         ready = self._ready or self._selector.select(timeout_s)
         started = self.clock()
+        if self.meter is not None:
+            self.meter.begin()
         self._ready = ready[MOST_A_TURN:]
         for key, events in ready[:MOST_A_TURN]:
             current = self._selector.get_map().get(key.fd)
@@ -128,7 +134,9 @@ class Loop:
         log.flush()
         lasted = self.clock() - started
         self.longest_turn_s = max(self.longest_turn_s, lasted)
-        if lasted > SLOW_TURN_S:
+        if self.meter is not None:
+            self.meter.end()
+        elif lasted > SLOW_TURN_S:
             log.debug(f"a turn of the loop took {lasted * 1000:.0f} ms")
 
     def _work_on(self) -> None:
@@ -140,16 +148,22 @@ class Loop:
 
     def _act(self, key: selectors.SelectorKey, events: int) -> None:
         try:
-            key.data(events)
+            self._time(key.data, events)
         except Exception:
             report_bug("dropping one descriptor")
             self.unwatch(key.fd)  # else it would be ready, and fail, for ever
 
     def _fire(self, action: Callable[[], object]) -> None:
         try:
-            action()
+            self._time(action)
         except Exception:
             report_bug("in a timer")
+
+    def _time(self, action: Callable[..., object], *arguments: int) -> None:
+        started = self.clock()
+        action(*arguments)
+        if self.meter is not None:
+            self.meter.did(action, self.clock() - started)
 
 
 def report_bug(where: str) -> None:

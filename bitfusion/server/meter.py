@@ -14,6 +14,7 @@ from bitfusion import log
 from bitfusion.server.api_stats import StatsApi
 from bitfusion.server.leases import Leases
 from bitfusion.server.loop import Timers
+from bitfusion.server.overview import Utilisation
 from bitfusion.server.record import Record
 from bitfusion.server.records import unpack_claim
 from bitfusion.server.service import Service
@@ -33,6 +34,7 @@ class Meter:
         self,
         usage: Usage,
         leases: Leases,
+        utilisation: Utilisation,
         memory: Callable[[int], int],
         timers: Timers,
         clock: Callable[[], float] = time.monotonic,
@@ -40,6 +42,11 @@ class Meter:
         """memory: of a whole GPU."""
         self.usage = usage
         self._leases = leases
+        self._utilisation = utilisation
+        for lease in leases.by_name.values():
+            booked_s = usage.booked_busy_s(lease.session.name)
+            if booked_s is not None:
+                utilisation.go_on(lease.session, booked_s)
         self._memory = memory
         self._timers = timers
         self._clock = clock
@@ -47,8 +54,7 @@ class Meter:
 
     def _note(self, session: Session, record: Record) -> Note:
         gpus = sum(part.memory / max(1, self._memory(part.gpu)) for part in record.slices)
-        busy = session.ledger.busy() if session.ledger else []
-        return Note(record, gpus, sum(busy) / 1e9, waited_s(record))
+        return Note(record, gpus, self._utilisation.counted(session), waited_s(record))
 
     def _tick(self) -> None:
         self.book()
@@ -91,16 +97,21 @@ def waited_s(record: Record) -> float:
 
 
 def add_meter(
-    service: Service, leases: Leases, folder: StateFolder, others: Callable[[], list[str]]
+    service: Service,
+    leases: Leases,
+    utilisation: Utilisation,
+    folder: StateFolder,
+    address: str,
+    others: Callable[[], list[str]],
 ) -> Optional[Meter]:
-    """others: addresses of the rest of the cluster."""
+    """address: this server's; others: of the rest of the cluster."""
     try:
         usage = Usage(os.path.join(folder.path, FILE))
     except sqlite3.Error as error:
         log.error(f"cannot write down what clients use: {error}, ignoring")
         return None
     gpus, sessions = service.sessions.inventory.gpus, service.sessions
-    meter = Meter(usage, leases, lambda gpu: gpus[gpu].memory, service.loop)
+    meter = Meter(usage, leases, utilisation, lambda gpu: gpus[gpu].memory, service.loop)
     before = sessions.on_end
 
     def ended(session: Session) -> None:
@@ -108,6 +119,6 @@ def add_meter(
         before(session)
 
     sessions.on_end = ended
-    server: Json = {"id": folder.server_id(), "name": socket.gethostname()}
+    server: Json = {"id": folder.server_id(), "name": socket.gethostname(), "address": address}
     service.routes += StatsApi(meter, server, others).routes()
     return meter

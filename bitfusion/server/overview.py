@@ -46,6 +46,7 @@ class Utilisation:
         self._before: dict[str, list[int]] = {}
         self._looked_s = clock()
         self._busy: dict[str, list[float]] = {}
+        self._excess: dict[str, float] = {}  # ns of its kernels' time in which others' ran
         self._running = False
 
     def start(self) -> None:
@@ -55,24 +56,53 @@ class Utilisation:
             self._look()
 
     def _look(self) -> None:
-        now_s = self._clock()
+        now_s, there = self._clock(), self._sessions.by_name
         busy = {
             session.name: session.ledger.busy()
-            for session in self._sessions.by_name.values()
+            for session in there.values()
             if session.ledger is not None
         }
-        passed = max(1.0, (now_s - self._looked_s) * SECOND)
-        self._busy = {
-            name: [
-                min(1.0, (used - earlier) / passed)
-                for used, earlier in zip(now, self._before.get(name, now))
-            ]
+        spent = {
+            name: [used - earlier for used, earlier in zip(now, self._before.get(name, now))]
             for name, now in busy.items()
         }
+        passed = max(1.0, (now_s - self._looked_s) * SECOND)
+        scale = self._scale(spent, passed)
+        self._busy, excess = {}, self._excess
+        self._excess = {name: excess.get(name, 0.0) for name in there}
+        for name, parts in spent.items():
+            scales = [scale[part.gpu] for part in there[name].slices]
+            self._busy[name] = [min(1.0, s * part / passed) for part, s in zip(parts, scales)]
+            self._excess[name] += sum((1 - s) * part for part, s in zip(parts, scales))
         self._before, self._looked_s = busy, now_s
-        self._running = bool(self._sessions.by_name)
+        self._running = bool(there)
         if self._running:
             self._timers.after(SAMPLE_S, self._look)
+
+    def _scale(self, spent: dict[str, list[int]], passed: float) -> dict[int, float]:
+        """Per GPU: what a second of a session's kernels counts. Those of several sessions take
+        turns on a GPU, and each is measured from its beginning to its end. A kernel is measured
+        when it ends, so one alone may take longer than the time that has passed.
+        """
+        on: dict[int, list[int]] = {}
+        for name, parts in spent.items():
+            for part, used in zip(self._sessions.by_name[name].slices, parts):
+                on.setdefault(part.gpu, []).append(used)
+        return {
+            gpu: min(1.0, max(passed, max(used)) / max(1, sum(used))) for gpu, used in on.items()
+        }
+
+    def counted(self, session: Session) -> float:
+        """Seconds that GPUs worked for it, ever."""
+        if session.ledger is None:
+            return 0.0
+        return (sum(session.ledger.busy()) - self._excess.get(session.name, 0.0)) / SECOND
+
+    def go_on(self, session: Session, counted_s: float) -> None:
+        """Of a session that an earlier server counted so much of."""
+        if session.ledger is not None:
+            used = sum(session.ledger.busy())
+            self._excess[session.name] = max(0.0, used - counted_s * SECOND)
 
     def of(self, session: Session) -> list[Optional[float]]:
         """Per GPU of the session; None where nothing was measured."""
@@ -143,7 +173,7 @@ class Overview:
             "processes": len(session.workers),
             "share": record.share,
             "busy": busy,
-            "since_s": record.since_s,
+            "since_s": lasted_s(record.since_s),
             **record.about,
         }
 
@@ -153,11 +183,11 @@ class Overview:
         """In pieces: there may be thousands of GPUs and of those who wait."""
         caller = asked.caller
         servers: list[Json] = []
-        queue: list[Json] = []
+        queue: list[dict[str, Any]] = []
         later = Later()
 
         def done() -> None:
-            queue.sort(key=lambda row: (row["position"] or 0, row["since_s"]))
+            queue.sort(key=lambda row: (row["position"] or 0, -row["since_s"]))
             you = {
                 "client": caller.client,
                 "admin": caller.admin,
@@ -171,7 +201,7 @@ class Overview:
         return later
 
     def _describe(
-        self, caller: Caller, servers: list[Json], queue: list[Json]
+        self, caller: Caller, servers: list[Json], queue: list[dict[str, Any]]
     ) -> Iterator[object]:
         """A piece is somebody who waits, or a GPU."""
         for queued in self._cluster.queue() if self._cluster else ():
@@ -233,6 +263,11 @@ def gpu_row(
     }
 
 
+def lasted_s(since_s: float) -> float:
+    """Of a moment since the epoch: on one clock, as the client's may be wrong."""
+    return round(max(0.0, time.time() - since_s), 3)
+
+
 def may_see(caller: Caller, client: str) -> bool:
     return caller.admin or caller.client == client
 
@@ -260,7 +295,7 @@ def claimed_part(claim: Claim, memory: int, caller: Caller) -> Json:
         "client": claim.client,
         "memory": memory,
         "share": claim.entry.ask.share,
-        "since_s": claim.since,
+        "since_s": lasted_s(claim.since),
     }
 
 
@@ -276,5 +311,5 @@ def waiting(queued: Queued, caller: Caller) -> dict[str, Any]:
         "gpus": ask.gpus,
         "memory": ask.memory,
         "fraction": "" if ask.memory else ask.fraction,
-        "since_s": queued.entry.at,
+        "since_s": lasted_s(queued.entry.at),
     }

@@ -8,6 +8,7 @@ a real one.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from typing import Optional, Protocol, Union
@@ -86,8 +87,10 @@ class Peer:
         self._ending = False
         self.closed = False
         self.heard = False  # anything at all
+        self.cut = 0  # the system's error that ended it; 0 where the other end did, or we
         self.soon: Callable[[Callable[[], None]], None] = loop.soon
         self.calls = 0
+        self.doing = ""  # the last call, for whoever asks what takes so long
         # Told why; may say it in other words to the other end.
         self.on_broken: Callable[[str], object] = lambda why: log.warn(f"dropping {name}: {why}")
         sock.setblocking(False)
@@ -127,8 +130,8 @@ class Peer:
             data = self._socket.recv(RECEIVE)
         except BlockingIOError:
             return
-        except OSError:
-            data = b""
+        except OSError as error:
+            self.cut, data = error.errno or 0, b""
         if not data:
             self.close()
         else:
@@ -177,6 +180,7 @@ class Peer:
                 self._undone = self._codec.has_more()
                 return
             self.calls += 1
+            self.doing = f"{call.method} {call.path}"
             answer = self._handle(call, self)
             if isinstance(answer, Later):
                 if answer.reply is None:
@@ -210,7 +214,8 @@ class Peer:
                 del self._output[:sent]
         except BlockingIOError:
             pass
-        except OSError:
+        except OSError as error:
+            self.cut = 0 if error.errno == errno.EPIPE else error.errno or 0
             self.close()
             return
         if len(self._output) > MAX_OUTPUT or (self._ending and not self._output):

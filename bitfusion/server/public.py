@@ -9,12 +9,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Optional
 
 from bitfusion import __version__, config, linux, log, paths
 from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, CannotListen, NotOurAddress, NotSafe, reason
-from bitfusion.inventory import Inventory, describe
+from bitfusion.inventory import Inventory, describe, name_software
 from bitfusion.quantity import plural
 from bitfusion.server import activity, adopt, member
 from bitfusion.server.accept import Acceptor
@@ -23,7 +24,7 @@ from bitfusion.server.api_leases import LeaseApi
 from bitfusion.server.api_operator import OperatorApi
 from bitfusion.server.api_queue import QueueApi
 from bitfusion.server.api_tokens import Place, TokenApi
-from bitfusion.server.caller import ANONYMOUS, OPERATOR
+from bitfusion.server.caller import ANONYMOUS, OPERATOR, Refusal
 from bitfusion.server.clients import addresses_of, all_addresses, default_limits
 from bitfusion.server.cluster import Cluster
 from bitfusion.server.data import DataListener
@@ -45,6 +46,7 @@ from bitfusion.server.state import ADMIN, StateFolder
 from bitfusion.server.storage import make_store
 from bitfusion.server.tokens import PREFIX as TOKENS
 from bitfusion.server.tokens import Tokens
+from bitfusion.server.turns import TurnMeter
 from bitfusion.server.views import ServerView
 from bitfusion.server.worker import ExecutorWorker, pick_python, pick_user
 from bitfusion.values import ALWAYS, NEVER
@@ -156,7 +158,9 @@ def health_of(
     )
 
 
-def add_overview(service: Service, leases: Leases, me: ServerView, cluster: Cluster) -> None:
+def add_overview(
+    service: Service, leases: Leases, me: ServerView, cluster: Cluster
+) -> Utilisation:
     utilisation = Utilisation(service.sessions, service.loop)
     made = service.sessions.on_ledger
 
@@ -171,6 +175,7 @@ def add_overview(service: Service, leases: Leases, me: ServerView, cluster: Clus
     service.server_api.cluster = lambda: cluster.id
     overview = Overview(service.sessions, leases, utilisation, me, service.loop, cluster)
     service.routes += overview.routes()
+    return utilisation
 
 
 def make_leases(service: Service, settings: Config) -> Leases:
@@ -185,6 +190,7 @@ def make_leases(service: Service, settings: Config) -> Leases:
     )
     sessions.on_ledger = leases.ledger_made
     sessions.on_worker_end = leases.worker_ended
+    service.on_gone.insert(0, leases.gone)  # before the sessions end that were its
     return leases
 
 
@@ -192,9 +198,17 @@ def add_routes(
     service: Service, leases: Leases, cluster: Cluster, server_id: str, most: int
 ) -> None:
     """most: asks of one client that may wait."""
+
+    def end_elsewhere(session: str, why: str) -> bool:
+        if not cluster.synced:
+            text = "its server hears of it by the cluster's state, which cannot be reached now"
+            raise Refusal(503, "no-state", text)
+        return cluster.end(session, why)
+
     queue = QueueApi(service.loop, leases, cluster, most)
     service.routes += queue.routes()
-    service.routes += LeaseApi(service.sessions, leases, service.session_api, cluster.end).routes()
+    lease_api = LeaseApi(service.sessions, leases, service.session_api, end_elsewhere)
+    service.routes += lease_api.routes()
     service.routes += OperatorApi(service.loop, leases, cluster, server_id).routes()
     service.on_gone.append(queue.gone)
 
@@ -217,7 +231,12 @@ def add_relay(
         return None
     relay = RelayProcess(keys, str(service.data["unix"]), user)
     listener.relay, listener.only_relay = relay.take, encrypt == ALWAYS
-    local.served = relay.served
+
+    def served(pid: int, address: str) -> None:
+        relay.served(pid)
+        listener.relayed(address)
+
+    local.served = served
     return relay
 
 
@@ -252,6 +271,7 @@ def serve(
     folder = StateFolder(settings.text("server.state_dir"))
     folder.lock()
     keys = Keys(folder)
+    inventory = name_software(inventory, folder.server_id())
     left = folder.sockets(adopt.PREFIX)
     service = Service(
         inventory,
@@ -280,8 +300,9 @@ def serve(
     gate = Gate(service.loop, keys if tokens else None, tokens, anybody)
     most = settings.number("limits.queue") if tokens else 0  # else all are one client
     add_routes(service, leases, cluster, server_id, most)
-    add_overview(service, leases, view, cluster)
-    meter = add_meter(service, leases, folder, lambda: member.others(cluster, server_id))
+    utilisation = add_overview(service, leases, view, cluster)
+    others = partial(member.others, cluster, server_id)
+    meter = add_meter(service, leases, utilisation, folder, addresses[0], others)
     listener = service.listen_tcp(data)
     local = service.listen_unix()
     listener.refused = local.refused = refuse_data(gate)
@@ -326,6 +347,7 @@ def serve(
         else:
             service.loop.stop()
 
+    turns = service.loop.meter = TurnMeter()
     service.run(settings.number("server.spare_workers"), end)
     doorman.close()
     admin.close()
@@ -334,4 +356,4 @@ def serve(
     cluster.close()
     if relay:
         relay.close()
-    log.info(f"server ends; longest turn of its loop {service.loop.longest_turn_s * 1000:.1f} ms")
+    log.info(f"server ends; longest turn of its loop {turns.longest.describe()}")

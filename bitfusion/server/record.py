@@ -32,6 +32,12 @@ class Record(NamedTuple):
     def opens_with(self, secret: str) -> bool:
         return hmac.compare_digest(self.secret, hash_secret(secret))
 
+    def whose(self) -> str:
+        """For the log: 'client alice, eve@box: python3 train.py'."""
+        program, host, user = (str(self.about.get(k, "")) for k in ("program", "host", "user"))
+        origin = f"{user}@{host}: {program}" if user or host or program else ""
+        return ", ".join(filter(None, (f"client {self.client}" * bool(self.client), origin)))
+
     def pack(self) -> Json:
         return {**self._asdict(), "slices": [list(s) for s in self.slices]}
 

@@ -65,8 +65,9 @@ class Ticket(NamedTuple):
 
 
 class Session:
-    def __init__(self, name: str, owner: object, slices: Sequence[Slice]) -> None:
+    def __init__(self, name: str, owner: object, slices: Sequence[Slice], whose: str = "") -> None:
         self.name = name
+        self.whose = whose  # in words
         self.owner = owner
         self.slices = tuple(slices)
         self.ledger: Optional[Ledger] = None
@@ -124,7 +125,7 @@ class Sessions:
         """One that was granted, or that an earlier server had; raises the pool's InUse."""
         self._bound_all()
         self.pool.hold(record.session, record.slices)
-        return self._begin(record.session, None, record.slices)
+        return self._begin(record.session, None, record.slices, record.whose())
 
     def hand_over(self, session: Session, owner: object) -> None:
         """It belongs to this control connection from now on."""
@@ -140,11 +141,13 @@ class Sessions:
         if sum(session.owner is owner for session in self.by_name.values()) >= MAX_OWNED:
             raise Refusal(429, "too-many", "too many sessions of one connection")
 
-    def _begin(self, name: str, owner: object, slices: Sequence[Slice]) -> Session:
-        session = self.by_name[name] = Session(name, owner, slices)
+    def _begin(
+        self, name: str, owner: object, slices: Sequence[Slice], whose: str = ""
+    ) -> Session:
+        session = self.by_name[name] = Session(name, owner, slices, whose)
         self._timers.after(0, lambda: self._prepare(session))  # not while the client waits
         gpus = ", ".join(f"{s.gpu} ({s.memory >> 20} MiB)" for s in slices)
-        log.info(f"session {name} has GPU {gpus}")
+        log.info(f"session {name} has GPU {gpus}" + f", for {whose}" * bool(whose))
         return session
 
     def adopt_worker(self, name: str, number: int, slot: int) -> None:
@@ -286,7 +289,7 @@ class Sessions:
     def _finish(self, session: Session) -> None:
         self.pool.release(session.name)
         del self.by_name[session.name]
-        log.info(f"session {session.name} ended")
+        log.info(f"session {session.name} ended" + f" ({session.whose})" * bool(session.whose))
         self.on_end(session)  # which may read the ledger once more
         if session.ledger:
             session.ledger.close()

@@ -7,9 +7,9 @@ is one server only is for the folder's lock to see to. Keys under
 a lease never reach the file, because they end with the process anyway.
 
 Statements run in the loop. They are few and touch a few pages of a file that the system keeps in
-memory, and no commit waits for the disk (write-ahead log, synchronous=NORMAL): after a power
-failure the last changes may be missing, but the file is whole. The log is put back into the file
-between requests.
+memory, and no commit but one of hundreds waits for the disk (write-ahead log, synchronous=NORMAL):
+after a power failure the last changes may be missing, but the file is whole. A thread puts the log
+back into the file (tidy.py), which waits for the disk.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Optional
@@ -37,6 +38,7 @@ from bitfusion.server.store import (
     matches,
     validate,
 )
+from bitfusion.server.tidy import Tidier
 from bitfusion.wire.control import Json, unpack_object
 
 FILE = "state.db"
@@ -45,6 +47,7 @@ POLL_S = 0.25
 BUSY_RETRY_S = 0.02
 BUSY_TRIES = 100  # 2 s: whoever else writes does so in milliseconds
 TIDY_S = 5.0
+COMPLAIN_S = 60.0
 LEASED_VERSIONS = 1 << 62  # versions of keys that are not in the file begin here
 
 # A row that is replaced gets a new version, and AUTOINCREMENT never gives one twice.
@@ -70,8 +73,8 @@ class SqliteStore:
         self._data_version = 0
         self._pending: deque[Pending] = deque()
         self._tries = 0
-        self._written = False  # since the log was last put back
-        self._complaint = ""
+        self._tidier: Optional[Tidier] = None
+        self._complaint, self._complained_s = "", float("-inf")
         self.failures, self.trouble = 0, ""
         self._changed: Changed = lambda _key, _value, _version: None
         self._state: Callable[[bool], None] = lambda _synced: None
@@ -82,6 +85,7 @@ class SqliteStore:
         self._changed, self._state = changed, state
         try:
             self._database = connect(self.where)
+            self._tidier = Tidier(self.where)
             rows = self._database.execute("select key, version, value from entries").fetchall()
             first = [(key, version, unpack(value)) for key, version, value in rows]
             self._data_version = self._read_data_version()
@@ -159,7 +163,6 @@ class SqliteStore:
             outcome = self._carry_out(pending)
             if outcome == CONFLICT:
                 self._look()  # who was quicker may be another process
-            self._complaint = ""
         except sqlite3.Error as error:
             self._tries += 1
             if is_busy(error) and self._tries < BUSY_TRIES:
@@ -208,7 +211,7 @@ class SqliteStore:
         in_file = ABSENT < was < LEASED_VERSIONS
         if in_file and (change.value is None or change.lease):
             self._database.execute("delete from entries where key = ?", (change.key,))
-            self._written = True
+            self._wrote()
         if change.value is None:
             return [(change.key, None, ABSENT)] if was else []
         if change.lease:
@@ -218,9 +221,13 @@ class SqliteStore:
             "replace into entries (key, value) values (?, ?)",
             (change.key, json.dumps(change.value, separators=(",", ":"))),
         )
-        self._written = True
+        self._wrote()
         assert cursor.lastrowid is not None
         return [(change.key, change.value, cursor.lastrowid)]
+
+    def _wrote(self) -> None:
+        if self._tidier is not None:
+            self._tidier.wrote()
 
     def _remember(self, key: str, value: Optional[Json], version: int) -> None:
         self._known.pop(key, None)
@@ -233,25 +240,24 @@ class SqliteStore:
     # ------------------------------------------ upkeep
 
     def _tidy(self) -> None:
-        """Put the log back into the file while it is short; what waits for the disk waits here."""
-        if self._database is None:
+        if self._tidier is None:
             return
-        if self._written and not self._pending:
-            self._written = False
-            try:
-                self._database.execute("pragma wal_checkpoint(passive)").fetchall()
-            except sqlite3.Error as error:
-                self._complain(error)
+        if self._tidier.error is not None:
+            self._complain(self._tidier.error)
+        self._tidier.tidy()
         self._timers.after(TIDY_S, self._tidy)
 
     def _complain(self, error: Exception) -> None:
-        """Once until something works again."""
-        text = str(unusable(self._folder, error))
-        if text != self._complaint:
-            self._complaint = text
+        """Once a minute: the log may fill the disk, and what needs no room works meanwhile."""
+        text, now_s = str(unusable(self._folder, error)), time.monotonic()
+        if text != self._complaint or now_s - self._complained_s >= COMPLAIN_S:
+            self._complaint, self._complained_s = text, now_s
             log.error(text)
 
     def close(self) -> None:
+        if self._tidier is not None:
+            self._tidier.close()
+            self._tidier = None
         if self._database is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._database.close()

@@ -15,6 +15,7 @@ from typing import NamedTuple, Optional
 
 from bitfusion.quantity import MIB
 from bitfusion.server.record import Record
+from bitfusion.server.tidy import Tidier
 
 FILE = "usage.db"
 HOUR_S = 3600
@@ -63,7 +64,9 @@ class Note(NamedTuple):
 
 
 class Usage:
-    """The file. Written in the loop: a few rows a minute, and no commit waits for the disk."""
+    """The file. Written in the loop: a few rows a minute, and no commit waits for the disk, but
+    one of hundreds, which begins the log anew.
+    """
 
     def __init__(self, path: str, clock: Callable[[], float] = time.time) -> None:
         """path: ":memory:" keeps it in memory. Raises sqlite3.Error."""
@@ -74,11 +77,20 @@ class Usage:
             raise sqlite3.DatabaseError(
                 f"a newer version of Bitfusion wrote it (format {written}, ours is {VERSION})"
             )
-        self._file.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {SCHEMA}")
+        self._file.executescript(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; "
+            f"PRAGMA wal_autocheckpoint=0; {SCHEMA}"
+        )
+        self._tidier = Tidier(path) if path != ":memory:" else None
         self._booked: dict[str, tuple[float, float]] = {
             session: (booked_s, busy_s)
             for session, booked_s, busy_s in self._file.execute("SELECT * FROM running")
         }
+
+    def booked_busy_s(self, session: str) -> Optional[float]:
+        """Of a session that runs; None where nothing was booked."""
+        known = self._booked.get(session)
+        return known[1] if known else None
 
     def book(self, notes: Sequence[Note], now_s: float, ended: Iterable[str] = ()) -> None:
         """now_s: on the clock of the records' started_s."""
@@ -94,6 +106,9 @@ class Usage:
             self._file.executemany(
                 "DELETE FROM running WHERE session = ?", ((session,) for session in ended)
             )
+        if self._tidier is not None:
+            self._tidier.wrote()
+            self._tidier.tidy()
         self._booked.update(booked)
         for session in ended:
             self._booked.pop(session, None)
@@ -150,4 +165,6 @@ class Usage:
         self._file.execute("COMMIT")
 
     def close(self) -> None:
+        if self._tidier is not None:
+            self._tidier.close()
         self._file.close()

@@ -66,6 +66,8 @@ def unpack_object(data: bytes) -> Json:
 # Our exit statuses, by why: those of shells for programs that cannot run are 126 and above.
 ENDS = {"killed": 122, "revoked": 122, "drained": 122, "idle": 123, "time": 124, "lost": 125}
 
+THIS = "this"  # stands for the ID of the server that is asked
+
 # ------------------------------------------ tickets
 
 TICKET_PREFIX = b"BITFUSION/1 TICKET "

@@ -46,7 +46,7 @@ def small_files() -> Dict[str, str]:
         "rows.c": emit_c.rows_source(small),
         "stubs.h": emit_c.stubs_header(small),
         "stubs.c": emit_c.stubs_source(small),
-        "absent.c": emit_c.absent_source(emit_c.proxy_absent(small), "bf_absent"),
+        "absent.c": emit_c.proxy_absent_source(small),
         "symbols.c": emit_c.symbols_source(small, emit_c.proxy_present(small)),
         "exports.map": emit_c.export_map(small.exported),
         "errors.c": emit_c.errors_source(small),

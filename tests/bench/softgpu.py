@@ -8,6 +8,7 @@ to do makes them larger, never smaller. `--realtime` (as root) keeps other progr
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import shutil
@@ -15,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Dict, List
 
@@ -46,12 +46,29 @@ def run(
     env["BITFUSION_HOME"] = str(home)
     command = [*prefix, str(BENCH), str(PTX), str(wait)]
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    wait_for_orphans()
     for line in done.stdout.splitlines():
         figure = json.loads(line)
         first = figure["metric"].startswith("first")
         if first or not wait:
             name = f"{figure['metric']}, {how}" if first else figure["metric"]
             into.setdefault(name, []).append(figure["value"])
+
+
+def adopt_orphans() -> None:
+    """Be the parent of the programs' compilers when these are left alone."""
+    PR_SET_CHILD_SUBREAPER = 36
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def wait_for_orphans() -> None:
+    """A compiler outlives its program: it bounds the cache, and leaves the next its modules."""
+    try:
+        while True:
+            os.waitpid(-1, 0)
+    except ChildProcessError:
+        return
 
 
 def bare_package(folder: Path) -> Path:
@@ -64,10 +81,9 @@ def bare_package(folder: Path) -> Path:
 
 
 def forget_images(cache: Path) -> None:
-    """Wait until the helper has left what the next one begins with; forget what it compiled."""
-    deadline = time.monotonic() + 30
-    while not list(cache.glob("helper.*.pyc")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    """Forget what a compiler has compiled, not what it has left for the next one."""
+    if not list(cache.glob("helper.*.pyc")):
+        raise FileNotFoundError(f"no compiler has left its modules in {cache}")
     for file in (*cache.glob("*.sgi"), *cache.glob("*.hit")):
         file.unlink()
 
@@ -97,6 +113,7 @@ def main() -> int:
     options = parser.parse_args()
     prefix = ["chrt", "-f", "10"] if options.realtime else []
     samples: Samples = {}
+    adopt_orphans()
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as folder:
             # the compiler has had a second to start since the context; then it is there at once

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
 import os
 import pathlib
@@ -63,6 +64,8 @@ def test_parse(words: list[str], options: dict[str, str], rest: list[str]) -> No
         (["-n"], "needs a value"),
         (["-n", "1", "-n", "2", "p"], "given twice"),
         (["--verbose=1", "p"], "takes no value"),
+        (["-n", "", "p"], "'-n' has an empty value|'--num_gpus' has an empty value"),
+        (["--server_list=", "p"], "'--server_list' has an empty value"),
     ],
 )
 def test_mistakes(words: list[str], why: str) -> None:
@@ -107,7 +110,6 @@ def test_a_quoted_command_is_split_like_a_shell_would(tmp_path: object) -> None:
 
 
 WRONG_MEMORY = [
-    ("", "is not a number of MiB, or a size such as 2G"),
     ("2X", "is not a number of MiB, or a size such as 2G"),
     ("-1", "is not a number of MiB, or a size such as 2G"),
     ("1K", "is not from 1 MiB to 1024 TiB"),
@@ -135,6 +137,10 @@ BAD = [
     (["run", "-n", "1", "--server_list", "a:0", "true"], "'a:0' has no port from 1 to 65535", 2),
     (["run", "-n", "1", "--server_list", "a:65536", "true"], "no port from 1 to 65535", 2),
     (["list_gpus", "--server_list", "a,[::1]:0"], "'[::1]:0' has no port from 1 to 65535", 2),
+    (["list_gpus", "--server_list", "a..b"], "'a..b' is not an address such as gpu01:56001", 2),
+    (["server", "--listen", "\udcff"], "is not an address such as gpu01:56001", 2),
+    (["log_bundle", "--server_list", "a b"], "--server_list: 'a b' is not an address", 2),
+    (["stats", "--from", "2026-11-23", "--to", "2026-11-22"], "--from is later than --to", 2),
     (["list_gpus", "extra"], "unexpected word 'extra'", 2),
     (["version", "extra"], "unexpected word 'extra'", 2),
     (["help", "run", "extra"], "unexpected word 'extra'", 2),
@@ -205,14 +211,27 @@ def test_bad_input(words: list[str], text: str, status: int) -> None:
 
 def test_errors_reach_the_user_as_one_line_and_a_hint() -> None:
     done = subprocess.run(
-        [sys.executable, os.path.join(ROOT, "bin", "bitfusion"), "run", "--frob"],
+        [sys.executable, os.path.join(ROOT, "bin", "bitfusion"), "run", "--fr\nob"],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == (
-        "bitfusion: run: unknown option '--frob'\nhint: see 'bitfusion help run'\n"
+        "bitfusion: run: unknown option '--fr\\nob'\nhint: see 'bitfusion help run'\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.EROFS, "Read-only file system", "/a/tls"), "use '/a/tls': read-only file"),
+        (OSError(errno.EROFS, "Read-only file system", b"/a\xff"), "use '/a\udcff': read-only"),
+        (OSError(errno.EBADF, "Bad file descriptor", 3), "go on: bad file descriptor"),
+        (OSError(errno.ENOSPC, "No space left on device"), "go on: no space left on device"),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_its_file(error: OSError, text: str) -> None:
+    assert str(cli.system_failure(error)).startswith(f"cannot {text}")
 
 
 @pytest.mark.parametrize(

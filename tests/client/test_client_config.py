@@ -67,6 +67,7 @@ def test_an_option_of_the_same_name_elsewhere_is_not_a_setting() -> None:
         ("[cluster]\nstore = 'redis://a:1'\n", 2, "neither sqlite nor etcd://HOST:PORT"),
         ("[cluster]\n\nstore = 'etcd://'\n", 3, "neither sqlite nor etcd://HOST:PORT"),
         ("[limits]\ngpus = -1\n", 2, "'-1' is not a whole number"),
+        ("[client]\n[cliemt]\n", 2, "\\[cliemt\\] is no section of this file"),
         ("[limits]\n[limit]\ngpus = 1\n", 3, "unknown key 'gpus' in \\[limit\\]"),
         ("[softgpu]\n# size\nmemory = '4Q'\n", 3, "not a size"),
         ("[server]\nlisten = 'nowhere:99999'\n", 2, "no port"),

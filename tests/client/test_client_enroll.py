@@ -8,6 +8,8 @@ import io
 import os
 import pathlib
 import random
+import resource
+import stat
 import tarfile
 import time
 
@@ -235,3 +237,17 @@ def test_a_token_is_never_sent_in_clear_text() -> None:
     settings.set("client.token", f"alice:{SECRET}", "c.toml:3")
     with pytest.raises(ConfigError, match="c.toml:3: the token would be sent in clear text"):
         access(settings)
+
+
+def test_a_bundle_is_whole_or_not_there(tmp_path: pathlib.Path) -> None:
+    """On a disk that is full, say: the next try would find it there."""
+    before, path = resource.getrlimit(resource.RLIMIT_FSIZE), tmp_path / "alice.tar"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(SystemFailure, match="file too large"):
+            bundle.write(str(path), b"x" * 200)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not path.exists()
+    bundle.write(str(path), b"x")
+    assert path.read_bytes() == b"x" and stat.S_IMODE(path.stat().st_mode) == 0o600

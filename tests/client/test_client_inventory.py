@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import sys
 import types
 
@@ -48,9 +49,22 @@ def test_the_software_gpus_version_is_its_drivers() -> None:
 def test_software_gpus_of_two_machines_differ(tmp_path: pathlib.Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text(f"machine {name}\n")
-    one, other = (inventory.software_uuid(0, str(tmp_path / name)) for name in ("a", "b"))
-    assert one != other and one == inventory.software_uuid(0, str(tmp_path / "a"))
-    assert inventory.software_uuid(0, str(tmp_path / "none")) != one
+    one, other, none = (inventory.machine_id(str(tmp_path / name)) for name in ("a", "b", "none"))
+    assert one == "machine a" and len({one, other, none}) == 3
+
+
+def test_software_gpus_of_two_servers_of_a_machine_differ() -> None:
+    found = inventory.software(2, 1 << 30)
+    seen = set()
+    for server in ("0123456789abcdef", "0123456789abcdee"):
+        named = inventory.name_software(found, server)
+        assert named == inventory.name_software(found, server)
+        seen |= {gpu.uuid for gpu in named.gpus}
+    assert len(seen) == 4
+    form = r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    assert all(re.fullmatch(form, uuid) for uuid in seen), seen
+    real = inventory.Inventory((inventory.Gpu("A100", 1, "GPU-1"),), "", "", {})
+    assert inventory.name_software(real, "x") == real
 
 
 class NVMLError(Exception):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -108,14 +109,39 @@ def test_a_holder_that_was_killed(bitfusion: Bitfusion, tmp_path: Path) -> None:
 def test_another_process_with_the_number(bitfusion: Bitfusion, tmp_path: Path) -> None:
     """A pid that was given away again is not the holder's."""
     path = tmp_path / "bitfusion123456789"
-    there = reservation.Reservation(os.getpid(), 1, "/nowhere", True, 1, "s", "n")
+    there = reservation.Reservation(os.getpid(), 1, "/nowhere", "/nowhere", True, 1, "s", "n")
     reservation.write(str(path), there)
     done = bitfusion("release_gpus", "-f", str(path))
     assert done.returncode == 1 and "that held its GPUs was killed" in done.stderr
     assert not path.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"pid": "x"}', "nonsense"])
+def test_a_holder_that_nobody_reaps(bitfusion: Bitfusion, tmp_path: Path) -> None:
+    """Of a child that has ended, here: in a container nobody may wait for what was left behind."""
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    there = reservation.Reservation(pid, reservation.started_at(pid), "/", "/", True, 1, "s", "n")
+    assert there.alive()
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert not there.alive()
+    path = tmp_path / "bitfusion123456789"
+    reservation.write(str(path), there)
+    done = bitfusion("release_gpus", "-f", str(path))
+    os.waitpid(pid, 0)
+    assert done.returncode == 1 and "that held its GPUs was killed" in done.stderr
+
+
+ABSURD = {"started": -1, "gpus": 1, "socket": "/", "events": "/", "ended": ""}
+ABSURD = {**ABSURD, "software": True, "server": "s", "session": "n"}
+NO_RESERVATIONS = [
+    *("", "{}", "[1]", '{"pid": "x"}', "nonsense"),
+    *(json.dumps({**ABSURD, "pid": pid}) for pid in (2**70, 2**40, 1, 99999999)),
+]
+
+
+@pytest.mark.parametrize("content", NO_RESERVATIONS)
 def test_files_that_are_none(bitfusion: Bitfusion, tmp_path: Path, content: str) -> None:
     path = tmp_path / "other"
     path.write_text(content)

@@ -25,6 +25,7 @@ class Servers:
         self._config = folder / "server.toml"
         self.address = "127.0.0.1:0"
         self._log = folder / "server.log"
+        self.file = str(folder / "held")
         self._lines = lines
         self.start()
 
@@ -58,8 +59,22 @@ class Servers:
         self.process.wait(15)
 
     def run(self, *words: str) -> subprocess.Popen[str]:
+        return self._start("run", *self._slice(), *words)
+
+    def use(self, *words: str) -> subprocess.Popen[str]:
+        """Of GPUs that are held."""
+        return self._start("client", "-f", self.file, *words)
+
+    def hold(self) -> None:
+        done = self._gpu.bitfusion("request_gpus", "-f", self.file, *self._slice())
+        assert done.returncode == 0, done.stderr
+
+    def _slice(self) -> List[str]:
+        return ["-n", "1", "-p", "0.25", "--server_list", self.address]
+
+    def _start(self, *words: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [BITFUSION, "run", "-n", "1", "-p", "0.25", "--server_list", self.address, *words],
+            [BITFUSION, *words],
             env=self._gpu.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -132,19 +147,34 @@ def test_programs_go_on_over_a_restart(
 
 @pytest.mark.slow
 def test_an_operator_kills_a_run(servers: Servers, gpu: Any, programs: Path) -> None:
-    run = servers.run(str(programs / "steady"))
-    (name,) = sessions(gpu, servers)
-    assert "ends" in operator(gpu, "kill", name)
-    _, err = run.communicate(timeout=30)
-    assert run.returncode == 122 and "an operator ended it" in err
+    steady = str(programs / "steady")
+    servers.hold()
+    runs = [servers.run(steady), servers.use(steady), servers.use(steady)]
+    for name in sessions(gpu, servers):
+        assert "ends" in operator(gpu, "kill", name)
+    for run in runs:
+        _, err = run.communicate(timeout=30)
+        assert run.returncode == 122 and "an operator ended it" in err
+    again = gpu.bitfusion("client", "-f", servers.file, "true")
+    assert again.returncode == 1 and "an operator ended it" in again.stderr
+    servers.hold()  # the file's name may be taken again
+    assert gpu.bitfusion("client", "-f", servers.file, "sh", "-c", "exit 7").returncode == 7
+    held = servers.use(steady)
+    operator(gpu, "release_gpus", "-f", servers.file)
+    _, err = held.communicate(timeout=30)
+    assert held.returncode == 125 and "they were released" in err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("servers", [("[limits]", 'time = "3s"')], indirect=True)
 def test_a_time_limit_ends_a_run(servers: Servers, programs: Path) -> None:
     run = servers.run(str(programs / "steady"))
-    _, err = run.communicate(timeout=30)
-    assert run.returncode == 124 and "time limit" in err
+    servers.hold()
+    held = servers.use("sh", "-c", "echo ready; exec sleep 60")
+    for limited in (run, held):
+        _, err = limited.communicate(timeout=30)
+        assert limited.returncode == 124, err
+        assert "the run ends: its time limit of 3 seconds has passed" in err
 
 
 @pytest.mark.slow

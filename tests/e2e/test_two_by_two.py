@@ -25,11 +25,11 @@ DIRECT: Dict[Tuple[str, ...], Any] = {}
 
 
 def compare(gpu: Any, how: str, command: List[str], name: str) -> None:
-    key = tuple(command)
+    key = (str(gpu.devices), *command)
     if key not in DIRECT:
         DIRECT[key] = gpu.run("direct", *command)
     direct = DIRECT[key]
-    through = gpu.run(how, *command)
+    through = gpu.run(how, *command, options=["-n", str(gpu.devices)])
     assert direct.returncode == 0, direct.stdout + direct.stderr
     assert through.returncode == 0, through.stdout + through.stderr
     if name not in UNSTABLE:
@@ -41,6 +41,13 @@ def compare(gpu: Any, how: str, command: List[str], name: str) -> None:
 @pytest.mark.parametrize("name", C_PROGRAMS)
 def test_driver_program(gpu: Any, programs: Path, name: str, how: str) -> None:
     compare(gpu, how, [str(programs / name), *ARGUMENTS.get(name, [])], name)
+
+
+@pytest.mark.parametrize("how", ["tcp", "unix"])
+def test_copies_between_two_devices(gpu: Any, programs: Path, how: str) -> None:
+    gpu.devices = 2
+    name = "driver_peer_copies"
+    compare(gpu, how, [str(programs / name)], name)
 
 
 @pytest.mark.parametrize("how", ["tcp", "unix"])

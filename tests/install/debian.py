@@ -361,8 +361,9 @@ class Story:
         Whose number is the service's user's in a container runs on.
         """
         self.server.do(
-            "systemd-run --unit=another unshare --pid --fork --mount-proc setpriv"
-            " --reuid $(id -u bitfusion) --regid $(id -g bitfusion) --clear-groups sleep 9999"
+            "systemd-run --unit=another -p KillSignal=KILL unshare --pid --fork --mount-proc"
+            " setpriv --reuid $(id -u bitfusion) --regid $(id -g bitfusion) --clear-groups"
+            " sleep 9999"
         )
         for machine, package in (
             (self.server, "bitfusion-server"),

@@ -168,6 +168,38 @@ static void refusals(CUstream stream)
 	CHECK(cuStreamSynchronize(stream));
 }
 
+/* joined: not at all, before the forked stream is destroyed, or after it. */
+static void destroy_forked(CUstream stream, int joined)
+{
+	CUstream forked;
+	CUevent fork, join;
+	CUgraph graph = NULL;
+	size_t count = 0;
+
+	CHECK(cuEventCreate(&fork, CU_EVENT_DISABLE_TIMING));
+	CHECK(cuEventCreate(&join, CU_EVENT_DISABLE_TIMING));
+	CHECK(cuStreamCreate(&forked, CU_STREAM_NON_BLOCKING));
+	CHECK(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
+	CHECK(cuMemsetD32Async(memory, 1, 1, stream));
+	CHECK(cuEventRecord(fork, stream));
+	CHECK(cuStreamWaitEvent(forked, fork, 0));
+	CHECK(cuMemsetD32Async(memory, 2, 1, forked));
+	CHECK(cuEventRecord(join, forked));
+	if (joined == 1)
+		CHECK(cuStreamWaitEvent(stream, join, 0));
+	CHECK(cuStreamDestroy_v2(forked));
+	if (joined == 2)
+		CHECK(cuStreamWaitEvent(stream, join, 0));
+	CHECK(cuEventDestroy_v2(fork));
+	CHECK(cuEventDestroy_v2(join));
+	CUresult status = cuStreamEndCapture(stream, &graph);
+	if (graph)
+		CHECK(cuGraphGetNodes(graph, NULL, &count));
+	printf("destroyed, joined %d: %s, %zu nodes\n", joined, error_name(status), count);
+	if (graph)
+		CHECK(cuGraphDestroy(graph));
+}
+
 int main(void)
 {
 	CUmodule module;
@@ -185,6 +217,8 @@ int main(void)
 	run(stream, other, in, out);
 	run(stream, other, pageable, pageable + N);
 	refusals(stream);
+	for (int joined = 0; joined < 3; joined++)
+		destroy_forked(stream, joined);
 	CHECK(cuMemFreeHost(in));
 	CHECK(cuMemFreeHost(out));
 	CHECK(cuStreamDestroy_v2(stream));

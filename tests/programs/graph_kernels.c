@@ -88,6 +88,38 @@ static void change_captured(void **parameters)
 	CHECK(cuGraphDestroy(graph));
 }
 
+/* By which of the two a node was made shows when it is read: CUDA's runtime looks for the kernel. */
+static void show_library_kernel(void **parameters)
+{
+	CUDA_KERNEL_NODE_PARAMS params = shape(parameters, NULL), read;
+	CUlibrary library;
+	CUkernel kernel;
+	CUfunction function;
+	CUgraphNode nodes[3];
+	CUgraph graph;
+	size_t count = 1;
+
+	CHECK(cuLibraryLoadData(&library, PTX_HEADER PTX_SCALE, NULL, NULL, 0, NULL, NULL, 0));
+	CHECK(cuLibraryGetKernel(&kernel, library, "scale"));
+	CHECK(cuKernelGetFunction(&function, kernel));
+	CHECK(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
+	CHECK(cuLaunchKernel((CUfunction)kernel, 2, 1, 1, 128, 1, 1, 0, stream, parameters, NULL));
+	CHECK(cuStreamEndCapture(stream, &graph));
+	CHECK(cuGraphGetNodes(graph, &nodes[0], &count));
+	params.func = function;
+	CHECK(cuGraphAddKernelNode_v2(&nodes[1], graph, NULL, 0, &params));
+	params.func = NULL;
+	params.kern = kernel;
+	CHECK(cuGraphAddKernelNode_v2(&nodes[2], graph, NULL, 0, &params));
+	for (int i = 0; i < 3; i++) {
+		CHECK(cuGraphKernelNodeGetParams_v2(nodes[i], &read));
+		printf("of a library: the kernel %s, its function %s\n", read.kern == kernel ? "yes" : "no",
+		       read.func == function ? "yes" : "no");
+	}
+	CHECK(cuGraphDestroy(graph));
+	CHECK(cuLibraryUnload(library));
+}
+
 int main(void)
 {
 	CUmodule module;
@@ -145,6 +177,7 @@ int main(void)
 	SHOW(cuGraphKernelNodeSetParams_v2(second, NULL));
 	CHECK(cuGraphDestroy(graph));
 	change_captured(parameters);
+	show_library_kernel(parameters);
 	CHECK(cuModuleUnload(module));
 	CHECK(cuMemFree_v2(memory));
 	printf("done\n");

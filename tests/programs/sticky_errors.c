@@ -18,6 +18,31 @@ static void fault(CUmodule module, CUstream stream)
 	SHOW(cuStreamSynchronize(stream));
 }
 
+/* What is answered without a device: the context is asked for all the same, except where it is the answer. */
+static void show_queries(CUmodule module, CUfunction function)
+{
+	const char *name;
+	CUfunction same;
+	CUmodule parent;
+	CUdevice device;
+	CUcontext context;
+	unsigned flags;
+	size_t offset, size;
+	int value;
+
+	SHOW(cuCtxGetDevice(&device));
+	SHOW(cuCtxGetCurrent(&context));
+	SHOW(cuCtxGetFlags(&flags));
+	SHOW(cuFuncGetAttribute(&value, CU_FUNC_ATTRIBUTE_NUM_REGS, function));
+	SHOW(cuFuncSetCacheConfig(function, CU_FUNC_CACHE_PREFER_NONE));
+	SHOW(cuFuncGetModule(&parent, function));
+	SHOW(cuFuncGetName(&name, function));
+	SHOW(cuFuncGetParamInfo(function, 0, &offset, &size));
+	SHOW(cuModuleGetFunction(&same, module, "scale"));
+	SHOW(cuOccupancyMaxActiveBlocksPerMultiprocessor(&value, function, 32, 0));
+	SHOW(cuDeviceGetAttribute(&value, CU_DEVICE_ATTRIBUTE_WARP_SIZE, 0));
+}
+
 static void show_calls(CUmodule module, CUstream stream, CUevent event, CUdeviceptr x)
 {
 	unsigned n = 1, factor = 10, word = 0;
@@ -26,7 +51,9 @@ static void show_calls(CUmodule module, CUstream stream, CUevent event, CUdevice
 	CUstream other;
 	CUevent another;
 	CUdeviceptr y;
+	void *pinned;
 
+	CHECK(cuMemAllocHost_v2(&pinned, 64));
 	fault(module, stream);
 	SHOW(cuLaunchKernel(scale, 1, 1, 1, 1, 1, 1, 0, stream, parameters, NULL));
 	SHOW(cuMemsetD8Async(x, 0, 4, stream));
@@ -41,6 +68,11 @@ static void show_calls(CUmodule module, CUstream stream, CUevent event, CUdevice
 	SHOW(cuStreamQuery(stream));
 	SHOW(cuCtxSynchronize());
 	SHOW(cuMemFree_v2(x));
+	show_queries(module, scale);
+	SHOW(cuMemFreeHost(pinned));
+	SHOW(cuModuleUnload(module));
+	SHOW(cuStreamDestroy_v2(stream));
+	SHOW(cuEventDestroy_v2(event));
 }
 
 int main(void)

@@ -406,7 +406,7 @@ def test_a_kernel_works_as_a_function(broker, run):
 
 
 def test_the_compilers_log_comes_back(broker, run):
-    log = struct.pack("<Q8sQ16s", 2, b"ok", 11, b"line 1: bad")
+    log = struct.pack("<Q8sQ16s", 3, b"ok", 12, b"line 1: bad")
     broker.answers["LOAD"] = lambda peer, command: (218, log)
     out = run(
         broker,
@@ -419,7 +419,7 @@ def test_the_compilers_log_comes_back(broker, run):
         print(info.value, values[1], error.value, values[3])
     """,
     )
-    assert out == "218\nb'ok' 2 b'line 1:' 7\n"
+    assert out == "218\nb'ok' 3 b'line 1:' 8\n"
     command = broker.peer().named("LOAD")[0]
     assert command.bulk == b".version 7.0\n\0"
     assert struct.unpack_from("<4I4Q", command.body, 40) == (3, 4, 5, 6, 16, 16, 8, 8)
@@ -457,7 +457,7 @@ def test_linked_code_brings_what_it_was_linked_from(broker, run):
         struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(text)) + text for text in (b"ab", b"cdefghij")
     ]
     text = b".version 7.0"
-    run(
+    out = run(
         broker,
         """
         import struct
@@ -476,10 +476,15 @@ def test_linked_code_brings_what_it_was_linked_from(broker, run):
         made(cuda.cuModuleLoadData, linked(2, 0))
         made(cuda.cuModuleLoadData, linked(2, address(inputs) + 16))
         many = (ctypes.c_void_p * 5000)(*[address(one)] * 4999)
-        print(cuda.cuModuleLoadData(byref(u64()), linked(2, address(many))))
+        log = ctypes.create_string_buffer(64)
+        values = (ctypes.c_void_p * 2)(address(log), 64)
+        code = linked(2, address(many))
+        print(cuda.cuModuleLoadDataEx(byref(u64()), code, 2, (i32 * 2)(5, 6), values))
+        print(log.value.decode())
     """
         % ([*parts, text],),
     )
+    assert out == "200\nthe code is of too many parts\n"
     whole = struct.pack("<QQQ", 18, 24, 13)
     whole += b"".join(part + bytes(-len(part) % 8) for part in (*parts, text + b"\0"))
     loads = broker.peer().named("LOAD")

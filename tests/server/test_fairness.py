@@ -269,3 +269,40 @@ def test_whoever_comes_to_one_that_was_alone_does_not_stop_it() -> None:
     fairness.add("b", [0], late)
     run(clock, {early: 1, late: 1}, 2)
     assert early.used[0] - before == pytest.approx(SECOND, abs=2 * SLACK_S * SECOND)
+
+
+def run_long_kernels(greedy: FakeLedger, modest: FakeLedger, clock: Clock, long_s: float) -> None:
+    """Of four processes and of one, in turn, for a hundred kernels; a ledger hears of a kernel
+    when it has ended.
+    """
+    owners = [greedy, greedy, greedy, greedy, modest]
+    waiting: List[FakeLedger] = []  # a launched kernel each, in the order in which they run
+    ends_s = clock.now + 100 * long_s
+    idle = list(owners)
+    left_s = 0.0
+    while clock.now < ends_s:
+        for owner in [one for one in idle if one.may()]:
+            idle.remove(owner)
+            waiting.append(owner)
+        if waiting and left_s <= 0:
+            left_s = long_s
+        for owner in (greedy, modest):
+            owner.waits = owner in waiting or not owner.may()
+        clock.move(STEP_S)
+        left_s -= STEP_S
+        if waiting and left_s <= 0:
+            owner = waiting.pop(0)
+            owner.used[0] += int(long_s * SECOND)
+            idle.append(owner)
+
+
+@pytest.mark.parametrize("long_s", [0.2, 1.0])
+def test_long_kernels_are_shared_out_too(long_s: float) -> None:
+    clock = Clock()
+    fairness = Fairness(clock, lambda: clock.now)
+    greedy, modest = FakeLedger(), FakeLedger()
+    fairness.add("a", [0], greedy)
+    fairness.add("b", [0], modest)
+    run_long_kernels(greedy, modest, clock, long_s)
+    assert shares([greedy, modest])[1] == pytest.approx(0.5, abs=0.1)
+    assert greedy.used[0] + modest.used[0] > 85 * long_s * SECOND

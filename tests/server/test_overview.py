@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 from typing import Any, Callable, List, Tuple
 
+import pytest
 from identities import Lab
 
 from bitfusion.client.pool import Listed, Overview, Row
 from bitfusion.commands import list_gpus, smi
 from bitfusion.server import overview
-from bitfusion.server.caller import Caller
+from bitfusion.server.api_operator import OperatorApi
+from bitfusion.server.caller import Caller, Refusal
 from bitfusion.server.filters import Filter
 from bitfusion.server.pool import Slice
 from bitfusion.server.records import Claim, Entry
@@ -41,6 +44,8 @@ def test_a_client_sees_its_own(lab: Lab) -> None:
         assert others == [{"session": "", "memory": 500 << 20}]
         assert pool["you"]["held"] == {"gpus": 1, "memory": 500 << 20}
     everything: Any = seen["boss"]
+    assert lab.server is not None  # and the log says whose each is
+    assert re.search(rf"session {sessions[0].name} has GPU .* for client alice", lab.server.log)
     names = {h["client"] for gpu in everything["servers"][0]["gpus"] for h in gpu["sessions"]}
     assert names == {"alice", "bob"}
     text = json.dumps(seen["bob"])
@@ -99,10 +104,32 @@ def test_utilisation() -> None:
     ledger.used[0], now[0] = 9 * SECOND, 102.0  # counted late: no more than all of it
     timers.actions.pop()()
     assert measured.of(session) == [1.0]
+    assert measured.counted(session) == 9.0
+    other: Any = SimpleNamespace(name="o", ledger=FakeLedger(), slices=[Slice(0, GIB)])
+    sessions.by_name["o"] = other
+    now[0] = 103.0
+    timers.actions.pop()()
+    for at in (104.0, 105.0):  # they take turns on the GPU, and each measures the other's, too
+        now[0] = at
+        ledger.used[0] += SECOND * 3 // 4
+        other.ledger.used[0] += SECOND * 3 // 4
+        timers.actions.pop()()
+        assert measured.of(session) == measured.of(other) == [0.5]
+    assert (measured.counted(session), measured.counted(other)) == (10.0, 1.0)
+    ledger.used[0] += 5 * SECOND  # a kernel that took 5 s has ended
+    other.ledger.used[0] += SECOND
+    now[0] = 106.0
+    timers.actions.pop()()
+    counted = (measured.counted(session), measured.counted(other))
+    assert counted == (pytest.approx(10 + 25 / 6), pytest.approx(1 + 5 / 6))
+    again = overview.Utilisation(sessions, FakeTimers(), lambda: now[0])  # of the next server
+    again.go_on(session, counted[0])
+    again.start()
+    assert again.counted(session) == pytest.approx(counted[0])
     sessions.by_name.clear()
     timers.actions.pop()()
     assert not timers.actions  # nobody is there: nothing wakes the server
-    sessions.by_name["t"] = session
+    sessions.by_name["s"] = session
     measured.start()
     assert timers.actions
 
@@ -135,3 +162,23 @@ def test_tables() -> None:
     assert listed[2] == "- server 1 [gpu02:56001]: the cluster has lost it"
     assert listed[3] == "queue: 2 runs waiting"
     assert listed[4] == "client alice: 1 of 4 GPUs, 1024 of 8192 MiB, runs of 1h at most"
+
+
+def test_a_server_is_ruled_by_a_name_that_only_it_has() -> None:
+    views = [ServerView(f"s{n}", "gpu01", (f"gpu01:{56000 + n}",), ()) for n in (1, 2)]
+    views.append(ServerView("s3", "gpu03", (), ()))
+    cluster: Any = SimpleNamespace(servers=lambda: [SimpleNamespace(view=v) for v in views])
+    no: Any = None
+    api = OperatorApi(no, no, cluster, "s2")
+
+    def find(name: str) -> str:
+        asked: Any = SimpleNamespace(names=[name])
+        return api._server(asked)
+
+    named = [find(name) for name in ("s1", "gpu01:56001", "this", "s2", "gpu03")]
+    assert named == ["s1", "s1", "s2", "s2", "s3"]
+    with pytest.raises(Refusal, match="several .* gpu01:56001, gpu01:56002; say which"):
+        find("gpu01")
+    with pytest.raises(Refusal, match="no server 'gpu04'"):
+        find("gpu04")
+    assert [api._name(server) for server in ("s2", "s3", "s9")] == ["gpu01:56002", "gpu03", "s9"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -23,6 +24,7 @@ from bitfusion.client.claim import Wanted, claim
 from bitfusion.client.trust import Seen
 from bitfusion.config import format_address
 from bitfusion.errors import Busy, ServerRefused
+from bitfusion.server.state import StateFolder
 from bitfusion.values import Address
 
 LEASE = "4s"
@@ -115,6 +117,11 @@ def test_losing_etcd_ends_no_session(pair: Pair) -> None:
         ask(one)
     stream, _pid = connect(session)
     stream.sendall(b"more")
+    other_one = next(s for s in (one, two) if str(s.port) not in session.channel.name)
+    door = StateFolder(other_one.state).connect("admin", socket.SOCK_STREAM, 5)
+    operator = control.LineChannel(door, 5)
+    assert operator.request("DELETE", f"/v1/sessions/{session.name}").status == 503  # not "ends"
+    operator.close()
     waiting = threading.Thread(target=lambda: later.append(ask(one, 2, patience_s=30)))
     waiting.start()  # and asks again until it is answered
     pair.etcd.start()

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import struct
 import threading
 import time
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 from servers import Server, connect, wait_for
 
-from bitfusion import log
+from bitfusion import linux, log
 from bitfusion.client import control
 from bitfusion.client.lease import Event, Keeper
 from bitfusion.errors import CannotReach, ServerLost
@@ -157,6 +159,39 @@ def test_a_keeper_outlives_a_lost_connection(server: Server) -> None:
         keeper.open_data(1)
 
 
+@pytest.mark.parametrize("at_both_ends", [True, False])
+def test_a_cut_connection_is_no_end(server: Server, at_both_ends: bool) -> None:
+    """By a firewall, say: the launcher lives, and attaches again; a packet of its own may be the
+    first that it hears of it, or the server's word by its other connection.
+    """
+    heard: list[Event] = []
+    session = server.claim()
+    stream, _pid = connect(session)
+    keeper = Keeper(session, lambda _timeout_s: server.channel(), 5.0, heard.append)
+    keeper.start()
+    first = session.channel
+    kept = reset(first, at_both_ends)
+    assert wait_for(lambda: session.channel is not first and not keeper.lost)
+    assert "was cut: " in server.log
+    stream.sendall(b"ping")
+    assert stream.recv(9) == b"ping"
+    assert keeper.open_data(1) and heard == []
+    keeper.stop()
+    session.channel.close()  # as a launcher's death does
+    assert wait_for(lambda: server.free() == [1000, 1000], 2)
+    kept.close()
+
+
+@pytest.mark.parametrize("server", [(*LIMITED, SHORT)], indirect=True)
+def test_whose_launcher_does_not_come_back_ends(server: Server) -> None:
+    channel, name, secret = grant(server)
+    assert attach(channel, name, secret).status == 200
+    reset(channel, True)
+    assert wait_for(lambda: "was cut: " in server.log)
+    assert server.free() == [500, 1000]
+    assert wait_for(lambda: server.free() == [1000, 1000])
+
+
 def test_a_keeper_goes_on_while_the_server_is_there(server: Server) -> None:
     """One that has just started may not know its clients yet; it keeps its sessions meanwhile."""
     heard: list[Event] = []
@@ -215,6 +250,20 @@ def refuse_to_connect(_timeout_s: float) -> control.Channel:
     raise CannotReach(server="it", why="a test says so")
 
 
+def reset(channel: control.Channel, known: bool) -> socket.socket:
+    """The server hears of a reset; known: this end hears of an end too, else it is as ever. What
+    is returned is to be kept.
+    """
+    with socket.socket(fileno=os.dup(channel.fileno())) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    there, here = socket.socketpair()
+    os.dup2(here.fileno(), channel.fileno())  # and so closes the connection
+    here.close()
+    if known:
+        there.close()
+    return there
+
+
 def cut(channel: control.Channel) -> None:
     sock = socket.socket(fileno=channel.fileno())
     sock.shutdown(socket.SHUT_RDWR)
@@ -234,3 +283,17 @@ def test_a_countdown_warns_once_at_each_mark_and_again_after_work() -> None:
     assert [describe(s) for s in (300, 61, 59.9, 10.2, 0.5)] == [
         "5 minutes", "1 minute", "1 minute", "10 seconds", "1 second",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("lease_s", [1, 2.5, 6, 30, 100])
+def test_a_shorter_outage_is_no_end(lease_s: float) -> None:
+    """The first probe that is lost may be sent as it begins."""
+    with socket.socket() as sock:
+        linux.keep_alive(sock, lease_s)
+        linux.give_up_sending(sock, lease_s)
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        idle_s, interval_s, probes = (sock.getsockopt(socket.SOL_TCP, each) for each in options)
+        assert interval_s * probes >= lease_s
+        assert idle_s + interval_s * probes <= lease_s * 1.3 + 3
+        silent_ms = sock.getsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT)
+        assert silent_ms - 1000 * interval_s >= 950 * lease_s or lease_s < 6

@@ -19,9 +19,18 @@ from bitfusion.server.caller import ANONYMOUS, OPERATOR, Caller, Refusal
 from bitfusion.server.http import MAX_EVENTS, HttpCodec
 from bitfusion.server.lines import LineCodec
 from bitfusion.server.loop import WORK_S, Loop
-from bitfusion.server.peer import MAX_AHEAD, MAX_CALLS, RECEIVE, STEP_S, Answer, Later, Peer
+from bitfusion.server.peer import (
+    MAX_AHEAD,
+    MAX_CALLS,
+    RECEIVE,
+    STEP_S,
+    Answer,
+    BrokenRules,
+    Later,
+    Peer,
+)
 from bitfusion.server.state import StateFolder
-from bitfusion.wire.control import Call, Reply, pack_line
+from bitfusion.wire.control import MAX_BODY, Call, Reply, pack_line
 
 
 class Conversation:
@@ -228,3 +237,13 @@ def test_a_state_folder_is_one_servers(server: Server) -> None:
     with pytest.raises(StateFolderInUse, match="another server"):
         folder.lock()
     assert folder.server_id() == folder.server_id() and len(folder.server_id()) == 16
+
+
+def test_a_body_that_is_too_long_is_refused_before_it_comes() -> None:
+    codec = HttpCodec()
+    size = MAX_BODY + 1
+    codec.feed(f"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode())
+    with pytest.raises(BrokenRules) as broken:
+        codec.next_call()
+    said = codec.complain(str(broken.value))
+    assert said.startswith(b"HTTP/1.1 413 ") and b"too-large" in said

@@ -184,6 +184,27 @@ def test_ctrl_c_leaves_the_queue(server: Server) -> None:
     taken.channel.close()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("server", [ONE], indirect=True)
+def test_a_killed_request_leaves_the_queue(
+    server: Server, number: int, tmp_path: pathlib.Path
+) -> None:
+    """The process that would have held the GPUs does not wait on for nobody, nor does its file."""
+    taken = server.claim()
+    where, file = f"127.0.0.1:{server.port}", tmp_path / "mine"
+    words = [*BITFUSION, "request_gpus", "-n", "1", "-f", str(file), "--server_list", where]
+    request = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    assert request.stderr is not None
+    with request.stderr as lines:
+        assert "waiting for 1 GPU: place 1 of 1" in lines.readline()
+        request.send_signal(number)
+        request.wait(10)
+        assert wait_for(lambda: queue_length(server) == 0)
+        assert lines.read() == ""  # once all that hold the other end have gone
+    assert not file.exists()
+    taken.channel.close()
+
+
 def test_requests_of_one_client_that_wait_are_bounded(lab: Lab) -> None:
     alice, bob = lab.client("alice"), lab.client("bob")
     lab.server = Server("echo", 1, 1000, 0, {"limits.queue": "10"}, lab.state)
@@ -308,7 +329,7 @@ def test_who_waits_asks_a_server_that_is_started_again(
         assert wait_for(lambda times=times: said("connected to", times), 30)  # type: ignore[misc]
         assert said("asking again for 30 s", times)
     queue: Any = server.channel().request("GET", "/v1/pool").body["queue"]
-    assert len(queue) == 2 and all(row["since_s"] > 4 for row in queue)  # each as it was
+    assert len(queue) == 2 and all(4 < row["since_s"] < 1000 for row in queue)  # each as it was
     holder.channel.close()
     assert [run.wait(60) for run in runs] == [0, 0]
     server.stop()

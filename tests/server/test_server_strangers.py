@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hellos import hello
 from identities import Lab, foreign_ca
 from servers import HERE, Server, claim_over, connect, wait_for
 
@@ -191,6 +192,19 @@ def test_operators_of_the_network(lab: Lab, tmp_path: pathlib.Path) -> None:
     assert made.returncode == 0, made.stderr
     listed = lab.command("token", "list", "--json", home=str(tmp_path / "boss"))
     assert [row["name"] for row in json.loads(listed.stdout)] == ["bob", "boss", "carol"]
+    for words in (("drain",), ("undrain",), ("stop",), ("stop", "--now")):  # this machine's: none
+        done = lab.command("server", *words, home=str(tmp_path / "boss"))
+        assert done.returncode == 1 and "cannot find a server to ask" in done.stderr
+        assert ("SERVER' asks for one of the network" in done.stderr) == ("drain" in words[0])
+    for words, said in (
+        (("drain", address), f"drained {address}: it gets no new sessions; 0 sessions may go on"),
+        (("undrain", address), f"{address} is in service again"),
+    ):
+        done = lab.command("server", *words, home=str(tmp_path / "boss"))
+        assert done.stdout.strip() == said, done.stderr
+    for word in ("a/b", "gpu 1", "\u00e9"):
+        done = lab.command("server", "drain", word, home=str(tmp_path / "boss"))
+        assert done.returncode == 2 and "is no server's ID, name or address" in done.stderr
     for words in (("token", "list"), ("token", "revoke", "boss")):
         done = lab.command(*words, home=str(tmp_path / "bob"))
         assert done.returncode == 1 and "this is for operators" in done.stderr
@@ -432,7 +446,8 @@ def test_thousands_of_failures(lab: Lab) -> None:
         waiting.append(silent)  # type: ignore[arg-type]
     assert ask(lab, "127.0.0.1", asked).count(b"too many failures") == 1
     assert lab.claim(good).name
-    assert session.attach_over(lab.channel(good)).status == 200
+    again = lab.channel(good)  # kept, as the session lives by it now
+    assert session.attach_over(again).status == 200
     stream.sendall(b"ping")
     assert stream.recv(9) == b"ping"
     assert len(server.log.splitlines()) < 40, server.log
@@ -463,15 +478,17 @@ def test_those_that_are_slowed_share_one_place() -> None:
 
 @pytest.mark.parametrize("encrypt", ["auto", "always"])
 def test_nobody_shuts_the_data_port(lab: Lab, encrypt: str) -> None:
-    """With many connections that show no ticket: they make room, and who has one comes in."""
+    """With many connections that show no ticket: they make room, and who has one comes in. Nor
+    with whole hellos of TLS, for each of which a process would be started.
+    """
     good = lab.client("good")
     server = lab.start(encrypt=encrypt)
-    crowd = []
+    crowd, whole = [], hello()
     for number in range(300):
         source = f"127.0.3.{number % 3 + 1}" if number < 150 else "127.0.0.1"
         sock = socket.create_connection(("127.0.0.1", server.data_port), 5, (source, 0))
         if encrypt == "always":
-            sock.send(b"\x16")
+            sock.send(whole if number < 150 else whole[:1])
         crowd.append(sock)
     channel = lab.channel(good._replace(encrypt=encrypt))
     stream, _pid = connect(claim_over(channel, "tcp"))

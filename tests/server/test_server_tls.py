@@ -67,7 +67,7 @@ def test_an_expired_certificate_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(log, "once", lines.append)
     lab.channel(Access(lab.ca, "alice:00"))
     assert lines[0].startswith("the certificate of server '127.0.0.1:") and len(lines) == 1
-    assert "expires in 0 days" in lines[0]
+    assert "expires in 0 hours" in lines[0]
     os.rename(lab.keys.path("kept.key"), lab.keys.path("ca.key"))
     lab.resign(-60)
     context = certificates.server_context(lab.keys.path("server.crt"), lab.keys.path("server.key"))

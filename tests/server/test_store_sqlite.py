@@ -21,7 +21,8 @@ from bitfusion import log
 from bitfusion.errors import StoreUnusable
 from bitfusion.server.loop import Loop
 from bitfusion.server.store import APPLIED, UNAVAILABLE, Change
-from bitfusion.server.store_sqlite import FILE, SqliteStore
+from bitfusion.server.store_sqlite import FILE, SqliteStore, connect
+from bitfusion.server.tidy import Tidier
 
 
 @pytest.fixture()
@@ -160,8 +161,11 @@ def test_a_full_disk_is_said_once(
     server.put("a", n=1)
     assert isinstance(server.store, SqliteStore) and server.store._database
     server.store._database.execute("pragma max_page_count=1")
-    outcomes = {server.put("b", text="x" * 20000) for _ in range(3)}
-    assert outcomes == {UNAVAILABLE}
+    for number in range(3):
+        assert server.put("b", text="x" * 20000) == UNAVAILABLE
+        waits = Change(f"queue/{number}", {}, 0, lease=True)
+        assert server.commit(waits) == APPLIED  # it takes no room
+        server.commit(Change(f"queue/{number}", None))
     server.store._database.execute("pragma max_page_count=100000")
     assert server.values == {"a": {"n": 1}}
     assert server.put("b", n=2) == APPLIED
@@ -193,3 +197,21 @@ def test_no_turn_waits_for_the_disk(server: Listener) -> None:
     cpu_s = spent.ru_utime - started.ru_utime + spent.ru_stime - started.ru_stime
     assert cpu_s / 200 < 0.005, "a transaction costs far more than a millisecond"
     store._tidy()
+
+
+def test_a_thread_puts_the_log_back(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    database = connect(str(path))
+    for number in range(50):
+        text = f'"{"x" * 1000}"'
+        database.execute("replace into entries (key, value) values (?, ?)", (str(number), text))
+    before = path.stat().st_size
+    tidier = Tidier(str(path))
+    tidier.tidy()
+    tidier.close()
+    assert path.stat().st_size > before + 50_000 and tidier.error is None
+    tidier.wrote()
+    path.unlink()
+    tidier.tidy()  # there is not enough to do yet
+    assert not path.exists()
+    database.close()

@@ -140,6 +140,15 @@ def test_servers_are_added_up() -> None:
     ]
 
 
+def test_two_servers_of_a_host_are_two_rows() -> None:
+    """By the address that the client has asked, else the one that the server gives."""
+    found = [answer("gpu1", (EPOCH, "ann", 3600)) for _ in range(3)]
+    found[0]["asked"], found[1]["asked"] = "gpu1:56001", "gpu1:56002"
+    found[2]["server"]["address"] = "gpu1:56003"
+    rows = stats.merge(found, ["server"])
+    assert [r["server"] for r in rows] == ["gpu1:56001", "gpu1:56002", "gpu1:56003"]
+
+
 def test_as_csv_and_as_a_table() -> None:
     rows = stats.merge(ANSWERS, ["client"])
     lines = list(csv.DictReader(io.StringIO(stats.as_csv(rows, ["client"]))))

@@ -107,6 +107,7 @@ def _load() -> ctypes.CDLL:
         ("sg_context_create", c_void_p, [c_void_p, c_uint64, c_uint64]),
         ("sg_context_destroy", None, [c_void_p]),
         ("sg_context_take_output", c_size_t, [c_void_p, c_char_p, c_size_t]),
+        ("sg_context_take_assertions", c_size_t, [c_void_p, c_char_p, c_size_t]),
         ("sg_pool_create", c_void_p, [c_uint]),
         ("sg_pool_destroy", None, [c_void_p]),
         ("sg_launch", c_int, [c_void_p, POINTER(Launch), POINTER(Fault)]),
@@ -255,6 +256,11 @@ class Engine:
         text = ctypes.create_string_buffer(1 << 20)
         size = library().sg_context_take_output(self.context, text, len(text))
         return text.raw[:size].decode()
+
+    def assertions(self) -> List[str]:
+        text = ctypes.create_string_buffer(1 << 20)
+        size = library().sg_context_take_assertions(self.context, text, len(text))
+        return text.raw[:size].decode().splitlines()
 
     def close(self) -> None:
         lib = library()

@@ -87,6 +87,7 @@ def _load() -> ctypes.CDLL:
         ("sg_module_kernel", ctypes.POINTER(_Kernel), [p, n]),
         ("sg_context_create", p, [p, u64, u64]),
         ("sg_context_take_output", ctypes.c_size_t, [p, ctypes.c_char_p, ctypes.c_size_t]),
+        ("sg_context_take_assertions", ctypes.c_size_t, [p, ctypes.c_char_p, ctypes.c_size_t]),
         ("sg_pool_create", p, [n]),
         ("sg_launch", ctypes.c_int, [p, ctypes.POINTER(_Launch), ctypes.POINTER(_Fault)]),
     ):
@@ -115,6 +116,12 @@ class Machine:
         """Take what kernels printed."""
         buffer = ctypes.create_string_buffer(1 << 16)
         size = self.library.sg_context_take_output(self.context, buffer, len(buffer))
+        return buffer.raw[:size].decode()
+
+    def assertions(self) -> str:
+        """Take what kernels said of assertions that failed."""
+        buffer = ctypes.create_string_buffer(1 << 16)
+        size = self.library.sg_context_take_assertions(self.context, buffer, len(buffer))
         return buffer.raw[:size].decode()
 
     def add(self, array: numpy.ndarray) -> int:

@@ -73,6 +73,13 @@ def test_program(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+def test_copies_between_two_devices(tmp_path: Path) -> None:
+    program = build("driver_peer_copies", tmp_path)
+    done = run(program, environment(BITFUSION_SOFTGPU_GPUS="2"))
+    assert done.stdout.splitlines() == expected("driver_peer_copies")
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("mode", ["LAZY", "EAGER"])
 @pytest.mark.parametrize(
     "name", ["driver_errors", "driver_modules", "driver_printf", "driver_graphs"]

@@ -37,10 +37,12 @@ def entry(body: str, extra: str = "") -> str:
 """
 
 
-def fault_of(engine: Engine, body: str, extra: str = "", size: int = 64) -> KernelFault:
+def fault_of(
+    engine: Engine, body: str, extra: str = "", size: int = 64, blocks: int = 2
+) -> KernelFault:
     program = engine.load(entry(body, extra))
     with pytest.raises(KernelFault) as caught:
-        program.launch("k", 2, 40, engine.buffer(size))
+        program.launch("k", blocks, 40, engine.buffer(size))
     return caught.value
 
 
@@ -159,12 +161,7 @@ ASSERT = """
 """
 
 
-def test_assertion(engine: Engine) -> None:
-    fault = fault_of(
-        engine,
-        """
-        setp.ne.u32 %p1, %r1, 33;
-        @%p1 ret;
+FAIL = """
         mov.u64 %rd2, message; mov.u64 %rd3, file; mov.u64 %rd4, name;
         {
             .param .b64 p0; .param .b64 p1; .param .b32 p2; .param .b64 p3; .param .b64 p4;
@@ -172,12 +169,30 @@ def test_assertion(engine: Engine) -> None:
             st.param.b64 [p3], %rd4; st.param.b64 [p4], 1;
             call.uni __assertfail, (p0, p1, p2, p3, p4);
         }
-    """,
-        ASSERT,
-    )
+"""
+
+
+def test_assertion(engine: Engine) -> None:
+    fault = fault_of(engine, "setp.ne.u32 %p1, %r1, 33; @%p1 ret;" + FAIL, ASSERT, blocks=1)
     assert fault.error == 710
     assert "thread (33,0,0)" in fault.text
-    assert "Assertion `x > 0` failed" in engine.output()
+    assert engine.assertions() == [
+        "a.cu:12: f: block: [0,0,0], thread: [33,0,0] Assertion `x > 0` failed."
+    ]
+    assert engine.output() == ""
+
+
+def test_every_thread_whose_assertion_fails_says_so(engine: Engine) -> None:
+    """Those of other warps too, and nobody waits for one that spins, or for those that failed."""
+    body = "setp.gt.u32 %p1, %r1, 34; LOOP: @%p1 bra LOOP; setp.lt.u32 %p1, %r1, 29; @%p1 ret;"
+    fault = fault_of(engine, body + FAIL, ASSERT, blocks=1)
+    assert fault.error == 710
+    assert "thread (29,0,0)" in fault.text
+    threads = [line.split("thread: [")[1].split(",")[0] for line in engine.assertions()]
+    assert sorted(threads) == ["29", "30", "31", "32", "33", "34"]
+    body = "setp.gt.u32 %p1, %r1, 32; @%p1 bra WAIT;" + FAIL + "WAIT: bar.sync 0;"
+    assert fault_of(engine, body, ASSERT, blocks=1).error == 710
+    assert len(engine.assertions()) == 33
 
 
 def test_endless_recursion(engine: Engine) -> None:
@@ -241,9 +256,13 @@ def test_empty_and_large_launches_are_refused(engine: Engine) -> None:
         assert caught.value.error == 1
 
 
+def of_another_version(image: bytes) -> bytes:
+    return image[:8] + bytes([image[8] ^ 1]) + image[9:]
+
+
 def test_damaged_images_are_refused(engine: Engine) -> None:
     image = encode_module(read_image(entry("bar.sync 0;").encode()))
-    for bad in (b"", image[:40], image[:-8], b"X" + image[1:], image[:8] + b"\1" + image[9:]):
+    for bad in (b"", image[:40], image[:-8], b"X" + image[1:], of_another_version(image)):
         with pytest.raises(ImageError):
             engine.load_image(bad)
     assert library().sg_image_version() == int.from_bytes(image[8:16], "little")

@@ -9,11 +9,11 @@ from test_ptx_coverage import kernel
 
 from bitfusion.softgpu.engine.encode import encode_module
 from bitfusion.softgpu.ptx.frontend import read_image
-from bitfusion.softgpu.ptx.ir import PtxError
+from bitfusion.softgpu.ptx.ir import MAX_MESSAGE, PtxError
 
 REGISTERS = ".reg .u16 h; .reg .f16 e; .reg .b32 r, q; .reg .s32 s; .reg .f32 f; .reg .b64 d; "
 REGISTERS += ".reg .f64 g; .reg .pred p;"
-INVALID_PTX = 218
+INVALID_PTX, UNSUPPORTED_PTX_VERSION = 218, 222
 
 
 def load(line: str, target: str = "sm_120") -> None:
@@ -61,6 +61,23 @@ def load(line: str, target: str = "sm_120") -> None:
         ("atom.global.add.u32 r, [d];", ""),
         ("bar.sync;", ""),
         ("@p mad.lo.s32 r, s, q;", "it has 3 operands, not 4"),
+        ("mov.u32 r, 99999999999999999999;", "has more than 64 bits"),
+        ("mov.u64 d, 18446744073709551616;", "has more than 64 bits"),
+        ("mov.u64 d, 0x10000000000000000;", "has more than 64 bits"),
+        ("mov.u64 d, 02000000000000000000000;", "has more than 64 bits"),
+        (f"mov.u64 d, 0b1{'0' * 64};", "has more than 64 bits"),
+        ("mov.u64 d, %tid.x;", "operand 2 is a register of type .u32"),
+        ("mov.u64 d, %laneid;", "operand 2 is a register of type .u32"),
+        ("mov.u32 r, %clock64;", "operand 2 is a register of type .u64"),
+        ("mov.u32 r, %pm0_64;", "operand 2 is a register of type .u64"),
+        ("mov.f32 f, %tid.x;", "operand 2 is a register of type .u32"),
+        ("mov.u16 h, %laneid;", "operand 2 is a register of type .u32"),
+        ("cvt.u64.u64 d, %tid.x;", "operand 2 is a register of type .u32"),
+        ("mov.u32 r, %is_explicit_cluster;", "operand 2 is a register of type .pred"),
+        ("mov.u32 r, %envreg32;", "unknown register '%envreg32'"),
+        ("mov.u32 r, %pm8;", "unknown register '%pm8'"),
+        ("mov.u32 r, %reserved_smem_offset_2;", "unknown register"),
+        ("mov.u32 r, %lanemask_all;", "unknown register"),
     ],
 )
 def test_broken_code_is_refused_with_its_line(line: str, why: str) -> None:
@@ -69,6 +86,39 @@ def test_broken_code_is_refused_with_its_line(line: str, why: str) -> None:
     assert caught.value.status == INVALID_PTX
     assert str(caught.value).startswith("line 6: ")
     assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mov.u32 r, 1\n\tmov.u32 q, 2;", "bad operand '1 mov.u32 q' (is a ';' missing there?)"),
+        ("mov.u32 r, q\n", "bad operand 'q ret' (is a ';' missing there?)"),
+        ("mov.u32 r, 1\n}", "bad operand '1 } ret' (is a ';' missing there?)"),
+        ("bra A\nB;", "unknown label 'A B'"),
+    ],
+)
+def test_what_messages_quote_does_not_break_their_line(text: str, message: str) -> None:
+    with pytest.raises(PtxError) as caught:
+        load(text)
+    assert str(caught.value).partition(": ")[2] == message
+
+
+@pytest.mark.parametrize("version", ["0.0", "1.9", "5.9", "9.10", "10.0"])
+def test_versions_that_there_are_not(version: str) -> None:
+    text = HEAD.replace(".version 9.0", f".version {version}")
+    assert version in text
+    with pytest.raises(PtxError) as caught:
+        read_image(text.encode())
+    assert caught.value.status == UNSUPPORTED_PTX_VERSION
+
+
+def test_messages_have_an_end() -> None:
+    with pytest.raises(PtxError) as caught:
+        load(f"call {'f' * 5000};")
+    assert str(caught.value).startswith("line 6: unknown name 'ffff")
+    assert len(str(caught.value)) <= MAX_MESSAGE
+    assert len(str(PtxError("m" * 10**6))) == MAX_MESSAGE
+    assert str(PtxError("a\x1b[31m\0b\xe9\r\n c")) == "a?[31m?b? c"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +139,17 @@ def test_broken_code_is_refused_with_its_line(line: str, why: str) -> None:
         "shl.b64 d, d, s;",
         "and.pred p, p, p;",
         "min.f32 f, f, f, f;",
+        "mov.u64 d, 0xFFFFFFFFFFFFFFFF;",
+        "mov.u64 d, 00000000000000000000000000001;",
+        "mov.u16 h, %nctaid.y;",
+        "mov.s32 s, %tid.r;",
+        "mov.u64 d, %gridid;",
+        "mov.u32 r, %gridid;",
+        "mov.b64 d, %globaltimer;",
+        "cvt.u64.u32 d, %laneid;",
+        "cvt.u32.u64 r, %clock64;",
+        "mov.u32 r, %envreg31;",
+        "mov.u32 r, %reserved_smem_offset_cap;",
     ],
 )
 def test_types_that_fit(line: str) -> None:

@@ -415,7 +415,7 @@ def test_malloc_gives_null_when_there_is_no_more() -> None:
 
 
 def test_a_failed_assertion_says_where() -> None:
-    machine().output()
+    machine().assertions()
     head = """.extern .func __assertfail(.param .b64 m, .param .b64 f, .param .b32 l,
     .param .b64 n, .param .b64 c);\n"""
     for name, text in (("m", b"x > 0\0"), ("f", b"a.cu\0"), ("n", b"kernel\0")):
@@ -429,7 +429,7 @@ def test_a_failed_assertion_says_where() -> None:
     with pytest.raises(DeviceFault) as caught:
         run(body, head=head)
     assert caught.value.error == 710
-    shown = machine().output()
+    shown = machine().assertions()
     assert "a.cu:17" in shown
     assert "x > 0" in shown
     assert "kernel" in shown

@@ -207,6 +207,10 @@ def small_numbers(kind: str, rows: int, columns: int, random_: random.Random) ->
     ]
 
 
+# types of d and c of m8n8k4 of f16
+QUARTERS = [("f16", "f16"), ("f32", "f16"), ("f32", "f32")]
+
+
 # ------------------------------------------------------------------ tests
 
 
@@ -214,9 +218,7 @@ def test_the_tables_agree_on_what_there_is() -> None:
     def key(case: Case) -> Tuple[str, ...]:
         return ("mma.sp" if case.sparse else "mma", case.shape, case.d, case.a, case.b, case.c)
 
-    quarters = {
-        ("mma", "m8n8k4", d, "f16", "f16", c) for d in ("f16", "f32") for c in ("f16", "f32")
-    }
+    quarters = {("mma", "m8n8k4", d, "f16", "f16", c) for d, c in QUARTERS}
     known = {row for row in ops_matrix.FORM_ROWS if row[0] != "wmma"}
     assert known == {key(case) for case in DENSE + SPARSE} | quarters
 
@@ -458,8 +460,7 @@ def _quarter_c(lane: int, i: int, kind: str) -> Tuple[int, int]:
 
 
 @pytest.mark.parametrize("layouts", ["row.col", "col.row", "row.row", "col.col"])
-@pytest.mark.parametrize("d", ["f16", "f32"])
-@pytest.mark.parametrize("c", ["f16", "f32"])
+@pytest.mark.parametrize(("d", "c"), QUARTERS)
 def test_four_multiplications_of_quarter_warps(layouts: str, d: str, c: str) -> None:
     """m8n8k4: lanes 0-3 and 16-19 compute one, lanes 4-7 and 20-23 the next, and so on."""
     random_ = random.Random(layouts + d + c)

@@ -8,10 +8,10 @@ from typing import Callable, List
 import numpy
 import pytest
 import softfloat
+from float_forms import half_forms
 from forms import HEAD, Form, check
 from machine import array, machine, zeros
 from softfloat import FORMATS
-from test_ptx_exec_float import half_forms
 
 RANDOM = numpy.random.default_rng(5)
 # type, count, registers, their type, NumPy's of the elements in memory

@@ -7,9 +7,9 @@ from typing import Callable, List
 
 import pytest
 import softfloat
+from float_forms import form, half_forms
 from forms import Form, check, signed
 from softfloat import F16, F32, FORMATS, Format, finish
-from test_ptx_exec_float import form, half_forms
 
 Function = Callable[..., int]
 

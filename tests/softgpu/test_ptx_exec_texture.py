@@ -426,3 +426,16 @@ def test_memory_that_is_gone_is_a_fault() -> None:
         run("tex.1d.v4.f32.s32 {r0, r1, r2, r3}, [t, {c0}];", what, zeros(1, "u4").reshape(1, 1))
     for one in (what, other):
         one.remove()
+
+
+def test_references_fault_with_their_reason() -> None:
+    """The driver of CUDA 12 has nothing that could bind them. Other kernels of the module run."""
+    head = HEAD + ".global .texref t; .global .samplerref s = { filter_mode = linear };"
+    body = ".reg .f32 f<4>; .reg .b32 i; mov.u32 i, 0;"
+    text = f"""{head}
+    .visible .entry reads() {{ {body} tex.1d.v4.f32.s32 {{f0, f1, f2, f3}}, [t, {{i}}]; ret; }}
+    .visible .entry other() {{ ret; }}"""
+    program = machine().compile(text)
+    program.launch("other", 1, 1)
+    with pytest.raises(DeviceFault, match="'t': references are removed from CUDA 12"):
+        program.launch("reads", 1, 1)

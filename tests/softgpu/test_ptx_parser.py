@@ -301,6 +301,9 @@ def test_variable_forms() -> None:
         .weak .const .u64 w = 1 << 40;
         .global .attribute(.managed) .u32 managed;
         .global .texref t;
+        .global .texref u = { width = 4, normalized_coords = 1 };
+        .global .samplerref s[2] = { { addr_mode_0 = wrap, filter_mode = linear }, {} };
+        .global .surfref x = { memory_layout = 0 };
         .global .b8 text[4] = "a\\n";
         .const[2] .u32 old;
         """
@@ -429,7 +432,10 @@ def test_things_that_say_nothing_are_passed_over() -> None:
         (HEAD + "\n.entry k() {\n mov.u32 %r1, 2;\n}", "line 6: unknown register '%r1'"),
         (HEAD + ".entry k() {\n bra NOWHERE;\n}", "line 5: unknown label 'NOWHERE'"),
         (HEAD + ".entry k() {\n ret;\n", "line 6: the body of 'k' has no end"),
-        (HEAD + ".entry k() {\n ret\n}", "line 5: not an instruction: 'ret'"),
+        (
+            HEAD + ".entry k() {\n ret\n}",
+            "line 5: not an instruction: 'ret' (is a ';' missing there?)",
+        ),
         (HEAD + ".entry k() {\n L: ret;\n L: ret;\n}", "line 6: label 'L' is defined twice"),
         (HEAD + ".entry k() { .reg .b32 a;\n.reg .b32 a; }", "line 5: 'a' is declared twice"),
         (HEAD + ".entry k() { .reg .b99 a; }", "line 4: unknown type '.b99'"),
@@ -437,6 +443,13 @@ def test_things_that_say_nothing_are_passed_over() -> None:
         (HEAD + ".entry k() { .reg .b64 a;\n mov.u64 a, gone;\n}", "unknown name 'gone'"),
         (HEAD + ".global .u32 x;\n.global .u32 x;", "line 5: 'x' is declared twice"),
         (HEAD + ".entry k() { ret; }\n.entry k() { ret; }", "line 5: 'k' is defined twice"),
+        (HEAD + ".tex .u32 t;", "line 4: .tex is no space any more"),
+        (HEAD + ".shared .texref t;", "line 4: a .texref is a .global variable"),
+        (HEAD + ".global .texref t = {1};", "line 4: expected a name"),
+        (HEAD + ".global .texref t = wrap;", "line 4: expected '{'"),
+        (HEAD + ".global .samplerref s = {width = 4};", "line 4: a .samplerref has no 'width'"),
+        (HEAD + ".global .surfref s = {filter_mode = linear};", "no 'filter_mode'"),
+        (HEAD + ".global .texref t = {width = 4", "line 4: expected '}'"),
         (HEAD + ".global .u32 x = 1/0;", "line 4: division by zero"),
         (HEAD + ".global .u8 x[2] = {1, 2, 3};", "too many initialisers"),
         (HEAD + ".global .align 3 .u8 x;", "line 4: bad alignment 3"),

@@ -11,7 +11,7 @@ from typing import Iterable
 
 import pytest
 from forms import HEAD
-from machine import machine, zeros
+from machine import DeviceFault, machine, zeros
 
 HERE = Path(__file__).resolve().parent
 
@@ -75,22 +75,43 @@ def test_the_last_bytes_of_the_largest_parameters() -> None:
     assert out.tolist() == [0x04030201, 0xFFFEFDFC]
 
 
-def test_no_shared_memory_is_reserved_below_the_kernel_s() -> None:
-    """The kernel's own begins at 0, and what is reserved has no bytes at addresses it can have."""
-    body = """ld.param.u64 o, [out]; mov.u32 a, s; mov.u32 b, %reserved_smem_offset_begin;
-    mov.u32 c, %reserved_smem_offset_end; mov.u32 d, %total_smem_size; mov.u32 e, %aggr_smem_size;
-    mov.u32 f, %dynamic_smem_size; st.global.v4.u32 [o], {a, b, c, d};
-    st.global.v2.u32 [o+16], {e, f}; ret;"""
+def test_the_system_s_shared_memory_is_behind_the_kernel_s() -> None:
+    """The kernel's own begins at 0; libraries find 512 bytes from offset_1 to the end."""
+    names = ("begin", "0", "1", "end", "cap")
+    body = "".join(
+        f"mov.u32 a, %reserved_smem_offset_{name}; st.global.u32 [o+{4 * k}], a;"
+        for k, name in enumerate(names)
+    )
     text = f"""{HEAD}.visible .entry k(.param .u64 out) {{ .reg .b64 o; .shared .b8 s[64];
-    .reg .b32 a, b, c, d, e, f; {body} }}"""
-    out = zeros(6, "u4")
+    .reg .b32 a, b, c, d; ld.param.u64 o, [out]; {body}
+    mov.u32 a, s; mov.u32 b, %total_smem_size; mov.u32 c, %aggr_smem_size;
+    mov.u32 d, %dynamic_smem_size; st.global.u32 [o+20], a; st.global.u32 [o+24], b;
+    st.global.u32 [o+28], c; st.global.u32 [o+32], d; ret; }}"""
+    out = zeros(9, "u4")
     machine().compile(text).launch("k", 1, 1, out, shared=48)
-    assert out.tolist() == [0, 0, 0, 112, 112, 48]
+    assert out.tolist() == [112, 112, 624, 1136, 1024, 0, 112, 1136, 48]
+
+
+def test_blocks_count_in_the_system_s_shared_memory() -> None:
+    """As groups of cooperative groups that are larger than a warp do. Each finds it empty."""
+    text = f"""{HEAD}.visible .entry k(.param .u64 out) {{ .reg .b64 o, g; .reg .b32 a, t, b;
+    ld.param.u64 o, [out]; mov.u32 a, %reserved_smem_offset_1; cvt.u64.u32 g, a;
+    cvta.shared.u64 g, g; mov.u32 t, %tid.x; red.add.release.cta.u32 [g+508], t; bar.sync 0;
+    ld.shared.u32 t, [a+508]; mov.u32 b, %ctaid.x; mad.wide.u32 o, b, 4, o;
+    st.global.u32 [o], t; ret; }}"""
+    out = zeros(40, "u4")
+    machine().compile(text).launch("k", 40, 96, out)
+    assert out.tolist() == [95 * 96 // 2] * 40
+    beyond = text.replace("[a+508]", "[a+512]")
+    with pytest.raises(DeviceFault):
+        machine().compile(beyond).launch("k", 1, 96, out)
 
 
 def table() -> list[tuple[str, str]]:
     """Numbers and tests of the rows in the documentation."""
-    text = (HERE.parents[1] / "docs/softgpu.md").read_text().partition("## What goes wrong")[2]
+    text = (
+        (HERE.parents[1] / "docs/softgpu-engine.md").read_text().partition("## What goes wrong")[2]
+    )
     lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
     return [(one[0], one[2]) for one in cells]

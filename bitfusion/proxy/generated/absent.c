@@ -5,6 +5,10 @@ int bf_absent(const char *name);
 #define ABSENT(name) __attribute__((visibility("default"))) int name(void);\
 	int name(void) { return bf_absent(#name); }
 
+int bf_absent_instead(const char *name, const char *instead);
+#define INSTEAD(name, instead) __attribute__((visibility("default"))) int name(void);\
+	int name(void) { return bf_absent_instead(#name, instead); }
+
 ABSENT(cuArray3DCreate)
 ABSENT(cuArray3DGetDescriptor)
 ABSENT(cuArrayCreate)
@@ -68,8 +72,8 @@ ABSENT(cuGLUnregisterBufferObject)
 ABSENT(cuGraphAddBatchMemOpNode)
 ABSENT(cuGraphAddExternalSemaphoresSignalNode)
 ABSENT(cuGraphAddExternalSemaphoresWaitNode)
-ABSENT(cuGraphAddHostNode)
-ABSENT(cuGraphAddMemAllocNode)
+INSTEAD(cuGraphAddHostNode, "capture cuLaunchHostFunc in a stream")
+INSTEAD(cuGraphAddMemAllocNode, "capture cuMemAllocAsync in a stream")
 ABSENT(cuGraphBatchMemOpNodeGetParams)
 ABSENT(cuGraphBatchMemOpNodeSetParams)
 ABSENT(cuGraphConditionalHandleCreate)
@@ -77,13 +81,13 @@ ABSENT(cuGraphDebugDotPrint)
 ABSENT(cuGraphExecBatchMemOpNodeSetParams)
 ABSENT(cuGraphExecExternalSemaphoresSignalNodeSetParams)
 ABSENT(cuGraphExecExternalSemaphoresWaitNodeSetParams)
-ABSENT(cuGraphExecHostNodeSetParams)
+INSTEAD(cuGraphExecHostNodeSetParams, "capture the graph anew")
 ABSENT(cuGraphExternalSemaphoresSignalNodeGetParams)
 ABSENT(cuGraphExternalSemaphoresSignalNodeSetParams)
 ABSENT(cuGraphExternalSemaphoresWaitNodeGetParams)
 ABSENT(cuGraphExternalSemaphoresWaitNodeSetParams)
 ABSENT(cuGraphHostNodeGetParams)
-ABSENT(cuGraphHostNodeSetParams)
+INSTEAD(cuGraphHostNodeSetParams, "capture the graph anew")
 ABSENT(cuGraphMemAllocNodeGetParams)
 ABSENT(cuGraphMemcpyNodeGetParams)
 ABSENT(cuGraphicsEGLRegisterImage)

@@ -466,30 +466,6 @@ CUresult cuStreamSetAttribute_ptsz(CUstream hStream, CUstreamAttrID attr, const 
 	return bf_call_per_thread(BF_cuStreamSetAttribute, arguments);
 }
 
-CUresult cuStreamUpdateCaptureDependencies(CUstream hStream, CUgraphNode *dependencies, size_t numDependencies, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)hStream, (uint64_t)(uintptr_t)dependencies, (uint64_t)numDependencies, (uint64_t)flags};
-	return bf_call(BF_cuStreamUpdateCaptureDependencies, arguments);
-}
-
-CUresult cuStreamUpdateCaptureDependencies_ptsz(CUstream hStream, CUgraphNode *dependencies, size_t numDependencies, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)hStream, (uint64_t)(uintptr_t)dependencies, (uint64_t)numDependencies, (uint64_t)flags};
-	return bf_call_per_thread(BF_cuStreamUpdateCaptureDependencies, arguments);
-}
-
-CUresult cuStreamUpdateCaptureDependencies_v2(CUstream hStream, CUgraphNode *dependencies, const CUgraphEdgeData *dependencyData, size_t numDependencies, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)hStream, (uint64_t)(uintptr_t)dependencies, (uint64_t)(uintptr_t)dependencyData, (uint64_t)numDependencies, (uint64_t)flags};
-	return bf_call(BF_cuStreamUpdateCaptureDependencies_v2, arguments);
-}
-
-CUresult cuStreamUpdateCaptureDependencies_v2_ptsz(CUstream hStream, CUgraphNode *dependencies, const CUgraphEdgeData *dependencyData, size_t numDependencies, unsigned int flags)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)hStream, (uint64_t)(uintptr_t)dependencies, (uint64_t)(uintptr_t)dependencyData, (uint64_t)numDependencies, (uint64_t)flags};
-	return bf_call_per_thread(BF_cuStreamUpdateCaptureDependencies_v2, arguments);
-}
-
 CUresult cuStreamWaitValue32(CUstream stream, CUdeviceptr addr, cuuint32_t value, unsigned int flags)
 {
 	return cuStreamWaitValue32_v2(stream, addr, value, flags);

@@ -16,6 +16,7 @@ static void unref(struct capture *capture)
 	if (--capture->references)
 		return;
 	free(capture->streams);
+	free(capture->orphans);
 	free(capture);
 }
 
@@ -93,17 +94,30 @@ void capture_invalidate(struct stream *stream)
 		invalidate(stream->capture, CUDA_SUCCESS);
 }
 
+static CUresult adopt(struct capture *capture, struct node *const *nodes, unsigned count)
+{
+	struct node **orphans = realloc(capture->orphans, (capture->orphan_count + count + 1) * sizeof *orphans);
+	if (!orphans)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	if (count)
+		memcpy(orphans + capture->orphan_count, nodes, count * sizeof *orphans);
+	capture->orphans = orphans;
+	capture->orphan_count += count;
+	return CUDA_SUCCESS;
+}
+
 void capture_drop(struct stream *stream)
 {
 	struct capture *capture = stream->capture;
 	if (!capture)
 		return;
-	if (capture->origin == stream)
+	if (capture->origin == stream) {
 		end(capture, 0);
-	else {
-		invalidate(capture, CUDA_SUCCESS);
-		leave(stream);
+		return;
 	}
+	if (adopt(capture, stream->frontier, stream->frontier_count) != CUDA_SUCCESS)
+		invalidate(capture, CUDA_SUCCESS);
+	leave(stream);
 }
 
 CUresult capture_check_unsafe(void)
@@ -275,15 +289,22 @@ EXPORT CUresult cuStreamBeginCaptureToGraph(CUstream hStream, CUgraph hGraph, co
 	return begin_capture(hStream, mode, hGraph, 1, dependencies, numDependencies);
 }
 
-/* Every stream that joined must have been joined again. */
+static int reaches_all(const struct stream *stream, struct node *const *nodes, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (!node_reaches(stream->frontier, stream->frontier_count, nodes[i]))
+			return 0;
+	return 1;
+}
+
+/* Every stream that joined must have been joined again, also one that is gone. */
 static int unjoined(const struct capture *capture)
 {
 	const struct stream *origin = capture->origin;
 	for (unsigned i = 0; i < capture->stream_count; i++)
-		for (unsigned j = 0; j < capture->streams[i]->frontier_count; j++)
-			if (!node_reaches(origin->frontier, origin->frontier_count, capture->streams[i]->frontier[j]))
-				return 1;
-	return 0;
+		if (!reaches_all(origin, capture->streams[i]->frontier, capture->streams[i]->frontier_count))
+			return 1;
+	return !reaches_all(origin, capture->orphans, capture->orphan_count);
 }
 
 static CUresult end_capture(struct stream *stream, CUgraph *graph)

@@ -18,6 +18,8 @@ struct capture {
 	pthread_t thread;
 	struct stream **streams; /* all that have joined */
 	unsigned stream_count;
+	struct node **orphans; /* the last of streams that were destroyed: to be joined like the streams' */
+	unsigned orphan_count;
 	struct capture *next_active;
 };
 

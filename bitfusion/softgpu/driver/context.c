@@ -49,7 +49,7 @@ CUresult context_enter(struct context **result)
 		TRY(context_activate(context));
 	}
 	*result = context;
-	return context->error;
+	return context_error(context);
 }
 
 CUresult context_push(struct context *context)
@@ -252,19 +252,31 @@ void context_fail(struct context *context, CUresult error, const char *text)
 		driver_say(text);
 }
 
+static void flush(struct sg_context *engine, size_t (*take)(struct sg_context *, char *, size_t), FILE *file)
+{
+	char text[4096];
+	size_t size, total = 0;
+	while ((size = take(engine, text, sizeof text)) > 0)
+		total += fwrite(text, 1, size, file);
+	if (total)
+		fflush(file);
+}
+
 /* What kernels have printed comes before what the program prints after it waited for them. */
 void context_flush_output(struct context *context)
 {
 	static pthread_mutex_t order = PTHREAD_MUTEX_INITIALIZER;
-	char text[4096];
-	size_t size, total = 0;
-	struct sg_context *engine = context->engine;
-	if (!engine)
+	if (!context->engine)
 		return;
 	pthread_mutex_lock(&order);
-	while ((size = sg_context_take_output(engine, text, sizeof text)) > 0)
-		total += fwrite(text, 1, size, stdout);
-	if (total)
-		fflush(stdout);
+	flush(context->engine, sg_context_take_output, stdout);
+	flush(context->engine, sg_context_take_assertions, stderr);
 	pthread_mutex_unlock(&order);
+}
+
+CUresult context_error(struct context *context)
+{
+	if (context->error)
+		context_flush_output(context);
+	return context->error;
 }

@@ -73,7 +73,7 @@ CUresult copy_from_3d(const CUDA_MEMCPY3D *box, struct copy_work *copy)
 	return place_end(&target, box, &copy->target, &copy->target_pitch, &copy->target_slice);
 }
 
-CUresult copy_box(CUstream handle, const CUDA_MEMCPY3D *box, int synchronous)
+CUresult copy_box(CUstream handle, const CUDA_MEMCPY3D *box, enum copy_mode mode)
 {
 	struct context *context;
 	struct stream *stream;
@@ -81,13 +81,13 @@ CUresult copy_box(CUstream handle, const CUDA_MEMCPY3D *box, int synchronous)
 	TRY(stream_enter(handle, &context, &stream));
 	if (!box)
 		return CUDA_ERROR_INVALID_VALUE;
-	if (synchronous)
+	if (mode != COPY_ASYNCHRONOUS)
 		TRY(capture_check_unsafe());
 	TRY(copy_from_3d(box, &copy));
-	return copy_submit(stream, &copy, synchronous);
+	return copy_submit(stream, &copy, mode);
 }
 
-static CUresult copy_plane(CUstream handle, const CUDA_MEMCPY2D *plane, int synchronous)
+static CUresult copy_plane(CUstream handle, const CUDA_MEMCPY2D *plane, enum copy_mode mode)
 {
 	if (!plane)
 		return CUDA_ERROR_INVALID_VALUE;
@@ -110,10 +110,10 @@ static CUresult copy_plane(CUstream handle, const CUDA_MEMCPY2D *plane, int sync
 		.Height = plane->Height,
 		.Depth = 1,
 	};
-	return copy_box(handle, &box, synchronous);
+	return copy_box(handle, &box, mode);
 }
 
-static CUresult copy_peer_box(CUstream handle, const CUDA_MEMCPY3D_PEER *peer, int synchronous)
+static CUresult copy_peer_box(CUstream handle, const CUDA_MEMCPY3D_PEER *peer, enum copy_mode mode)
 {
 	if (!peer)
 		return CUDA_ERROR_INVALID_VALUE;
@@ -140,60 +140,61 @@ static CUresult copy_peer_box(CUstream handle, const CUDA_MEMCPY3D_PEER *peer, i
 		.Height = peer->Height,
 		.Depth = peer->Depth,
 	};
-	return copy_box(handle, &box, synchronous);
+	TRY(copy_between(peer->dstContext, peer->srcContext, &mode));
+	return copy_box(handle, &box, mode);
 }
 
 EXPORT CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D *pCopy)
 {
-	return copy_plane(CU_STREAM_LEGACY, pCopy, 1);
+	return copy_plane(CU_STREAM_LEGACY, pCopy, COPY_SYNCHRONOUS);
 }
 
 EXPORT CUresult cuMemcpy2D_v2_ptds(const CUDA_MEMCPY2D *pCopy)
 {
-	return copy_plane(CU_STREAM_PER_THREAD, pCopy, 1);
+	return copy_plane(CU_STREAM_PER_THREAD, pCopy, COPY_SYNCHRONOUS);
 }
 
 EXPORT CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D *pCopy)
 {
-	return copy_plane(CU_STREAM_LEGACY, pCopy, 1);
+	return copy_plane(CU_STREAM_LEGACY, pCopy, COPY_SYNCHRONOUS);
 }
 
 EXPORT CUresult cuMemcpy2DUnaligned_v2_ptds(const CUDA_MEMCPY2D *pCopy)
 {
-	return copy_plane(CU_STREAM_PER_THREAD, pCopy, 1);
+	return copy_plane(CU_STREAM_PER_THREAD, pCopy, COPY_SYNCHRONOUS);
 }
 
 EXPORT CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *pCopy, CUstream hStream)
 {
-	return copy_plane(hStream, pCopy, 0);
+	return copy_plane(hStream, pCopy, COPY_ASYNCHRONOUS);
 }
 
 EXPORT CUresult cuMemcpy3D_v2(const CUDA_MEMCPY3D *pCopy)
 {
-	return copy_box(CU_STREAM_LEGACY, pCopy, 1);
+	return copy_box(CU_STREAM_LEGACY, pCopy, COPY_SYNCHRONOUS);
 }
 
 EXPORT CUresult cuMemcpy3D_v2_ptds(const CUDA_MEMCPY3D *pCopy)
 {
-	return copy_box(CU_STREAM_PER_THREAD, pCopy, 1);
+	return copy_box(CU_STREAM_PER_THREAD, pCopy, COPY_SYNCHRONOUS);
 }
 
 EXPORT CUresult cuMemcpy3DAsync_v2(const CUDA_MEMCPY3D *pCopy, CUstream hStream)
 {
-	return copy_box(hStream, pCopy, 0);
+	return copy_box(hStream, pCopy, COPY_ASYNCHRONOUS);
 }
 
 EXPORT CUresult cuMemcpy3DPeer(const CUDA_MEMCPY3D_PEER *pCopy)
 {
-	return copy_peer_box(CU_STREAM_LEGACY, pCopy, 1);
+	return copy_peer_box(CU_STREAM_LEGACY, pCopy, COPY_SYNCHRONOUS);
 }
 
 EXPORT CUresult cuMemcpy3DPeer_ptds(const CUDA_MEMCPY3D_PEER *pCopy)
 {
-	return copy_peer_box(CU_STREAM_PER_THREAD, pCopy, 1);
+	return copy_peer_box(CU_STREAM_PER_THREAD, pCopy, COPY_SYNCHRONOUS);
 }
 
 EXPORT CUresult cuMemcpy3DPeerAsync(const CUDA_MEMCPY3D_PEER *pCopy, CUstream hStream)
 {
-	return copy_peer_box(hStream, pCopy, 0);
+	return copy_peer_box(hStream, pCopy, COPY_ASYNCHRONOUS);
 }

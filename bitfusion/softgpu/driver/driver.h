@@ -112,7 +112,8 @@ struct device {
 	uint64_t memory;
 	struct arena *arena;
 	struct context *primary;
-	struct pool *default_pool, *current_pool;
+	struct pool *default_pool, *current_pool, *graph_pool;
+	uint64_t graph_reserved, graph_reserved_high; /* under memory_lock */
 };
 
 struct device *device_get(CUdevice device); /* NULL when there is none of that number */
@@ -159,6 +160,7 @@ void context_defaults(struct context *context);
 struct sg_context *context_engine(struct context *context);
 void context_fail(struct context *context, CUresult error, const char *text);
 void context_flush_output(struct context *context);
+CUresult context_error(struct context *context); /* what a kernel did; what kernels said of it is out then */
 CUresult context_synchronize(struct context *context);
 CUresult context_push(struct context *context);
 struct context *context_pop(void);

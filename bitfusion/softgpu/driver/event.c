@@ -157,8 +157,8 @@ EXPORT CUresult cuEventQuery(CUevent hEvent)
 	pthread_mutex_unlock(&queue_lock);
 	if (result != CUDA_ERROR_CAPTURED_EVENT)
 		TRY(capture_check_unsafe());
-	if (context && context->error)
-		return context->error;
+	if (context)
+		TRY(context_error(context));
 	if (context && result == CUDA_SUCCESS)
 		context_flush_output(context);
 	return result;

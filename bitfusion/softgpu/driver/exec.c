@@ -154,10 +154,12 @@ static CUresult launch(struct stream *stream, struct exec *exec)
 	work->plan = exec->plan;
 	exec->plan->references++;
 	CUresult result = bind_events(stream, work, exec->plan);
-	if (result == CUDA_SUCCESS)
+	if (result == CUDA_SUCCESS) {
+		graph_memory_launch(exec->plan);
 		queue_append(stream, work, 1);
-	else
+	} else {
 		work_free(work);
+	}
 	return result;
 }
 

@@ -74,8 +74,11 @@ CUresult function_set_attribute(struct function *function, CUfunction_attribute 
 {
 	switch ((int)attribute) {
 	case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES:
-		if (value < 0 || (uint32_t)value + function->code->static_shared > OPTIN_SHARED)
+		if (value < 0 || (uint32_t)value + function->code->static_shared > OPTIN_SHARED) {
+			driver_debug("a block has at most %d bytes of shared memory: not %d beside the kernel's own %u",
+				     OPTIN_SHARED, value, function->code->static_shared);
 			return CUDA_ERROR_INVALID_VALUE;
+		}
 		function->max_dynamic_shared = value;
 		return CUDA_SUCCESS;
 	case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:

@@ -40,17 +40,6 @@ void graph_free(struct graph *graph)
 	object_free(graph);
 }
 
-void graph_memory_unref(struct graph_memory *memory)
-{
-	struct range range;
-	if (--memory->references)
-		return;
-	/* unless the program has freed it, and somebody else lives there now */
-	if (range_lookup(memory->address, &range) && range.id == memory->id)
-		pool_free_now(memory->address);
-	free(memory);
-}
-
 CUresult node_depend(struct node *node, struct node *on)
 {
 	for (unsigned i = 0; i < node->dependency_count; i++)

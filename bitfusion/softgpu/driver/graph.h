@@ -79,6 +79,7 @@ int node_reaches(struct node *const *from, unsigned count, const struct node *no
 CUresult graph_plan(struct graph *graph, struct exec_plan **plan);
 CUresult graph_clone(struct graph *graph, struct graph **clone);
 void graph_memory_unref(struct graph_memory *memory);
+void graph_memory_launch(const struct exec_plan *plan); /* what the program has when the launch is over */
 CUresult user_list_add(struct user_list *to, const struct user_list *from);
 void user_list_free(struct user_list *list);
 CUgraphNodeType node_type(const struct work *work);

@@ -234,7 +234,7 @@ static CUresult load(struct image **result, const void *code, char *text, size_t
 	}
 	uint64_t size = image_size(code, &start, &is_text);
 	if (!size) {
-		snprintf(text, text_size, "the code is neither PTX nor a fatbin nor an ELF file");
+		snprintf(text, text_size, CODE_IS_UNKNOWN);
 		return CUDA_ERROR_INVALID_IMAGE;
 	}
 	const void *own = unwrap(start, size, &inner);
@@ -256,32 +256,35 @@ static void tell(const struct jit_options *options, CUresult result, const char 
 	static char last[512];
 	char line[sizeof last];
 	snprintf(line, sizeof line, "cannot load code: %s", text);
+	/* without a front end the installation is broken, and few programs print a log */
+	if (!driver.debug && options && options->error && result != CUDA_ERROR_JIT_COMPILER_NOT_FOUND)
+		return;
 	pthread_mutex_lock(&lock);
 	const int is_new = strcmp(line, last) != 0;
 	memcpy(last, line, sizeof last);
 	pthread_mutex_unlock(&lock);
-	/* without a front end the installation is broken, and few programs print a log */
-	const int must_say = result == CUDA_ERROR_JIT_COMPILER_NOT_FOUND || !options || !options->error;
-	if (driver.debug || (is_new && must_say))
+	if (is_new || driver.debug)
 		driver_say(line);
 }
 
-CUresult image_check_file(const void *code, size_t size)
+static CUresult report_load(const struct jit_options *options, CUresult result, const char *text)
 {
-	if (code_is_whole(code, size))
-		return CUDA_SUCCESS;
-	tell(NULL, CUDA_ERROR_INVALID_IMAGE, "the file is cut off, or is no code");
-	return CUDA_ERROR_INVALID_IMAGE;
+	if (result != CUDA_SUCCESS)
+		tell(options, result, text);
+	jit_options_report(options, result, text);
+	return result;
+}
+
+CUresult image_check_file(const void *code, size_t size, const struct jit_options *options)
+{
+	return code_is_whole(code, size) ? CUDA_SUCCESS : report_load(options, CUDA_ERROR_INVALID_IMAGE, CODE_IS_CUT);
 }
 
 CUresult image_load(struct image **image, const void *code, const struct jit_options *options)
 {
 	char text[8192] = "";
 	CUresult result = load(image, code, text, sizeof text);
-	if (result != CUDA_SUCCESS)
-		tell(options, result, text);
-	jit_options_report(options, result, text);
-	return result;
+	return report_load(options, result, text);
 }
 
 void image_release(struct image *image)

@@ -10,7 +10,7 @@
 enum { OWN_KIND = 0x4247 }; /* of a fatbin entry; no compiler makes such a one */
 
 /* CUDA_ERROR_INVALID_IMAGE, and a line, for a file of so many bytes, with a NUL behind them, that is not all there. */
-CUresult image_check_file(const void *code, size_t size);
+CUresult image_check_file(const void *code, size_t size, const struct jit_options *options);
 
 /* malloc'ed */
 void *image_wrap(const void *bytes, size_t size, size_t *total);

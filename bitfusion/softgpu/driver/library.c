@@ -127,10 +127,12 @@ EXPORT CUresult cuLibraryLoadFromFile(CUlibrary *library, const char *fileName, 
 				      unsigned int numLibraryOptions)
 {
 	ENTER();
+	struct jit_options options;
 	void *bytes;
 	size_t size;
 	TRY(file_read(fileName, &bytes, &size));
-	CUresult result = image_check_file(bytes, size);
+	jit_options_read(&options, numJitOptions, jitOptions, jitOptionsValues);
+	CUresult result = image_check_file(bytes, size, &options);
 	if (result == CUDA_SUCCESS)
 		result = cuLibraryLoadData(library, bytes, jitOptions, jitOptionsValues, numJitOptions, libraryOptions,
 					   libraryOptionValues, numLibraryOptions);

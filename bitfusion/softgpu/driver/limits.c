@@ -95,7 +95,8 @@ EXPORT CUresult cuCtxSynchronize_v2(CUcontext ctx)
 	TRY(any_context(ctx, &context));
 	if (!context->alive)
 		return context->primary ? CUDA_SUCCESS : CUDA_ERROR_CONTEXT_IS_DESTROYED;
-	return context->error ? (CUresult)context->error : synchronize(context);
+	TRY(context_error(context));
+	return synchronize(context);
 }
 
 EXPORT CUresult cuCtxGetLimit(size_t *pvalue, CUlimit limit)

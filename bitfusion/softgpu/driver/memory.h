@@ -113,7 +113,11 @@ struct pool {
 };
 CUresult pool_take(struct pool *pool, struct context *context, uint64_t size, uint64_t *address);
 CUresult pool_free_now(uint64_t address);
-CUresult pool_free_begun(uint64_t address); /* what cuMemFreeAsync has begun */
+/* From now on the program has it no more, whenever its stream gets there. */
+CUresult pool_begin_free(uint64_t address);
+void pool_undo_free(uint64_t address); /* where it was begun */
+CUresult pool_free_begun(uint64_t address); /* memory of graphs stays theirs */
+int pool_is_graphs(uint64_t address);
 CUresult pool_defaults(struct device *device);
 
 #endif

@@ -235,8 +235,12 @@ CUresult file_read(const char *name, void **bytes, size_t *size)
 	int fd = name ? open(name, O_RDONLY | O_CLOEXEC) : -1;
 	if (fd < 0)
 		return name ? CUDA_ERROR_FILE_NOT_FOUND : CUDA_ERROR_INVALID_VALUE;
+	if (fstat(fd, &status) || !S_ISREG(status.st_mode)) {
+		close(fd);
+		return CUDA_ERROR_FILE_NOT_FOUND;
+	}
 	size_t have = 0;
-	*bytes = fstat(fd, &status) ? NULL : malloc((size_t)status.st_size + 1);
+	*bytes = malloc((size_t)status.st_size + 1);
 	while (*bytes && have < (size_t)status.st_size) {
 		ssize_t got = read(fd, (char *)*bytes + have, (size_t)status.st_size - have);
 		if (got <= 0)
@@ -257,7 +261,7 @@ EXPORT CUresult cuModuleLoad(CUmodule *module, const char *fname)
 	void *bytes;
 	size_t size;
 	TRY(file_read(fname, &bytes, &size));
-	CUresult result = image_check_file(bytes, size);
+	CUresult result = image_check_file(bytes, size, NULL);
 	if (result == CUDA_SUCCESS)
 		result = load(module, bytes, NULL);
 	free(bytes);
@@ -270,7 +274,7 @@ EXPORT CUresult cuModuleUnload(CUmodule hmod)
 	struct module *module = get(hmod);
 	if (!module || module->library)
 		return CUDA_ERROR_INVALID_HANDLE;
-	context_synchronize(module->context);
+	TRY(context_synchronize(module->context));
 	pthread_mutex_lock(&modules_lock);
 	module_free(module);
 	pthread_mutex_unlock(&modules_lock);

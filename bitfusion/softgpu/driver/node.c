@@ -107,29 +107,6 @@ static CUresult make_plain(enum work_kind kind, struct work **result)
 	return *result ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-CUresult make_allocation(struct device *device, struct context *context, uint64_t size, struct work **result)
-{
-	struct range range = { 0 };
-	struct work *work = work_new(WORK_ALLOCATE, 0);
-	struct graph_memory *memory = calloc(1, sizeof *memory);
-	CUresult status = CUDA_ERROR_OUT_OF_MEMORY;
-	if (work && memory)
-		status = pool_take(device->current_pool, context, size, &memory->address);
-	if (status != CUDA_SUCCESS) {
-		free(memory);
-		free(work);
-		return status;
-	}
-	range_lookup(memory->address, &range);
-	memory->id = range.id;
-	memory->references = 1;
-	work->memory.address = memory->address;
-	work->memory.size = size;
-	work->memory.owned = memory;
-	*result = work;
-	return CUDA_SUCCESS;
-}
-
 /* ------------------------------------------------------------------ adding */
 
 static CUresult add(CUgraphNode *result, CUgraph handle, const CUgraphNode *dependencies, size_t count,

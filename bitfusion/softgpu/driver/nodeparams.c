@@ -31,7 +31,8 @@ EXPORT CUresult cuGraphKernelNodeGetParams_v2(CUgraphNode hNode, CUDA_KERNEL_NOD
 	for (unsigned i = 0; i < code->parameter_count; i++)
 		node->parameters[i] = (char *)kernel->parameters + code->parameters[i].offset;
 	*nodeParams = (CUDA_KERNEL_NODE_PARAMS){
-		.func = kernel->handle,
+		.func = (CUfunction)kernel->function,
+		.kern = (CUkernel)kernel->function->kernel, /* by which CUDA's runtime knows it */
 		.gridDimX = kernel->grid[0],
 		.gridDimY = kernel->grid[1],
 		.gridDimZ = kernel->grid[2],

@@ -28,7 +28,8 @@ static struct pool *pool_new(struct device *device)
 CUresult pool_defaults(struct device *device)
 {
 	device->default_pool = device->current_pool = pool_new(device);
-	if (!device->default_pool)
+	device->graph_pool = pool_new(device);
+	if (!device->default_pool || !device->graph_pool)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	device->default_pool->is_default = 1;
 	return CUDA_SUCCESS;
@@ -217,6 +218,14 @@ EXPORT CUresult cuMemPoolGetAccess(CUmemAccess_flags *flags, CUmemoryPool memPoo
 
 /* ------------------------------------------------------------------ allocations */
 
+/* With memory_lock held. */
+static void count_used(struct pool *pool, uint64_t size)
+{
+	pool->used += size;
+	if (pool->used > pool->high)
+		pool->high = pool->used;
+}
+
 CUresult pool_take(struct pool *pool, struct context *context, uint64_t size, uint64_t *address)
 {
 	CUresult result = arena_allocate(pool->device, size, RANGE_POOL, context, pool, address);
@@ -227,15 +236,12 @@ CUresult pool_take(struct pool *pool, struct context *context, uint64_t size, ui
 	if (result != CUDA_SUCCESS)
 		return result;
 	pthread_mutex_lock(&memory_lock);
-	pool->used += size;
-	if (pool->used > pool->high)
-		pool->high = pool->used;
+	count_used(pool, size);
 	pthread_mutex_unlock(&memory_lock);
 	return CUDA_SUCCESS;
 }
 
-/* From now on the program has it no more, whenever its stream gets there. */
-static CUresult begin_free(uint64_t address)
+CUresult pool_begin_free(uint64_t address)
 {
 	pthread_mutex_lock(&memory_lock);
 	struct range *range = range_find_locked(address);
@@ -248,23 +254,32 @@ static CUresult begin_free(uint64_t address)
 	return mine ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-static void undo_free(uint64_t address)
+void pool_undo_free(uint64_t address)
 {
 	pthread_mutex_lock(&memory_lock);
 	struct range *range = range_find_locked(address);
-	range->ending = 0;
-	range->pool->used += range->size;
+	if (range->ending) {
+		range->ending = 0;
+		count_used(range->pool, range->size);
+	}
 	pthread_mutex_unlock(&memory_lock);
+}
+
+int pool_is_graphs(uint64_t address)
+{
+	struct range range;
+	return range_lookup(address, &range) && range.kind == RANGE_POOL &&
+	       range.pool == range.pool->device->graph_pool;
 }
 
 CUresult pool_free_begun(uint64_t address)
 {
-	return arena_free(address, RANGE_POOL);
+	return pool_is_graphs(address) ? CUDA_SUCCESS : arena_free(address, RANGE_POOL);
 }
 
 CUresult pool_free_now(uint64_t address)
 {
-	TRY(begin_free(address));
+	TRY(pool_begin_free(address));
 	return pool_free_begun(address);
 }
 
@@ -323,13 +338,13 @@ EXPORT CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
 	work->memory.address = dptr;
 	if (stream->capture)
 		return submit(stream, work, 0);
-	CUresult result = begin_free(dptr);
+	CUresult result = pool_begin_free(dptr);
 	if (result != CUDA_SUCCESS) {
 		work_discard(work);
 		return result;
 	}
 	result = submit(stream, work, 0);
 	if (result != CUDA_SUCCESS)
-		undo_free(dptr);
+		pool_undo_free(dptr);
 	return result;
 }

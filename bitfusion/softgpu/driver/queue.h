@@ -68,10 +68,11 @@ struct dependency {
 	uint64_t position;
 };
 
-/* Memory of an allocation node, freed with the last graph or instance that has the node. */
+/* Memory of an allocation node (graphmemory.c). */
 struct graph_memory {
 	_Atomic int references;
-	uint64_t address, id;
+	struct device *device;
+	uint64_t address, size;
 };
 
 struct work {
@@ -196,11 +197,15 @@ void capture_drop(struct stream *stream); /* the stream dies */
 struct box {
 	uint64_t base, pitch, slice; /* of the first byte; bytes per row, bytes per slice */
 };
+/* How a copy was asked for; the last kind is over when the call returns. */
+enum copy_mode { COPY_ASYNCHRONOUS, COPY_SYNCHRONOUS, COPY_ACROSS };
 /* Checks both ends, stages pageable memory, waits where CUDA waits. */
-CUresult copy_submit(struct stream *stream, const struct copy_work *copy, int synchronous);
+CUresult copy_submit(struct stream *stream, const struct copy_work *copy, enum copy_mode mode);
+/* Of a call that names the contexts of both ends; NULL: it does not. Waits where the copy has to come later. */
+CUresult copy_between(CUcontext to, CUcontext from, enum copy_mode *mode);
 void copy_unstage(struct copy_work *copy);
 CUresult copy_from_3d(const CUDA_MEMCPY3D *request, struct copy_work *copy);
-CUresult copy_box(CUstream handle, const CUDA_MEMCPY3D *box, int synchronous);
+CUresult copy_box(CUstream handle, const CUDA_MEMCPY3D *box, enum copy_mode mode);
 
 /* ------------------------------------------------------------------ launches (launch.c) */
 

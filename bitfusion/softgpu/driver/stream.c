@@ -85,7 +85,7 @@ CUresult stream_enter(CUstream handle, struct context **context, struct stream *
 	if (!*stream)
 		return CUDA_ERROR_INVALID_HANDLE;
 	*context = (*stream)->context;
-	return (*context)->error;
+	return context_error(*context);
 }
 
 static CUresult create(CUstream *result, unsigned flags, int priority)
@@ -174,9 +174,10 @@ EXPORT CUresult cuStreamQuery(CUstream hStream)
 	    (stream->completed < stream->submitted || (stream->is_legacy && legacy_is_busy(stream))))
 		result = CUDA_ERROR_NOT_READY;
 	pthread_mutex_unlock(&queue_lock);
-	if (result == CUDA_SUCCESS)
-		context_flush_output(context);
-	return result == CUDA_SUCCESS ? (CUresult)context->error : result;
+	if (result != CUDA_SUCCESS)
+		return result;
+	context_flush_output(context);
+	return context->error;
 }
 
 EXPORT CUresult cuStreamGetPriority(CUstream hStream, int *priority)

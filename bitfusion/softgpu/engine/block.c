@@ -53,7 +53,11 @@ static void set_specials(struct sg_block *block)
 	broadcast(block, SG_ENVREG1, (uint32_t)(run->workspace >> 32));
 	broadcast(block, SG_ENVREG2, (uint32_t)run->workspace);
 	broadcast(block, SG_DYNAMIC_SMEM, launch->dynamic_shared);
-	broadcast(block, SG_TOTAL_SMEM, run->shared_size);
+	broadcast(block, SG_TOTAL_SMEM, run->reserved);
+	broadcast(block, SG_AGGR_SMEM, run->reserved + SG_RESERVED_SMEM);
+	broadcast(block, SG_RESERVED_BEGIN, run->reserved);
+	broadcast(block, SG_RESERVED_1, run->reserved + SG_RESERVED_SMEM / 2);
+	broadcast(block, SG_RESERVED_END, run->reserved + SG_RESERVED_SMEM);
 	broadcast(block, SG_NWARPID, 64);
 	broadcast(block, SG_NSMID, 1);
 	broadcast(block, SG_GRIDID, run->grid);
@@ -160,6 +164,8 @@ void sg_block_start(struct sg_block *block, const uint32_t index[3])
 	block->used = true;
 	set_index(block, index);
 	memset(block->barriers, 0, sizeof(block->barriers));
+	if (run->reserved < run->shared_size)
+		memset(block->shared + run->reserved, 0, SG_RESERVED_SMEM);
 	block->open_barriers = 0;
 	block->threads = run->block_threads;
 	block->warps_left = block->warp_count;

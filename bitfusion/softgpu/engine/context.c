@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the launches of a context share: the heap of device-side malloc and the text of device-side printf.
+ * What the launches of a context share: the heap of device-side malloc, the text of device-side printf and assertions.
  * The heap's bookkeeping lies outside of it, so a kernel that writes past an allocation damages only data.
  */
 #include <stdlib.h>
@@ -10,6 +10,7 @@
 
 #define NONE UINT32_MAX
 #define UNIT 16
+#define ASSERTION_BYTES (512 << 10) /* a line of every thread of a block; no memory until one is written */
 
 struct sg_chunk { /* chunks[0] starts at the heap's start; next and previous by address */
 	uint64_t offset, size;
@@ -75,6 +76,12 @@ static void take_heap(struct sg_context *context, char *heap, uint64_t bytes)
 		(struct sg_chunk){ .size = context->heap_size, .next = NONE, .previous = NONE, .valid = true };
 }
 
+static bool make_text(struct sg_text *text, size_t size)
+{
+	*text = (struct sg_text){ .bytes = malloc(size ? size : 1), .size = size };
+	return text->bytes != NULL;
+}
+
 struct sg_context *sg_context_create(struct sg_space *space, uint64_t heap_bytes, uint64_t printf_bytes)
 {
 	struct sg_context *context = calloc(1, sizeof(*context));
@@ -84,13 +91,13 @@ struct sg_context *sg_context_create(struct sg_space *space, uint64_t heap_bytes
 		return NULL;
 	context->space = space;
 	context->free_chunk = NONE;
-	context->text_size = printf_bytes;
-	context->text = malloc(printf_bytes ? printf_bytes : 1);
+	make_text(&context->printed, printf_bytes);
+	make_text(&context->asserted, ASSERTION_BYTES);
 	heap = map_heap(space, heap_bytes);
 	pthread_mutex_init(&context->lock, NULL);
 	if (heap && new_chunk(context) != NONE)
 		take_heap(context, heap, heap_bytes);
-	if (context->text && context->heap)
+	if (context->printed.bytes && context->asserted.bytes && context->heap)
 		return context;
 	sg_context_destroy(context);
 	return NULL;
@@ -103,7 +110,8 @@ void sg_context_destroy(struct sg_context *context)
 	unmap_heap(context);
 	pthread_mutex_destroy(&context->lock);
 	free(context->chunks);
-	free(context->text);
+	free(context->printed.bytes);
+	free(context->asserted.bytes);
 	free(context);
 }
 
@@ -131,13 +139,12 @@ int sg_context_set_text(struct sg_context *context, uint64_t bytes)
 
 	pthread_mutex_lock(&context->lock);
 	if (!context->text_touched) {
-		char *text = malloc(bytes ? bytes : 1);
+		struct sg_text made;
 
-		answer = text ? 0 : -1;
-		if (text) {
-			free(context->text);
-			context->text = text;
-			context->text_size = bytes;
+		answer = make_text(&made, bytes) ? 0 : -1;
+		if (!answer) {
+			free(context->printed.bytes);
+			context->printed = made;
 		}
 	}
 	pthread_mutex_unlock(&context->lock);
@@ -232,29 +239,51 @@ int sg_context_free(struct sg_context *context, uint64_t address)
 	return answer;
 }
 
-bool sg_context_write(struct sg_context *context, const char *text, size_t size)
+static bool add_text(struct sg_text *to, const char *text, size_t size)
+{
+	if (size > to->size - to->used)
+		return false;
+	memcpy(to->bytes + to->used, text, size);
+	to->used += size;
+	return true;
+}
+
+bool sg_context_print(struct sg_context *context, const char *text, size_t size)
 {
 	bool fits;
 
 	pthread_mutex_lock(&context->lock);
 	context->text_touched = true;
-	fits = size <= context->text_size - context->text_used;
-	if (fits) {
-		memcpy(context->text + context->text_used, text, size);
-		context->text_used += size;
-	}
+	fits = add_text(&context->printed, text, size);
 	pthread_mutex_unlock(&context->lock);
 	return fits;
 }
 
-size_t sg_context_take_output(struct sg_context *context, char *text, size_t size)
+void sg_context_tell_assertion(struct sg_context *context, const char *text, size_t size)
 {
 	pthread_mutex_lock(&context->lock);
-	if (size > context->text_used)
-		size = context->text_used;
-	memcpy(text, context->text, size);
-	memmove(context->text, context->text + size, context->text_used - size);
-	context->text_used -= size;
+	add_text(&context->asserted, text, size);
+	pthread_mutex_unlock(&context->lock);
+}
+
+static size_t take_text(struct sg_context *context, struct sg_text *from, char *text, size_t size)
+{
+	pthread_mutex_lock(&context->lock);
+	if (size > from->used)
+		size = from->used;
+	memcpy(text, from->bytes, size);
+	memmove(from->bytes, from->bytes + size, from->used - size);
+	from->used -= size;
 	pthread_mutex_unlock(&context->lock);
 	return size;
+}
+
+size_t sg_context_take_output(struct sg_context *context, char *text, size_t size)
+{
+	return take_text(context, &context->printed, text, size);
+}
+
+size_t sg_context_take_assertions(struct sg_context *context, char *text, size_t size)
+{
+	return take_text(context, &context->asserted, text, size);
 }

@@ -96,6 +96,10 @@ _BLOCK = {
             "cluster_ctarank",
             "cluster_nctarank",
             "is_explicit_cluster",
+            "aggr_smem_size",
+            "reserved_smem_offset_begin",
+            "reserved_smem_offset_1",
+            "reserved_smem_offset_end",
         ]
     )
 }
@@ -107,7 +111,9 @@ _LANE = {
     "lanemask_ge": 5,
     "lanemask_gt": 6,
 }
-_ZERO = ("envreg", "pm", "reserved_smem_offset", "current_graph_exec")
+_ZERO = ("envreg", "pm", "current_graph_exec")
+# bytes of a block's shared memory that belong to the system; engine/internal.h has it, too
+_RESERVED = 1024
 
 
 class ModuleEncoder:
@@ -136,6 +142,7 @@ class ModuleEncoder:
         self.direct: Dict[str, Set[str]] = {}
         self.indirect: Set[str] = set()
         self.system: Set[str] = set()
+        self.reserves = False  # does anybody ask where the system's shared memory is?
 
     # ------------------------------------------------------------------ for FunctionEncoder
 
@@ -196,12 +203,15 @@ class ModuleEncoder:
         """Operand and width of a special register; None for those that are computed."""
         if name in _WARP:
             return _WARP[name] * 4 * LANES | 2, 4
+        if name.startswith("reserved_smem_offset_"):
+            self.reserves = True
+            if name.endswith("_cap"):
+                return self.constant(_RESERVED, 4), 4
+            name = "reserved_smem_offset_begin" if name.endswith("_0") else name
         if name in _BLOCK:
             return _BLOCK[name] * 4 * LANES | 3, 4
         if name in _LANE:
             return self.constant(0, 4, NOWHERE, _LANE[name]), 4
-        if name == "aggr_smem_size":
-            return self.special("total_smem_size")
         if name.startswith(_ZERO) or name.endswith(".w"):
             return self.constant(0, 4), 4
         return None
@@ -374,7 +384,7 @@ class ModuleEncoder:
                 (
                     self.string(function.name),
                     self._indices[function.name],
-                    int(deep),
+                    int(deep) | (2 if self.reserves else 0),
                     stack,
                     len(parameters),
                     len(sizes),

@@ -91,6 +91,8 @@ int sg_context_set_heap(struct sg_context *context, uint64_t bytes);
 int sg_context_set_text(struct sg_context *context, uint64_t bytes);
 /* Takes formatted device printf text out of the FIFO: returns bytes written to text (0: empty). */
 size_t sg_context_take_output(struct sg_context *context, char *text, size_t size);
+/* The same for the lines of assertions that failed, which have a FIFO of their own. */
+size_t sg_context_take_assertions(struct sg_context *context, char *text, size_t size);
 
 struct sg_launch {
 	const struct sg_module *module;

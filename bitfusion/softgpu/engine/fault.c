@@ -15,20 +15,17 @@ uint64_t sg_now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t lanes, int error, const char *format,
-			     ...)
+static void note(struct sg_warp *w, const struct sg_op *i, uint32_t lanes, int error, const char *format,
+		 va_list arguments)
 {
 	struct sg_block *block = w->block;
 	struct sg_run *run = block->run;
 	const struct sg_image *image = run->image;
 	const uint32_t lane = lanes ? sg_lowest(lanes) : 0;
 	const uint32_t *tid = (const uint32_t *)w->base[SG_AREA_WARP];
-	va_list arguments;
 	char what[200];
 
-	va_start(arguments, format);
 	vsnprintf(what, sizeof(what), format, arguments);
-	va_end(arguments);
 	if (i < image->ops || i >= image->ops + image->op_count)
 		i = w->groups[0].pc; /* a part that a handler made of its record, which it left there */
 	const size_t record = (size_t)(i - image->ops);
@@ -43,6 +40,27 @@ const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t 
 			 image->strings + image->texts[record], what);
 	}
 	pthread_mutex_unlock(&run->lock);
-	atomic_store(&run->stop, 1);
+}
+
+const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t lanes, int error, const char *format,
+			     ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	note(w, i, lanes, error, format, arguments);
+	va_end(arguments);
+	atomic_store(&w->block->run->stop, SG_STOPPED);
 	return NULL;
+}
+
+void sg_fault_at_leisure(struct sg_warp *w, const struct sg_op *i, uint32_t lanes, int error, const char *format, ...)
+{
+	va_list arguments;
+	int going = SG_GOING;
+
+	va_start(arguments, format);
+	note(w, i, lanes, error, format, arguments);
+	va_end(arguments);
+	atomic_compare_exchange_strong(&w->block->run->stop, &going, SG_LAST_SLICE);
 }

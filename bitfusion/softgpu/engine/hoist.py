@@ -35,7 +35,10 @@ _PURE = {
     "xor",
 }  # fmt: skip
 # Special registers that are the same in all blocks which use a piece of memory.
-_STABLE = ("tid.", "ntid.", "nctaid.", "lane", "warpid", "nwarpid", "dynamic_smem", "total_smem")
+_STABLE = (
+    "tid.", "ntid.", "nctaid.", "lane", "warpid", "nwarpid",
+    "dynamic_smem", "total_smem", "aggr_smem", "reserved_smem",
+)  # fmt: skip
 
 
 def writes(function: Function) -> Dict[str, int]:

@@ -133,7 +133,9 @@ struct sg_image {
 	const char *strings;
 	uint32_t string_bytes;
 };
-#define SG_KERNEL_DEEP 1u /* recursion or indirect calls: the stack has no bound */
+#define SG_KERNEL_DEEP 1u     /* recursion or indirect calls: the stack has no bound */
+#define SG_KERNEL_RESERVES 2u /* the system's part of shared memory is used, by cooperative groups */
+#define SG_RESERVED_SMEM 1024u
 
 struct sg_module {
 	const struct sg_image *image;
@@ -280,6 +282,10 @@ enum {
 	SG_CLUSTER_CTARANK,
 	SG_CLUSTER_NCTARANK,
 	SG_EXPLICIT_CLUSTER,
+	SG_AGGR_SMEM,
+	SG_RESERVED_BEGIN,
+	SG_RESERVED_1,
+	SG_RESERVED_END,
 	SG_BLOCK_SPECIALS
 };
 /* … and in the warp's. */
@@ -287,17 +293,20 @@ enum { SG_TID_X, SG_TID_Y, SG_TID_Z, SG_WARPID, SG_WARP_SPECIALS };
 
 enum sg_outcome { SG_DONE, SG_BLOCKED, SG_YIELDED, SG_FAULTED };
 
+enum sg_stop { SG_GOING, SG_LAST_SLICE /* no more blocks; those that run end at their next pause */, SG_STOPPED };
+
 struct sg_run {
 	const struct sg_launch *launch;
 	const struct sg_image *image;
 	const struct sg_function *function;
-	uint32_t block_threads, warp_count, shared_size, local_size;
+	uint32_t block_threads, warp_count, local_size;
+	uint32_t shared_size, reserved; /* the system's part is at the end, from `reserved` on, if there is one */
 	uint32_t cluster[3], cluster_size; /* blocks */
-	uint32_t kernel_flags, grid; /* its number */
+	uint32_t grid; /* its number */
 	uint64_t workspace; /* cooperative launches */
 	char *parameters; /* our copy, aligned */
 	uint64_t start_ns;
-	atomic_int stop; /* a fault or a cancellation */
+	atomic_int stop; /* enum sg_stop: a fault or a cancellation */
 	pthread_mutex_t lock;
 	struct sg_fault fault;
 	/* below: the pool's */
@@ -314,11 +323,14 @@ uint64_t sg_space_version(struct sg_space *space); /* another after every change
 bool sg_space_lookup(struct sg_space *space, uint64_t address, uint64_t *base, uint64_t *size);
 
 /* context.c */
+struct sg_text {
+	char *bytes;
+	size_t size, used;
+};
 struct sg_context {
 	struct sg_space *space;
 	pthread_mutex_t lock;
-	char *text;
-	size_t text_size, text_used;
+	struct sg_text printed, asserted;
 	char *heap;
 	uint64_t heap_size;
 	bool text_touched, heap_touched; /* by a kernel */
@@ -328,7 +340,8 @@ struct sg_context {
 };
 uint64_t sg_context_malloc(struct sg_context *context, uint64_t size);
 int sg_context_free(struct sg_context *context, uint64_t address);
-bool sg_context_write(struct sg_context *context, const char *text, size_t size);
+bool sg_context_print(struct sg_context *context, const char *text, size_t size);
+void sg_context_tell_assertion(struct sg_context *context, const char *text, size_t size);
 
 /* warp.c */
 enum sg_outcome sg_warp_run(struct sg_warp *w);
@@ -390,6 +403,9 @@ bool sg_run_withdraw(struct sg_run *run, uint32_t first[3]);
 /* fault.c: records the first fault of a launch, stops it, returns NULL for handlers to return. */
 const struct sg_op *sg_fault(struct sg_warp *w, const struct sg_op *i, uint32_t lanes, int error, const char *format,
 			     ...) __attribute__((format(printf, 5, 6)));
+/* … but lets the blocks that run go on until they pause, so that others of their threads can say the same. */
+void sg_fault_at_leisure(struct sg_warp *w, const struct sg_op *i, uint32_t lanes, int error, const char *format, ...)
+	__attribute__((format(printf, 5, 6)));
 
 /* memory.c: host addresses of what the lanes of m name, one by one; false after a fault. */
 /* Makes the instruction's range the one that holds this address; false where none does. */
@@ -406,9 +422,8 @@ char *sg_host(struct sg_warp *w, uint32_t lane, uint64_t address, uint64_t bytes
 char *sg_host_span(struct sg_warp *w, uint32_t lane, uint64_t address, uint64_t *bytes);
 
 /* system.c */
+/* False: the lanes did not come back, because of a fault or as their assertion failed. */
 bool sg_system_call(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t base);
-void sg_assertion_print(struct sg_warp *w, uint32_t lane, const char *file, uint32_t line, const char *function,
-			const char *message);
 enum { SG_SYSTEM_VPRINTF, SG_SYSTEM_MALLOC, SG_SYSTEM_FREE, SG_SYSTEM_ASSERT, SG_SYSTEMS };
 #define SG_SYSTEM_BYTES 48 /* that any of them reads or writes at base */
 

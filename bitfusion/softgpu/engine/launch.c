@@ -66,6 +66,9 @@ bool sg_run_prepare(struct sg_run *run, const struct sg_launch *launch, struct s
 	/* Compilers load all 16 bytes where they need some: shared memory never ends in between on a GPU. */
 	run->shared_size = (launch->kernel->static_shared + 15) / 16 * 16;
 	run->shared_size += (launch->dynamic_shared + 15) / 16 * 16;
+	run->reserved = run->shared_size;
+	if (image->kernel_flags[kernel] & SG_KERNEL_RESERVES)
+		run->shared_size += SG_RESERVED_SMEM;
 	run->local_size = (image->kernel_stack[kernel] + 15) / 16 * 16;
 	run->cluster_size = 1;
 	run->clusters = 1;
@@ -121,7 +124,7 @@ bool sg_run_cancelled(struct sg_run *run)
 	if (!run->fault.error)
 		refuse(&run->fault, SG_LAUNCH_TIMEOUT, run->launch->kernel->name, "cancelled");
 	pthread_mutex_unlock(&run->lock);
-	atomic_store(&run->stop, 1);
+	atomic_store(&run->stop, SG_STOPPED);
 	return true;
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from ..ptx.ir import Group, Instruction, Operand, Reg, Sink, Vector
+from ..ptx.ir import Group, Instruction, Operand, Reg, Sink, Sym, Vector
 from .function import NOWHERE, Broken, FunctionEncoder, Unsupported
 from .lower import rule, two_destinations
 from .lower_async import only
@@ -38,6 +38,8 @@ def _one(words: Sequence[str], known: Sequence[str]) -> str:
 
 
 def _object(encoder: FunctionEncoder, operand: Operand) -> int:
+    if isinstance(operand, Sym):
+        raise Unsupported(f"'{operand.name[:60]}': references are removed from CUDA 12 on")
     if not isinstance(operand, Reg) or encoder.width(operand) != 8:
         raise Unsupported("a texture or surface that is not an object's number")
     return encoder.slots[operand.name]

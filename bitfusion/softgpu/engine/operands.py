@@ -21,6 +21,7 @@ from ..ptx.ir import (
     Operand,
     PtxError,
     Reg,
+    Special,
 )
 from ..ptx.ir import Pair as Two
 from ..ptx.record import NamedTuple
@@ -38,6 +39,11 @@ _PACKED = {
 }
 _NO_ADDRESS = ("pred", "f16", "f32", "f64", "f16x2", "b128")
 _VECTORS = {"v2", "v4", "v8"}
+_COORDINATES = ("tid", "ntid", "ctaid", "nctaid")  # had 16 bits once
+_TRIPLES = (
+    *_COORDINATES, "clusterid", "nclusterid", "cluster_ctaid", "cluster_nctaid",
+)  # fmt: skip
+_WIDE_SPECIALS = ("clock64", "globaltimer", "current_graph_exec")
 _COUNTED = {"u16": "u32", "u32": "u64", "s16": "s32", "s32": "s64"}  # results of .wide
 
 
@@ -157,6 +163,8 @@ def _takes(kind: str, given: str, wide: bool) -> bool:
         return True  # the width decides, which the encoder looks at
     if kind == "pred" or given == "pred":
         return given in (kind, "int")
+    if given == "coordinate":
+        return kind[0] != "f" and TYPE_BYTES[kind] in (2, 4)
     if given in ("int", "float"):
         return kind[0] == "b" or (given == "float") == (kind[0] == "f" and kind != "f16")
     size, has = TYPE_BYTES[kind], TYPE_BYTES.get(given, 0)
@@ -184,9 +192,12 @@ def _complaint(opcode: str, words: Words, given: Sequence[str]) -> str:
         if kind and place == 0 and one in ("int", "float"):
             return "operand 1 is no register"
         if kind and one and not _takes(kind, one, slots.wide):
-            what = {"int": "an integer", "float": "a float"}.get(one, f"a register of type .{one}")
+            what = _KINDS.get(one, f"a register of type .{one}")
             return f"operand {place + 1} is {what}"
     return ""
+
+
+_KINDS = {"int": "an integer", "float": "a float", "coordinate": "a register of type .u32"}
 
 
 class Checker:
@@ -229,7 +240,20 @@ def _kind(operand: Operand, function: Function) -> str:
         return function.registers.get(operand.name, "")
     if isinstance(operand, Imm):
         return "int" if operand.kind == "int" else "float"
-    return ""
+    return _special_kind(operand.name) if isinstance(operand, Special) else ""
+
+
+def _special_kind(name: str) -> str:
+    if name == "gridid":  # may be read as either
+        return ""
+    if name in _WIDE_SPECIALS or name.endswith("_64"):
+        return "u64"
+    if name == "is_explicit_cluster":
+        return "pred"
+    family, _, lane = name.partition(".")
+    if family in _TRIPLES and not lane:
+        return ""
+    return "coordinate" if family in _COORDINATES else "u32"
 
 
 def broken(instruction: Instruction, why: str) -> PtxError:

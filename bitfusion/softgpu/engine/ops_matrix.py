@@ -41,7 +41,7 @@ def _rows() -> List[Row]:
     square = ("m16n16k16", "m8n32k16", "m32n8k16")
     bits = [("b1", "b1")]
     return [
-        Row("mma", ("m8n8k4",), _HALF, _ANY, ("layouts",)),
+        Row("mma", ("m8n8k4",), _HALF, [*_SAME, ("f32", "f16")], ("layouts",)),
         Row("mma", ("m16n8k8", "m16n8k16"), _HALF, _SAME),
         Row("mma", ("m16n8k8", "m16n8k16"), [("bf16", "bf16")], _F32),
         Row("mma", ("m16n8k4", "m16n8k8"), [("tf32", "tf32")], _F32),

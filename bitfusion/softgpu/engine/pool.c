@@ -92,7 +92,7 @@ static void no_memory(struct sg_run *run)
 		return;
 	run->fault.error = 2;
 	strcpy(run->fault.text, "no memory for the registers of a block");
-	atomic_store(&run->stop, 1);
+	atomic_store(&run->stop, SG_STOPPED);
 }
 
 /* Runs blocks of this launch until there are none to take; for a pool's thread, at most a slice. */

@@ -54,7 +54,7 @@ static bool print_lane(struct sg_warp *w, const struct sg_op *i, uint32_t lane, 
 		if (text)
 			length = sg_printf_format(w, lane, format, arguments, room, text, length);
 	}
-	if (text && sg_context_write(w->block->run->launch->context, text, length))
+	if (text && sg_context_print(w->block->run->launch->context, text, length))
 		answer = (int32_t)length;
 	if (text != small)
 		free(text);
@@ -62,31 +62,26 @@ static bool print_lane(struct sg_warp *w, const struct sg_op *i, uint32_t lane, 
 	return true;
 }
 
+#define TEXT_SIZE 400 /* of what a template makes of a function's name, or of a path */
+
 static void fail_assertion(struct sg_warp *w, const struct sg_op *i, uint32_t lane, const char *at)
 {
-	char message[80], file[80], function[60];
+	const uint32_t *tid = (const uint32_t *)w->base[SG_AREA_WARP], *block = w->block->index;
+	char message[TEXT_SIZE], file[TEXT_SIZE], function[TEXT_SIZE], text[4 * TEXT_SIZE];
 	const uint32_t line = (uint32_t)word(at + 16);
+	int length;
 
 	read_string(w, lane, word(at), message, sizeof(message));
 	read_string(w, lane, word(at + 8), file, sizeof(file));
 	read_string(w, lane, word(at + 24), function, sizeof(function));
-	sg_assertion_print(w, lane, file, line, function, message);
-	sg_fault(w, i, 1u << lane, SG_ASSERT, "%s:%u: %s: assertion '%s' failed", file, line, function, message);
-}
-
-void sg_assertion_print(struct sg_warp *w, uint32_t lane, const char *file, uint32_t line, const char *function,
-			const char *message)
-{
-	const uint32_t *tid = (const uint32_t *)w->base[SG_AREA_WARP], *block = w->block->index;
-	char text[400];
-	const int length = snprintf(text, sizeof(text),
-				    "%s:%u: %s: block: [%u,%u,%u], thread: [%u,%u,%u] Assertion `%s` failed.\n", file,
-				    line, function, block[0], block[1], block[2], tid[lane], tid[SG_LANES + lane],
-				    tid[2 * SG_LANES + lane], message);
-
+	length = snprintf(text, sizeof(text),
+			  "%s:%u: %s: block: [%u,%u,%u], thread: [%u,%u,%u] Assertion `%s` failed.\n", file, line,
+			  function, block[0], block[1], block[2], tid[lane], tid[SG_LANES + lane],
+			  tid[2 * SG_LANES + lane], message);
 	if (length > 0)
-		sg_context_write(w->block->run->launch->context, text,
-				 (size_t)length < sizeof(text) ? (size_t)length : sizeof(text) - 1);
+		sg_context_tell_assertion(w->block->run->launch->context, text, (size_t)length);
+	sg_fault_at_leisure(w, i, 1u << lane, SG_ASSERT, "%s:%u: %s: assertion '%s' failed", file, line, function,
+			    message);
 }
 
 bool sg_system_call(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32_t base)
@@ -114,8 +109,12 @@ bool sg_system_call(struct sg_warp *w, const struct sg_op *i, uint32_t m, uint32
 				return false;
 			}
 			break;
-		default: fail_assertion(w, i, lane, at); return false;
+		default: fail_assertion(w, i, lane, at);
 		}
 	}
-	return true;
+	if (i->d == SG_SYSTEM_ASSERT) {
+		w->groups[0].pc = i + 1;
+		sg_warp_leave(w, m);
+	}
+	return i->d != SG_SYSTEM_ASSERT;
 }

@@ -199,7 +199,7 @@ enum sg_outcome sg_warp_run(struct sg_warp *w)
 	struct sg_run *run = w->block->run;
 
 	for (;;) {
-		if (atomic_load_explicit(&run->stop, memory_order_relaxed))
+		if (atomic_load_explicit(&run->stop, memory_order_relaxed) == SG_STOPPED)
 			return SG_FAULTED;
 		if (!w->group_count)
 			return SG_DONE;

@@ -124,7 +124,8 @@ class Body:
         rest = self.source[position : position + 200].lstrip()[:40].split("\n")[0]
         if not rest:
             return f"the body of '{self.function.name}' has no end"
-        return f"not an instruction: '{rest}'"
+        missing = " (is a ';' missing there?)" if rest[0].isalpha() or rest[0] == "@" else ""
+        return f"not an instruction: '{rest}'{missing}"
 
     def _opcode(self, text: str) -> Tuple[str, Tuple[str, ...]]:
         name, *modifiers = text.split(".")

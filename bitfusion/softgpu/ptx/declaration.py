@@ -32,6 +32,15 @@ MAX_VARIABLE = 1 << 44
 MAX_INITIALISER = 1 << 28
 MAX_PARAMETERS = 4096
 _MAX_DIMENSIONS = 16
+# Types of variables that the driver's API once bound, and what their initialisers may name.
+_REFERENCES = ("texref", "samplerref", "surfref")
+_SAMPLER = ("addr_mode_0", "addr_mode_1", "addr_mode_2", "filter_mode")
+_IMAGE = ("width", "height", "depth", "channel_data_type", "channel_order", "array_size")
+_FIELDS = {
+    "texref": (*_SAMPLER, *_IMAGE, "normalized_coords", "num_mipmap_levels", "num_samples"),
+    "samplerref": (*_SAMPLER, "force_unnormalized_coords"),
+    "surfref": (*_IMAGE, "memory_layout"),
+}
 # Directives of kernels, and how many numbers they take.
 _BOUNDS = {"maxntid": 3, "reqntid": 3, "maxnreg": 1, "minnctapersm": 1}
 
@@ -77,6 +86,8 @@ class Declarations:
             tokens.integer()
             tokens.expect("]")
         shape = self._shape(tokens)
+        if shape.type in _REFERENCES and space != "global":
+            raise PtxError(f"a .{shape.type} is a .global variable")
         found = []
         while True:
             name = tokens.name()
@@ -237,8 +248,9 @@ class _Initialiser:
         self.relocations: List[ir.Relocation] = []
 
     def read(self, tokens: Tokens) -> Tuple[bytes, List[ir.Relocation]]:
-        if self.shape.type in ("texref", "samplerref", "surfref"):
-            self._skip(tokens)
+        if self.shape.type in _REFERENCES:
+            tokens.expect("=")
+            self._fields(tokens)
             return b"", []
         if not self._read_numbers(tokens):
             tokens.expect("=")
@@ -247,10 +259,22 @@ class _Initialiser:
                 self.dimensions[0] = count
         return bytes(self.data), self.relocations
 
-    def _skip(self, tokens: Tokens) -> None:
-        """Pass over ``{ addr_mode_0 = wrap, … }``: the driver sets these by its API."""
-        while tokens.kind and tokens.text != ";":
-            tokens.advance()
+    def _fields(self, tokens: Tokens) -> None:
+        """Pass over ``{ addr_mode_0 = wrap, … }``, of an array ``{ {…}, … }``."""
+        tokens.expect("{")
+        while not tokens.accept("}"):
+            if tokens.text == "{" and self.dimensions:
+                self._fields(tokens)
+            else:
+                name = tokens.name()
+                if name not in _FIELDS[self.shape.type]:
+                    raise PtxError(f"a .{self.shape.type} has no '{name[:60]}'")
+                tokens.expect("=")
+                if tokens.kind not in (NUMBER, WORD):
+                    raise PtxError(f"expected a value, found {tokens.shown()}")
+                tokens.advance()
+            if not tokens.accept(",") and tokens.text != "}":
+                raise PtxError(f"expected '}}', found {tokens.shown()}")
 
     def _read_numbers(self, tokens: Tokens) -> bool:
         """Read a flat list of decimal numbers, which is what large tables are."""

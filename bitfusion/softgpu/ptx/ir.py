@@ -202,9 +202,17 @@ class Module:
     aliases: Dict[str, str] = field(default_factory=dict)
 
 
+MAX_MESSAGE = 1000
+
+
 class PtxError(Exception):
-    """The text is not PTX; the message has the line number, ``status`` is the CUresult."""
+    """The text is not PTX; the message has the line number, ``status`` is the CUresult.
+
+    It quotes the text, and is one line of printable characters whatever that is.
+    """
 
     def __init__(self, message: str, status: int = 218) -> None:
-        super().__init__(message)
+        line = " ".join(message[: 2 * MAX_MESSAGE].split())
+        line = "".join(char if " " <= char <= "~" else "?" for char in line)
+        super().__init__(line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 3] + "...")
         self.status = status

@@ -60,18 +60,23 @@ def parse_literal(text: str) -> Imm:
         return Imm(int(text[2:], 16), "f64")
     if len(text) > _MAX_DIGITS and head != "0b":
         raise PtxError(f"literal of {len(text)} characters")
-    if head == "0x":
-        return Imm(int(text[2:].rstrip("U"), 16) & _U64)
-    if head == "0b":
-        return Imm(int(text[2:].rstrip("U")[-128:], 2) & _U64)
-    if "." in text or "e" in text or "E" in text:
+    if head[1:] not in ("x", "b") and ("." in text or "e" in text or "E" in text):
         return Imm(float_bits(float(text)), "f64")
+    return Imm(_integer(text, head))
+
+
+def _integer(text: str, head: str) -> int:
     digits = text.rstrip("U")
     try:
-        octal = len(digits) > 1 and digits[0] == "0"
-        return Imm(int(digits, 8 if octal else 10))
+        if head in ("0x", "0b"):
+            value = int(digits[2:], 16 if head == "0x" else 2)
+        else:
+            value = int(digits, 8 if len(digits) > 1 and digits[0] == "0" else 10)
     except ValueError:
-        raise PtxError(f"bad literal '{text}'") from None
+        raise PtxError(f"bad literal '{text[:_MAX_DIGITS]}'") from None
+    if value > _U64:
+        raise PtxError(f"'{text[:_MAX_DIGITS]}' has more than 64 bits")
+    return value
 
 
 def float_bits(value: float) -> int:

@@ -28,14 +28,17 @@ _SPECIALS = frozenset((
     "lanemask_ge", "lanemask_gt", "clock", "clock_hi", "clock64", "globaltimer",
     "globaltimer_lo", "globaltimer_hi", "total_smem_size", "aggr_smem_size",
     "dynamic_smem_size", "current_graph_exec",
-)).union(_COORDINATES, (f"{name}.{lane}" for name in _COORDINATES for lane in "xyzw"))  # fmt: skip
-_NUMBERED_SPECIALS = ("envreg", "pm", "reserved_smem_offset_")
+    *(f"reserved_smem_offset_{end}" for end in ("begin", "end", "cap", "0", "1")),
+)).union(
+    _COORDINATES, (f"{name}.{lane}" for name in _COORDINATES for lane in "xyzw"),
+    (f"envreg{n}" for n in range(32)), (f"pm{n}{size}" for n in range(8) for size in ("", "_64")),
+)  # fmt: skip
 _LANES = {"x": 0, "y": 1, "z": 2, "w": 3, "r": 0, "g": 1, "b": 2, "a": 3}
 
 
 def is_special(name: str) -> bool:
     """Say whether ``%name`` is a special register."""
-    return name[1:] in _SPECIALS or name[1:].startswith(_NUMBERED_SPECIALS)
+    return name[1:] in _SPECIALS
 
 
 class OperandCache(dict[str, ir.Operand]):
@@ -46,7 +49,12 @@ class OperandCache(dict[str, ir.Operand]):
         self.parse = parse
 
     def __missing__(self, text: str) -> ir.Operand:
-        operand = self[text] = self.parse(text)
+        try:
+            operand = self[text] = self.parse(text)
+        except PtxError as error:
+            if "\n" in text.strip():
+                raise PtxError(f"{error} (is a ';' missing there?)", error.status) from None
+            raise
         return operand
 
 
@@ -274,8 +282,9 @@ class Names:
             if found[1][0] != "v" or found[1][2] != ".":
                 raise PtxError(f"'{name}' is not a vector")
             return self._lane(found[0], found[1], _LANES[lane])
-        if is_special(text):
-            return ir.Special(text[1:])
+        canonical = f"{name}.{'xyzw'[_LANES[lane]]}"
+        if is_special(canonical):
+            return ir.Special(canonical[1:])
         raise PtxError(f"unknown register '{text}'")
 
     def _list(self, text: str) -> Tuple[ir.Operand, ...]:

@@ -17,7 +17,8 @@ from .ir import PtxError
 from .lexer import WORD, Tokens, strip_comments
 from .regex import ASCII, regex
 
-MAX_VERSION = (9, 9)
+# The newest minor of each major version; of the last one, also those that are still to come.
+VERSIONS = {1: 5, 2: 3, 3: 2, 4: 3, 5: 1, 6: 5, 7: 8, 8: 8, 9: 9}
 _VERSION = regex(r"\s*\.version\s+(\d{1,3})\.(\d{1,3})", ASCII)
 _ARCHITECTURE = regex(r"sm_(\d{2,6})[af]?$", ASCII)
 _TARGET = regex(r"\s*([\w,\s]*)", ASCII)
@@ -98,7 +99,8 @@ class _Parser:
         if not found:
             raise PtxError("a PTX module starts with .version")
         self.module.version = (int(found.group(1)), int(found.group(2)))
-        if self.module.version > MAX_VERSION:
+        major, minor = self.module.version
+        if minor > VERSIONS.get(major, -1):
             shown = ".".join(found.groups())
             raise PtxError(f"PTX version {shown} is not supported", _UNSUPPORTED_VERSION)
         return found.end()
@@ -169,6 +171,8 @@ class _Parser:
 
     def _variables(self, tokens: Tokens, linkage: str, space: str) -> None:
         if space == "tex":
+            if self.module.version >= (1, 5):
+                raise PtxError(".tex is no space any more: .global .texref")
             space = "global"
         for variable in self.declare.variables(space, tokens, linkage, self._resolve):
             known = self.module.variables.get(variable.name)

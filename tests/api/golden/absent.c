@@ -5,7 +5,11 @@ int bf_absent(const char *name);
 #define ABSENT(name) __attribute__((visibility("default"))) int name(void);\
 	int name(void) { return bf_absent(#name); }
 
+int bf_absent_instead(const char *name, const char *instead);
+#define INSTEAD(name, instead) __attribute__((visibility("default"))) int name(void);\
+	int name(void) { return bf_absent_instead(#name, instead); }
+
 ABSENT(cuGone)
-ABSENT(cuMemcpyHtoD)
+INSTEAD(cuMemcpyHtoD, "use another")
 ABSENT(cuScale)
 ABSENT(cuScale_ptsz)

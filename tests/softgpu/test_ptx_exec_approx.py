@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Approximate functions, within the error that PTX allows or less."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Callable, Optional
+
+import pytest
+import softfloat
+from float_forms import HALVES
+from forms import Form, check, edges, signed
+from softfloat import BF16, F16, F32, F64, FORMATS, finish
+
+
+def real(x: int) -> float:
+    return float(struct.unpack("<f", struct.pack("<I", x))[0])
+
+
+def near(relative: float, absolute: float = 0.0) -> Callable[[int, int], bool]:
+    """Equal within a bound; infinities and NaN must be the very ones."""
+
+    def same(got: int, wanted: int) -> bool:
+        if got == wanted:
+            return True
+        if F32.is_nan(got) or F32.is_nan(wanted):
+            return False
+        x, y = real(got), real(wanted)
+        if math.isinf(x) or math.isinf(y):
+            return False
+        return abs(x - y) <= max(relative * abs(y), absolute, 1.5e-45)
+
+    return same
+
+
+def bits(value: float) -> int:
+    """Round a double to f32 bits."""
+    packed = struct.unpack("<Q", struct.pack("<d", value))[0]
+    return softfloat.convert(F64, packed, F32)
+
+
+def guarded(function: Callable[[float], float]) -> Callable[[int], int]:
+    """A function of a real, with the errors of math turned into NaN."""
+
+    def reference(a: int) -> int:
+        if F32.is_nan(a):
+            return F32.nan
+        try:
+            return bits(function(real(a)))
+        except (ValueError, ZeroDivisionError):
+            return F32.nan
+        except OverflowError:
+            return F32.infinity
+
+    return reference
+
+
+def inverse(x: float) -> float:
+    return 1 / x if x else math.copysign(math.inf, x)
+
+
+def inverse_root(x: float) -> float:
+    return 1 / math.sqrt(x) if x else math.copysign(math.inf, x)
+
+
+def logarithm(x: float) -> float:
+    return math.log2(x) if x else -math.inf
+
+
+def power_of_two(x: float) -> float:
+    return 2.0**x if x < 200 else math.inf
+
+
+@pytest.mark.parametrize("ftz", [False, True])
+def test_approximate_functions(ftz: bool) -> None:
+    table = (
+        ("rcp", inverse, near(2**-22.9), None),
+        ("sqrt", math.sqrt, near(2**-22.9), None),
+        ("rsqrt", inverse_root, near(2**-22.4), None),
+        ("ex2", power_of_two, near(2**-22), None),
+        ("lg2", logarithm, near(2**-20, 2**-21.5), None),
+        ("sin", math.sin, near(0, 2**-20.5), 3.2),
+        ("cos", math.cos, near(0, 2**-20.5), 3.2),
+    )
+    forms = []
+    for opcode, function, same, limit in table:
+        exact = guarded(function)
+
+        def reference(
+            a: int, exact: Callable[[int], int] = exact, limit: Optional[float] = limit
+        ) -> Optional[int]:
+            if limit and abs(real(a)) > limit:
+                return None
+            return finish(F32, exact(F32.flush(a) if ftz else a), ftz=ftz)
+
+        suffix = ".ftz" if ftz else ""
+        text = f"{opcode}.approx{suffix}.f32 {{d}}, {{a}}"
+        forms.append(Form(text, "f32", ("f32",), reference, same=same))
+    if not ftz:
+        tanh = guarded(math.tanh)
+        forms.append(Form("tanh.approx.f32 {d}, {a}", "f32", ("f32",), tanh, same=near(2**-10.9)))
+    check(forms)
+
+
+def test_approximate_division() -> None:
+    """Within 2 ulp, for divisors between 2^-126 and 2^126."""
+
+    def reference(a: int, b: int) -> Optional[int]:
+        if not F32.is_nan(b) and not 2.0**-126 <= abs(real(b)) <= 2.0**126:
+            return None
+        return softfloat.divide(F32, a, b)
+
+    check(
+        [
+            Form(
+                f"div.{how}.f32 {{d}}, {{a}}, {{b}}",
+                "f32",
+                ("f32", "f32"),
+                reference,
+                same=near(2**-21.9),
+            )
+            for how in ("approx", "full")
+        ]
+    )
+
+
+def test_f64_seeds_are_near_enough_to_refine() -> None:
+    def as_double(x: int) -> float:
+        return float(struct.unpack("<d", struct.pack("<Q", x))[0])
+
+    def reference(function: Callable[[float], float]) -> Callable[[int], Optional[int]]:
+        def on_normal(a: int) -> Optional[int]:
+            if F64.is_nan(a) or F64.is_infinite(a) or F64.is_subnormal(a) or not a & ~F64.sign:
+                return None
+            try:
+                value = function(as_double(a))
+            except ValueError:
+                return None
+            return int(struct.unpack("<Q", struct.pack("<d", value))[0])
+
+        return on_normal
+
+    def same(got: int, wanted: int) -> bool:
+        x, y = as_double(got), as_double(wanted)
+        return abs(x - y) <= abs(y) * 2.0**-19 or F64.is_subnormal(wanted)
+
+    check(
+        [
+            Form(
+                "rcp.approx.ftz.f64 {d}, {a}", "f64", ("f64",), reference(lambda x: 1 / x),
+                same=same,
+            ),
+            Form(
+                "rsqrt.approx.ftz.f64 {d}, {a}", "f64", ("f64",),
+                reference(lambda x: 1 / math.sqrt(x)), same=same,
+            ),
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_half_functions(name: str) -> None:
+    f = FORMATS[name]
+
+    def value(x: int) -> float:
+        return float(f.value(x)) if x & 0x7FFF else math.copysign(0.0, signed(x, 16))
+
+    def of(function: Callable[[float], float]) -> Callable[[int], int]:
+        def reference(a: int) -> int:
+            if f.is_nan(a):
+                return f.nan
+            x = math.copysign(math.inf, signed(a, 16)) if f.is_infinite(a) else value(a)
+            try:
+                result = function(x)
+            except OverflowError:
+                result = math.inf
+            packed = struct.unpack("<Q", struct.pack("<d", result))[0]
+            return softfloat.convert(F64, packed, f)
+
+        return reference
+
+    def near_half(got: int, wanted: int) -> bool:
+        if got == wanted:
+            return True
+        if f.is_nan(got) or f.is_nan(wanted) or (got ^ wanted) & f.sign:
+            return False
+        return abs(got - wanted) <= 2
+
+    ex2 = "ex2.approx" if f is F16 else "ex2.approx.ftz"
+    forms = [
+        Form(f"tanh.approx.{name} {{d}}, {{a}}", name, (name,), of(math.tanh), same=near_half),
+        Form(f"{ex2}.{name} {{d}}, {{a}}", name, (name,), of(power_of_two), same=near_half),
+    ]
+    if f is BF16:
+        small = [x for x in edges(name) if not f.is_subnormal(x)]
+        forms[1].values = [small]
+        forms[1].reference = lambda a: f.flush(of(power_of_two)(a))
+    check(forms)
