@@ -186,9 +186,18 @@ def lasts(row: Json, life_s: object) -> bool:
 
 def change(parsed: Parsed, body: Json) -> int:
     (name,) = take_words(parsed, "name")
-    made = ask(connect(parsed), "PATCH", f"/v1/tokens/{name}", body)
+    channel = connect(parsed)
+    made = ask(channel, "PATCH", f"/v1/tokens/{name}", body)
     sys.stdout.write(f"client '{name}' is {made['state']}\n")
+    if made["state"] == "disabled":
+        tell_of_our_own(channel, name)
     return 0
+
+
+def tell_of_our_own(channel: Channel, name: str) -> None:
+    """Whoever asked by a token which is good for nothing now hears that here, not later."""
+    if channel.access.token.partition(":")[0] == name:
+        sys.stdout.write("That is the token used here: servers refuse this client from now on.\n")
 
 
 def disable(parsed: Parsed) -> int:
@@ -201,8 +210,10 @@ def enable(parsed: Parsed) -> int:
 
 def revoke(parsed: Parsed) -> int:
     (name,) = take_words(parsed, "name")
-    ask(connect(parsed), "DELETE", f"/v1/tokens/{name}")
+    channel = connect(parsed)
+    ask(channel, "DELETE", f"/v1/tokens/{name}")
     sys.stdout.write(f"the token of client '{name}' is revoked, and its sessions end\n")
+    tell_of_our_own(channel, name)
     return 0
 
 

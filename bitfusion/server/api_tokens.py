@@ -86,11 +86,13 @@ class TokenApi:
         if not fields:
             raise Refusal(400, "bad-request", "nothing to change")
         later = Later()
+        later.owed = True  # also to who disables itself
         self._tokens.change(name, self._then(later, 200, name), **fields)
         return later
 
     def revoke(self, asked: Incoming) -> Later:
         later = Later()
+        later.owed = True
         answer = self._then(later, 200, "")
 
         def done(outcome: str) -> None:

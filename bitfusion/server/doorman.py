@@ -164,7 +164,7 @@ class Doorman:
         """Hang up on a client that may not come any more, which ends its sessions."""
         for peer in [peer for peer in self.peers if self._gate.client_of(peer) == client]:
             log.info(f"ending the connection {peer.name} of client '{client}': {why}")
-            peer.close()
+            peer.hang_up()
 
     def _gone(self, peer: Peer) -> None:
         self._gate.forget(peer)

@@ -33,6 +33,7 @@ class Later:
 
     def __init__(self) -> None:
         self.on_gone: Callable[[], None] = lambda: None  # nobody waits any more
+        self.owed = False  # also to who is hung up on: it tells of what led to that
         self.reply: Optional[Reply] = None
         self._deliver: Optional[Callable[[Reply], None]] = None
 
@@ -85,6 +86,7 @@ class Peer:
         self._undone = False  # there may be calls that came and were not answered yet
         self._queued = False  # for its turn
         self._ending = False
+        self._last = False  # it takes no call after the one that it works on
         self.closed = False
         self.heard = False  # anything at all
         self.cut = 0  # the system's error that ended it; 0 where the other end did, or we
@@ -198,12 +200,20 @@ class Peer:
         self._later.send_to(None)
         self._later = None
         self._output += self._codec.reply(reply)
+        self._ending = self._ending or self._last
         self._queue_up()
         self._flush()
 
     def end(self) -> None:
         """Close when what is to be said has been said."""
         self._ending = True
+
+    def hang_up(self) -> None:
+        """At once, or when it has the answer that it is owed."""
+        if self._later is not None and self._later.owed:
+            self._last = True
+        else:
+            self.close()
 
     def _flush(self) -> None:
         if self.closed:

@@ -91,6 +91,23 @@ def test_who_goes_away_waits_no_longer(talk: Conversation) -> None:
     talk.later.complete(Reply(200, {}))
 
 
+def test_who_is_hung_up_on_hears_what_it_is_owed_and_no_more(talk: Conversation) -> None:
+    talk.later.owed = True
+    talk.ask("later", "two")
+    talk.peer.hang_up()
+    talk.ask("three")
+    assert talk.gone == []
+    talk.later.complete(Reply(200, {"path": "late"}))
+    talk.loop.turn(0)
+    assert talk.hear() == ["late"] and talk.gone == ["peer"]
+
+
+def test_who_is_owed_nothing_is_hung_up_on_at_once(talk: Conversation) -> None:
+    talk.ask("later")
+    talk.peer.hang_up()
+    assert talk.gone == ["later", "peer"]
+
+
 def test_many_calls_at_once_are_answered_in_parts(talk: Conversation) -> None:
     """As many in each turn of the loop as others can wait for; all of them, and in order."""
     asked = [str(number) for number in range(5 * MAX_CALLS)]

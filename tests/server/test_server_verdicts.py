@@ -15,6 +15,9 @@ from typing import Optional
 import pytest
 from identities import BITFUSION, Lab
 from servers import HERE, Server, name_of, parent_of
+from waiting import wait_for
+
+from bitfusion.client import control
 
 # Uses its GPU until that is gone, and fails at once then.
 USER = (
@@ -87,6 +90,27 @@ def test_a_client_that_is_revoked(lab: Lab) -> None:
         lab.token("revoke", f"alice{number}")
         status, said = end(run)
         assert status == 122 and "token" in said, said
+
+
+@pytest.mark.parametrize("verb", ["disable", "revoke"])
+def test_an_operator_hears_what_its_own_token_comes_to(lab: Lab, verb: str) -> None:
+    """It is cut off by what it asks for, and not before it is told."""
+    boss, server = lab.client("boss", "--admin"), lab.start()
+    more = {
+        "BITFUSION_TOKEN": boss.token,
+        "BITFUSION_CA": boss.ca,
+        "BITFUSION_SERVER_LIST": f"127.0.0.1:{server.port}",
+    }
+    lab.state = os.path.join(lab.folder, "none")  # where commands look for a server
+    other = lab.channel(boss)
+    assert other.request("GET", "/v1/tokens").status == 200
+    asked = lab.popen("token", verb, "boss", **more)
+    out, said = asked.communicate(timeout=60)
+    assert asked.returncode == 0 and "boss" in out, said
+    assert "That is the token used here: servers refuse this client from now on." in out
+    assert wait_for(lambda: control.is_dead(other))
+    again = lab.popen("token", "list", **more)
+    assert "refused" in again.communicate(timeout=60)[1] and again.returncode == 1
 
 
 def test_a_relay_that_is_killed(lab: Lab) -> None:
