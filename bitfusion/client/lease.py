@@ -234,8 +234,10 @@ class Keeper:
             channel.close()
             kind, text = kind_of(reply)
             if reply.status in (404, 410):
-                ended = kind.partition("-")[2] if kind.startswith("ended-") else "lost"
-                return ended if ended in ENDS else "lost", "the session has ended meanwhile"
+                ended = kind.partition("-")[2]
+                if ended in ENDS:
+                    return ended, f"the session has ended meanwhile: {text}"
+                return "lost", FORGOTTEN
             why = f"{self.session.channel.name}: {text}"
             if reply.status == 503:  # it is there, and keeps its sessions for a lease yet
                 until_s = time.monotonic() + self._patience_s()

@@ -28,6 +28,7 @@ from bitfusion.wire.control import ENDS
 
 GRACE_S = 12.0  # for a launcher to stop its program, which may take it 10
 MAX_ENDED = 512  # remembered, so that their launchers hear why
+CONNECTION_ENDED = "its connection ended"
 CUT = (errno.ECONNRESET, errno.ECONNABORTED)
 IDLE_LOOKS = 20  # at a session's activity, over its idle limit
 IDLE_LOOK_S = (0.1, 10.0)  # between them, at least and at most
@@ -53,6 +54,7 @@ class Lease:
         self.record = record
         self.events = events
         self.ending = ""  # why, once that is so
+        self.end_text = CONNECTION_ENDED
         self.timers: dict[str, Any] = {}  # one of each kind
         self.time = Countdown(record.time_s) if record.time_s else None
         self.idle = Countdown(record.idle_s) if record.idle_s else None
@@ -115,23 +117,33 @@ class Leases:
         """A connection ended. Whose was cut hears so by its other one, and comes back; a machine
         that was silent so long that the system gave it up has had its time.
         """
-        if peer.cut not in CUT:
-            return
+        if not peer.cut and not peer.broke:
+            return  # its launcher has ended
         for lease in [one for one in self.by_name.values() if one.session.owner is peer]:
-            if not lease.session.closing:
+            if lease.session.closing:
+                continue
+            if peer.cut in CUT:
                 why = os.strerror(peer.cut)
                 log.info(f"the connection of session {lease.record.session} was cut: {why}")
                 lease.session.owner = lease
                 self._await_launcher(lease)
                 lease.events.cut(True)
+            else:
+                self.end(lease, "lost", self._why_gone(peer), 0)
+
+    def _why_gone(self, peer: Peer) -> str:
+        if peer.cut == errno.ETIMEDOUT:
+            return f"its client's machine did not answer for {describe(self.lease_s)}"
+        if peer.cut:
+            return f"its connection failed: {os.strerror(peer.cut)}"
+        return f"the server ended its connection: {peer.broke}"
 
     def _await_launcher(self, lease: Lease) -> None:
         def give_up() -> None:
             if not self.reachable():
                 self._await_launcher(lease)
                 return
-            log.info(f"nobody attached to session {lease.record.session} in time")
-            self.end(lease, "lost", "nobody was attached to it", 0)
+            self.end(lease, "lost", f"nobody attached to it for {describe(self.lease_s)}", 0)
 
         lease.timers["attach"] = self._timers.after(self.lease_s, give_up)
 
@@ -166,7 +178,7 @@ class Leases:
     def attach(self, lease: Lease, peer: Peer) -> Session:
         """This connection is the lease from now on; an earlier one is dropped."""
         if lease.session.closing:
-            raise Refusal(410, f"ended-{lease.ending or 'lost'}", "the session has ended")
+            raise Refusal(410, f"ended-{lease.ending or 'lost'}", lease.end_text)
         self.sessions.hand_over(lease.session, peer)
         lease.timers.pop("attach", NO_TIMER).cancel()
         lease.events.cut(False)
@@ -195,7 +207,9 @@ class Leases:
         assert why in ENDS
         if not lease.ending:
             lease.ending = why
-            log.info(f"session {lease.record.session} is to end: {text}")
+            lease.end_text = text
+            whose = f" ({lease.session.whose})" * bool(lease.session.whose)
+            log.info(f"session {lease.record.session} is to end: {text}{whose}")
             lease.events.add(END, why, grace_s, text)
             if grace_s:
                 self._keep_ending(lease, why)
@@ -224,7 +238,7 @@ class Leases:
         lease.cancel()
         if not lease.ending:
             lease.ending = "lost"
-            lease.events.add(END, "lost", 0, "its connection ended")
+            lease.events.add(END, "lost", 0, lease.end_text)
         self._ended[session.name] = lease
         while len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)

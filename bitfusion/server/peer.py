@@ -90,6 +90,7 @@ class Peer:
         self.closed = False
         self.heard = False  # anything at all
         self.cut = 0  # the system's error that ended it; 0 where the other end did, or we
+        self.broke = ""  # the rule, for which we end it
         self.soon: Callable[[Callable[[], None]], None] = loop.soon
         self.calls = 0
         self.doing = ""  # the last call, for whoever asks what takes so long
@@ -162,6 +163,7 @@ class Peer:
         self._flush()
 
     def _break(self, why: str) -> None:
+        self.broke = why
         text = str(self.on_broken(why) or why)
         self._output += self._codec.take() + self._codec.complain(text)
         self._ending = True
@@ -228,7 +230,10 @@ class Peer:
             self.cut = 0 if error.errno == errno.EPIPE else error.errno or 0
             self.close()
             return
-        if len(self._output) > MAX_OUTPUT or (self._ending and not self._output):
+        if len(self._output) > MAX_OUTPUT:
+            self.broke = "it does not read its answers"
+            self.close()
+        elif self._ending and not self._output:
             self.close()
         else:
             events = (0 if self._ending else READ) | (WRITE if self._output else 0)

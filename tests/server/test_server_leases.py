@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
 import threading
 import time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from servers import Server, connect, wait_for
@@ -17,7 +19,15 @@ from bitfusion import linux, log
 from bitfusion.client import control
 from bitfusion.client.lease import Event, Keeper
 from bitfusion.errors import CannotReach, ServerLost
+from bitfusion.inventory import Gpu, Inventory
+from bitfusion.server.caller import Refusal
 from bitfusion.server.countdown import Countdown, describe
+from bitfusion.server.leases import Leases
+from bitfusion.server.loop import Loop
+from bitfusion.server.peer import Peer
+from bitfusion.server.pool import Slice
+from bitfusion.server.record import Record, hash_secret
+from bitfusion.server.sessions import Sessions
 from bitfusion.server.state import StateFolder
 from bitfusion.wire.control import Reply, failure
 
@@ -65,6 +75,7 @@ def test_the_secret_moves_a_session_to_another_connection(server: Server) -> Non
     assert wait_for(lambda: server.free() == [1000, 1000])
     again = attach(server.channel(), name, secret)
     assert again.status == 410 and "ended-lost" in str(again.body)
+    assert "its connection ended" in str(again.body)
 
 
 def test_a_granted_session_goes_with_the_connection_that_asked(server: Server) -> None:
@@ -190,6 +201,60 @@ def test_whose_launcher_does_not_come_back_ends(server: Server) -> None:
     assert wait_for(lambda: "was cut: " in server.log)
     assert server.free() == [500, 1000]
     assert wait_for(lambda: server.free() == [1000, 1000])
+    why = "nobody attached to it for 1 second (client anonymous)"
+    assert f"session {name} is to end: {why}" in server.log
+
+
+@pytest.mark.parametrize(
+    ("cut", "broke", "why"),
+    [
+        (errno.ETIMEDOUT, "", "its client's machine did not answer for 30 seconds"),
+        (errno.EHOSTUNREACH, "", "its connection failed: No route to host"),
+        (0, "it asks on and on", "the server ended its connection: it asks on and on"),
+        (0, "", ""),
+    ],
+)
+def test_the_log_says_why_a_session_ends(
+    cut: int,
+    broke: str,
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Of a machine that vanished, too; not of a launcher that is done."""
+    monkeypatch.setattr(log, "_level", log.INFO)
+    inventory = Inventory((Gpu("Test GPU", 1000, "gpu-0"),), "none", "test GPUs", {}, "", True)
+    sessions = Sessions(inventory, Nothing(), loop := Loop(), lambda _limits: None)
+    leases = Leases(sessions, loop, 30.0, Nothing(), lambda _session: 0)
+    sessions.on_end = leases.closed
+    record = Record("0123", "alice", hash_secret("x"), (Slice(0, 10),), ("gpu-0",), 0.0, 0.0)
+    lease, peer = leases.begin(record), cast(Peer, SimpleNamespace(cut=cut, broke=broke))
+    leases.attach(lease, peer)
+    leases.gone(peer)
+    sessions.close_owner(peer)
+    said = capfd.readouterr().err
+    assert (f"session 0123 is to end: {why} (client alice)" in said) == bool(why), said
+    assert "session 0123 ended (client alice)" in said
+    with pytest.raises(Refusal, match=why or "its connection ended"):
+        leases.attach(leases.find("0123", "alice", "x"), peer)
+
+
+class Nothing:
+    """Takes any call, and does nothing."""
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_words, **_named: None
+
+
+def test_who_comes_back_too_late_hears_why_it_is_over(server: Server) -> None:
+    session = server.claim()
+    assert as_operator(server, "DELETE", f"/v1/sessions/{session.name}").status == 200
+    session.channel.close()
+    assert wait_for(lambda: server.free() == [1000, 1000])
+    keeper = Keeper(session, lambda _timeout_s: server.channel(), 5.0, lambda _event: None)
+    with keeper._renewed:
+        said = keeper._attach_again()
+    assert said == ("killed", "the session has ended meanwhile: an operator ended it")
 
 
 def test_a_keeper_goes_on_while_the_server_is_there(server: Server) -> None:
