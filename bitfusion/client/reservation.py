@@ -4,10 +4,12 @@ the broker; a file says where, for `client` and `release_gpus`.
 
 The file is /tmp/bitfusion and nine digits, readable by its owner alone. It tells the holder by
 its pid and the moment it started, so that a file left behind is never taken for another process.
+One whose GPUs were not released stays and says what became of them, until they are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -24,6 +26,7 @@ STEM = "bitfusion"
 DIGITS = 9
 MAX_FILE = 64 << 10
 RELEASE_PATIENCE_S = 10.0
+LEFT_S = 86400.0  # for which a file is kept that its user does not release
 STATE, START_TIME = 0, 19  # fields of /proc/PID/stat behind the name and its parenthesis
 
 
@@ -75,12 +78,8 @@ def create_named(path: str) -> None:
     try:
         create(path)
     except FileExistsError:
-        try:
-            choose(path)
-        except NoReservation:  # removed, where it was one
-            create(path)
-        else:
-            raise
+        forget(path)
+        create(path)
 
 
 def write(path: str, reservation: Reservation) -> None:
@@ -121,11 +120,12 @@ def read(path: str) -> Reservation:
     return found
 
 
-def ours(gone: Optional[list[str]] = None) -> list[str]:
-    """Files of this user's reservations that are held; those left behind are removed. gone: what
-    to say about these is added here.
+def ours() -> tuple[list[str], list[str]]:
+    """Files of this user's reservations: of those that are held, and of those whose holder is
+    gone.
     """
-    found = []
+    held: list[str] = []
+    left: list[str] = []
     digits = "[0-9]" * DIGITS
     for path in sorted(glob.glob(os.path.join(tempfile.gettempdir(), STEM + digits))):
         try:
@@ -134,37 +134,47 @@ def ours(gone: Optional[list[str]] = None) -> list[str]:
             reservation = read(path)
         except (NoReservation, OSError):
             continue  # being made, or not ours at all
-        if reservation.alive():
-            found.append(path)
-        else:
+        (held if reservation.alive() else left).append(path)
+    return held, left
+
+
+def forget(path: str) -> None:
+    """Remove what is left of a reservation; nothing where it is held, or is none."""
+    with contextlib.suppress(NoReservation):
+        if not read(path).alive():
             remove(path)
-            if gone is not None:
-                gone.append(f"'{path}': {fate(reservation)}")
-    return found
 
 
-def fate(reservation: Reservation) -> str:
+def sweep() -> None:
+    """Remove what was left long ago."""
+    for path in ours()[1]:
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(path).st_mtime >= LEFT_S:
+                remove(path)
+
+
+def tell_fate(path: str, reservation: Reservation) -> str:
     """Of one whose holder is gone. A holder whose GPUs are released removes its file."""
-    return reservation.ended or (
+    why = reservation.ended or (
         f"the process {reservation.pid} that held its GPUs was killed, or the machine restarted; "
         f"{reservation.server} has taken them back"
     )
+    return f"'{path}': {why}"
 
 
 def choose(given: Optional[str]) -> tuple[str, Reservation]:
     """The one that is named, or the only one there is."""
     if given is None:
-        gone: list[str] = []
-        files = ours(gone)
+        files, left = ours()
         if not files:
-            raise NoReservation(why="; ".join(gone) or "there is no reservation")
+            why = "; ".join(tell_fate(path, read(path)) for path in left)
+            raise NoReservation(why=why or "there is no reservation")
         if len(files) > 1:
             raise SeveralReservations(files=", ".join(f"'{file}'" for file in files))
         given = files[0]
     reservation = read(given)
     if not reservation.alive():
-        remove(given)
-        raise NoReservation(why=f"'{given}': {fate(reservation)}")
+        raise NoReservation(why=tell_fate(given, reservation))
     return given, reservation
 
 

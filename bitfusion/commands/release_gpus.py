@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bitfusion.client import reservation
-from bitfusion.errors import UsageError
+from bitfusion.errors import NoReservation, UsageError
 from bitfusion.options import Option, Parsed, refuse_words
 
 USAGE = "[-f FILE | --all]"
@@ -25,8 +27,21 @@ def run(parsed: Parsed) -> int:
     if parsed.has("all") and parsed.has("file"):
         raise UsageError(verb=parsed.verb, why="options '-f' and '--all' exclude each other")
     if parsed.has("all"):
-        for path in reservation.ours():
+        held, left = reservation.ours()
+        for path in held:
             reservation.release(path, reservation.read(path))
+        forget(left)
         return 0
-    reservation.release(*reservation.choose(parsed.text("file")))
+    given = parsed.text("file")
+    left = reservation.ours()[1] if given is None else [given]
+    try:
+        reservation.release(*reservation.choose(given))
+    except NoReservation:  # says what became of them, for the last time
+        forget(left)
+        raise
     return 0
+
+
+def forget(files: Sequence[str]) -> None:
+    for path in files:
+        reservation.forget(path)

@@ -57,6 +57,7 @@ def run(parsed: Parsed) -> int:
 def make_file(parsed: Parsed) -> str:
     path = parsed.text("file")
     if path is None:
+        reservation.sweep()
         return reservation.reserve_path()
     path = os.path.abspath(path)
     try:

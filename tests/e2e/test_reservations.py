@@ -9,13 +9,16 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Callable, Iterator, List
 
 import pytest
 
+from bitfusion import cli
 from bitfusion.client import reservation
+from bitfusion.errors import NoReservation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAM = str(ROOT / "build/programs/vector_add")
@@ -101,9 +104,66 @@ def test_a_holder_that_was_killed(bitfusion: Bitfusion, tmp_path: Path) -> None:
     deadline = time.monotonic() + 10
     while not ended(reservation.read(str(path)).pid) and time.monotonic() < deadline:
         time.sleep(0.02)
-    done = bitfusion("client", "-f", str(path), "--", PROGRAM)
-    assert done.returncode == 1 and "that held its GPUs was killed" in done.stderr
+    for words in (("client", "-f", str(path), PROGRAM), ("client", PROGRAM), ("release_gpus",)):
+        done = bitfusion(*words)
+        assert done.returncode == 1, words
+        assert f"'{path}': the process" in done.stderr and "was killed" in done.stderr
+    done = bitfusion("client", PROGRAM)
+    assert done.returncode == 1 and "there is no reservation" in done.stderr
     assert not path.exists()
+
+
+def left(path: Path, why: str = "they ended: an operator ended it") -> Path:
+    """The file of a reservation that was not released."""
+    there = reservation.Reservation(os.getpid(), 1, "/", "/", True, 1, "gpu01", "n", why)
+    reservation.write(str(path), there)
+    return path
+
+
+def test_why_a_reservation_ended_is_told_until_it_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each command whose file it is, or that finds no other; the one that is held goes first."""
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    first, second = left(tmp_path / "bitfusion000000001"), left(tmp_path / "bitfusion000000002")
+    named = left(tmp_path / "named", "they ended: its GPUs were idle for 1 minute")
+    why = "they ended: an operator ended it"
+    for _ in range(2):
+        assert tell(capsys, "client", "true") == f"'{first}': {why}; '{second}': {why}"
+        assert tell(capsys, "client", "-f", str(second), "true") == f"'{second}': {why}"
+        assert "idle" in tell(capsys, "client", "-f", str(named), "true")
+    assert tell(capsys, "release_gpus", "-f", str(first)) == f"'{first}': {why}"
+    assert named.exists() and files(tmp_path) == [second]
+    assert tell(capsys, "release_gpus") == f"'{second}': {why}"
+    assert named.exists() and tell(capsys, "release_gpus") == "there is no reservation"
+    left(first)
+    assert cli.dispatch(["release_gpus", "--all"]) == 0 and files(tmp_path) == []
+
+
+def tell(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(NoReservation) as error:
+        cli.dispatch(list(words))
+    return str(error.value).partition("cannot find reserved GPUs: ")[2]
+
+
+def test_what_is_left_of_a_reservation_goes_after_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    old, new = left(tmp_path / "bitfusion000000001"), left(tmp_path / "bitfusion000000002")
+    os.utime(old, (0, time.time() - reservation.LEFT_S))
+    os.utime(new, (0, time.time() - reservation.LEFT_S + 100))
+    held = tmp_path / "bitfusion000000003"
+    started = reservation.started_at(os.getpid())
+    there = reservation.Reservation(os.getpid(), started, "/", "/", True, 1, "gpu01", "n")
+    reservation.write(str(held), there)
+    os.utime(held, (0, 0))
+    reservation.sweep()
+    assert files(tmp_path) == [new, held]
+    with pytest.raises(FileExistsError):
+        reservation.create_named(str(held))
+    reservation.create_named(str(new))
+    assert new.read_text() == ""
 
 
 def test_another_process_with_the_number(bitfusion: Bitfusion, tmp_path: Path) -> None:
@@ -113,7 +173,7 @@ def test_another_process_with_the_number(bitfusion: Bitfusion, tmp_path: Path) -
     reservation.write(str(path), there)
     done = bitfusion("release_gpus", "-f", str(path))
     assert done.returncode == 1 and "that held its GPUs was killed" in done.stderr
-    assert not path.exists()
+    assert not path.exists()  # and so it was the last word of it
 
 
 def test_a_holder_that_nobody_reaps(bitfusion: Bitfusion, tmp_path: Path) -> None:
