@@ -23,7 +23,7 @@ FLAGS += ["-fno-sanitize-recover=undefined", "-Wall", "-Wextra", "-Werror"]
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("fuzz") / "fuzz_loader"
     sources = [HERE / "fuzz_loader.c"]
-    sources += [DRIVER / name for name in ("fatbin.c", "ptxscan.c", "ptxslice.c")]
+    sources += [DRIVER / name for name in ("fatbin.c", "ptxscan.c", "ptxnames.c", "ptxslice.c")]
     subprocess.run([*compiler(), *FLAGS, "-o", out, *sources, "-ldl"], check=True)
     return out
 

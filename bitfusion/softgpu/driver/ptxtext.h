@@ -41,6 +41,11 @@ struct ptx_text {
 struct ptx_text *ptx_scan(char *bytes, size_t size);
 void ptx_free(struct ptx_text *text);
 
+/* ptxnames.c, for ptx_scan alone: 0 where memory is out, or where the front end has something to complain of. */
+int ptx_index_names(struct ptx_text *text);
+int ptx_check_twins(const struct ptx_text *text);
+int ptx_list_kernels(struct ptx_text *text);
+
 /* The first item of this name, or PTX_NONE. */
 uint32_t ptx_first(const struct ptx_text *text, const char *name, size_t size);
 /* The kernel of this name as an index of kernels, or PTX_NONE. */

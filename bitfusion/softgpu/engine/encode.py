@@ -32,7 +32,7 @@ from __future__ import annotations
 import struct
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
-from ..ptx.ir import Function, Imm, Module, PtxError, Relocation, Special, Sym, Variable
+from ..ptx.ir import Function, Imm, Module, Relocation, Special, Sym, Variable
 from . import (  # noqa: F401 - they register rules
     lower_async,
     lower_bulk,
@@ -53,6 +53,7 @@ from .encoding import NUMBERS
 from .function import CODE_WINDOW, LANES, NOWHERE, RECORD, FunctionEncoder, Unsupported, abi_layout
 from .generated import SG_IMAGE_VERSION
 from .hoist import copies_of_special, hoist, writes
+from .kernels import LOCAL, check_limit, kernel_rows
 from .lower import lower
 from .lower_control import load_register_parameters
 from .operands import Checker
@@ -112,7 +113,7 @@ _LANE = {
     "lanemask_gt": 6,
 }
 _ZERO = ("envreg", "pm", "current_graph_exec")
-# bytes of a block's shared memory that belong to the system; engine/internal.h has it, too
+# bytes of a block's shared memory that belong to the system; engine/records.h has it, too
 _RESERVED = 1024
 
 
@@ -134,7 +135,7 @@ class ModuleEncoder:
             if v.space in ("global", "const") and v.linkage != "extern"
         ]
         self.variables = {variable.name: index for index, variable in enumerate(placed)}
-        self._placed = placed
+        self.placed = placed
         self._calls: List[Tuple[int, int, int, int, int]] = []
         self._copies: List[Tuple[int, int, int]] = []
         self.targets: List[int] = []
@@ -268,7 +269,7 @@ class ModuleEncoder:
             records += one.records
             lines += one.lines
             texts += one.texts
-        kernels, parameters = self._kernels(encoded)
+        kernels, parameters = kernel_rows(self, encoded)
         data = bytearray()
         sections = [
             (b"".join(RECORD.pack(*record) for record in records), len(records)),
@@ -276,8 +277,8 @@ class ModuleEncoder:
             (_words(texts), len(texts)),
             _table("<7I", rows),
             _table("<QIHH", [(v, var, width, kind) for v, width, var, kind in self._constants]),
-            _table("<IIQQQQ", [self._variable(variable, data) for variable in self._placed]),
-            _table("<IIQQII", [row for v in self._placed for row in self._relocations(v)]),
+            _table("<IIQQQQ", [self._variable(variable, data) for variable in self.placed]),
+            _table("<IIQQII", [row for v in self.placed for row in self._relocations(v)]),
             _table("<22I", kernels),
             _table("<II", parameters),
             _table("<5I", self._calls),
@@ -319,7 +320,7 @@ class ModuleEncoder:
         for record, table, names in one.tables:
             for k, label in enumerate(names):
                 self.targets[table + 1 + k] = place[label] - record
-        _check_limit(function, "local memory", one.local_bytes, _LOCAL)
+        check_limit(function, "local memory", one.local_bytes, LOCAL)
         one.local_bytes = (one.local_bytes + 15) // 16 * 16
         return one
 
@@ -353,120 +354,6 @@ class ModuleEncoder:
         elif self.is_shared(name):
             value += self.reach.offset("", name) + (1 << 56 if one.generic else 0)
         return (mine, symbol, one.offset, value & (1 << 64) - 1, one.size, one.shift)
-
-    # ------------------------------------------------------------------ kernels
-
-    def _kernels(
-        self, encoded: Dict[str, FunctionEncoder]
-    ) -> Tuple[List[Tuple[int, ...]], List[Tuple[int, ...]]]:
-        rows: List[Tuple[int, ...]] = []
-        parameters: List[Tuple[int, ...]] = []
-        const_bytes = sum(v.size for v in self._placed if v.space == "const")
-        if const_bytes > _CONSTANTS:
-            raise PtxError(
-                f"the module has {const_bytes} bytes of constants, {_CONSTANTS} at most"
-            )
-        for function in self.functions.values():
-            if not function.entry or function.body is None:
-                continue
-            offsets, _ = abi_layout([], function.params)
-            sizes = [variable.size for variable in function.params]
-            total = offsets[-1] + sizes[-1] if sizes else 0
-            stack, deep = self._stack(function.name, encoded)
-            _check_limit(function, "parameters", total, _PARAMETERS)
-            _check_limit(
-                function, "static shared memory", self.reach.needed(function.name), _SHARED
-            )
-            _check_limit(function, "local memory", stack, _LOCAL)
-            maximum, required, cluster = _launch_bounds(function)
-            major, minor = self.module.version
-            rows.append(
-                (
-                    self.string(function.name),
-                    self._indices[function.name],
-                    int(deep) | (2 if self.reserves else 0),
-                    stack,
-                    len(parameters),
-                    len(sizes),
-                    total,
-                    _registers(function),
-                    self.reach.static_size(function.name),
-                    encoded[function.name].local_bytes,
-                    const_bytes,
-                    maximum,
-                    *required,
-                    *cluster,
-                    major * 10 + minor,
-                    _target(self.module.target),
-                    (function.directives.get("maxclusterrank", ()) or (0,))[0],
-                    int("explicitcluster" in function.directives),
-                )
-            )
-            parameters += zip(offsets, sizes)
-        return rows, parameters
-
-    def _stack(self, name: str, encoded: Dict[str, FunctionEncoder]) -> Tuple[int, bool]:
-        """Bytes of local memory a thread needs, and whether that is only a guess."""
-        known: Dict[str, int] = {}
-        deep = False
-
-        def need(function: str, above: Tuple[str, ...]) -> int:
-            nonlocal deep
-            if function in above:
-                deep = True
-                return 0
-            if function in known:
-                return known[function]
-            deep = deep or function in self.indirect
-            callees = self.direct.get(function, set())
-            most = max(
-                [need(callee, (*above, function)) for callee in callees]
-                + [64 if function in self.system else 0]
-            )
-            known[function] = encoded[function].local_bytes + (
-                16 + most if callees or function in self.system else 0
-            )
-            return known[function]
-
-        bytes_ = need(name, ())
-        return (bytes_ + _DEEP_STACK if deep else bytes_), deep
-
-
-_DEEP_STACK = 65536
-# bytes that a kernel, a thread and a module may have, as the compute capabilities' table has them
-_PARAMETERS, _SHARED, _LOCAL, _CONSTANTS = 32764, 49152, 524288, 65536
-
-
-def _check_limit(function: Function, what: str, size: int, limit: int) -> None:
-    if size > limit:
-        raise PtxError(f"'{function.name}' has {size} bytes of {what}, {limit} at most")
-
-
-def _launch_bounds(function: Function) -> Tuple[int, Tuple[int, int, int], Tuple[int, int, int]]:
-    def triple(name: str, missing: int) -> Tuple[int, int, int]:
-        given = [*function.directives.get(name, ())][:3]
-        padded = given + [1] * (3 - len(given)) if given else [missing] * 3
-        if any(not 0 <= value < 1 << 31 for value in padded):
-            raise PtxError(f".{name} of kernel '{function.name}' is out of range")
-        return (padded[0], padded[1], padded[2])
-
-    required = triple("reqntid", 0)
-    x, y, z = required if required[0] else triple("maxntid", 0)
-    return (min(x * y * z or 1024, 1024), required, triple("reqnctapercluster", 0))
-
-
-def _registers(function: Function) -> int:
-    """A guess, low enough that no launch looks impossible for it."""
-    words = sum(
-        2 if kind in ("b64", "u64", "s64", "f64") else 1 for kind in function.registers.values()
-    )
-    limit = min(function.directives.get("maxnreg", ()), default=64)
-    return max(16, min(words // 3, limit, 64))
-
-
-def _target(name: str) -> int:
-    digits = "".join(letter for letter in name.split("_")[-1] if letter.isdigit())
-    return int(digits) if digits else 0
 
 
 def _words(values: List[int]) -> bytes:
