@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from bitfusion import __version__
@@ -42,6 +42,26 @@ class Entry(NamedTuple):
     @property
     def options(self) -> tuple[Option, ...]:
         return (*self.command.options, HELP)
+
+    @property
+    def word(self) -> str:
+        """What its usage calls its first word that is no option, nor the value of one; or ''."""
+        with_values = {name for option in self.options if option.value for name in option.names}
+        after_option = False
+        for word in self.command.usage.replace("[", " ").replace("]", " ").split():
+            if not after_option and word[0] not in "-|" and word != "options":
+                return word
+            after_option = word in with_values
+        return ""
+
+    @property
+    def takes_files(self) -> bool:
+        return self.word in FILE_VALUES
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Of a word such as bash|zsh|fish."""
+        return tuple(self.word.split("|")) if self.word.islower() and "|" in self.word else ()
 
 
 def entries() -> Iterator[Entry]:
@@ -145,27 +165,30 @@ def bash_completion() -> str:
         "# bash completion of bitfusion; made from its tables of commands",
         "_bitfusion() {",
         "\tlocal word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}",
-        '\tlocal command="${COMP_WORDS[1]} ${COMP_WORDS[2]}" i',
+        '\tlocal command="${COMP_WORDS[1]} " i',
         "\tif ((COMP_CWORD == 1)); then",
-        f'\t\tCOMPREPLY=($(compgen -W "{" ".join(VERBS)}" -- "$word"))',
+        f"\t\t{_bash_reply(VERBS)}",
         "\t\treturn",
         "\tfi",
+        '\t((COMP_CWORD == 2)) || command+="${COMP_WORDS[2]}"',
         *_bash_programs(),
         '\tcase "$command" in',
+        f'\t"help ") {_bash_reply(VERBS)} ;;',
     ]
     ordered = sorted(entries(), key=lambda entry: -len(entry.names))
     for entry in ordered:
         pattern = f'"{entry.title}"' if len(entry.names) == 2 else f'"{entry.title} "*'
         lines += [f"\t{pattern})", *_bash_case(entry), "\t\t;;"]
-    lines += [
-        '\t"help "*)',
-        f'\t\tCOMPREPLY=($(compgen -W "{" ".join(VERBS)}" -- "$word"))',
-        "\t\t;;",
-        "\tesac",
-        "}",
-        "complete -F _bitfusion bitfusion",
-    ]
+        if entry.below:
+            lines += [
+                f'\t"help {entry.title}") ((COMP_CWORD > 3)) || {_bash_reply(entry.below)} ;;'
+            ]
+    lines += ["\tesac", "}", "complete -F _bitfusion bitfusion"]
     return "\n".join(lines) + "\n"
+
+
+def _bash_reply(words: Iterable[str]) -> str:
+    return f'COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$word"))'
 
 
 def _bash_programs() -> list[str]:
@@ -193,17 +216,21 @@ def _bash_case(entry: Entry) -> list[str]:
         if takes_file(option):
             reply = 'COMPREPLY=($(compgen -f -- "$word"))'
         elif found:
-            reply = f'COMPREPLY=($(compgen -W "{" ".join(found)}" -- "$word"))'
+            reply = _bash_reply(found)
         lines.append(f"\t\t{'|'.join(option.names)}) {reply}; return ;;")
-    words = " ".join([*flags(entry), *entry.below])
-    files = "" if entry.names[0] in PROGRAMS else ' $(compgen -f -- "$word")'
-    command = ' $(compgen -c -- "$word")' if entry.names[0] in PROGRAMS else files
-    return [
-        *lines,
-        "\t\tesac",
-        f'\t\tCOMPREPLY=($(compgen -W "{words}" -- "$word"))',
-        f"\t\t[[ $word == -* ]] || COMPREPLY+=({command.strip()})",
-    ]
+    lines.append("\t\tesac")
+    where = "[[ $word != -* ]]"
+    if entry.below:  # before any other word
+        words, where = _bash_reply(entry.below), f"{where} && ((COMP_CWORD == 2))"
+    elif entry.choices:
+        words = _bash_reply(entry.choices)
+    elif entry.names[0] in PROGRAMS or entry.takes_files:
+        kind = "-f" if entry.takes_files else "-c"
+        words = f'COMPREPLY=($(compgen {kind} -- "$word"))'
+    else:
+        return [*lines, f"\t\t{_bash_reply(flags(entry))}"]
+    last = f"\t\tif {where}; then {words}; else {_bash_reply(flags(entry))}; fi"
+    return [*lines, last]
 
 
 def zsh_text(text: str) -> str:
@@ -226,17 +253,27 @@ def zsh_completion() -> str:
     lines += [
         "\t)",
         "\tif ((CURRENT == 2)); then _describe command commands; return; fi",
-        '\tlocal name="$words[2]" below="$words[3]"',
+        '\tlocal name="$words[2]" below=""',
+        '\t((CURRENT > 3)) && below="$words[3]"',
         "\tshift words; ((CURRENT--))",
         '\tcase "$name $below" in',
+        "\t'help ') _describe command commands ;;",
     ]
     for entry in sorted(entries(), key=lambda entry: -len(entry.names)):
         pattern = f"'{entry.title}'" if len(entry.names) == 2 else f"'{entry.title} '*"
+        lines += [f"\t{pattern})"]
+        if entry.below:
+            offered = f"compadd {' '.join(entry.below)}"
+            lines += [
+                f"\t\tif ((CURRENT == 2)) && [[ $PREFIX != -* ]]; then {offered}; return; fi"
+            ]
         shift = "shift words; ((CURRENT--)); " if len(entry.names) == 2 else ""
-        lines += [f"\t{pattern})", f"\t\t{shift}_arguments \\"]
-        lines += [f"\t\t\t{spec} \\" for option in entry.options for spec in _zsh_option(option)]
-        lines += [f"\t\t\t{_zsh_words(entry)}", "\t\t;;"]
-    lines += ["\thelp*) _describe command commands ;;", "\tesac", "}", "", ZSH_END]
+        specs = [spec for option in entry.options for spec in _zsh_option(option)]
+        lines += [f"\t\t{shift}_arguments \\"]
+        lines += [" \\\n".join(f"\t\t\t{spec}" for spec in specs + _zsh_words(entry)), "\t\t;;"]
+        if entry.below:
+            lines += [f"\t'help {entry.title}') ((CURRENT > 3)) || {offered} ;;"]
+    lines += ["\tesac", "}", "", ZSH_END]
     return "\n".join(lines) + "\n"
 
 
@@ -249,34 +286,60 @@ def _zsh_option(option: Option) -> list[str]:
     return [f"'{name}[{zsh_text(option.help)}]{action}'" for name in option.names]
 
 
-def _zsh_words(entry: Entry) -> str:
+def _zsh_words(entry: Entry) -> list[str]:
     if entry.names[0] in PROGRAMS:
-        return "'*:: : _normal'"
-    if entry.below:
-        return f"'*:word:({' '.join(entry.below)})'"
-    return "'*:word:_files'"
+        return ["'*:: : _normal'"]
+    if entry.choices and not entry.below:
+        return [f"'1:word:({' '.join(entry.choices)})'"]
+    return ["'1:file:_files'"] if entry.takes_files else []
 
 
 def fish_text(text: str) -> str:
     return text.replace("\\", "\\\\").replace("'", "\\'")
 
 
+FISH_HEAD = """\
+# made from bitfusion's tables of commands
+function __bitfusion_at -d 'Whether the word of this number is one of these'
+\tset -l words (commandline -opc)
+\tcontains -- "$words[$argv[1]]" $argv[2..-1]
+end
+function __bitfusion_has -d 'Whether there are so many words before this one'
+\ttest (count (commandline -opc)) -eq $argv[1]
+end
+complete -c bitfusion -f"""
+
+
 def fish_completion() -> str:
-    lines = ["# made from bitfusion's tables of commands", "complete -c bitfusion -f"]
-    lines += [
-        f"complete -c bitfusion -n __fish_use_subcommand -a {verb} -d '{fish_text(text)}'"
-        for verb, text in VERBS.items()
-    ]
+    lines = [FISH_HEAD]
+    for condition in ("__bitfusion_has 1", "__bitfusion_at 2 help; and __bitfusion_has 2"):
+        lines += [
+            f"complete -c bitfusion -n '{condition}' -a {verb} -d '{fish_text(text)}'"
+            for verb, text in VERBS.items()
+        ]
     for entry in entries():
-        verb = entry.names[0]
-        seen = f"__fish_seen_subcommand_from {entry.names[-1]}"
-        if len(entry.names) == 2:
-            seen = f"__fish_seen_subcommand_from {verb}; and {seen}"
-        lines += [f"complete -c bitfusion -n '{seen}' -a {name}" for name in entry.below]
-        if verb in PROGRAMS:
-            lines.append(f"complete -c bitfusion -n '{seen}' -x -a '(__fish_complete_subcommand)'")
-        lines += [_fish_option(seen, option) for option in entry.options]
+        lines += _fish_command(entry)
     return "\n".join(lines) + "\n"
+
+
+def _fish_command(entry: Entry) -> list[str]:
+    verb, below = entry.names[0], " ".join(entry.below)
+    here = f"__bitfusion_at 2 {verb}"
+    if len(entry.names) == 2:
+        here += f"; and __bitfusion_at 3 {entry.names[1]}"
+    lines = []
+    if below:
+        help_of = f"__bitfusion_at 2 help; and __bitfusion_at 3 {verb}; and __bitfusion_has 3"
+        for condition in (f"{here}; and __bitfusion_has 2", help_of):
+            lines.append(f"complete -c bitfusion -n '{condition}' -a '{below}'")
+        here += f"; and not __bitfusion_at 3 {below}"
+    elif verb in PROGRAMS:
+        lines.append(f"complete -c bitfusion -n '{here}' -x -a '(__fish_complete_subcommand)'")
+    elif entry.choices:
+        lines.append(f"complete -c bitfusion -n '{here}' -a '{' '.join(entry.choices)}'")
+    elif entry.takes_files:
+        lines.append(f"complete -c bitfusion -n '{here}' -F")
+    return lines + [_fish_option(here, option) for option in entry.options]
 
 
 def _fish_option(seen: str, option: Option) -> str:

@@ -69,6 +69,22 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     return done.stdout.split()
 
 
+SUBCOMMANDS = {title: list(entry.below) for title, entry in ENTRIES.items() if entry.below}
+# What stands behind a command, in every shell: nothing that it does not take.
+WORDS: Dict[str, List[str]] = {
+    **{f"bitfusion {title} ": names for title, names in SUBCOMMANDS.items()},
+    **{f"bitfusion help {title} ": names for title, names in SUBCOMMANDS.items()},
+    "bitfusion token cre": ["create"],
+    "bitfusion token create": ["create"],
+    "bitfusion server inv": ["invite"],
+    "bitfusion help tok": ["token"],
+    "bitfusion help token": ["token"],
+    "bitfusion help token list ": [],
+    "bitfusion completion ": ["bash", "zsh", "fish"],
+    "bitfusion enroll m": ["man"],
+    "bitfusion server invite m": ["man"],
+}
+FLAGS_ONLY = ("token list ", "token create alice ", "kill ", "config ", "token --config x ")
 BASH: Dict[str, List[str]] = {
     "bitfusion ru": ["run"],
     "bitfusion run --trans": ["--transport"],
@@ -79,6 +95,8 @@ BASH: Dict[str, List[str]] = {
     "bitfusion server --config ma": ["man"],
     "bitfusion help ver": ["version"],
     "bitfusion run -n ": [],
+    "bitfusion server drain ": ["--now", "--config", "--state_dir", "-h", "--help"],
+    **WORDS,
 }
 
 
@@ -93,10 +111,15 @@ def test_bash_completes_every_option(share: Path) -> None:
         assert offered >= set(manual.flags(entry)), title
 
 
-def test_bash_completes_subcommands(share: Path) -> None:
-    for title, entry in ENTRIES.items():
-        if entry.below:
-            assert set(complete(share, f"bitfusion {title} ")) >= set(entry.below)
+def test_bash_offers_options_where_a_command_takes_no_word(share: Path) -> None:
+    for line in FLAGS_ONLY:
+        offered = complete(share, f"bitfusion {line}")
+        assert offered and all(word.startswith("-") for word in offered), line
+
+
+def test_files_are_offered_where_a_command_takes_one() -> None:
+    found = {title for title, entry in ENTRIES.items() if entry.takes_files}
+    assert found == {"server invite", "enroll"}
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
@@ -115,8 +138,50 @@ def test_zsh_completes_when_it_is_sourced(share: Path, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("_bitfusion\n", "")
 
 
+# What zsh's own functions would be asked to offer, a line each; "files" for these.
+ZSH = """
+compadd() { print -l -- "$@" }
+_describe() { print -l -- ${${(P)2}%%:*} }
+_arguments() {
+    for spec; do case $spec in
+        (1:file:_files) print files ;;
+        (1:word:*) print -l -- ${=${${spec#1:word:\\(}%\\)}} ;;
+    esac; done
+}
+compdef() { : }
+source $1; shift
+words=("$@") CURRENT=$# PREFIX=$words[-1]
+_bitfusion
+"""
+
+
+def test_zsh_offers_what_a_command_takes(share: Path) -> None:
+    zsh, file = needs("zsh"), str(share / manual.COMPLETIONS["zsh"])
+    expected = {**WORDS, **{f"bitfusion {line}": [] for line in FLAGS_ONLY}}
+    for line, offered in expected.items():
+        words = line.split(" ")
+        done = subprocess.run(
+            [zsh, "-f", "-c", ZSH, "zsh", file, *words], capture_output=True, text=True, check=True
+        )
+        assert done.stderr == ""
+        if offered == ["man"]:
+            assert done.stdout.split() == ["files"], line
+        else:
+            found = [word for word in done.stdout.split() if word.startswith(words[-1])]
+            assert found == offered, line
+
+
+def ask_fish(share: Path, line: str) -> List[str]:
+    script = f"source {share}/{manual.COMPLETIONS['fish']}; complete -C '{line}'"
+    command = [needs("fish"), "-N", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=share)
+    assert done.stderr == ""
+    return [answer.partition("\t")[0].rstrip("/") for answer in done.stdout.splitlines()]
+
+
 def test_fish_completes(share: Path) -> None:
-    fish = needs("fish")
-    script = f"source {share}/{manual.COMPLETIONS['fish']}; complete -C 'bitfusion run --trans'"
-    done = subprocess.run([fish, "-N", "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\t")[0] == "--transport"
+    assert ask_fish(share, "bitfusion run --trans") == ["--transport"]
+    for line, offered in WORDS.items():
+        assert sorted(ask_fish(share, line)) == sorted(offered), line
+    for line in FLAGS_ONLY:
+        assert ask_fish(share, f"bitfusion {line}") == [], line
