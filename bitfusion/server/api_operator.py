@@ -13,7 +13,7 @@ from bitfusion.server.cluster import Cluster
 from bitfusion.server.leases import Leases
 from bitfusion.server.loop import Timers
 from bitfusion.server.peer import Answer, Later
-from bitfusion.server.store import APPLIED
+from bitfusion.server.store import APPLIED, StoreLost
 from bitfusion.wire.control import THIS, Json, Reply, failure
 
 
@@ -56,11 +56,12 @@ class OperatorApi:
     def drain(self, asked: Incoming) -> Answer:
         """It gets no new sessions; with `now` those that it has end as well."""
         server, later = self._server(asked), Later()
+        failures = self._cluster.replica.store.failures
 
         def done(outcome: str) -> None:
             if outcome == APPLIED and asked.body.get("now") is True:
                 self._end_sessions(server)
-            self._complete(later, server, outcome)
+            self._complete(later, server, outcome, failures)
 
         self._cluster.drain(server, done)
         return later
@@ -72,16 +73,19 @@ class OperatorApi:
 
     def undrain(self, asked: Incoming) -> Answer:
         server, later = self._server(asked), Later()
-        self._cluster.undrain(server, lambda outcome: self._complete(later, server, outcome))
+        failures = self._cluster.replica.store.failures
+        self._cluster.undrain(
+            server, lambda outcome: self._complete(later, server, outcome, failures)
+        )
         return later
 
-    def _complete(self, later: Later, server: str, outcome: str) -> None:
+    def _complete(self, later: Later, server: str, outcome: str, failures: int) -> None:
         if outcome == APPLIED:
             running = sum(claim.server == server for claim in self._cluster.claims())
             later.complete(self._about(server, running))
         else:
-            text = f"the cluster's state did not take it: {outcome}"
-            later.complete(failure(503, "no-state", text))
+            lost = StoreLost(self._cluster.replica.store, failures)
+            later.complete(failure(lost.status, lost.kind, str(lost)))
 
     def stop(self, asked: Incoming) -> Reply:
         """This server only, as SIGTERM would; with `now` as SIGINT, which ends its sessions."""

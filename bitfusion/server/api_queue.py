@@ -11,7 +11,7 @@ from bitfusion.server.api import CLIENT, Incoming, Route
 from bitfusion.server.api_sessions import parse_request
 from bitfusion.server.asks import FAILED, MOVED, QUEUED, Waiting
 from bitfusion.server.caller import Caller, Refusal
-from bitfusion.server.cluster import Cluster, StoreLost
+from bitfusion.server.cluster import Cluster
 from bitfusion.server.filters import MAX_TEXT as MOST
 from bitfusion.server.filters import Filter, parse
 from bitfusion.server.leases import Leases
@@ -82,11 +82,9 @@ class QueueApi:
             entry.waiting = self._cluster.ask(
                 ask, asked.caller.limits, details, lambda _waiting: self._changed(name), turn
             )
-        except (TooMuch, StoreLost) as error:
+        except TooMuch as error:
             del self._entries[name]
-            kind = "too-much" if isinstance(error, TooMuch) else "no-state"
-            status = 409 if isinstance(error, TooMuch) else 503
-            raise Refusal(status, kind, str(error)) from None
+            raise Refusal(409, "too-much", str(error)) from None
         except BaseException:
             del self._entries[name]
             raise

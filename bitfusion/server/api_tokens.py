@@ -12,7 +12,7 @@ from bitfusion.quantity import LONGEST_S
 from bitfusion.server.api import ADMIN, Incoming, Route
 from bitfusion.server.caller import Refusal
 from bitfusion.server.peer import Later
-from bitfusion.server.store import APPLIED
+from bitfusion.server.store import APPLIED, Store
 from bitfusion.server.tokens import LIMITS, Record, Tokens, check, new_secret
 from bitfusion.wire.control import Json, Reply, failure
 
@@ -28,8 +28,10 @@ class Place(NamedTuple):
 
 
 class TokenApi:
-    def __init__(self, tokens: Tokens, place: Callable[[], Place]) -> None:
+    def __init__(self, tokens: Tokens, store: Store, place: Callable[[], Place]) -> None:
+        """store: where the tokens are kept."""
         self._tokens = tokens
+        self._store = store
         self._place = place
 
     def routes(self) -> list[Route]:
@@ -106,9 +108,11 @@ class TokenApi:
     def _then(
         self, later: Later, status: int, name: str, secret: str = ""
     ) -> Callable[[str], None]:
+        failures = self._store.failures
+
         def done(outcome: str) -> None:
             try:
-                check(outcome)
+                check(outcome, self._store, failures)
                 body = self._describe(name) if name else {}
             except Refusal as refusal:
                 later.complete(failure(refusal.status, refusal.kind, str(refusal)))

@@ -40,7 +40,7 @@ from bitfusion.server.records import (
 from bitfusion.server.replica import Replica
 from bitfusion.server.schedule import Scheduler
 from bitfusion.server.seal import SEAL, Seal, Turn, make_seal
-from bitfusion.server.store import ABSENT, ANY, Change, Done, Store
+from bitfusion.server.store import ABSENT, ANY, Change, Done, Store, StoreLost
 from bitfusion.server.views import Ask, Place, ServerView
 from bitfusion.wire.control import Json
 
@@ -49,13 +49,6 @@ SWEEP_S = 2.0
 LOOKS_A_TURN = 50  # at asks and sessions
 FORGET_S = 600.0
 UP, IS_DRAINED, DOWN = "up", "drained", "down"
-
-
-class StoreLost(Exception):
-    """Nothing new can be had until the cluster's store is back."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__(f"the cluster's state at {where} cannot be reached now")
 
 
 class Member(NamedTuple):
@@ -288,7 +281,7 @@ class Cluster:
         where nobody knows.
         """
         if not self.synced or not self._is_registered():
-            raise StoreLost(self.replica.store.where)
+            raise self.lost()
         if ask.id in self.facts.claims or (turn is None and ask.id in self.facts.queue):
             raise ValueError(f"ask {ask.id} is known already")
         self.facts.scheduler.set_limits(ask.client, limits)
@@ -296,6 +289,10 @@ class Cluster:
         if turn is not None:
             self._withdraw(turn.ask)
         return self._asks.add(ask, {**details, "limits": list(limits)}, on_change, turn)
+
+    def lost(self) -> StoreLost:
+        """Where not even the store's answer is waited for."""
+        return StoreLost(self.replica.store, self.replica.store.failures)
 
     def waits_of(self, client: str) -> int:
         """How many of its asks are in the queue, at whatever server."""

@@ -47,7 +47,7 @@ class OfflineChannel:
         def place() -> Place:
             return Place(keys.authority(), all_addresses(ours, self._servers.values()))
 
-        routes = TokenApi(self._tokens, place).routes()
+        routes = TokenApi(self._tokens, self._store, place).routes()
         self._api = Api(routes, lambda _call, _peer, _holds: OPERATOR)
         self._synced = False
         with folder.as_owner():

@@ -24,7 +24,7 @@ from bitfusion.server.api_leases import LeaseApi
 from bitfusion.server.api_operator import OperatorApi
 from bitfusion.server.api_queue import QueueApi
 from bitfusion.server.api_tokens import Place, TokenApi
-from bitfusion.server.caller import ANONYMOUS, OPERATOR, Refusal
+from bitfusion.server.caller import ANONYMOUS, OPERATOR
 from bitfusion.server.clients import addresses_of, all_addresses, default_limits
 from bitfusion.server.cluster import Cluster
 from bitfusion.server.data import DataListener
@@ -131,7 +131,7 @@ def open_clients(
         others = (member.view.addresses for member in cluster.servers())
         return Place(keys.authority(), all_addresses(listening, others))
 
-    service.routes.extend(TokenApi(tokens, place).routes())
+    service.routes.extend(TokenApi(tokens, replica.store, place).routes())
     return tokens
 
 
@@ -152,7 +152,7 @@ def health_of(
         folder.path,
         lambda: service.loop.longest_turn_s,
         expires_s,
-        lambda: "" if cluster.synced else "the cluster's state cannot be reached",
+        lambda: "" if cluster.synced else str(cluster.lost()),
         settings.text("server.encrypt"),
         service.data,
     )
@@ -201,8 +201,7 @@ def add_routes(
 
     def end_elsewhere(session: str, why: str) -> bool:
         if not cluster.synced:
-            text = "its server hears of it by the cluster's state, which cannot be reached now"
-            raise Refusal(503, "no-state", text)
+            raise cluster.lost()
         return cluster.end(session, why)
 
     queue = QueueApi(service.loop, leases, cluster, most)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional, Protocol
 
+from bitfusion.server.caller import Refusal
 from bitfusion.wire.control import Json
 
 ABSENT = 0  # versions of keys that exist are above 0, and no version is used twice
@@ -61,6 +62,20 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Give up the keys under our lease."""
+
+
+class StoreLost(Refusal):
+    """Nothing new can be had, nor changed, while the store is out of reach or takes no change."""
+
+    def __init__(self, store: Store, failures: int) -> None:
+        """failures: of the store, before it was asked for the change that it did not make."""
+        super().__init__(503, "no-state", why_not(store, failures))
+
+
+def why_not(store: Store, failures: int) -> str:
+    if store.failures > failures:
+        return store.trouble
+    return f"the cluster's state at {store.where} cannot be reached now"
 
 
 def matches(expected: int, version: int) -> bool:

@@ -262,8 +262,8 @@ class EtcdStore:
         def answered(answer: Answer) -> None:
             self._in_flight -= 1
             if answer.error:
+                self._failed(answer, attempt)  # first: who asked looks whether the store is lost
                 done(UNAVAILABLE)
-                self._failed(answer, attempt)
             elif not answer.body.get("succeeded"):
                 done(CONFLICT)
             else:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional
 
 from bitfusion.server.caller import Caller, Limits, Refusal
-from bitfusion.server.store import ABSENT, APPLIED, CONFLICT, Change, Done
+from bitfusion.server.store import ABSENT, APPLIED, CONFLICT, Change, Done, Store, StoreLost
 from bitfusion.wire.control import Json
 
 PREFIX = "tokens/"
@@ -186,9 +186,9 @@ class Tokens:
         self._commit([Change(PREFIX + name, value, version)], done)
 
 
-def check(outcome: str) -> None:
-    """Raises Refusal where a change was not made."""
+def check(outcome: str, store: Store, failures: int) -> None:
+    """Raises Refusal where a change was not made. failures: as of StoreLost."""
     if outcome == CONFLICT:
         raise Refusal(409, "conflict", "somebody else changed it at the same time: try again")
     if outcome != APPLIED:
-        raise Refusal(503, "unavailable", "the cluster's state cannot be reached now")
+        raise StoreLost(store, failures)

@@ -10,8 +10,7 @@ import pytest
 from clusters import Client, Clock, FakeHost, Server, Start, keys, kill
 
 from bitfusion.server.caller import Limits
-from bitfusion.server.cluster import StoreLost
-from bitfusion.server.store import Change, Check, Done
+from bitfusion.server.store import Change, Check, Done, StoreLost
 from bitfusion.server.store_memory import LOST_AFTER, LOST_BEFORE, Memory
 from bitfusion.server.views import TooMuch
 

@@ -13,8 +13,8 @@ from etcds import EtcdServer
 from stores import turn_until
 
 from bitfusion.server import etcd as etcd_client
-from bitfusion.server.cluster import StoreLost
 from bitfusion.server.loop import Loop
+from bitfusion.server.store import StoreLost
 
 LEASE_S = 5.0
 

@@ -14,8 +14,8 @@ import pytest
 from clusters import MIB, Client, Clock, FakeHost, Server
 
 from bitfusion.server.caller import Limits
-from bitfusion.server.cluster import StoreLost
 from bitfusion.server.records import CLAIMS, QUEUE, Claim, unpack_claim, unpack_entry
+from bitfusion.server.store import StoreLost
 from bitfusion.server.store_memory import LOST_AFTER, LOST_BEFORE, Memory
 from bitfusion.wire.control import unpack_object
 

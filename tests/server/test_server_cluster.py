@@ -113,14 +113,24 @@ def test_losing_etcd_ends_no_session(pair: Pair) -> None:
     session, later = ask(two, 2), []
     pair.etcd.kill()
     assert wait_for(lambda: "running sessions go on" in one.log + two.log)
-    with pytest.raises(ServerRefused, match="cannot be reached now"):
+    text = f"the cluster's state at etcd://127.0.0.1:{pair.etcd.port} cannot be reached now"
+    with pytest.raises(ServerRefused, match=text):
         ask(one)
     stream, _pid = connect(session)
     stream.sendall(b"more")
     other_one = next(s for s in (one, two) if str(s.port) not in session.channel.name)
     door = StateFolder(other_one.state).connect("admin", socket.SOCK_STREAM, 5)
     operator = control.LineChannel(door, 5)
-    assert operator.request("DELETE", f"/v1/sessions/{session.name}").status == 503  # not "ends"
+    for method, path in (
+        ("DELETE", f"/v1/sessions/{session.name}"),  # not that it ends
+        ("POST", "/v1/servers/this/drain"),
+        ("POST", "/v1/servers/this/undrain"),
+    ):
+        refusal = operator.request(method, path)
+        assert (refusal.status, control.kind_of(refusal)) == (503, ("no-state", text)), path
+    checked = control.list_of_objects(operator.request("GET", "/v1/health").body["checks"])
+    (check,) = (each for each in checked if each["name"] == "cluster's state")
+    assert (check["level"], check["found"]) == ("FAIL", text), check
     operator.close()
     waiting = threading.Thread(target=lambda: later.append(ask(one, 2, patience_s=30)))
     waiting.start()  # and asks again until it is answered

@@ -12,7 +12,9 @@ import pytest
 from bitfusion import certificates
 from bitfusion.server import caller, clients, guard, tokens
 from bitfusion.server.caller import Limits, Refusal
+from bitfusion.server.loop import Loop
 from bitfusion.server.store import APPLIED, CONFLICT, UNAVAILABLE, Change, Done, matches
+from bitfusion.server.store_memory import Memory
 from bitfusion.server.tokens import Record, Tokens, new_secret, unpack
 
 DEFAULTS = Limits(gpus=4, time_s=60)
@@ -170,9 +172,15 @@ def test_two_operators_at_once(store: FakeStore) -> None:
     store.tokens.create("bob", Record("11", 0), outcomes.append)
     store.settle()
     assert outcomes == [APPLIED, CONFLICT, APPLIED, CONFLICT]
-    for outcome, status in ((CONFLICT, 409), (UNAVAILABLE, 503)):
-        with pytest.raises(Refusal) as caught:
-            tokens.check(outcome)
+    here = Memory(Loop()).store()
+    here.trouble = "the disk is full"
+    for outcome, failures, status, said in (
+        (CONFLICT, 0, 409, "somebody else changed it"),
+        (UNAVAILABLE, 0, 503, "the cluster's state at memory cannot be reached now"),
+        (UNAVAILABLE, -1, 503, "the disk is full"),
+    ):
+        with pytest.raises(Refusal, match=said) as caught:
+            tokens.check(outcome, here, failures)
         assert caught.value.status == status
     with pytest.raises(Refusal, match="no client 'carol'"):
         store.tokens.revoke("carol", outcomes.append)

@@ -17,7 +17,7 @@ from bitfusion.server import etcd_keys
 from bitfusion.server.etcd import Answer, Etcd, encode, resolve, unpack_answer
 from bitfusion.server.etcd_keys import EPOCH, Known
 from bitfusion.server.loop import Loop
-from bitfusion.server.store import APPLIED, CONFLICT, UNAVAILABLE, Change
+from bitfusion.server.store import APPLIED, CONFLICT, UNAVAILABLE, Change, StoreLost
 from bitfusion.server.store_etcd import EtcdStore
 from bitfusion.wire.control import Json
 
@@ -58,6 +58,34 @@ def test_a_restart_loses_nothing(etcd: EtcdServer, one: Listener) -> None:
     assert one.put("b", n=2) == APPLIED
     assert one.values == {"a": {"n": 1}, "mine": {}, "b": {"n": 2}}
     assert one.told == ["a", "mine", "b"]  # nothing twice
+
+
+def test_etcd_that_is_full_is_no_etcd_that_is_lost(loop: Loop) -> None:
+    """Who asked for the change can tell, as soon as it has failed."""
+    etcd = EtcdServer("--quota-backend-bytes", "200000")
+    one = Listener(loop, etcd.store(loop)).open()
+    told: list[str] = []
+
+    def fill(number: int) -> None:
+        failures = one.store.failures
+
+        def done(outcome: str) -> None:
+            if outcome == UNAVAILABLE:
+                told.append(str(StoreLost(one.store, failures)))
+            elif number < 50:
+                fill(number + 1)
+
+        one.store.commit([Change(f"big/{number}", {"x": "y" * 60_000})], done)
+
+    try:
+        fill(0)
+        assert one.wait(lambda: told)
+        assert f"the cluster's state at {one.store.where} takes no change: " in told[0]
+        assert "space" in told[0] and one.synced
+        assert str(StoreLost(one.store, 1)).endswith("cannot be reached now")
+    finally:
+        one.store.close()
+        etcd.end()
 
 
 def test_what_others_did_meanwhile_is_told(
