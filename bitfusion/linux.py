@@ -265,6 +265,26 @@ def give_up_sending(sock: socket.socket, patience_s: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
 
+def network_place() -> str:
+    """Name this boot of this machine and our network namespace: abstract Unix sockets of one name
+    are the same one for all who read the same here. "" where /proc does not tell.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip()
+        namespace = os.stat("/proc/self/ns/net")
+    except OSError:
+        return ""
+    return f"{boot} {namespace.st_dev}:{namespace.st_ino}"
+
+
+def expect_owner(sock: socket.socket, uid: int) -> None:
+    """Raise PermissionError unless a process of this user listens at a Unix socket's other end."""
+    owner = peer_credentials(sock)[1]
+    if owner != uid:
+        raise PermissionError(errno.EPERM, f"user {owner} listens there, not user {uid}")
+
+
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
     """(pid, uid, gid) of the process at the other end of a Unix socket."""
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)

@@ -7,6 +7,7 @@ request.
 
 from __future__ import annotations
 
+import errno
 import json
 import select
 import socket
@@ -342,23 +343,40 @@ class Session:
         return port if isinstance(port, int) else 0
 
     def _connect(self) -> tuple[socket.socket, int]:
-        unix, port = self._data.get("unix"), self.data_port()
-        if isinstance(unix, str) and self._transport != "tcp":
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(self._timeout_s)
+        if self._transport == "unix" or (self._transport != "tcp" and self._is_here()):
             try:
-                sock.connect(unix_address(unix))
-                return sock, TRANSPORT_UNIX
-            except OSError as error:  # the server is on another host
-                sock.close()
-                if self._transport == "unix" or not port:
+                return self._connect_here(), TRANSPORT_UNIX
+            except OSError as error:
+                if self._transport == "unix" or not self.data_port():
                     raise CannotReach(server=self.channel.name, why=reason(error)) from None
+        address = (self.channel.host, self.data_port())
         try:
-            sock = socket.create_connection((self.channel.host, port), self._timeout_s)
+            sock = socket.create_connection(address, self._timeout_s)
         except OSError as error:
-            raise CannotReach(server=f"{self.channel.host}:{port}", why=reason(error)) from None
+            server = f"{address[0]}:{address[1]}"
+            raise CannotReach(server=server, why=reason(error)) from None
         linux.keep_alive(sock)
         return sock, TRANSPORT_TCP
+
+    def _is_here(self) -> bool:
+        """Whether the server's Unix socket is the one that has its name here."""
+        here = linux.network_place()
+        return bool(here) and self._data.get("place") == here and "unix" in self._data
+
+    def _connect_here(self) -> socket.socket:
+        """Tickets, and what is not encrypted, must not reach whoever else took the name."""
+        if not self._is_here():
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "it is not on this machine")
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(self._timeout_s)
+            sock.connect(unix_address(str(self._data["unix"])))
+            owner = self._data.get("uid")
+            linux.expect_owner(sock, owner if isinstance(owner, int) else -1)
+        except OSError:
+            sock.close()
+            raise
+        return sock
 
 
 def is_dead(channel: Channel) -> bool:

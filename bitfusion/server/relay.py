@@ -108,6 +108,7 @@ class Relays:
         self._server = server
         self._keys = keys
         self._data = data
+        self._owner = os.geteuid()  # of the server's sockets
         self._user = user
         self._born: dict[int, Relay] = {}  # by pid, the oldest first
 
@@ -181,6 +182,7 @@ class Relays:
             plain.settimeout(PATIENCE_S)
             plain.bind(RELAY + f"{address or '-'} {os.getpid()}".encode())
             plain.connect(unix_address(self._data))
+            linux.expect_owner(plain, self._owner)  # the server may just have ended
             if secured is None:
                 plain.sendall(NO_TLS)  # so that the server says so, of this address
         Pump(secured, plain).run()

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Optional
 
-from bitfusion import log
+from bitfusion import linux, log
 from bitfusion.inventory import Inventory
 from bitfusion.server.api import Api
 from bitfusion.server.api_server import ServerApi
@@ -80,11 +80,13 @@ class Service:
         self.sessions.worker_ended(number, how, killed)
 
     def listen_unix(self) -> DataListener:
-        """On an abstract name: reachable from this host only, and no file to leave behind."""
+        """On an abstract name, which leaves no file behind. Clients are told where it is ours: on
+        another host, or in another network namespace, it is free for anybody to take.
+        """
         name = f"@bitfusion-{os.getpid()}-{os.urandom(8).hex()}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind("\0" + name[1:])
-        self.data["unix"] = name
+        self.data.update(unix=name, place=linux.network_place(), uid=os.geteuid())
         return self._add(sock)
 
     def listen_tcp(self, sock: socket.socket) -> DataListener:

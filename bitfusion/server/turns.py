@@ -26,6 +26,11 @@ class Spent(NamedTuple):
     ran_s: float = 0.0
     waited_s: float = 0.0  # for the processor
 
+    @property
+    def own_s(self) -> float:
+        """What others that wanted the processor have no part in."""
+        return self.lasted_s - self.waited_s
+
     def describe(self) -> str:
         other_s = max(0.0, self.lasted_s - self.ran_s - self.waited_s)
         return (
