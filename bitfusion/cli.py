@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from bitfusion import linux
-from bitfusion.errors import BitfusionError, SystemFailure, UnknownVerb, UsageError, reason
-from bitfusion.options import HELP, Command, describe, parse
+from bitfusion.errors import BitfusionError, SystemFailure, UnknownVerb, reason
+from bitfusion.options import HELP, Command, Parsed, describe, parse, refuse_words
 
 VERBS = {
     "run": "run a program on GPUs of the pool, or of this machine",
@@ -70,8 +70,9 @@ def help_for(words: Sequence[str]) -> str:
     if words[0] == "help":
         return overview()
     name, command, rest = load_command(words[0], words[1:])
-    if rest:
-        raise UsageError(verb="help", why=f"unexpected word '{rest[0]}'")
+    parsed = Parsed("help")
+    parsed.words += rest
+    refuse_words(parsed)
     return describe_command(name, command)
 
 

@@ -141,9 +141,10 @@ def describe(table: Sequence[Option], line_width: int) -> str:
     return "\n".join(lines)
 
 
-def refuse_words(parsed: Parsed) -> None:
-    if parsed.words:
-        raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[0]}'")
+def refuse_words(parsed: Parsed, most: int = 0) -> None:
+    """More than so many."""
+    if len(parsed.words) > most:
+        raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[most]}'")
 
 
 def take_words(parsed: Parsed, *names: str) -> list[str]:
@@ -151,8 +152,7 @@ def take_words(parsed: Parsed, *names: str) -> list[str]:
     for number, name in enumerate(names):
         if len(parsed.words) <= number:
             raise UsageError(verb=parsed.verb, why=f"which {name}? it is missing")
-    if len(parsed.words) > len(names):
-        raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[len(names)]}'")
+    refuse_words(parsed, len(names))
     return parsed.words
 
 

@@ -38,8 +38,7 @@ def _ask(parsed: Parsed, what: str, server: str = THIS) -> tuple[str, str]:
 
 
 def _which(parsed: Parsed) -> str:
-    if len(parsed.words) > 1:
-        raise UsageError(verb=parsed.verb, why=f"unexpected word '{parsed.words[1]}'")
+    refuse_words(parsed, 1)
     server = parsed.words[0] if parsed.words else THIS
     if not server or not all(c.isascii() and (c.isalnum() or c in ".:-_[]") for c in server):
         raise UsageError(verb=parsed.verb, why=f"'{server}' is no server's ID, name or address")

@@ -14,6 +14,7 @@ from bitfusion.server.leases import Leases
 from bitfusion.server.loop import Timers
 from bitfusion.server.peer import Answer, Later
 from bitfusion.server.store import APPLIED, StoreLost
+from bitfusion.server.views import names_of
 from bitfusion.wire.control import THIS, Json, Reply, failure
 
 
@@ -32,12 +33,12 @@ class OperatorApi:
         ]
 
     def _server(self, asked: Incoming) -> str:
-        """Its ID, from its ID or its name."""
+        """Its ID, from whatever it is called."""
         wanted = asked.names[0]
         if wanted in (THIS, self._server_id):
             return self._server_id
         views = [member.view for member in self._cluster.servers()]
-        named = [view for view in views if wanted in (view.id, view.name, *view.addresses)]
+        named = [view for view in views if wanted.lower() in names_of(view)]
         if len(named) > 1:
             where = ", ".join(self._name(view.id) for view in named)
             text = f"several servers are called '{wanted[:60]}': {where}; say which by its address"

@@ -10,7 +10,7 @@ from bitfusion.server import filters
 from bitfusion.server.capacity import Group, Host, Kind, Need, Rank, kind_of, place
 from bitfusion.server.filters import Filter
 from bitfusion.server.pool import Slice
-from bitfusion.server.views import ServerView
+from bitfusion.server.views import ServerView, names_of
 
 MANY = 16  # servers: more are not looked at one by one where an index has them
 MAX_IDLE = 1024  # selectors that nobody uses now
@@ -110,16 +110,6 @@ class Selector:
         rooms = sorted(host.open[gpu] for gpu in chosen)
         parts = sorted((host.open[gpu] + 1) / max(1, host.memory[gpu]) for gpu in chosen)
         return Room(rooms[-count], parts[-count])
-
-
-def names_of(view: ServerView) -> frozenset[str]:
-    """All that a list of servers may call it."""
-    names = {view.name, view.name.partition(".")[0]}
-    hosts = {(address.rpartition(":")[0] or address) for address in view.addresses}
-    ports = {address.rpartition(":")[2] for address in view.addresses}
-    known = {view.id, *names, *view.addresses, *hosts, *(host.strip("[]") for host in hosts)}
-    known |= {f"{name}:{port}" for name in names for port in ports}
-    return frozenset(name.lower() for name in known if name)
 
 
 class Fleet:

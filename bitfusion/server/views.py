@@ -27,6 +27,16 @@ class ServerView(NamedTuple):
     drained: bool = False
 
 
+def names_of(view: ServerView) -> frozenset[str]:
+    """All that whoever means this server may call it, in small letters."""
+    names = {view.name, view.name.partition(".")[0]}
+    hosts = {(address.rpartition(":")[0] or address) for address in view.addresses}
+    ports = {address.rpartition(":")[2] for address in view.addresses}
+    known = {view.id, *names, *view.addresses, *hosts, *(host.strip("[]") for host in hosts)}
+    known |= {f"{name}:{port}" for name in names for port in ports}
+    return frozenset(name.lower() for name in known if name)
+
+
 class Ask(NamedTuple):
     id: str  # becomes the session's name
     client: str
@@ -35,7 +45,7 @@ class Ask(NamedTuple):
     memory: int = 0  # bytes on each GPU
     share: float = 0.0  # of each GPU's time, at most; no matter for where it goes
     filters: tuple[Filter, ...] = ()
-    servers: tuple[str, ...] = ()  # ids, names or addresses; () for any
+    servers: tuple[str, ...] = ()  # as names_of has them; () for any
     at_s: float = 0.0  # when it was made: a client's asks are served in this order
 
 
