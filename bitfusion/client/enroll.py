@@ -82,7 +82,7 @@ def enroll(given: Bundle, place: Place, force: bool) -> bool:
 def check(path: str, files: dict[str, bytes]) -> str:
     """The client's name; raises WrongBundle."""
     try:
-        ssl.PEM_cert_to_DER_cert(first_certificate(files[CA_FILE].decode("ascii")))
+        check_certificate(first_certificate(files[CA_FILE].decode("ascii")))
         said = dict(settings_of(files[CLIENT_FILE].decode("utf-8")))
         for key, text in said.items():
             if key not in ALLOWED:
@@ -96,6 +96,15 @@ def check(path: str, files: dict[str, bytes]) -> str:
     except ValueError as error:
         raise WrongBundle(path=path, why=str(error)) from None
     return said["client.token"].partition(":")[0]
+
+
+def check_certificate(text: str) -> None:
+    """Raise ValueError unless TLS can check servers by it."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except ssl.SSLError as error:
+        why = (error.reason or "it cannot be read").lower().replace("_", " ")
+        raise ValueError(f"'{CA_FILE}' holds no certificate ({why})") from None
 
 
 def settings_of(text: str) -> list[tuple[str, str]]:

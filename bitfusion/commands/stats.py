@@ -50,6 +50,8 @@ Row = dict[str, Cell]
 
 def run(parsed: Parsed) -> int:
     refuse_words(parsed)
+    if parsed.has("csv") and parsed.has("json"):
+        raise UsageError(verb=parsed.verb, why="--csv or --json, not both")
     by = groups_of(parsed)
     now_s = time.time()
     from_s = moment(parsed, "from", "30d", now_s, False)

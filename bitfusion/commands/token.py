@@ -18,7 +18,7 @@ from bitfusion.errors import SystemFailure, UsageError
 from bitfusion.options import Command, Option, Parsed, parse_value, refuse_words, take_words
 from bitfusion.wire.control import Json
 
-USAGE = "create|list|show|rotate|extend|disable|enable|revoke [NAME] [options]"
+USAGE = "create|list|show|rotate|extend|limit|disable|enable|revoke [NAME] [options]"
 ABOUT = """\
 Make and rule the tokens of clients. Where a server runs on this machine, it is told; where none
 runs, its state is changed; elsewhere, a server of the configuration is asked, which takes a token
@@ -67,6 +67,14 @@ def connect(parsed: Parsed) -> Channel:
     return open_admin(config.load_server(parsed), config.load_without_servers(None))
 
 
+def name_of(parsed: Parsed) -> str:
+    (name,) = take_words(parsed, "name")
+    try:
+        return values.check_name(name)
+    except ValueError as error:
+        raise UsageError(verb=parsed.verb, why=str(error)) from None
+
+
 def number(parsed: Parsed, key: str, parse: Callable[[str], float]) -> Json:
     """{key: value} of an option that is given."""
     text = parsed.text(key)
@@ -101,9 +109,8 @@ def life_of(parsed: Parsed) -> Json:
 
 
 def create(parsed: Parsed) -> int:
-    (name,) = take_words(parsed, "name")
+    name = name_of(parsed)
     try:
-        values.check_name(name)
         addresses = values.parse_addresses(parsed.text("server_list") or "")
     except ValueError as error:
         raise UsageError(verb=parsed.verb, why=str(error)) from None
@@ -145,7 +152,7 @@ def day(seconds: float) -> str:
 
 
 def rotate(parsed: Parsed) -> int:
-    (name,) = take_words(parsed, "name")
+    name = name_of(parsed)
     grace = parsed.text("grace") or DEFAULT_GRACE
     given = number(parsed, "grace", quantity.parse_duration)
     grace_s = given.get("grace", quantity.parse_duration(DEFAULT_GRACE))
@@ -153,7 +160,8 @@ def rotate(parsed: Parsed) -> int:
     bundle.refuse_existing(path)
     made = ask(connect(parsed), "POST", f"/v1/tokens/{name}/rotate", {"grace_s": grace_s})
     write_bundle(path, made, [])
-    sys.stdout.write(f"The token before is good for {grace} yet.\n")
+    old = f"is good for {grace} yet" if grace_s else "is good no more"
+    sys.stdout.write(f"The token before {old}.\n")
     return 0
 
 
@@ -162,7 +170,7 @@ def extend(parsed: Parsed) -> int:
     if everyone:
         refuse_words(parsed)
     else:
-        take_words(parsed, "name")
+        name_of(parsed)
     channel = connect(parsed)
     names = parsed.words
     for row in rows_of(ask(channel, "GET", "/v1/tokens")) if everyone else ():
@@ -176,6 +184,14 @@ def extend(parsed: Parsed) -> int:
     return 0
 
 
+def limit(parsed: Parsed) -> int:
+    name, limits = name_of(parsed), limits_of(parsed)
+    if not limits:
+        known = ", ".join(option.names[0] for option in LIMITS)
+        raise UsageError(verb=parsed.verb, why=f"which limit? one of {known} is missing")
+    return show_rows(parsed, [ask(connect(parsed), "PATCH", f"/v1/tokens/{name}", limits)])
+
+
 def lasts(row: Json, life_s: object) -> bool:
     """Whether a token is good for so long anyway: extending all of them shortens none."""
     assert isinstance(life_s, float)  # 0: for good
@@ -185,7 +201,7 @@ def lasts(row: Json, life_s: object) -> bool:
 
 
 def change(parsed: Parsed, body: Json) -> int:
-    (name,) = take_words(parsed, "name")
+    name = name_of(parsed)
     channel = connect(parsed)
     made = ask(channel, "PATCH", f"/v1/tokens/{name}", body)
     sys.stdout.write(f"client '{name}' is {made['state']}\n")
@@ -209,7 +225,7 @@ def enable(parsed: Parsed) -> int:
 
 
 def revoke(parsed: Parsed) -> int:
-    (name,) = take_words(parsed, "name")
+    name = name_of(parsed)
     channel = connect(parsed)
     ask(channel, "DELETE", f"/v1/tokens/{name}")
     sys.stdout.write(f"the token of client '{name}' is revoked, and its sessions end\n")
@@ -228,7 +244,7 @@ def show_all(parsed: Parsed) -> int:
 
 
 def show(parsed: Parsed) -> int:
-    (name,) = take_words(parsed, "name")
+    name = name_of(parsed)
     return show_rows(parsed, [ask(connect(parsed), "GET", f"/v1/tokens/{name}")])
 
 
@@ -317,6 +333,13 @@ SUBCOMMANDS = {
         (EXPIRES, Option(("--all",), "", "every client's")),
         "extend --all --expires 365d",
         extend,
+    ),
+    "limit": _command(
+        "NAME [options]",
+        "Change what a client may have; 0 takes a limit away. Sessions that run keep theirs.",
+        (*LIMITS, JSON_OPTION),
+        "limit alice --gpus 4 --time 0",
+        limit,
     ),
     "disable": _command(
         "NAME",

@@ -23,7 +23,7 @@ from bitfusion.health import (
     locked_memory,
     open_files,
 )
-from bitfusion.inventory import Inventory
+from bitfusion.inventory import SOFTWARE_CUDA, Inventory, cuda_text
 from bitfusion.quantity import MIB, plural
 from bitfusion.server.api import CLIENT, Incoming, Route
 from bitfusion.wire.control import Json, Reply
@@ -32,9 +32,10 @@ NEEDED_FILES = 8192
 MEMORY_PER_GPU_MEMORY = 1.5
 CORES_PER_GPU = 4
 SLOW_TURN_S = 0.1
-# CUDA 12's user libraries need this driver or a newer one; CUDA 11's live with it too.
 KEPT_S = 1.0  # what was found, which costs more than other answers
-LEAST_DRIVER = "525.60.13"
+# CUDA 12's user libraries need this driver or a newer one; CUDA 11's live with it too.
+LEAST_DRIVER, LEAST_CUDA = "525.60.13", "12.0"
+OURS = cuda_text(SOFTWARE_CUDA)  # what clients' libcuda offers
 
 
 def total_memory() -> int:
@@ -64,24 +65,34 @@ def cores(inventory: Inventory, count: int) -> Check:
     return grade("cores", count, CORES_PER_GPU * gpus, gpus, words, advice)
 
 
-def driver(inventory: Inventory) -> Check:
+def driver(inventory: Inventory) -> list[Check]:
+    """The driver, and the version of CUDA up to which it runs programs."""
     if inventory.software:
-        return Check("driver", PASS, "software GPU")
-    found = inventory.driver_version
+        return [Check("driver", PASS, f"software GPU, CUDA {inventory.cuda_version}")]
+    old = f"install {LEAST_DRIVER} or newer: programs of CUDA 12 need it"
+    newer = f"install a newer driver where programs of CUDA {OURS} are to run, the newest we carry"
+    return [
+        version("driver", inventory.driver_version, LEAST_DRIVER, LEAST_DRIVER, old),
+        version("CUDA", inventory.cuda_version, OURS, LEAST_CUDA, newer),
+    ]
+
+
+def version(name: str, found: str, wanted: str, least: str, advice: str) -> Check:
+    """PASS from wanted on, MARGINAL from least on or where it cannot be told, else WARNING."""
     try:
         from packaging.version import InvalidVersion, Version
     except ImportError:
         advice = "install the Python package 'packaging' to have versions compared"
-        return Check("driver", MARGINAL, found or "unknown version", advice)
+        return Check(name, MARGINAL, found or "unknown version", advice)
     try:
-        old = "." in found and Version(found) < Version(LEAST_DRIVER)
+        known = Version(found)
     except InvalidVersion:
-        advice = f"make sure that it is {LEAST_DRIVER} or newer"
-        return Check("driver", MARGINAL, f"unknown version '{found}'", advice)
-    if old:
-        advice = f"install {LEAST_DRIVER} or newer: programs of CUDA 12 need it"
-        return Check("driver", WARNING, found, advice)
-    return Check("driver", PASS, found or "unknown version")
+        advice = f"make sure that it is {wanted} or newer"
+        words = f"unknown version '{found}'" if found else "unknown version"
+        return Check(name, MARGINAL, words, advice)
+    if known >= Version(wanted):
+        return Check(name, PASS, found)
+    return Check(name, MARGINAL if known >= Version(least) else WARNING, found, advice)
 
 
 def loop(longest_turn_s: float) -> Check:
@@ -133,7 +144,7 @@ class HealthApi:
             locked_memory(),
             memory(self._inventory, total_memory()),
             cores(self._inventory, usable_cores()),
-            driver(self._inventory),
+            *driver(self._inventory),
             disk(self._folder),
             loop(self._longest_turn_s()),
             self._state(),

@@ -146,6 +146,14 @@ def test_settings_that_a_bundle_may_not_have(
     assert why in str(caught.value) and "\n" not in str(caught.value) and tree(place) == {}
 
 
+def test_a_certificate_that_is_none(tmp_path: pathlib.Path, place: Place) -> None:
+    ca = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    path = write(tmp_path / "x.tar", {"ca.crt": ca, "client.toml": TOML.encode()})
+    with pytest.raises(WrongBundle, match="'ca.crt' holds no certificate"):
+        install(path, place, force=True)
+    assert tree(place) == {}
+
+
 def member(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.size = len(data)

@@ -23,10 +23,18 @@ GIB = 1 << 30
 
 
 def inventory(
-    gpus: int = 1, gib: int = 16, version: str = "", software: bool = False
+    gpus: int = 1, gib: int = 16, version: str = "", software: bool = False, cuda: str = ""
 ) -> Inventory:
     cards = tuple(Gpu("Test GPU", gib * GIB) for _ in range(gpus))
-    return Inventory(cards, "libcuda.so.1", "test", {}, version, software)
+    return Inventory(cards, "libcuda.so.1", "test", {}, version, software, cuda)
+
+
+def driver(version: str) -> Check:
+    return server.driver(inventory(version=version))[0]
+
+
+def cuda(version: str) -> Check:
+    return server.driver(inventory(cuda=version))[1]
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -54,12 +62,18 @@ def bitfusion(*words: str, **environment: str) -> subprocess.CompletedProcess[st
         (server.cores(inventory(2), 8), PASS),
         (server.cores(inventory(2), 7), MARGINAL),
         (server.cores(inventory(2), 1), WARNING),
-        (server.driver(inventory(version="580.65.06")), PASS),
-        (server.driver(inventory(version="525.60.13")), PASS),
-        (server.driver(inventory(version="470.82.01")), WARNING),
-        (server.driver(inventory(version="99.0.0")), WARNING),
-        (server.driver(inventory(version="5x5.6")), MARGINAL),
-        (server.driver(inventory(software=True)), PASS),
+        (driver("580.65.06"), PASS),
+        (driver("525.60.13"), PASS),
+        (driver("470.82.01"), WARNING),
+        (driver("99.0.0"), WARNING),
+        (driver("5x5.6"), MARGINAL),
+        (driver(""), MARGINAL),
+        (server.driver(inventory(software=True))[0], PASS),
+        (cuda("13.0"), PASS),
+        (cuda("13.10"), PASS),
+        (cuda("12.9"), MARGINAL),
+        (cuda("11.8"), WARNING),
+        (cuda(""), MARGINAL),
         (server.loop(0.01), PASS),
         (server.loop(0.5), MARGINAL),
         (health.expiry("it", 31 * 86400, "renew"), PASS),

@@ -22,7 +22,7 @@ from servers import HERE, Server, claim_over, connect, wait_for
 from bitfusion import certificates
 from bitfusion.client import control
 from bitfusion.client.access import Access
-from bitfusion.errors import AccessDenied, BitfusionError, NotTrusted
+from bitfusion.errors import AccessDenied, BitfusionError, NotTrusted, TooMuch
 from bitfusion.server.doorman import Lane
 from bitfusion.server.guard import MAX_FAILURES
 from bitfusion.server.loop import Loop
@@ -239,6 +239,30 @@ def test_rotated_and_extended(lab: Lab) -> None:
     said = lab.token("extend", "--all", "--expires", "30d").splitlines()
     assert said[0] == "client 'alice': valid for good already"
     assert sorted(line.endswith("already") for line in said) == [False, True, True]
+
+
+def test_limits_can_be_changed(lab: Lab) -> None:
+    alice = lab.client("alice", "--gpus", "1", "--time", "8h")
+    lab.start()
+    held = lab.claim(alice, memory=1 << 20)
+    with pytest.raises(TooMuch, match="1 GPU"):
+        lab.claim(alice, gpus=2, memory=1 << 20)
+    lab.token("limit", "alice", "--gpus", "2", "--time", "0")
+    assert lab.claim(alice, memory=1 << 20).name != held.name
+    said = lab.token("show", "alice").splitlines()[1].split()
+    assert said == ["alice", "valid", said[2], "2", "-", "-", "-", "client"]
+    done = lab.command("token", "limit", "alice")
+    assert done.returncode == 2 and "--gpus, --memory, --time, --idle is missing" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["show", "rotate", "extend", "limit", "disable", "revoke"])
+def test_a_name_is_not_taken_apart(lab: Lab, verb: str) -> None:
+    """What stands behind a '?' would be left out of the request's path."""
+    lab.client("carol")
+    more = ("--gpus", "1") if verb == "limit" else ()
+    done = lab.command("token", verb, "carol?typo", *more)
+    assert done.returncode == 2 and "'carol?typo'" in done.stderr
+    assert lab.token("show", "carol").splitlines()[1].split()[1:4:2] == ["valid", "-"]
 
 
 def refused(lab: Lab, access: Access) -> bool:
