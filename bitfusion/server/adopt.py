@@ -76,9 +76,14 @@ def end(link: socket.socket) -> None:
 
 def hear(found: Found) -> None:
     while True:
-        data, fds, _flags, _from = socket.recv_fds(
+        data, fds, flags, _from = socket.recv_fds(
             found.link, nursery.MAX_MESSAGE, 4, socket.MSG_CMSG_CLOEXEC
         )
+        if flags & socket.MSG_TRUNC:  # of what it says, only a record can be so long
+            log.error(f"a session ends: its record has more than {nursery.MAX_MESSAGE} bytes")
+            for fd in fds:
+                os.close(fd)
+            continue
         event: dict[str, Any] = json.loads(data) if data else {"event": "end"}
         kind = event["event"]
         if kind == "nursery" and event["version"] != nursery.VERSION:

@@ -3,23 +3,36 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import select
 import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
+from bitfusion import log
+from bitfusion.errors import reason
 from bitfusion.server import nursery
 from bitfusion.server.loop import READ, WRITE, Loop
 
 FLUSH_PATIENCE_S = 2.0
+# What the system says of one order that it does not take, while it would take others.
+NOT_TAKEN = (errno.EMSGSIZE, errno.ETOOMANYREFS, errno.ENOMEM)
+
+Failed = Callable[[str], None]  # told why
+
+
+def complain(why: str) -> None:
+    log.error(f"the nursery of workers cannot be told what it should know: {why}")
 
 
 class Order(NamedTuple):
     text: bytes
     data: Optional[socket.socket] = None  # ours until it is sent
     ledger: int = -1  # its session's, which outlives the order
+    failed: Failed = complain  # where the nursery will never hear it
 
     def descriptors(self) -> list[int]:
         fds = [self.data.fileno()] if self.data else []
@@ -53,10 +66,14 @@ class Link:
         return bool(self._orders)
 
     def order(
-        self, order: dict[str, object], data: Optional[socket.socket] = None, ledger: int = -1
+        self,
+        order: dict[str, object],
+        data: Optional[socket.socket] = None,
+        ledger: int = -1,
+        failed: Failed = complain,
     ) -> None:
         """Takes the data connection over, and the ledger not."""
-        self._orders.append(Order(json.dumps(order).encode(), data, ledger))
+        self._orders.append(Order(json.dumps(order).encode(), data, ledger, failed))
         self._send()
 
     def _send(self) -> None:
@@ -66,12 +83,16 @@ class Link:
         while self._orders:
             order = self._orders[0]
             try:
+                if len(order.text) > nursery.MAX_MESSAGE:
+                    raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
                 socket.send_fds(self._socket, [order.text], order.descriptors())
             except BlockingIOError:
                 break
-            except OSError:
-                self._drop_orders()  # the nursery is dead; the read side tells everybody
-                break
+            except OSError as error:
+                if error.errno not in NOT_TAKEN:
+                    self._drop_orders()  # the nursery is dead; the read side tells everybody
+                    break
+                order.failed(reason(error))
             self._orders.popleft().close()
         self._loop.watch(
             self._socket.fileno(), READ | WRITE if self._orders else READ, self._ready

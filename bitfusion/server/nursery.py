@@ -18,11 +18,12 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn, Optional, Protocol
+from typing import Any, NamedTuple, NoReturn, Optional, Protocol
 
 from bitfusion import linux
 
 MAX_MESSAGE = 64 << 10
+MAX_WHY = 300
 VERSION = 1  # of what a nursery says to a server that takes it over, maybe a newer one
 MAX_SPARE_FAILURES = 3  # in a row; then the driver is to blame, and clients get to hear why
 
@@ -120,7 +121,7 @@ class Nursery:
     def obey(self) -> None:
         assert self.server is not None
         try:
-            data, fds, _flags, _from = socket.recv_fds(
+            data, fds, flags, _from = socket.recv_fds(
                 self.server, MAX_MESSAGE, 4, socket.MSG_CMSG_CLOEXEC
             )
         except ConnectionResetError:
@@ -128,7 +129,17 @@ class Nursery:
         if not data:
             self.miss_server()
             return
-        order = json.loads(data)
+        try:
+            if flags & socket.MSG_TRUNC:
+                raise ValueError(f"it has more than {MAX_MESSAGE} bytes")
+            self.carry_out(json.loads(data), fds)
+        except Exception as error:  # one bad order must not end everybody's workers
+            self.tell({"event": "trouble", "why": f"an order makes no sense: {error!r}"[:MAX_WHY]})
+        for fd in fds:
+            os.close(fd)
+
+    def carry_out(self, order: dict[str, Any], fds: list[int]) -> None:
+        """Takes out of fds what it keeps."""
         if order["order"] == "start":
             self.start(order["worker"], Job(*order["job"]), fds, order["cold"])
         elif order["order"] == "signal":
@@ -137,15 +148,14 @@ class Nursery:
             self.wanted, self.pattern = order["count"], Job(*order["job"])
         elif order["order"] == "keep":
             self.drop(order["session"])
-            self.kept[order["session"]], fds = Kept(order["record"], fds), []
+            self.kept[order["session"]] = Kept(order["record"], list(fds))
+            fds.clear()
         elif order["order"] == "drop":
             self.drop(order["session"])
         elif order["order"] == "leave":
             self.leave()
         elif order["order"] == "end":
             self.over = True
-        for fd in fds:
-            os.close(fd)
 
     # ------------------------------------------ from one server to the next
 

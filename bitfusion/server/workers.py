@@ -90,13 +90,17 @@ class Workers:
         """Takes the data connection over, and the ledger not. cold: not a spare, because the
         program sets what a driver reads only at its start.
         """
+
+        def failed(why: str) -> None:
+            self._loop.after(0, lambda: self._end(number, why, True))
+
         self._alive[number] = Alive(self._own)
         if self._own is None:
             data.close()
-            self._loop.after(0, lambda: self._end(number, "found no nursery", True))
+            failed("found no nursery")
             return
         order = {"order": "start", "worker": number, "job": job, "cold": cold}
-        self._own.order(order, data, ledger)
+        self._own.order(order, data, ledger, lambda why: failed(f"was not started: {why}"))
 
     def pid_of(self, number: int) -> int:
         """0 while it starts, and when it is gone."""
@@ -158,6 +162,8 @@ class Workers:
             why, status = event.get("why"), event["status"]
             killed = not why and os.WIFSIGNALED(status)
             self._end(number, why or describe_end(status), killed)
+        elif event["event"] == "trouble":
+            log.error(f"the nursery of workers: {event['why']}")
 
     def _end(self, number: int, how: str, killed: bool) -> None:
         if self._alive.pop(number, None) is not None:
