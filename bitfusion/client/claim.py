@@ -30,7 +30,7 @@ from bitfusion.errors import (
     ServerRefused,
 )
 from bitfusion.values import Address, parse_server
-from bitfusion.wire.control import Json, Reply
+from bitfusion.wire.control import MAX_ABOUT, Json, Reply
 
 POLL_S = 10.0  # a request about our place in the queue waits so long
 RETRY_S = 0.5
@@ -53,7 +53,8 @@ class Wanted(NamedTuple):
 
     def body(self, contact: str) -> Json:
         """What this server is asked for."""
-        about: Json = {"program": self.program, "host": socket.gethostname(), "user": user_name()}
+        program = self.program[:MAX_ABOUT]  # a command may have more than a request can carry
+        about: Json = {"program": program, "host": socket.gethostname(), "user": user_name()}
         servers = self.request.get("servers")
         if isinstance(servers, list):  # the one that was reached may call itself otherwise
             about["servers"] = [*servers, contact]

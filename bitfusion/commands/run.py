@@ -69,9 +69,10 @@ def conditions(parsed: Parsed) -> Json:
         numerator, denominator = parse_value(parsed, "--share", quantity.parse_fraction, share)
         found["share"] = numerator / denominator
     if filters:
-        from bitfusion.server.filters import parse
+        from bitfusion.server.filters import MAX_FILTERS, bound, parse
 
         try:
+            bound(filters, MAX_FILTERS)
             found["filters"] = [str(parse(text)) for text in filters]
         except ValueError as error:
             raise UsageError(verb=parsed.verb, why=f"--filter: {error}") from None
@@ -84,8 +85,15 @@ def forced(parsed: Parsed, settings: Config) -> Json:
     """
     if not parsed.has("server_list"):
         return {}
-    servers = settings.addresses("client.server_list")
-    return {"servers": [config.format_address(address) for address in servers]}
+    from bitfusion.server.filters import MAX_SERVERS, bound
+
+    addresses = settings.addresses("client.server_list")
+    servers = [config.format_address(address) for address in addresses]
+    try:
+        bound(servers, MAX_SERVERS)
+    except ValueError as error:
+        raise UsageError(verb=parsed.verb, why=f"--server_list: {error}") from None
+    return {"servers": servers}
 
 
 def words_of(parsed: Parsed) -> list[str]:

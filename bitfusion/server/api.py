@@ -103,6 +103,12 @@ class Api:
         return caller
 
 
+def word(body: Json, key: str) -> str:
+    """'' where it is missing, or no text: str() of what is nested deeply would fail."""
+    found = body.get(key, "")
+    return found if isinstance(found, str) else ""
+
+
 def split(path: str) -> list[str]:
     return path.partition("?")[0].strip("/").split("/")
 

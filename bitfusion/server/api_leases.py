@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bitfusion.server.api import ADMIN, HOLDER, Incoming, Route
+from bitfusion.server.api import ADMIN, HOLDER, Incoming, Route, word
 from bitfusion.server.api_sessions import SessionApi
 from bitfusion.server.caller import Refusal
 from bitfusion.server.leases import Lease, Leases
@@ -36,7 +36,7 @@ class LeaseApi:
         ]
 
     def attach(self, asked: Incoming) -> Reply:
-        lease = self._find(asked, str(asked.body.get("secret", "")))
+        lease = self._find(asked, word(asked.body, "secret"))
         session, record = self._leases.attach(lease, asked.peer), lease.record
         limits = {"time_s": record.time_s, "idle_s": record.idle_s}
         lease_s = self._leases.lease_s

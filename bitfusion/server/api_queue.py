@@ -7,23 +7,20 @@ import os
 from typing import Any, Optional
 
 from bitfusion.printable import without_controls
-from bitfusion.server.api import CLIENT, Incoming, Route
+from bitfusion.server.api import CLIENT, Incoming, Route, word
 from bitfusion.server.api_sessions import parse_request
 from bitfusion.server.asks import FAILED, MOVED, QUEUED, Waiting
 from bitfusion.server.caller import Caller, Refusal
 from bitfusion.server.cluster import Cluster
-from bitfusion.server.filters import MAX_TEXT as MOST
-from bitfusion.server.filters import Filter, parse
+from bitfusion.server.filters import MAX_FILTERS, MAX_SERVERS, Filter, bound, parse
 from bitfusion.server.leases import Leases
 from bitfusion.server.loop import Timers
 from bitfusion.server.peer import Answer, Later, Peer
 from bitfusion.server.record import hash_secret
 from bitfusion.server.sessions import MAX_OWNED
 from bitfusion.server.views import Ask, TooMuch
-from bitfusion.wire.control import MAX_WAIT_S, Json, Reply, failure
+from bitfusion.wire.control import MAX_ABOUT, MAX_WAIT_S, Json, Reply, failure
 
-MAX_TEXT = 255  # of what a launcher says about its program; names of hosts reach 253
-MAX_FILTERS = 32
 MAX_QUEUED = 256  # asks of one client that wait, unless the settings say otherwise
 GRANTED = "granted"
 FIRST_WAIT_S = 2.0  # for a place in the queue, or a grant where there is no need for one
@@ -242,22 +239,23 @@ def parse_ask(name: str, caller: Caller, body: Json) -> tuple[Ask, Json]:
         caller.client,
         *request,
         float(share),
-        parse_filters(texts(body, "filters")),
-        tuple(texts(body, "servers")),
+        parse_filters(texts(body, "filters", MAX_FILTERS)),
+        tuple(texts(body, "servers", MAX_SERVERS + 1)),  # the one that is asked comes on top
     )
     words = ("program", "host", "user")
-    about = {key: without_controls(str(body.get(key, "")))[:MAX_TEXT] for key in words}
+    about = {key: without_controls(word(body, key))[:MAX_ABOUT] for key in words}
     limits = caller.limits
     return ask, {"about": about, "time_s": limits.time_s, "idle_s": limits.idle_s}
 
 
-def texts(body: Json, key: str) -> list[str]:
+def texts(body: Json, key: str, most: int) -> list[str]:
     found = body.get(key, [])
-    if not isinstance(found, list) or len(found) > MAX_FILTERS:
-        raise Refusal(400, "bad-request", f"'{key}' must be a list of at most {MAX_FILTERS} texts")
-    if not all(isinstance(text, str) and len(text) <= MOST for text in found):
-        why = f"each of '{key}' must be a text of at most {MOST} characters"
-        raise Refusal(400, "bad-request", why)
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise Refusal(400, "bad-request", f"'{key}' must be a list of texts")
+    try:
+        bound(found, most)
+    except ValueError as error:
+        raise Refusal(400, "bad-request", f"'{key}': {error}") from None
     return found
 
 

@@ -11,6 +11,7 @@ from bitfusion.server.sessions import Session, Sessions
 from bitfusion.wire.control import Json, Reply
 
 MAX_FRACTION = 40  # characters
+MAX_PID = (1 << 32) - 1  # as the broker is told it
 
 
 class SessionApi:
@@ -40,9 +41,9 @@ class SessionApi:
 
     def make_ticket(self, asked: Incoming) -> Reply:
         pid, cold = asked.body.get("pid", 0), asked.body.get("cold") is True
-        ticket = self._sessions.make_ticket(
-            asked.peer, asked.names[0], pid if isinstance(pid, int) else 0, cold
-        )
+        if not isinstance(pid, int) or not 0 <= pid <= MAX_PID:
+            raise Refusal(400, "bad-request", "'pid' must be the number of a process")
+        ticket = self._sessions.make_ticket(asked.peer, asked.names[0], pid, cold)
         return Reply(201, {"ticket": ticket})
 
     def describe(self, session: Session) -> Json:

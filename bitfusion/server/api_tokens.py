@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 
 from bitfusion import log, values
 from bitfusion.quantity import LONGEST_S
-from bitfusion.server.api import ADMIN, Incoming, Route
+from bitfusion.server.api import ADMIN, Incoming, Route, word
 from bitfusion.server.caller import Refusal
 from bitfusion.server.peer import Later
 from bitfusion.server.store import APPLIED, Store
@@ -142,7 +142,7 @@ class TokenApi:
 
     def _name(self, body: Json) -> str:
         try:
-            return values.check_name(str(body.get("name", "")))
+            return values.check_name(word(body, "name"))
         except ValueError as error:
             raise Refusal(400, "bad-request", str(error)) from None
 

@@ -8,9 +8,10 @@ nothing that a client would not have.
 from __future__ import annotations
 
 import fnmatch
+import json
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from bitfusion.quantity import MIB, parse_size
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from bitfusion.server.views import GpuView, ServerView
 
 MAX_FILTERS = 32  # of one ask
+MAX_SERVERS = 32
 MAX_TEXT = 300  # a host's name reaches 253
+MAX_PACKED = 12 << 10  # of an ask's filters together, or its servers: all that may be in ASCII
 
 COMPARE: dict[str, Callable[[object, object], bool]] = {
     "=": operator.eq,
@@ -142,6 +145,18 @@ KEYS = {
     "device.uuid": Key(_pattern, _no_server, lambda g: (g.uuid,), _is_uuid, True),
 }
 PER_HOST = frozenset(("server.addr", "server.hostname", "device.id", "device.uuid"))
+
+
+def bound(words: Sequence[str], most: int) -> None:
+    """ValueError where an ask may not bring these: the cluster's state and nurseries hold them."""
+    if len(words) > most:
+        raise ValueError(f"{len(words)} of them, and {most} are the most")
+    longest = max(words, key=len, default="")
+    if len(longest) > MAX_TEXT:
+        raise ValueError(f"'{longest[:40]}...' has more than {MAX_TEXT} characters")
+    size = len(json.dumps(words))
+    if size > MAX_PACKED:
+        raise ValueError(f"as JSON they take {size} bytes together, and {MAX_PACKED} are the most")
 
 
 def parse(text: str) -> Filter:

@@ -93,10 +93,11 @@ class Leases:
 
     def begin(self, record: Record, ledger: int = -1) -> Lease:
         """A new session, or one taken over with its ledger's descriptor. Raises the pool's InUse,
-        and what opening the ledger may raise.
+        ValueError of a record that cannot be kept, and what opening the ledger may raise.
         """
         opened = self.sessions.open_ledger(ledger) if ledger >= 0 else None
         try:
+            record.check()
             session = self.sessions.take(record)
         except Exception:
             if opened is not None:

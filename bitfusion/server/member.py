@@ -22,7 +22,7 @@ from bitfusion.server.leases import Lease, Leases
 from bitfusion.server.loop import Loop
 from bitfusion.server.pool import InUse
 from bitfusion.server.record import Record
-from bitfusion.server.records import Claim, pack_claim, unpack_claim
+from bitfusion.server.records import Claim, pack_claim, settle, unpack_claim
 from bitfusion.server.schedule import Scheduler
 from bitfusion.server.sessions import Session
 from bitfusion.server.store import Store
@@ -88,7 +88,7 @@ def record_of(claim: Claim, inventory: Inventory) -> Record:
         number(details, "idle_s"),
         claim.entry.ask.share,
         about if isinstance(about, dict) else {},
-        pack_claim(claim),
+        pack_claim(settle(claim)),
     )
 
 

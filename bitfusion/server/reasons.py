@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bitfusion.quantity import format_mib, plural
 from bitfusion.server.caller import Limits
@@ -11,6 +11,7 @@ from bitfusion.server.capacity import Host
 from bitfusion.server.fleet import Fleet, Gpus
 from bitfusion.server.waiting import Waiter
 
+MAX_LISTED = 8  # of somebody's words
 DRAINED, DOWN = "drained", "down"
 LIMIT = "limit"  # of its client, which holds or is next to get as much as that allows
 
@@ -59,15 +60,21 @@ def _no_place(fleet: Fleet, waiter: Waiter) -> str:
 def _nothing_passes(fleet: Fleet, waiter: Waiter) -> str:
     ask = waiter.ask
     if ask.servers and not list(fleet.selector((), ask.servers).hosts()):
-        names = ", ".join(f"'{name}'" for name in ask.servers)
-        return f"the pool has no server {names}"
+        return f"the pool has no server {listed(ask.servers)}"
     for condition in ask.filters:
         if not list(fleet.selector((condition,), ()).hosts()):
             return f"no GPU of the pool passes '{condition}'"
-    shown = ", ".join(f"'{condition}'" for condition in ask.filters)
+    shown = listed(ask.filters)
     if ask.servers:
         return f"no GPU of the servers asked for passes {shown}"
     return f"no GPU of the pool passes all of {shown}"
+
+
+def listed(words: Sequence[object]) -> str:
+    """For one line: the first few."""
+    shown = ", ".join(f"'{word}'" for word in words[:MAX_LISTED])
+    more = len(words) - MAX_LISTED
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _count(host: Host, gpus: Gpus) -> int:

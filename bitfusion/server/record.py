@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from typing import Any, NamedTuple
 
 from bitfusion.server.pool import Slice
 from bitfusion.wire.control import Json
 
+MAX_SIZE = 48 << 10  # as JSON; a nursery's message has some more to say around it
 FORMAT = 1  # one more where an older server would misread it; new fields alone are ignored there
 
 
@@ -37,6 +39,12 @@ class Record(NamedTuple):
         program, host, user = (str(self.about.get(k, "")) for k in ("program", "host", "user"))
         origin = f"{user}@{host}: {program}" if user or host or program else ""
         return ", ".join(filter(None, (f"client {self.client}" * bool(self.client), origin)))
+
+    def check(self) -> None:
+        """ValueError where nobody could keep it."""
+        size = len(json.dumps(self.pack()))
+        if size > MAX_SIZE:
+            raise ValueError(f"its record takes {size} bytes, and {MAX_SIZE} are the most")
 
     def pack(self) -> Json:
         return {**self._asdict(), "slices": [list(s) for s in self.slices]}

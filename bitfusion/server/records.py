@@ -179,6 +179,14 @@ def pack_claim(claim: Claim) -> Json:
     }
 
 
+def settle(claim: Claim) -> Claim:
+    """Without what is of use to nobody once it is a session: where it might have gone, and what
+    the session's record has anyway.
+    """
+    ask = claim.entry.ask._replace(filters=(), servers=())
+    return claim._replace(entry=claim.entry._replace(ask=ask, details={}))
+
+
 def unpack_claim(value: Json) -> Claim:
     found = value["slices"]
     if not isinstance(found, list) or not all(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional, Protocol
 
 from bitfusion.server.caller import Refusal
-from bitfusion.wire.control import Json
+from bitfusion.wire.control import Json, pack_line
 
 ABSENT = 0  # versions of keys that exist are above 0, and no version is used twice
 ANY = -1
@@ -18,7 +18,7 @@ PRESENT = -2
 
 MAX_CHANGES = 100  # of one transaction, checks included; etcd takes 128
 MAX_KEY = 256
-MAX_VALUE = 64 << 10
+MAX_VALUE = 64 << 10  # as JSON in ASCII
 
 APPLIED = "applied"
 CONFLICT = "conflict"  # a key was not as expected; nothing was changed
@@ -93,3 +93,6 @@ def validate(changes: Sequence[Change], checks: Sequence[Check]) -> None:
         raise ValueError("a key is changed twice at once")
     if any(not 0 < len(key.encode()) <= MAX_KEY for key in keys):
         raise ValueError("a key is empty or too long")
+    for change in changes:
+        if change.value is not None and len(pack_line(change.value)) > MAX_VALUE:
+            raise ValueError(f"the value of '{change.key}' is too long")

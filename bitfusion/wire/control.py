@@ -19,6 +19,7 @@ PROTOCOL = 6  # of the command stream and of the control plane; BF_PROTOCOL in w
 MAX_BODY = 64 << 10
 SECRET_HEADER = "Session-Secret"
 CLEAR_TEXT = "clear-text"  # kind of the failure that a server of TLS tells others
+MAX_ABOUT = 255  # characters of each thing that a launcher says about itself, as a host's name has
 MAX_WAIT_S = 30.0  # for an answer that comes when something happens
 
 Json = dict[str, object]

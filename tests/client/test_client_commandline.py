@@ -117,6 +117,8 @@ WRONG_MEMORY = [
     ("1025T", "is not from 1 MiB to 1024 TiB"),
     ("999999999999999", "is not from 1 MiB to 1024 TiB"),
 ]
+MANY_FILTERS = ["--filter", "device.id=0"] * 33
+MANY_SERVERS = ",".join(f"gpu{number}" for number in range(33))
 BAD = [
     (["run"], "option '-n' is missing", 2),
     (["run", "-n", "0", "true"], "'0'", 2),
@@ -141,6 +143,9 @@ BAD = [
     (["server", "--listen", "\udcff"], "is not an address such as gpu01:56001", 2),
     (["log_bundle", "--server_list", "a b"], "--server_list: 'a b' is not an address", 2),
     (["stats", "--from", "2026-11-23", "--to", "2026-11-22"], "--from is later than --to", 2),
+    (["run", "-n", "1", *MANY_FILTERS, "true"], "--filter: 33 of them, and 32 are the most", 2),
+    (["run", "-n", "1", "--server_list", MANY_SERVERS, "true"], "--server_list: 33 of them", 2),
+    (["request_gpus", "-n", "1", "--server_list", MANY_SERVERS], "--server_list: 33 of them", 2),
     (["list_gpus", "extra"], "unexpected word 'extra'", 2),
     (["version", "extra"], "unexpected word 'extra'", 2),
     (["help", "run", "extra"], "unexpected word 'extra'", 2),

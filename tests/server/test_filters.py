@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from bitfusion.server.filters import KEYS, match, parse
+from bitfusion.server.filters import KEYS, bound, match, parse
 from bitfusion.server.views import GpuView, ServerView
 
 V100 = GpuView(0, "Tesla V100-PCIE-16GB", 16160 << 20, "GPU-5a3b1c77-0001")
@@ -167,3 +167,18 @@ def test_a_long_one_is_not_shown_whole() -> None:
     with pytest.raises(ValueError) as caught:
         parse(f"device.name={'x' * 5000}")
     assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["x"] * 33, "33 of them, and 32 are the most"),
+        (["x", "y" * 301], f"'{'y' * 40}...' has more than 300 characters"),
+        (["\u00fc" * 299] * 8, "as JSON they take 14384 bytes together, and 12288 are the most"),
+    ],
+)
+def test_too_many_words_of_an_ask(words: list[str], why: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        bound(words, 32)
+    assert str(caught.value) == why
+    bound(["x" * 300] * 32, 32)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import resource
@@ -33,6 +34,11 @@ def wanted(*channels: Any, patience_s: float = 20.0, **request: Any) -> claim.Wa
         {"gpus": 1, **request}, "1 GPU", "program", "list",
         lambda *_where: left.pop(0), "auto", 5.0, patience_s, 2.0,
     )  # fmt: skip
+
+
+def test_a_long_command_is_cut_to_what_a_request_may_have() -> None:
+    body = wanted()._replace(program="python3 train.py " + "x" * 100_000).body("me")
+    assert str(body["program"]).startswith("python3 train.py x") and len(json.dumps(body)) < 999
 
 
 def queue_length(server: Server) -> int:
@@ -245,8 +251,8 @@ def test_what_is_too_long_is_refused_with_a_reason(server: Server) -> None:
     host = ".".join(["h" * 62] * 4)  # 251 characters
     for body, status, said in (
         ({"filters": [f"server.hostname={host}"]}, 409, host),
-        ({"filters": ["device.name=" + "x" * 400]}, 400, "'filters' must be a text of at most"),
-        ({"servers": [1]}, 400, "'servers' must be a text"),
+        ({"filters": ["device.name=" + "x" * 400]}, 400, "has more than 300 characters"),
+        ({"servers": [1]}, 400, "'servers' must be a list of texts"),
         ({"fraction": "0." + "0" * 60_000}, 400, "'fraction' must be a text such as '0.5'"),
     ):
         reply = server.channel().request("POST", "/v1/sessions", {"gpus": 1, **body})

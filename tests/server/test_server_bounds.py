@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one client asks for, however long and odd, is bounded, and is its own affair."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import socket
+import threading
+from typing import Any
+
+import pytest
+from clusters import Clock
+from servers import Server, connect
+
+from bitfusion.client import control
+from bitfusion.inventory import Gpu, Inventory
+from bitfusion.server import adopt, nursery
+from bitfusion.server.filters import MAX_FILTERS, MAX_SERVERS, MAX_TEXT, parse
+from bitfusion.server.leases import Leases
+from bitfusion.server.link import Link
+from bitfusion.server.loop import Loop
+from bitfusion.server.member import Host
+from bitfusion.server.nursery import Job
+from bitfusion.server.pool import Slice
+from bitfusion.server.record import Record
+from bitfusion.server.records import Claim, Entry, pack_claim, settle, unpack_claim
+from bitfusion.server.sessions import Sessions
+from bitfusion.server.state import StateFolder
+from bitfusion.server.store import MAX_VALUE, Change, validate
+from bitfusion.server.views import Ask
+from bitfusion.server.workers import Workers
+
+LONG = "\U0001f600" * 300  # 4 bytes each as it comes, 12 as JSON in ASCII
+EXTREMES = {
+    "servers": ["127.0.0.1:1", *[LONG] * 31],
+    "filters": [f"server.hostname!={LONG[:270]}"] * 32,
+    "program": LONG,
+    "host": LONG,
+    "user": LONG,
+}
+
+
+def post(channel: control.HttpChannel, path: str, body: dict[str, Any]) -> tuple[int, str]:
+    """As it is: the channel's own request would write ASCII."""
+    text = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    channel._connection.request("POST", path, text)
+    response = channel._connection.getresponse()
+    return response.status, response.read().decode()
+
+
+def test_a_long_ask_is_refused_and_ends_nobody(server: Server) -> None:
+    session = server.claim(memory=100 << 20)
+    stream, _pid = connect(session)
+    channel = server.channel()
+    for name in ("servers", "filters"):
+        body = {"gpus": 1, "memory": 1 << 20, name: EXTREMES[name]}
+        status, text = post(channel, "/v1/sessions", body)
+        assert status == 400 and f"'{name}': as JSON they take" in text, text[:400]
+    channel.close()
+    stream.sendall(b"ping")
+    assert stream.recv(9) == b"ping"
+    assert "nursery" not in server.log, server.log
+
+
+def test_the_longest_ask_that_is_taken_ends_nobody(server: Server) -> None:
+    """And what is kept of it, for the next server, is what that needs."""
+    session = server.claim(memory=100 << 20)
+    stream, _pid = connect(session)
+    channel = server.channel()
+    words = {name: EXTREMES[name] for name in ("program", "host", "user")}
+    servers = [f"127.0.0.1:{server.port}", *(f"{n:0>{MAX_TEXT}}" for n in range(MAX_SERVERS))]
+    filters = [f"server.hostname!={n:0>{MAX_TEXT - 17}}" for n in range(MAX_FILTERS)]
+    body = {"gpus": 1, "memory": 1 << 20, "servers": servers, "filters": filters, **words}
+    status, text = post(channel, "/v1/sessions", body)
+    assert status == 201, text
+    granted = json.loads(text)
+    path = f"/v1/sessions/{granted['session']}/attach"
+    assert post(channel, path, {"secret": granted["secret"]})[0] == 200
+    stream.sendall(b"ping")
+    assert stream.recv(9) == b"ping"
+    assert "nursery" not in server.log, server.log
+
+
+def claim_of(ask: Ask) -> Claim:
+    details = {"about": {"program": "p"}, "limits": [0, 0, 0, 0], "secret": "s"}
+    return Claim(Entry(ask, "me", details, 5.0, 7), "me", (Slice(0, 10),), 9.0)
+
+
+def test_what_is_kept_of_a_claim() -> None:
+    ask = Ask("id", "alice", 1, "0.5", 0, 0.5, (parse("device.id=0"),), ("a", "b"))
+    kept = unpack_claim(pack_claim(settle(claim_of(ask))))
+    assert kept.entry.ask == ask._replace(filters=(), servers=(), at_s=7.0)
+    assert kept._replace(entry=claim_of(ask).entry) == claim_of(ask)
+    assert kept.entry.details == {}
+
+
+class Nobody:
+    """A keeper that must not be asked."""
+
+    def keep(self, session: str, record: dict[str, object], ledger: int = -1) -> None:
+        raise AssertionError(session)
+
+    drop = keep
+
+
+def test_a_record_that_cannot_be_kept_is_that_sessions_end() -> None:
+    clock = Clock()
+    inventory = Inventory((Gpu("Test GPU", 100, "gpu-0"),), "none", "test", {}, "", True)
+    sessions = Sessions(inventory, None, clock, lambda _sizes: None)  # type: ignore[arg-type]
+    leases = Leases(sessions, clock, 5.0, Nobody(), lambda _session: 0)
+    claim = claim_of(Ask("id", "alice" * 9999, 1))
+    assert "its record takes 1" in Host(leases).open_claim(claim)
+    assert not sessions.by_name and sessions.pool.free(0) == 100
+
+
+def test_a_value_that_a_store_may_not_have() -> None:
+    validate([Change("queue/1", {"servers": ["x" * (MAX_VALUE - 20)]})], ())
+    with pytest.raises(ValueError, match="'queue/1' is too long"):
+        validate([Change("queue/1", {"servers": ["\U0001f600" * (MAX_VALUE // 12)]})], ())
+
+
+class Confused:
+    """A nursery, and what is said to it."""
+
+    def __init__(self) -> None:
+        self.pid, self.socket = nursery.start(Quiet())
+        self.socket.setblocking(True)
+
+    def order(self, text: bytes, *fds: int) -> None:
+        socket.send_fds(self.socket, [text], fds)
+
+    def hear(self) -> dict[str, Any]:
+        heard: dict[str, Any] = json.loads(self.socket.recv(9999))
+        return heard
+
+    def end(self) -> None:
+        self.order(b'{"order": "end"}')
+        assert self.socket.recv(9) == b""
+        os.waitpid(self.pid, 0)
+
+
+class Quiet:
+    def load(self) -> None: ...
+
+    def settle(self, job: Job) -> None: ...
+
+    def warm(self, job: Job) -> None: ...
+
+    def serve(self, job: Job, data: int, ledger: int) -> int:
+        return os.read(data, 1)[0]
+
+
+BAD = {
+    "long": json.dumps({"order": "keep", "session": "s", "record": {"x": "y" * 99999}}).encode(),
+    "text": b"\xff{",
+    "deep": b"[" * 60000,
+    "list": b"[1]",
+    "nameless": b"{}",
+    "job": b'{"order": "start", "worker": 1, "job": [1], "cold": true}',
+    "spares": b'{"order": "spares", "count": 1}',
+    "signal": b'{"order": "signal", "worker": 1, "signal": "x"}',
+}
+
+
+def test_a_nursery_outlives_orders_that_make_no_sense() -> None:
+    confused = Confused()
+    ours, theirs = socket.socketpair()
+    job = Job("session", 3, "none", [0], {}, "")
+    start = {"order": "start", "worker": 1, "job": job, "cold": True}
+    confused.order(json.dumps(start).encode(), theirs.fileno())
+    assert confused.hear()["event"] == "started"
+    open_files = []
+    for name, text in BAD.items():
+        confused.order(text, theirs.fileno())
+        heard = confused.hear()
+        assert heard["event"] == "trouble" and len(heard["why"]) <= nursery.MAX_WHY, (name, heard)
+        open_files.append(len(os.listdir(f"/proc/{confused.pid}/fd")))
+    assert open_files[0] in open_files[2:], open_files  # it closes one after it has told
+    ours.send(b"\7")
+    heard = confused.hear()
+    assert heard["event"] == "ended" and os.WEXITSTATUS(heard["status"]) == 7
+    confused.end()
+
+
+def test_an_order_that_is_too_long_is_not_sent() -> None:
+    """Those around it are, and whoever gave it hears so; the same where the system refuses it."""
+    loop = Loop()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    link = Link(loop, ours, lambda _event: None, lambda _link: None)
+    failures: list[str] = []
+    link.order({"order": "a"})
+    for size in (nursery.MAX_MESSAGE, 10000):
+        data, other = socket.socketpair()
+        with other:
+            link.order({"order": "x" * size}, data, -1, failures.append)
+            assert other.recv(1) == b""  # closed
+    link.order({"order": "b"})
+    assert [json.loads(theirs.recv(99))["order"] for _ in "ab"] == ["a", "b"]
+    assert failures == ["message too long"] * 2
+    link.close()
+    theirs.close()
+
+
+def test_a_worker_that_could_not_be_ordered_has_ended() -> None:
+    clock, ended = Loop(), []
+    workers = Workers(clock, Quiet(), lambda *how: ended.append(how))
+    ours, theirs = socket.socketpair()
+    job = Job("session", 0, "none", [0], {"PATH": "x" * nursery.MAX_MESSAGE}, "")
+    workers.start(5, job, theirs, -1, True)
+    clock.turn(0)
+    assert ended == [(5, "was not started: message too long", True)]
+    assert ours.recv(1) == b""
+    workers.stop()
+
+
+def test_a_record_that_is_too_long_does_not_end_the_others(
+    tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A nursery of another version may have one."""
+    folder = StateFolder(str(tmp_path))
+    door = adopt.open_door(folder, 5.0)
+
+    def tell() -> None:
+        server, _address = door.listener.accept()
+        record = Record("s", "alice", "", (Slice(0, 10),), ("gpu-0",), 1.0, 2.0)
+        long = record._replace(about={"program": "x" * nursery.MAX_MESSAGE})
+        for each in (long, record):
+            socket.send_fds(
+                server, [json.dumps({"event": "session", "record": each.pack()}).encode()], [0]
+            )
+        server.send(b'{"event": "complete"}')
+        server.close()
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    before = len(os.listdir("/proc/self/fd"))
+    found = adopt.ask(folder, os.path.basename(door.path))
+    thread.join()
+    assert found is not None
+    [(record, ledger)] = found.records
+    assert record.session == "s"
+    os.close(ledger)
+    found.link.close()
+    assert len(os.listdir("/proc/self/fd")) <= before
+    door.listener.close()
+    assert "a session ends: its record has more than 65536 bytes" in capfd.readouterr().err
