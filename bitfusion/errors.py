@@ -164,9 +164,20 @@ class StoreUnusable(BitfusionError):
     template = "cannot use the state in '{where}': {why}"
 
 
+class OtherKeys(BitfusionError):
+    template = "cannot join the cluster at {where}: its servers have other keys, '{theirs}'"
+    hint = (
+        "'bitfusion server invite' there, and 'bitfusion server init --join' here; if it is to"
+        " have new keys, delete '/bitfusion/cluster' from etcd"
+    )
+
+
 class AlreadyThere(BitfusionError):
     template = "cannot make keys: '{path}' is there already"
-    hint = "nothing was changed; tokens and clients depend on these keys"
+    hint = (
+        "nothing was changed: tokens and clients depend on these keys; to join another cluster,"
+        " remove them first"
+    )
 
 
 class NoKeys(BitfusionError):

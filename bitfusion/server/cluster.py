@@ -14,17 +14,17 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple, Optional, TypeVar
 
-from bitfusion import __version__, log
+from bitfusion import log
 from bitfusion.server.asks import CANCELLED, Asks, Waiting, ask_of
-from bitfusion.server.caller import Limits
+from bitfusion.server.caller import Limits, Refusal
 from bitfusion.server.desk import Desk
 from bitfusion.server.facts import Facts
 from bitfusion.server.leader import Leader
 from bitfusion.server.loop import Timers
+from bitfusion.server.membership import Membership
 from bitfusion.server.owner import Host, Owner
 from bitfusion.server.records import (
     CLAIMS,
-    CLUSTER,
     DRAINED,
     GRANTED,
     QUEUE,
@@ -32,15 +32,14 @@ from bitfusion.server.records import (
     Claim,
     Entry,
     pack_claim,
-    pack_server,
     unpack_claim,
     unpack_entry,
     unpack_server,
 )
 from bitfusion.server.replica import Replica
 from bitfusion.server.schedule import Scheduler
-from bitfusion.server.seal import SEAL, Seal, Turn, make_seal
-from bitfusion.server.store import ABSENT, ANY, Change, Done, Store, StoreLost
+from bitfusion.server.seal import Seal, Turn
+from bitfusion.server.store import ANY, Change, Done, Store, StoreLost
 from bitfusion.server.views import Ask, Place, ServerView
 from bitfusion.wire.control import Json
 
@@ -72,19 +71,20 @@ class Cluster:
         host: Host,
         forget_s: float = FORGET_S,
         clock: Callable[[], float] = time.monotonic,
+        keys: Optional[str] = None,
     ) -> None:
+        """keys: see Membership."""
         self.replica = Replica(store)
         self.facts = Facts(scheduler, clock)
-        self._me = me
         self._desk = Desk(me.id, os.urandom(8).hex(), self.replica, self.facts, timers, clock)
         self._desk.look = self._look
+        self.membership = Membership(self._desk, me, keys)
         self._asks = Asks(self._desk)
         self._owner = Owner(self._desk, host)
         self._leader = Leader(self._desk, forget_s)
         self._forget_s = forget_s
         self.on_state: list[Callable[[bool], None]] = []  # whether all keys are known
         self._seal = Seal(self.replica)
-        self._registered = False
         self._ends: dict[str, str] = {}  # sessions that are to end, and why
         self._versions: dict[str, str] = {}
         for prefix, heard in (
@@ -114,12 +114,6 @@ class Cluster:
     def close(self) -> None:
         self._desk.closed = True
         self.replica.store.close()
-
-    @property
-    def id(self) -> str:
-        """Of the cluster; "" while it is not known."""
-        found = self.replica.values.get(CLUSTER, {}).get("id", "")
-        return found if isinstance(found, str) else ""
 
     @property
     def synced(self) -> bool:
@@ -165,10 +159,8 @@ class Cluster:
         self._desk.stir()
 
     def _look(self) -> None:
-        self._look_at_registration()
-        if not self._is_registered():
+        if not self.membership.look():
             return
-        self._look_at_cluster()
         for ask_id in list(islice(self._desk.dirty, LOOKS_A_TURN)):
             del self._desk.dirty[ask_id]
             self._asks.look(ask_id)
@@ -227,33 +219,6 @@ class Cluster:
 
     # ------------------------------------------ what the store should say
 
-    def _look_at_cluster(self) -> None:
-        if CLUSTER not in self.replica.values:
-            change = Change(CLUSTER, {"id": os.urandom(8).hex()}, ABSENT)
-            self._desk.write(CLUSTER, [change])
-        if SEAL not in self.replica.values:
-            self._desk.write(SEAL, [Change(SEAL, make_seal(), ABSENT)])
-
-    def _is_registered(self) -> bool:
-        """As the one that we are: else somebody else with our ID acts for it."""
-        found = self.replica.values.get(f"{SERVERS}{self._me.id}")
-        return found is not None and found.get("instance") == self._desk.instance
-
-    def _look_at_registration(self) -> None:
-        """An earlier run of this server may still be registered; another server must not be."""
-        key = f"{SERVERS}{self._me.id}"
-        wanted = pack_server(self._me, self._desk.instance, __version__)
-        found = self.replica.values.get(key)
-        self._registered = self._registered or self._is_registered()
-        if self._registered and found is not None and not self._is_registered():
-            log.once(
-                f"another server has this one's ID {self._me.id}: "
-                f"remove server.id from one's state_dir, and start it again"
-            )
-        elif found != wanted:
-            change = Change(key, wanted, self.replica.version(key), lease=True)
-            self._desk.write(key, [change])
-
     def _look_at_end(self, session: str) -> None:
         why = self._ends.get(session)
         if why is None:
@@ -280,7 +245,7 @@ class Cluster:
         """turn: the place that it had. Raises TooMuch where waiting would not help, StoreLost
         where nobody knows.
         """
-        if not self.synced or not self._is_registered():
+        if not self.synced or not self.membership.registered:
             raise self.lost()
         if ask.id in self.facts.claims or (turn is None and ask.id in self.facts.queue):
             raise ValueError(f"ask {ask.id} is known already")
@@ -290,8 +255,10 @@ class Cluster:
             self._withdraw(turn.ask)
         return self._asks.add(ask, {**details, "limits": list(limits)}, on_change, turn)
 
-    def lost(self) -> StoreLost:
+    def lost(self) -> Refusal:
         """Where not even the store's answer is waited for."""
+        if self.synced and self.membership.trouble:
+            return Refusal(503, "no-state", self.membership.trouble)
         return StoreLost(self.replica.store, self.replica.store.failures)
 
     def waits_of(self, client: str) -> int:

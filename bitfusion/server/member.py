@@ -14,10 +14,12 @@ from typing import Optional
 
 from bitfusion import log
 from bitfusion.config import Config
+from bitfusion.errors import OtherKeys
 from bitfusion.inventory import Inventory
 from bitfusion.server.asks import CANCELLED
 from bitfusion.server.caller import Refusal
 from bitfusion.server.cluster import DOWN, Cluster
+from bitfusion.server.keys import Keys
 from bitfusion.server.leases import Lease, Leases
 from bitfusion.server.loop import Loop
 from bitfusion.server.pool import InUse
@@ -143,9 +145,11 @@ def join(
     view: ServerView,
     leases: Leases,
     adopted: Sequence[Lease],
+    keys: Keys,
 ) -> Cluster:
     """Not started yet, so that others may subscribe to what is in its store."""
     host = Host(leases)
+    shared = settings.text("cluster.store") != "sqlite"
     cluster = Cluster(
         loop,
         store,
@@ -153,6 +157,7 @@ def join(
         Scheduler(settings.truth("cluster.spread")),
         host,
         settings.seconds("cluster.forget"),
+        keys=(keys.cluster() if keys.exist() else "none") if shared else None,
     )
     host.cluster = cluster
     leases.sessions.on_end = host.closed
@@ -176,11 +181,16 @@ def is_up(cluster: Cluster, server_id: str) -> bool:
 
 
 def start(loop: Loop, cluster: Cluster, server_id: str) -> None:
-    """Wait a moment until clients can be served; a store that is far may take longer."""
+    """Wait a moment until clients can be served; a store that is far may take longer. Raises
+    OtherKeys.
+    """
     cluster.start()
     until_s = time.monotonic() + SYNC_PATIENCE_S
     while not is_up(cluster, server_id) and time.monotonic() < until_s:
         loop.turn(0.02)
+        if cluster.membership.other_keys:
+            where, theirs = cluster.replica.store.where, cluster.membership.other_keys
+            raise OtherKeys(where=where, theirs=theirs)
 
 
 def leave(loop: Loop, cluster: Cluster, leases: Leases) -> None:

@@ -152,7 +152,7 @@ def health_of(
         folder.path,
         lambda: service.loop.longest_turn_s,
         expires_s,
-        lambda: "" if cluster.synced else str(cluster.lost()),
+        lambda: cluster.membership.trouble if cluster.synced else str(cluster.lost()),
         settings.text("server.encrypt"),
         service.data,
     )
@@ -172,7 +172,7 @@ def add_overview(
     if service.sessions.by_name:  # of an earlier server
         utilisation.start()
     service.server_api.server = me.id
-    service.server_api.cluster = lambda: cluster.id
+    service.server_api.cluster = lambda: cluster.membership.cluster
     overview = Overview(service.sessions, leases, utilisation, me, service.loop, cluster)
     service.routes += overview.routes()
     return utilisation
@@ -293,7 +293,7 @@ def serve(
     if adopted:
         log.info(f"took over {plural(len(adopted), 'session')} of an earlier server")
     view = member.view_of(server_id, addresses, inventory)
-    cluster = member.join(service.loop, store, settings, view, leases, adopted)
+    cluster = member.join(service.loop, store, settings, view, leases, adopted, keys)
     tokens = open_clients(service, keys, settings, cluster, addresses) if keys.exist() else None
     anybody = ANONYMOUS._replace(limits=default_limits(settings))
     gate = Gate(service.loop, keys if tokens else None, tokens, anybody)

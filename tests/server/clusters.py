@@ -138,6 +138,7 @@ class Server:
         forget_s: float = 600.0,
         clock: Callable[[], float] = lambda: 0.0,
         host: Optional[FakeHost] = None,
+        keys: Optional[str] = None,
     ) -> None:
         self.id = (name.encode().hex() * 16)[:16]
         self.host = host or FakeHost(gpus, mib)
@@ -154,6 +155,7 @@ class Server:
             self.host,
             forget_s,
             clock,
+            keys,
         )
         self.host.cluster = self.cluster
         self.cluster.adopt(self.host.open.values())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 from clusters import Client, Clock, FakeHost, Server, Start, keys, kill
 
-from bitfusion.server.caller import Limits
+from bitfusion.server.caller import Limits, Refusal
 from bitfusion.server.store import Change, Check, Done, StoreLost
 from bitfusion.server.store_memory import LOST_AFTER, LOST_BEFORE, Memory
 from bitfusion.server.views import TooMuch
@@ -50,7 +50,7 @@ def test_an_ask_to_one_server_gets_a_gpu_of_another(start: Start, clock: Clock) 
     big = one.ask(gpus=2)
     assert clock.until(lambda: big.granted)
     assert big.on == two.id and set(two.host.open) == {big.session} and not one.host.open
-    assert one.cluster.id == two.cluster.id != ""
+    assert one.cluster.membership.cluster == two.cluster.membership.cluster != ""
     assert [one.cluster.leads, two.cluster.leads].count(True) == 1
 
 
@@ -395,11 +395,34 @@ def test_two_servers_with_one_id(start: Start, clock: Clock, memory: Memory) -> 
     writes = memory._version
     clock.run(60)
     assert memory._version - writes < 10
-    with pytest.raises(StoreLost):
+    with pytest.raises(Refusal, match="another server has this one's ID"):
         old.ask()
     client = new.ask()
     assert clock.until(lambda: client.granted)
     assert set(new.host.open) == {client.session} and not old.host.open
+
+
+def test_a_server_with_other_keys_gets_nothing(start: Start, clock: Clock) -> None:
+    """Clients that trust the cluster's would not trust it."""
+    one = start("a", gpus=1, keys="51c8")
+    other, two = start("b", gpus=4, keys="none"), start("c", gpus=1, keys="51c8")
+    assert clock.until(lambda: two.ready)
+    assert [member.view.name for member in one.cluster.servers()] == ["a", "c"]
+    assert other.cluster.membership.other_keys == "51c8"
+    with pytest.raises(Refusal, match="this server's keys are not those of the cluster at"):
+        other.ask()
+    with pytest.raises(TooMuch):
+        one.ask(gpus=4)
+
+
+def test_a_store_of_before_learns_the_keys(start: Start, clock: Clock, memory: Memory) -> None:
+    one = start("a", gpus=1)
+    assert clock.until(lambda: one.ready)
+    name = one.cluster.membership.cluster
+    two = start("b", gpus=1, keys="51c8")
+    assert clock.until(lambda: two.ready)
+    assert two.cluster.replica.values["cluster"] == {"id": name, "keys": "51c8"}
+    assert start("c", gpus=1, keys="51c9").cluster.membership.other_keys == "51c8"
 
 
 @pytest.mark.parametrize("fault", ["conflict", LOST_BEFORE, LOST_AFTER])

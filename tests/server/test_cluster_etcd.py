@@ -87,7 +87,11 @@ def test_one_leads_and_both_serve(both: Both) -> None:
     running, queued = both.fill()
     assert {client.on for client in running} == {server.id for server in both.servers}
     assert [server.cluster.leads for server in both.servers].count(True) == 1
-    assert both.servers[0].cluster.id == both.servers[1].cluster.id != ""
+    assert (
+        both.servers[0].cluster.membership.cluster
+        == both.servers[1].cluster.membership.cluster
+        != ""
+    )
     both.check_after(running, queued)
 
 
@@ -112,13 +116,13 @@ def test_etcd_freezes(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_etcd_comes_back_empty(both: Both) -> None:
     running, queued = both.fill()
-    identity = both.servers[0].cluster.id
+    identity = both.servers[0].cluster.membership.cluster
     both.etcd.kill()
     lost(both)
     both.etcd.empty()
     both.etcd.start()
     both.check_after(running, queued)
-    assert {server.cluster.id for server in both.servers} == {identity}
+    assert {server.cluster.membership.cluster for server in both.servers} == {identity}
 
 
 def test_etcd_comes_back_as_it_once_was(both: Both) -> None:

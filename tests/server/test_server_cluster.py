@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from crowd_nodes import Node
@@ -24,6 +25,7 @@ from bitfusion.client.claim import Wanted, claim
 from bitfusion.client.trust import Seen
 from bitfusion.config import format_address
 from bitfusion.errors import Busy, ServerRefused
+from bitfusion.server.keys import Keys
 from bitfusion.server.state import StateFolder
 from bitfusion.values import Address
 
@@ -106,6 +108,14 @@ def test_one_server_gives_the_gpus_of_both(pair: Pair) -> None:
     sessions[0].channel.close()
     assert wait_for(lambda: sorted(one.free() + two.free()) == [0, 0, 1000, 1000])
     assert ask(two, 2).channel.address == sessions[0].channel.address
+
+
+def test_a_server_with_keys_of_its_own_is_not_started(pair: Pair, tmp_path: Path) -> None:
+    Keys(StateFolder(str(tmp_path))).make("other")
+    where = f"etcd://127.0.0.1:{pair.etcd.port}"
+    with pytest.raises(AssertionError, match="its servers have other keys, 'none'"):
+        Server("echo", 4, 1000, settings={"cluster.store": where}, state=str(tmp_path))
+    assert pair.sees(pair.servers[0]) == ["up", "up"]
 
 
 def test_losing_etcd_ends_no_session(pair: Pair) -> None:
