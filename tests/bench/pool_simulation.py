@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import heapq
+import math
 import os
 import random
 import statistics
@@ -230,7 +231,7 @@ def table(jobs: list[Job], ours: Result, first: Result) -> list[Row]:
         figure("light: of the pool in use, %", ours, first, lambda r: mean(r.used_light) * 100),
         figure("light: GPUs all free", ours, first, lambda r: mean(r.whole)),
         figure("light: servers all free", ours, first, lambda r: mean(r.servers)),
-        figure("light: fewest servers all free", ours, first, lambda r: min(r.servers)),
+        figure("light: fewest servers all free", ours, first, least),
         figure("full: of the pool in use, %", ours, first, lambda r: mean(r.used_full) * 100),
     ]
     groups = {
@@ -253,17 +254,23 @@ def table(jobs: list[Job], ours: Result, first: Result) -> list[Row]:
     return rows
 
 
+def least(result: Result) -> float:
+    return min(result.servers, default=math.nan)
+
+
 def figure(name: str, ours: Result, first: Result, of) -> Row:  # type: ignore[no-untyped-def]
-    return name, *(f"{of(result):,.0f}" for result in (ours, first))
+    """'-' where the simulation was too short for it."""
+    values = [of(result) for result in (ours, first)]
+    return name, *("-" if math.isnan(value) else f"{value:,.0f}" for value in values)
 
 
 def at(values: list[float], share: float) -> float:
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else math.nan
 
 
 def mean(values: list[float]) -> float:
-    return statistics.fmean(values) if values else 0.0
+    return statistics.fmean(values) if values else math.nan
 
 
 def main() -> int:
