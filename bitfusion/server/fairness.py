@@ -35,6 +35,7 @@ MOST = 0.6  # of the time between two ticks
 CAPPED = 0.7  # of a session's share: its use swings around all of it
 RATE_S = 1.0  # over which use is averaged
 IDLES = 0.7  # a GPU that is used less
+KERNELS = 4  # over which that is averaged where they are long: they are told of at their ends
 EXCUSED_S = 5.0  # whoever let it idle
 SECOND = 1_000_000_000  # device time is counted in nanoseconds
 
@@ -92,6 +93,7 @@ class Gpu:
 
     def __init__(self) -> None:
         self.rate = 1.0
+        self.longest_s = 0.0  # about what a session used between two ticks at most, lately
         self.looked_s: Optional[float] = None
 
     def share_out(
@@ -105,18 +107,21 @@ class Gpu:
         here = [t for t in tenants if now_s - t.active_at < ACTIVE_S]
         before = min((t.virtual for t in here), default=0)
         used = 0
+        self.longest_s *= 1 - min(1.0, passed_s / LONG_S)
         for tenant, sum_of_it, part in zip(tenants, busy, waited):
             if tenant not in here:
                 tenant.virtual = max(tenant.virtual, before)
             spent = tenant.charge(sum_of_it, passed_s, part, now_s)
             used += spent
+            self.longest_s = max(self.longest_s, spent / SECOND)
             tenant.wants = tenant.wants_more(spent, passed_s, part)
         self._excuse(tenants, used, passed_s, now_s)
         return self._limit(tenants, now_s)
 
     def _excuse(self, tenants: Sequence[Tenant], used: int, passed_s: float, now_s: float) -> None:
         """Nobody is held for the sake of those who leave the GPU idle."""
-        self.rate = average(self.rate, used, passed_s, 2 * RATE_S)
+        over_s = max(2 * RATE_S, min(KERNELS * self.longest_s, LONG_S))
+        self.rate = average(self.rate, used, passed_s, over_s)
         if any(tenant.held for tenant in tenants) and self.rate < IDLES:
             self.rate = 1.0
             for tenant in tenants:

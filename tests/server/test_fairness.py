@@ -296,7 +296,7 @@ def run_long_kernels(greedy: FakeLedger, modest: FakeLedger, clock: Clock, long_
             idle.append(owner)
 
 
-@pytest.mark.parametrize("long_s", [0.2, 1.0])
+@pytest.mark.parametrize("long_s", [0.2, 1.0, 1.5, 3.0])
 def test_long_kernels_are_shared_out_too(long_s: float) -> None:
     clock = Clock()
     fairness = Fairness(clock, lambda: clock.now)
