@@ -14,13 +14,13 @@ from bitfusion import log
 from bitfusion.server.api_stats import StatsApi
 from bitfusion.server.leases import Leases
 from bitfusion.server.loop import Timers
-from bitfusion.server.overview import Utilisation
 from bitfusion.server.record import Record
 from bitfusion.server.records import unpack_claim
 from bitfusion.server.service import Service
 from bitfusion.server.sessions import Session
 from bitfusion.server.state import StateFolder
 from bitfusion.server.usage import FILE, Note, Usage
+from bitfusion.server.utilisation import Utilisation
 from bitfusion.wire.control import Json
 
 BOOK_S = 60.0
@@ -63,6 +63,7 @@ class Meter:
 
     def book(self) -> None:
         """What running sessions used until now; before somebody reads it, too."""
+        self._utilisation.look()
         notes = [
             self._note(lease.session, lease.record) for lease in self._leases.by_name.values()
         ]
@@ -72,6 +73,7 @@ class Meter:
         """To be called while its ledger is open and it is known to the leases."""
         lease = self._leases.by_name.get(session.name)
         if lease is not None:
+            self._utilisation.look(session)
             self._write([self._note(session, lease.record)], [session.name])
 
     def _write(self, notes: list[Note], ended: Iterable[str]) -> None:

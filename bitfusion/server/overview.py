@@ -6,7 +6,7 @@ store knows it. A client sees what its own sessions are; of others', only the me
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from bitfusion import __version__
@@ -16,6 +16,7 @@ from bitfusion.server.leases import Leases
 from bitfusion.server.loop import Timers, in_turns
 from bitfusion.server.peer import Answer, Later
 from bitfusion.server.sessions import Session, Sessions
+from bitfusion.server.utilisation import Utilisation
 from bitfusion.wire.control import Json, Reply
 
 if TYPE_CHECKING:
@@ -24,90 +25,7 @@ if TYPE_CHECKING:
     from bitfusion.server.records import Claim
     from bitfusion.server.views import GpuView, ServerView
 
-SAMPLE_S = 1.0
 PIECES_A_TURN = 64
-SECOND = 1_000_000_000  # device time is counted in nanoseconds
-
-
-class Utilisation:
-    """Of which part of the last second each session used each of its GPUs. Looks by itself as long
-    as there are sessions.
-    """
-
-    def __init__(
-        self,
-        sessions: Sessions,
-        timers: Timers,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._sessions = sessions
-        self._timers = timers
-        self._clock = clock
-        self._before: dict[str, list[int]] = {}
-        self._looked_s = clock()
-        self._busy: dict[str, list[float]] = {}
-        self._excess: dict[str, float] = {}  # ns of its kernels' time in which others' ran
-        self._running = False
-
-    def start(self) -> None:
-        """A session has begun."""
-        if not self._running:
-            self._running = True
-            self._look()
-
-    def _look(self) -> None:
-        now_s, there = self._clock(), self._sessions.by_name
-        busy = {
-            session.name: session.ledger.busy()
-            for session in there.values()
-            if session.ledger is not None
-        }
-        spent = {
-            name: [used - earlier for used, earlier in zip(now, self._before.get(name, now))]
-            for name, now in busy.items()
-        }
-        passed = max(1.0, (now_s - self._looked_s) * SECOND)
-        scale = self._scale(spent, passed)
-        self._busy, excess = {}, self._excess
-        self._excess = {name: excess.get(name, 0.0) for name in there}
-        for name, parts in spent.items():
-            scales = [scale[part.gpu] for part in there[name].slices]
-            self._busy[name] = [min(1.0, s * part / passed) for part, s in zip(parts, scales)]
-            self._excess[name] += sum((1 - s) * part for part, s in zip(parts, scales))
-        self._before, self._looked_s = busy, now_s
-        self._running = bool(there)
-        if self._running:
-            self._timers.after(SAMPLE_S, self._look)
-
-    def _scale(self, spent: dict[str, list[int]], passed: float) -> dict[int, float]:
-        """Per GPU: what a second of a session's kernels counts. Those of several sessions take
-        turns on a GPU, and each is measured from its beginning to its end. A kernel is measured
-        when it ends, so one alone may take longer than the time that has passed.
-        """
-        on: dict[int, list[int]] = {}
-        for name, parts in spent.items():
-            for part, used in zip(self._sessions.by_name[name].slices, parts):
-                on.setdefault(part.gpu, []).append(used)
-        return {
-            gpu: min(1.0, max(passed, max(used)) / max(1, sum(used))) for gpu, used in on.items()
-        }
-
-    def counted(self, session: Session) -> float:
-        """Seconds that GPUs worked for it, ever."""
-        if session.ledger is None:
-            return 0.0
-        return (sum(session.ledger.busy()) - self._excess.get(session.name, 0.0)) / SECOND
-
-    def go_on(self, session: Session, counted_s: float) -> None:
-        """Of a session that an earlier server counted so much of."""
-        if session.ledger is not None:
-            used = sum(session.ledger.busy())
-            self._excess[session.name] = max(0.0, used - counted_s * SECOND)
-
-    def of(self, session: Session) -> list[Optional[float]]:
-        """Per GPU of the session; None where nothing was measured."""
-        found = self._busy.get(session.name)
-        return [*found] if found else [None] * len(session.slices)
 
 
 class Overview:

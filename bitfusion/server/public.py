@@ -37,7 +37,7 @@ from bitfusion.server.lines import LineCodec
 from bitfusion.server.manager import Manager
 from bitfusion.server.meter import add_meter
 from bitfusion.server.nursery import Worker
-from bitfusion.server.overview import Overview, Utilisation
+from bitfusion.server.overview import Overview
 from bitfusion.server.peer import Peer
 from bitfusion.server.relay import RelayProcess
 from bitfusion.server.service import Service
@@ -47,6 +47,7 @@ from bitfusion.server.storage import make_store
 from bitfusion.server.tokens import PREFIX as TOKENS
 from bitfusion.server.tokens import Tokens
 from bitfusion.server.turns import TurnMeter
+from bitfusion.server.utilisation import Utilisation
 from bitfusion.server.views import ServerView
 from bitfusion.server.worker import ExecutorWorker, pick_python, pick_user
 from bitfusion.values import ALWAYS, NEVER

@@ -95,7 +95,10 @@ class Usage:
     def book(self, notes: Sequence[Note], now_s: float, ended: Iterable[str] = ()) -> None:
         """now_s: on the clock of the records' started_s."""
         hour = int(self._clock()) // HOUR_S * HOUR_S
-        booked, ended = {note.record.session: (now_s, note.busy_s) for note in notes}, list(ended)
+        booked, ended = (
+            {note.record.session: self._booking(note, now_s) for note in notes},
+            list(ended),
+        )
         with self._transaction():
             for note in notes:
                 self._file.execute(ADD, self._since_last(note, hour, now_s))
@@ -112,6 +115,11 @@ class Usage:
         self._booked.update(booked)
         for session in ended:
             self._booked.pop(session, None)
+
+    def _booking(self, note: Note, now_s: float) -> tuple[float, float]:
+        """What was booked once stays, though less may be counted later."""
+        known = self._booked.get(note.record.session)
+        return now_s, max(note.busy_s, known[1]) if known else note.busy_s
 
     def _since_last(self, note: Note, hour: int, now_s: float) -> Used:
         record = note.record

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from types import SimpleNamespace
-from typing import Any, Callable, List, Tuple
+from typing import Any, Tuple
 
 import pytest
 from identities import Lab
@@ -70,68 +70,6 @@ def test_claims_of_another_server() -> None:
     assert "secret" not in json.dumps(rows) and "bob" not in json.dumps(rows)
     rows = overview.claimed(view, claims, Caller("op", admin=True))
     assert [held["client"] for held in rows[0]["sessions"]] == ["alice", "bob"]
-
-
-class FakeLedger:
-    def __init__(self) -> None:
-        self.used = [0]
-
-    def busy(self) -> List[int]:
-        return list(self.used)
-
-
-class FakeTimers:
-    def __init__(self) -> None:
-        self.actions: List[Callable[[], object]] = []
-
-    def after(self, _seconds: float, action: Callable[[], object]) -> None:
-        self.actions.append(action)
-
-
-def test_utilisation() -> None:
-    now, timers, ledger = [100.0], FakeTimers(), FakeLedger()
-    session: Any = SimpleNamespace(name="s", ledger=ledger, slices=[Slice(0, GIB)])
-    sessions: Any = SimpleNamespace(by_name={})
-    measured = overview.Utilisation(sessions, timers, lambda: now[0])
-    assert measured.of(session) == [None]
-    sessions.by_name["s"] = session
-    measured.start()
-    measured.start()
-    assert len(timers.actions) == 1
-    ledger.used[0], now[0] = SECOND // 4, 101.0
-    timers.actions.pop()()
-    assert measured.of(session) == [0.25]
-    ledger.used[0], now[0] = 9 * SECOND, 102.0  # counted late: no more than all of it
-    timers.actions.pop()()
-    assert measured.of(session) == [1.0]
-    assert measured.counted(session) == 9.0
-    other: Any = SimpleNamespace(name="o", ledger=FakeLedger(), slices=[Slice(0, GIB)])
-    sessions.by_name["o"] = other
-    now[0] = 103.0
-    timers.actions.pop()()
-    for at in (104.0, 105.0):  # they take turns on the GPU, and each measures the other's, too
-        now[0] = at
-        ledger.used[0] += SECOND * 3 // 4
-        other.ledger.used[0] += SECOND * 3 // 4
-        timers.actions.pop()()
-        assert measured.of(session) == measured.of(other) == [0.5]
-    assert (measured.counted(session), measured.counted(other)) == (10.0, 1.0)
-    ledger.used[0] += 5 * SECOND  # a kernel that took 5 s has ended
-    other.ledger.used[0] += SECOND
-    now[0] = 106.0
-    timers.actions.pop()()
-    counted = (measured.counted(session), measured.counted(other))
-    assert counted == (pytest.approx(10 + 25 / 6), pytest.approx(1 + 5 / 6))
-    again = overview.Utilisation(sessions, FakeTimers(), lambda: now[0])  # of the next server
-    again.go_on(session, counted[0])
-    again.start()
-    assert again.counted(session) == pytest.approx(counted[0])
-    sessions.by_name.clear()
-    timers.actions.pop()()
-    assert not timers.actions  # nobody is there: nothing wakes the server
-    sessions.by_name["s"] = session
-    measured.start()
-    assert timers.actions
 
 
 def row(**held: Any) -> Row:
