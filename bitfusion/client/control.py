@@ -199,7 +199,7 @@ class HttpChannel:
 def greet(channel: Channel) -> Json:
     """Make sure that this is a server of our version."""
     status, answer = channel.request("GET", "/v1/server")
-    if status == 401:
+    if status == 401 or (status == 503 and kind_of(Reply(status, answer))[0]):
         raise explain(channel, Reply(status, answer), "its version")
     theirs, protocol = str(answer.get("version")), answer.get("protocol")
     if not isinstance(protocol, int) or "version" not in answer:

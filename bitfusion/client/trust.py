@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import socket
 import time
@@ -10,8 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from bitfusion import linux, log
-from bitfusion.errors import CannotReach, NotTrusted, reason
+from bitfusion.errors import CannotReach, NotTrusted, ServerNotReady, reason
 from bitfusion.quantity import plural
+from bitfusion.wire.control import NO_ROOM
 
 if TYPE_CHECKING:
     import ssl
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from bitfusion.client.access import Access
 
 DAY_S, HOUR_S = 86400.0, 3600.0
+RESET = "something is there and ended the connection: its log may say why"
+FULL = "TLSV1_ALERT_INTERNAL_ERROR"  # what a server says in place of a handshake
 BROKEN = http.client.HTTPException
 
 
@@ -37,8 +41,8 @@ def ignore(_sock: socket.socket) -> None: ...
 def connect(
     address: tuple[str, int], name: str, timeout_s: float, access: Access, seen: Seen = ignore
 ) -> Connected:
-    """Raises CannotReach or NotTrusted. seen: gets each socket before it is connected, so that
-    another thread may hang up.
+    """Raises CannotReach, NotTrusted or ServerNotReady. seen: gets each socket before it is
+    connected, so that another thread may hang up.
     """
     if access.ca:
         return _connect_by_tls(address, name, timeout_s, access.ca, seen)
@@ -71,7 +75,8 @@ def open_socket(address: tuple[str, int], timeout_s: float, seen: Seen) -> socke
 
 
 def unreachable(name: str, error: OSError) -> CannotReach:
-    return CannotReach(server=name, why=reason(error))
+    hint = RESET if error.errno == errno.ECONNRESET else ""
+    return CannotReach(hint, server=name, why=reason(error))
 
 
 def _connect_by_tls(
@@ -88,6 +93,8 @@ def _connect_by_tls(
         connection.sock = context.wrap_socket(sock, server_hostname=address[0])
         certificate = certificates.examine(connection.sock.getpeercert())
     except ssl.SSLError as error:
+        if error.reason == FULL:
+            raise ServerNotReady(server=name, why=NO_ROOM) from None
         raise not_trusted(name, certificates.explain(error), ca) from None
     except certificates.NotOurs as error:
         connection.close()

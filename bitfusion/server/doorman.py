@@ -19,7 +19,7 @@ from bitfusion.server.api import Api
 from bitfusion.server.caller import Refusal
 from bitfusion.server.gate import UNAUTHORIZED, Gate
 from bitfusion.server.guard import network_of
-from bitfusion.server.loop import Loop
+from bitfusion.server.loop import Loop, Timer
 from bitfusion.server.peer import Answer, Later, Peer
 from bitfusion.server.service import Service
 from bitfusion.values import format_address
@@ -27,8 +27,10 @@ from bitfusion.wire.control import Call, Reply
 
 MAX_PEERS = 4096  # a run has two, and who waits in the queue one
 OTHERS = 512  # descriptors for other things than these, and one more for each of these
+MAX_SPARE = 16  # connections of a client, beside those that hold a session, that nobody takes away
 MAX_STRANGERS = 64  # connections of one address whose client is not known yet
 FIRST_CALL_S = 10.0  # from connecting to the first call that tells it, handshake included
+FIRST_BYTES = 16 << 10  # a hello of TLS, or a request
 IDLE_S = 30.0  # of a control connection that holds no session
 DELAY_S = 1.0  # of the answer to one that fails, at an address that failed too often
 NOT_THEIRS = ("no-session", "no-entry")  # kinds of refusals
@@ -69,6 +71,7 @@ class Doorman:
             self._refused,
         )
         self.peers: dict[Peer, str] = {}  # with the address that each calls from
+        self._timers: dict[Peer, dict[str, Timer]] = {}  # each holds its peer, and all that has
         self._lanes: weakref.WeakValueDictionary[str, Lane] = weakref.WeakValueDictionary()
         self._acceptor = Acceptor(service.loop, sock, self._take)
 
@@ -77,10 +80,12 @@ class Doorman:
             host, port = sock.getpeername()[:2]
         except OSError:
             host, port = "", 0  # gone again
-        if not host or not self._has_room(host):
-            if host:
-                self._gate.note(host, f"{self._most} connections of clients are the most")
+        if not host:
             sock.close()
+            return
+        if not self._has_room(host):
+            self._gate.note(host, f"{self._most} connections of clients are the most")
+            self._turn_away(sock)
             return
         linux.keep_alive(sock, self._lease_s)
         linux.give_up_sending(sock, self._lease_s)
@@ -89,14 +94,28 @@ class Doorman:
         peer.on_broken = lambda why: self._gate.failed(host, why)
         peer.soon = self._turns(peer, host)
         self.peers[peer] = host
-        self._loop.after(
+        first = self._loop.after(
             FIRST_CALL_S, lambda: peer.close() if self._gate.is_stranger(peer) else None
         )
+        self._timers[peer] = {"first": first}
         self._watch_idle(peer)
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        """With an answer, where it costs nothing: nobody waits for it to be read."""
+        try:
+            sock.recv(FIRST_BYTES)  # what is unread at the close would throw the answer away
+        except OSError:
+            pass
+        try:
+            sock.send(self._gate.full())
+        except OSError:
+            pass
+        sock.close()
 
     def _has_room(self, host: str) -> bool:
         """Connections of strangers make room for new ones: those that failed first, then those
-        that said nothing, and the oldest of them.
+        that said nothing, and the oldest of them. Where a client has more connections without a
+        session than there are strangers, one of those does.
         """
         if len(self.peers) < MAX_STRANGERS:
             return True  # whoever they are
@@ -106,9 +125,25 @@ class Doorman:
         here = [peer for peer in strangers if network_of(self.peers[peer]) == network]
         if len(here) >= MAX_STRANGERS:
             here[0].close()
-        elif len(self.peers) >= self._most and strangers:
-            strangers[0].close()
+        elif len(self.peers) >= self._most:
+            self._make_room(strangers)
         return len(self.peers) < self._most
+
+    def _make_room(self, strangers: list[Peer]) -> None:
+        holders = self._service.sessions.owners()
+        spare: dict[str, list[Peer]] = {}
+        for peer, host in self.peers.items():
+            name = self._gate.name(peer, host)
+            if name and peer not in holders:
+                spare.setdefault(name, []).append(peer)
+        most = max(spare, key=lambda name: len(spare[name]), default="")
+        if most and len(spare[most]) > max(MAX_SPARE, len(strangers)):
+            chosen = next((peer for peer in spare[most] if not peer.waits), spare[most][0])
+            why = f"{most} has more connections than anybody, and {self._most} of all are the most"
+            self._gate.note(self.peers[chosen], why)
+            chosen.close()
+        elif strangers:
+            strangers[0].close()
 
     def _turns(self, peer: Peer, host: str) -> Callable[[Callable[[], None]], None]:
         network = network_of(host)
@@ -158,7 +193,7 @@ class Doorman:
                 self._watch_idle(peer)
 
         seen = peer.calls
-        self._loop.after(IDLE_S, look)
+        self._timers[peer]["idle"] = self._loop.after(IDLE_S, look)
 
     def bar(self, client: str, why: str) -> None:
         """Hang up on a client that may not come any more, which ends its sessions."""
@@ -169,6 +204,9 @@ class Doorman:
     def _gone(self, peer: Peer) -> None:
         self._gate.forget(peer)
         self.peers.pop(peer, None)
+        for timer in self._timers.pop(peer, {}).values():
+            timer.cancel()
+        peer.soon = self._loop.soon  # else it would be a part of itself, for the collector
         self._service.gone(peer)
 
     def close(self) -> None:

@@ -6,22 +6,30 @@ everybody, which loopback or an operator's word must allow.
 from __future__ import annotations
 
 import ipaddress
+import json
 import ssl
 import time
 from typing import Optional
 
 from bitfusion import log
 from bitfusion.server.caller import ANONYMOUS, Caller, Refusal
-from bitfusion.server.guard import TOO_MANY, Guard
+from bitfusion.server.guard import TOO_MANY, Guard, network_of
 from bitfusion.server.http import HttpCodec
 from bitfusion.server.keys import LOOK_EVERY_S, Keys
 from bitfusion.server.loop import Loop
 from bitfusion.server.peer import Codec, Peer
 from bitfusion.server.tls import TlsCodec
 from bitfusion.server.tokens import Tokens
-from bitfusion.wire.control import Call
+from bitfusion.wire.control import NO_ROOM, Call, failure
 
 UNAUTHORIZED = 401
+# An alert of TLS, fatal, which nothing encrypts before a handshake.
+INTERNAL_ERROR = b"\x15\x03\x03\x00\x02\x02\x50"
+NO_ROOM_BODY = json.dumps(failure(503, "no-room", NO_ROOM).body).encode() + b"\n"
+NO_ROOM_IN_CLEAR = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(NO_ROOM_BODY)
+) + NO_ROOM_BODY
 
 
 def is_loopback(host: str) -> bool:
@@ -99,6 +107,19 @@ class Gate:
 
     def client_of(self, peer: Peer) -> str:
         return self._clients.get(peer, "")
+
+    def name(self, peer: Peer, address: str) -> str:
+        """Who is there, in words: '' for a stranger. Who asks nobody knows addresses only."""
+        if self._tokens is None:
+            return "" if self.is_stranger(peer) else f"address {network_of(address)}"
+        client = self.client_of(peer)
+        return f"client '{client}'" if client else ""
+
+    def full(self) -> bytes:
+        """For a connection that has no place: in a language that it understands, and without the
+        work of a handshake.
+        """
+        return NO_ROOM_IN_CLEAR if self.open else INTERNAL_ERROR
 
     def forget(self, peer: Peer) -> None:
         self._clients.pop(peer, None)

@@ -266,6 +266,10 @@ class Sessions:
         for session in [s for s in self.by_name.values() if s.owner is owner]:
             self._close(session)
 
+    def owners(self) -> set[object]:
+        """The connections that hold one."""
+        return {session.owner for session in self.by_name.values()}
+
     def has(self, owner: object) -> bool:
         return any(session.owner is owner for session in self.by_name.values())
 

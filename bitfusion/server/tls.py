@@ -18,19 +18,21 @@ READ_SIZE = 64 << 10
 class TlsCodec:
     def __init__(self, context: ssl.SSLContext, inner: Codec) -> None:
         self._inner = inner
+        self._context = context
         self._input, self._output = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._input, self._output, server_side=True)
-        self._began = False
+        self._tls: Optional[ssl.SSLObject] = None  # costs much more than a connection that is mute
         self._established = False
         self._in_clear = False
         self._ended = False
 
     def feed(self, data: bytes) -> None:
-        if not self._began and data:
-            self._began = True
+        if self._tls is None and data:
             if data[:1] != HANDSHAKE:
                 self._in_clear = True
                 raise BrokenRules("clear text, but this server speaks TLS only")
+            self._tls = self._context.wrap_bio(self._input, self._output, server_side=True)
+        if self._tls is None:
+            return
         self._input.write(data)
         try:
             if not self._established:
@@ -60,6 +62,7 @@ class TlsCodec:
         return self._encrypt(self._inner.reply(reply))
 
     def _encrypt(self, data: bytes) -> bytes:
+        assert self._tls is not None
         view = memoryview(data)
         while view:
             view = view[self._tls.write(view) :]

@@ -20,6 +20,7 @@ MAX_BODY = 64 << 10
 SECRET_HEADER = "Session-Secret"
 CLEAR_TEXT = "clear-text"  # kind of the failure that a server of TLS tells others
 MAX_ABOUT = 255  # characters of each thing that a launcher says about itself, as a host's name has
+NO_ROOM = "it has no room for another connection now"
 MAX_WAIT_S = 30.0  # for an answer that comes when something happens
 
 Json = dict[str, object]

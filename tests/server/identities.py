@@ -35,12 +35,17 @@ class Lab:
         self.server: Optional[Server] = None
 
     def start(
-        self, worker: str = "echo", gpus: int = 2, mib: int = 1000, encrypt: str = "auto"
+        self,
+        worker: str = "echo",
+        gpus: int = 2,
+        mib: int = 1000,
+        encrypt: str = "auto",
+        descriptors: int = 0,
     ) -> Server:
         settings = {"server.encrypt": encrypt}
         if self.server is not None:  # it comes back where it was
             settings["server.listen"] = f"127.0.0.1:{self.server.port}"
-        self.server = Server(worker, gpus, mib, state=self.state, settings=settings)
+        self.server = Server(worker, gpus, mib, descriptors, settings, self.state)
         return self.server
 
     def resign(self, life_s: float) -> None:
