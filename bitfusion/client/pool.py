@@ -50,6 +50,7 @@ class Overview(NamedTuple):
     servers: list[Listed]
     queue: list[Json]
     you: Json  # of the first cluster; {} without one
+    trouble: str = ""  # why this may be over
 
 
 def query(settings: Config, live: bool = False) -> Overview:
@@ -95,6 +96,7 @@ class Told(NamedTuple):
     servers: list[tuple[str, bool, Listed]]  # ID, whether it is the one that answers, and what
     queue: list[Json]
     you: Json
+    trouble: str
 
 
 class Asker:
@@ -108,6 +110,7 @@ class Asker:
         self._listed: list[Listed] = []
         self._queue: list[Json] = []
         self._you: Json = {}
+        self._trouble = ""
         self.failed: list[tuple[str, BitfusionError]] = []
 
     def overview(self) -> Overview:
@@ -115,7 +118,7 @@ class Asker:
         lost = [
             Listed(name, "", [], str(error)) for name, error in self.failed if name not in names
         ]
-        return Overview(self._listed + lost, self._queue, self._you)
+        return Overview(self._listed + lost, self._queue, self._you, self._trouble)
 
     def knows_lost(self, address: Address) -> bool:
         """Its cluster says so: nobody need wait for it."""
@@ -146,6 +149,7 @@ class Asker:
                 self._listed.append(listed if live else self._look_there(listed))
         self._queue += told.queue
         self._you = self._you or told.you
+        self._trouble = self._trouble or told.trouble
 
     def _look_there(self, listed: Listed) -> Listed:
         """Live figures of a server that another has told of; without, where it does not answer."""
@@ -172,7 +176,8 @@ def ask(channel: control.Channel) -> Told:
         channel.close()
     you = pool.get("you")
     queue = control.list_of_objects(pool.get("queue"))
-    return Told(str(greeting.get("id")), servers, queue, you if isinstance(you, dict) else {})
+    you = you if isinstance(you, dict) else {}
+    return Told(str(greeting.get("id")), servers, queue, you, str(pool.get("trouble", "")))
 
 
 def fetch(channel: control.Channel, path: str) -> Json:
@@ -232,6 +237,7 @@ def as_json(overview: Overview) -> dict[str, object]:
         ],
         "queue": overview.queue,
         "you": overview.you,
+        "trouble": overview.trouble,
     }
 
 

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bitfusion import config
+from bitfusion import config, log
 from bitfusion.client.pool import Overview, as_json, failed, query
 from bitfusion.options import Option, Parsed, refuse_words
 from bitfusion.printable import printable_lines
@@ -23,6 +23,8 @@ OPTIONS = (
 def run(parsed: Parsed, show: Callable[[Overview], str], live: bool = False) -> int:
     refuse_words(parsed)
     overview = query(config.load_client(parsed), live)
+    if overview.trouble:
+        log.warn(f"{overview.trouble}: this is what was known before")
     if parsed.has("json"):
         text = json.dumps(as_json(overview), indent=2) + "\n"
     else:

@@ -120,6 +120,11 @@ class Cluster:
         return self.replica.synced
 
     @property
+    def trouble(self) -> str:
+        """Why nobody gets GPUs from here, and what is known may be over; "" where all is well."""
+        return self.membership.trouble if self.synced else str(self.lost())
+
+    @property
     def leads(self) -> bool:
         return self.synced and self._leader.leads
 

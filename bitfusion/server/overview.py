@@ -112,7 +112,9 @@ class Overview:
                 "limits": caller.limits._asdict(),
                 "held": self._held_by(caller.client),
             }
-            later.complete(Reply(200, {"servers": servers, "queue": queue, "you": you}))
+            trouble = self._cluster.trouble if self._cluster else ""
+            body: Json = {"servers": servers, "queue": queue, "you": you, "trouble": trouble}
+            later.complete(Reply(200, body))
 
         pieces = self._describe(caller, servers, queue)
         in_turns(self._timers, pieces, PIECES_A_TURN, done)

@@ -153,7 +153,7 @@ def health_of(
         folder.path,
         lambda: service.loop.longest_turn_s,
         expires_s,
-        lambda: cluster.membership.trouble if cluster.synced else str(cluster.lost()),
+        lambda: cluster.trouble,
         settings.text("server.encrypt"),
         service.data,
     )

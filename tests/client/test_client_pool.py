@@ -30,7 +30,7 @@ def test_a_dead_server_is_named_once(
         if address[1] == 2:
             raise CannotReach(server="b:2", why="timed out")
         servers = [("a", True, Listed("a:1", "1", [])), ("b", False, LOST)]
-        return Told("a", servers, [], {})
+        return Told("a", servers, [], {}, "")
 
     monkeypatch.setattr(Asker, "_ask", ask)
     assert pool.query(settings_with(order)).servers == [Listed("a:1", "1", []), LOST]

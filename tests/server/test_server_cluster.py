@@ -20,7 +20,7 @@ from identities import BITFUSION
 from servers import Server, connect
 from waiting import wait_for
 
-from bitfusion.client import control
+from bitfusion.client import control, pool
 from bitfusion.client.claim import Wanted, claim
 from bitfusion.client.trust import Seen
 from bitfusion.config import format_address
@@ -126,6 +126,8 @@ def test_losing_etcd_ends_no_session(pair: Pair) -> None:
     text = f"the cluster's state at etcd://127.0.0.1:{pair.etcd.port} cannot be reached now"
     with pytest.raises(ServerRefused, match=text):
         ask(one)
+    told = pool.ask(one.channel())
+    assert told.trouble == text and len(told.servers) == 2
     stream, _pid = connect(session)
     stream.sendall(b"more")
     other_one = next(s for s in (one, two) if str(s.port) not in session.channel.name)
