@@ -199,6 +199,19 @@ def test_a_decision_for_a_client_that_left_is_undone() -> None:
     assert store.decide() == ["y"]
 
 
+def test_who_is_put_back_is_where_it_was() -> None:
+    """Its server refused it. That it left the queue was told before that it was granted."""
+    store = Store("a")
+    first = store.entry("x")
+    store.entry("y", seq=2)
+    assert store.decide() == ["x"]
+    store.facts.drop_entry("x")
+    store.claim(first)
+    store.facts.put_entry(first)
+    store.facts.drop_claim("x")
+    assert store.places("x", "y") == [1, 2]
+
+
 def test_a_session_that_moved() -> None:
     """The store says another server than it did."""
     store = Store("ab")

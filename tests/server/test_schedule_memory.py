@@ -11,6 +11,7 @@ from test_schedule import Desk, server
 from bitfusion.quantity import MIB
 from bitfusion.server import fleet
 from bitfusion.server.caller import Limits
+from bitfusion.server.pool import Slice
 from bitfusion.server.views import GpuView
 
 
@@ -88,3 +89,43 @@ def test_what_nobody_asks_for_any_more_is_forgotten(monkeypatch: pytest.MonkeyPa
     for number in range(40):
         desk.scheduler.cancel(desk.ask("ann", servers=("s1", f"s{number}")))
     assert len(desk.scheduler._fleet._selectors) <= 2 * fleet.MAX_IDLE
+
+
+def test_time_goes_on_by_those_who_wait_now() -> None:
+    """Not by those who waited once: it would go too slowly, and newcomers come before others."""
+    desk = Desk(server(1, 1))
+    for number in range(10):
+        desk.scheduler.cancel(desk.ask(f"stranger{number}"))
+    first = desk.ask("ann")
+    assert desk.decide() == [first]
+    assert desk.scheduler._queue.virtual == 1.0
+
+
+def test_what_ended_on_a_server_that_was_not_known_is_free() -> None:
+    desk = Desk(server(1, 1))
+    for session in ("one", "two"):
+        desk.scheduler.hold(session, "ann", "s2", (Slice(0, 500 * MIB),), 0.0)
+    desk.scheduler.release("one", 1.0)
+    desk.scheduler.set_server(server(2, 2))
+    assert len([desk.ask("bob", fraction="0.5") for _ in range(5)]) == 5
+    assert len(desk.decide()) == 5
+    assert desk.end("two") == []
+    desk.ask("bob", fraction="0.5")
+    assert len(desk.decide()) == 1
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_server_is_kept_for_one_alone(alike: bool) -> None:
+    """Two that wait for the same server, as only that is large enough."""
+    large = server(1, 2)
+    if not alike:
+        sizes = (GpuView(0, "Small", 900 * MIB, "a"), GpuView(1, "Large", 1000 * MIB, "b"))
+        large = large._replace(gpus=sizes)
+    desk = Desk(large, server(2, 1), servers_per_fence=1)
+    held = desk.ask("hog", memory=MIB, servers=("s1",))
+    assert desk.decide() == [held]
+    ann, bob, cyd = desk.ask("ann", 2), desk.ask("bob", 2), desk.ask("cyd", servers=("s1",))
+    assert desk.decide() == []
+    assert list(desk.scheduler._fences.owners) == [ann]
+    assert desk.end(held) == [ann]
+    assert desk.end(ann) == [bob] and desk.end(bob) == [cyd]
