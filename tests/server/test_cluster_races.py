@@ -10,6 +10,7 @@ from typing import Optional
 import pytest
 from clusters import MIB, Client, Clock, Server, Start, keys, kill
 
+from bitfusion.server import leader
 from bitfusion.server.caller import Limits
 from bitfusion.server.leader import MAX_WRITES
 from bitfusion.server.pool import Slice
@@ -370,6 +371,22 @@ def test_who_comes_back_to_the_server_it_left(start: Start, clock: Clock) -> Non
     assert clock.until(lambda: again.granted)
     clock.run(30)
     assert again.session in one.host.open and not one.host.ends
+
+
+def test_what_was_decided_and_not_written_is_nobodys(
+    start: Start, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another leads meanwhile, for a moment: who leads again has to decide again."""
+    monkeypatch.setattr(leader, "MAX_WRITES", 1)
+    one = start(gpus=2)
+    other = Change("leader", {"server": "other", "instance": "other"})
+    assert meddle(memory, puts("claims/"), lambda: [other]) == []
+    asked = [one.ask("x"), one.ask("y")]
+    clock.run(1)
+    assert not one.cluster.leads and not any(client.granted for client in asked)
+    assert not one.cluster.facts.pending
+    assert memory.commit(None, [Change("leader", None)], ()) == "applied"
+    assert clock.until(lambda: all(client.granted for client in asked), 10)
 
 
 def test_a_store_that_takes_no_change(start: Start, clock: Clock, memory: Memory) -> None:
