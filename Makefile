@@ -67,7 +67,7 @@ CLIENT_LIB := $(if $(PROXY),$(OUT)/lib/client/libcuda.so.1)
 SERVER_LIB := $(if $(EXEC),$(OUT)/lib/server/libbfexecutor.so)
 ENGINE_LIB := $(if $(ENGINE),$(OUT)/lib/softgpu/libsoftgpu-engine.so)
 SOFT_LIB   := $(if $(DRIVER),$(OUT)/lib/softgpu/libcuda.so.1)
-JIT_LIB    := $(if $(JITLNK),$(OUT)/lib/softgpu/libnvJitLink.so.13)
+JIT_LIB    := $(if $(JITLNK),$(OUT)/lib/softgpu/libbitfusion-compilers.so)
 NVML_LIBS   := $(if $(NVML),$(OUT)/lib/client/libnvidia-ml.so.1 $(OUT)/lib/softgpu/libnvidia-ml.so.1)
 PRESENT_LIB := $(if $(PRESENT),$(OUT)/lib/client/libbitfusion-presence.so)
 NULL_LIB   := $(if $(NULLDR),$(OUT)/nulldriver/libcuda.so.1)
@@ -96,8 +96,9 @@ $(ENGINE_LIB): $(ENGINE_OBJECTS)
 $(ENGINE_LIB): LINK = -Wl,-soname,libsoftgpu-engine.so
 $(SOFT_LIB): $(call objects,$(DRIVER) $(ABI) $(COPIES)) $(ENGINE_OBJECTS) $(wildcard bitfusion/softgpu/driver/generated/exports.map)
 $(SOFT_LIB): LINK = -Wl,-soname,libcuda.so.1 -Wl,--version-script=bitfusion/softgpu/driver/generated/exports.map
-$(JIT_LIB): $(call objects,$(JITLNK))
-$(JIT_LIB): LINK = -Wl,-soname,libnvJitLink.so.13
+# Under the name that it had in older builds, programs that need NVIDIA's would find it.
+$(JIT_LIB): $(call objects,$(JITLNK)) bitfusion/softgpu/nvjitlink/exports.map
+$(JIT_LIB): LINK = -Wl,-soname,libbitfusion-compilers.so -Wl,--version-script=bitfusion/softgpu/nvjitlink/exports.map
 $(OUT)/lib/client/libnvidia-ml.so.1: $(call objects,$(NVML) $(NVML_REMOTE) $(WIRE))
 $(OUT)/lib/softgpu/libnvidia-ml.so.1: $(call objects,$(NVML) $(NVML_SOFT))
 $(NVML_LIBS): bitfusion/nvml/generated/exports.map
@@ -111,7 +112,7 @@ $(filter-out $(WHEEL_LIB),$(LIBS)) $(NULL_LIB):
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(CFLAGS) $(SANE) $(SHARED) $(LINK) -o $@ $(filter %.o,$^) -ldl -lm -lpthread $(LDFLAGS)
-	$(Q)case $@ in */libcuda.so.1) ln -sf libcuda.so.1 $(@D)/libcuda.so ;; esac
+	$(Q)case $@ in */libcuda.so.1) ln -sf libcuda.so.1 $(@D)/libcuda.so ;; */libbitfusion-compilers.so) rm -f $(@D)/libnvJitLink.so.13 ;; esac
 
 # Programs also open libcuda.so. That is a link, which a wheel cannot hold: there it is a library that needs the other one.
 $(WHEEL_LIB): $(CLIENT_LIB) | $(NEEDS_ZIG)

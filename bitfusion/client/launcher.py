@@ -67,7 +67,7 @@ def add_presence(environment: dict[str, str], gpus: int) -> None:
 
 def add_compilers(environment: dict[str, str]) -> None:
     """NVIDIA's compilers and linkers make code for real GPUs; ours keep PTX for software ones."""
-    path = os.path.join(paths.library_folder(), paths.SOFTGPU_LINKER)
+    path = os.path.join(paths.library_folder(), paths.SOFTGPU_COMPILERS)
     if os.path.exists(path):
         prepend(environment, "LD_PRELOAD", loadable(path))
     # What CuPy keeps there is PTX now, and would be machine code without us, under the same names.

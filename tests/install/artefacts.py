@@ -23,7 +23,7 @@ EPOCH = "1790000000"
 LIBRARIES = {
     "client": ["libcuda.so.1", "libnvidia-ml.so.1", "libbitfusion-presence.so"],
     "server": ["libbfexecutor.so"],
-    "softgpu": ["libcuda.so.1", "libnvidia-ml.so.1", "libnvJitLink.so.13"],
+    "softgpu": ["libcuda.so.1", "libnvidia-ml.so.1", "libbitfusion-compilers.so"],
 }
 Packages = Dict[str, Path]  # by the last part of their names: client, server
 

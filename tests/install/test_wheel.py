@@ -25,7 +25,7 @@ INSIDE = {
     "bitfusion/lib/server/libbfexecutor.so",
     "bitfusion/lib/softgpu/libcuda.so",
     "bitfusion/lib/softgpu/libcuda.so.1",
-    "bitfusion/lib/softgpu/libnvJitLink.so.13",
+    "bitfusion/lib/softgpu/libbitfusion-compilers.so",
     "bitfusion/lib/softgpu/libnvidia-ml.so.1",
 }
 

@@ -14,7 +14,7 @@ from instrumented import compiler
 from test_driver_programs import environment
 
 HERE = Path(__file__).resolve().parent
-OURS = HERE.parents[1] / "build" / "lib" / "softgpu" / "libnvJitLink.so.13"
+OURS = HERE.parents[1] / "build" / "lib" / "softgpu" / "libbitfusion-compilers.so"
 
 SCRIPT = """
 import ctypes, sys

@@ -2,7 +2,7 @@
  *
  * CuPy asks for NVRTC's functions with dlsym on the very library that it opened by its path, and so do others, so no name of ours
  * that stands in front is ever found. Therefore dlsym itself stands in front here, and exchanges a few functions of compilers
- * (nvrtc.c, nvvm.c). Libraries that are linked against a compiler get the real functions.
+ * (nvrtc.c, nvvm.c) and all of nvJitLink's. What is linked against a library asks nobody: exports.map is for that.
  *
  * What dlsym finds depends on who calls it, by the return address (RTLD_NEXT, RTLD_DEFAULT of a library with local scope). So
  * all other questions are handed on by a jump, which leaves the caller on the stack; C cannot promise one.
@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <string.h>
 
-static dlsym_function real_dlsym(void)
+dlsym_function real_dlsym(void)
 {
 	static const char *const versions[] = { "GLIBC_2.34", "GLIBC_2.2.5", "GLIBC_2.17" };
 	static dlsym_function real; /* two threads may both look; they find the same */
@@ -32,6 +32,8 @@ __attribute__((used)) void *dlsym_steer(void *handle, const char *name, dlsym_fu
 	*next = real_dlsym();
 	if (handle == RTLD_NEXT || name[0] != 'n' || name[1] != 'v')
 		return NULL;
+	if (!strncmp(name, "nvJitLink", 9))
+		return (*next)(handle, name) ? (*next)(RTLD_DEFAULT, name) : NULL; /* ours are the first */
 	if (!strncmp(name, "nvrtc", 5))
 		return nvrtc_steer(handle, name, *next);
 	return strncmp(name, "nvvm", 4) ? NULL : nvvm_steer(handle, name, *next);

@@ -5,8 +5,9 @@
  * numba-cuda and cuda.core always link PTX to a cubin with nvJitLink, also when the driver could take the PTX as
  * it is. The software GPU runs PTX and no machine code. So this library answers a link with a fatbin whose entries
  * hold the inputs themselves; the software GPU's loader links them when the "cubin" is loaded. Python bindings
- * resolve these names with dlsym(RTLD_DEFAULT), which finds a preloaded library first; libraries that were linked
- * against the real one use its versioned names, which we do not have, and still get the real one.
+ * resolve these names with dlsym(RTLD_DEFAULT), which finds a preloaded library first. What is linked against the real
+ * library uses names that say of which version they are (below), and finds those here too (exports.map). This library must not
+ * bear the real one's name: the loader would take it for the one that is needed, and ask it for all there is.
  *
  * LTO-IR, which numba-cuda prefers, is first turned into PTX by the real library (real.c).
  *
@@ -33,6 +34,7 @@ struct link {
 	struct real_input *lto; /* copies of the LTO-IR inputs, linked to PTX when the link is completed */
 	unsigned lto_count;
 	char *ptx; /* what became of them */
+	unsigned major; /* of the library that the program was linked against; 0 when it was not */
 	char **options;
 	unsigned option_count;
 	uint16_t register_limit;
@@ -103,7 +105,7 @@ static int keep_options(struct link *link, uint32_t count, const char **options)
 	return SUCCESS;
 }
 
-EXPORT int nvJitLinkCreate(struct link **handle, uint32_t option_count, const char **options)
+static int create(struct link **handle, uint32_t option_count, const char **options, unsigned major)
 {
 	struct fatbin_header header = { FATBIN_MAGIC, 1, sizeof header, 0 };
 	struct link *link;
@@ -117,8 +119,24 @@ EXPORT int nvJitLinkCreate(struct link **handle, uint32_t option_count, const ch
 		free_link(link);
 		return INTERNAL;
 	}
+	link->major = major;
 	*handle = link;
 	return SUCCESS;
+}
+
+EXPORT int nvJitLinkCreate(struct link **handle, uint32_t option_count, const char **options)
+{
+	return create(handle, option_count, options, 0);
+}
+
+static int create_12(struct link **handle, uint32_t option_count, const char **options)
+{
+	return create(handle, option_count, options, 12);
+}
+
+static int create_13(struct link **handle, uint32_t option_count, const char **options)
+{
+	return create(handle, option_count, options, 13);
 }
 
 EXPORT int nvJitLinkDestroy(struct link **handle)
@@ -225,8 +243,8 @@ EXPORT int nvJitLinkComplete(struct link *link)
 		return INVALID_INPUT;
 	if (!link->lto_count || link->ptx)
 		return SUCCESS;
-	status = real_link_to_ptx(link->lto, link->lto_count, link->options, link->option_count, &link->ptx,
-				  link->error, sizeof link->error);
+	status = real_link_to_ptx(link->major, link->lto, link->lto_count, link->options, link->option_count,
+				  &link->ptx, link->error, sizeof link->error);
 	return status ? status : add_entry(link, INPUT_PTX, link->ptx, strlen(link->ptx) + 1);
 }
 
@@ -309,7 +327,59 @@ EXPORT int nvJitLinkVersion(unsigned *major, unsigned *minor)
 {
 	if (!major || !minor)
 		return INVALID_INPUT;
-	*major = 13;
-	*minor = 0;
+	if (real_version(major, minor)) {
+		*major = 13;
+		*minor = 0;
+	}
 	return SUCCESS;
 }
+
+/* nvJitLink.h makes of each function one that bears the version of the header; those of versions to come do no harm. */
+#define NAME(function, target, version) \
+	extern __typeof__(nvJitLink##function) __nvJitLink##function##_##version \
+		__attribute__((alias(#target), visibility("default")));
+#define NAMES_12(function, target) \
+	NAME(function, target, 12_0) \
+	NAME(function, target, 12_1) \
+	NAME(function, target, 12_2) \
+	NAME(function, target, 12_3) \
+	NAME(function, target, 12_4) \
+	NAME(function, target, 12_5) \
+	NAME(function, target, 12_6) \
+	NAME(function, target, 12_7) \
+	NAME(function, target, 12_8) \
+	NAME(function, target, 12_9)
+#define NAMES_13(function, target) \
+	NAME(function, target, 13_0) \
+	NAME(function, target, 13_1) \
+	NAME(function, target, 13_2) \
+	NAME(function, target, 13_3) \
+	NAME(function, target, 13_4) \
+	NAME(function, target, 13_5) \
+	NAME(function, target, 13_6) \
+	NAME(function, target, 13_7) \
+	NAME(function, target, 13_8) \
+	NAME(function, target, 13_9) \
+	NAME(function, target, 13_10) \
+	NAME(function, target, 13_11) \
+	NAME(function, target, 13_12)
+#define NAMES(function) \
+	NAMES_12(function, nvJitLink##function) \
+	NAMES_13(function, nvJitLink##function)
+
+NAMES_12(Create, create_12)
+NAMES_13(Create, create_13)
+NAMES(Destroy)
+NAMES(AddData)
+NAMES(AddFile)
+NAMES(Complete)
+NAMES(GetLinkedCubinSize)
+NAMES(GetLinkedCubin)
+NAMES(GetLinkedPtxSize)
+NAMES(GetLinkedPtx)
+NAMES(GetLinkedLTOIRSize)
+NAMES(GetLinkedLTOIR)
+NAMES(GetErrorLogSize)
+NAMES(GetErrorLog)
+NAMES(GetInfoLogSize)
+NAMES(GetInfoLog)

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Finds the real library and asks it for PTX. Ours stands in front of it and bears its name, so it is opened by its path: in the
- * Python packages that this process has libraries of, in the toolkit, then wherever the loader finds one.
+ * Finds the real library and asks it for PTX: the one that the program was linked against; else one in the Python packages that this
+ * process has libraries of, in the toolkit, then wherever the loader finds one.
  */
 #define _GNU_SOURCE
 #include "real.h"
 
 #include "arch.h"
+#include "dlsym.h"
+#include "loaded.h"
 
 #include <dlfcn.h>
 #include <link.h>
@@ -19,18 +21,9 @@ enum { NOT_FOUND = 6, MOST_OPTIONS = 64 };
 
 static const char *const places[] = { "nvidia/cu13/lib/libnvJitLink.so.13", "nvidia/nvjitlink/lib/libnvJitLink.so.12" };
 
-extern int nvJitLinkVersion(unsigned *major, unsigned *minor);
-
-/* NULL when there is none, or when the loader hands us ourselves. */
 static void *open_library(const char *path)
 {
-	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-
-	if (library && dlsym(library, "nvJitLinkVersion") == (void *)(uintptr_t)nvJitLinkVersion) {
-		dlclose(library);
-		return NULL;
-	}
-	return library;
+	return dlopen(path, RTLD_NOW | RTLD_LOCAL);
 }
 
 struct search {
@@ -80,19 +73,47 @@ static void *find_library(void)
 	return search.library;
 }
 
-static void *library_once(void)
+static void *loaded(unsigned major)
 {
-	static void *library; /* two threads may both look; they find the same */
-	void *found = __atomic_load_n(&library, __ATOMIC_ACQUIRE);
+	return major == 12 ? loaded_library("libnvJitLink", "__nvJitLinkCreate_12_0", "libnvJitLink.so.12")
+			   : loaded_library("libnvJitLink", "__nvJitLinkCreate_13_0", "libnvJitLink.so.13");
+}
+
+static void *library_once(unsigned major)
+{
+	static void *libraries[3]; /* two threads may both look; they find the same */
+	void **library = libraries + (major ? major - 11 : 0), *found = __atomic_load_n(library, __ATOMIC_ACQUIRE);
 
 	if (!found) {
-		found = find_library();
-		__atomic_store_n(&library, found, __ATOMIC_RELEASE);
+		found = major ? loaded(major) : NULL;
+		found = found ? found : find_library();
+		__atomic_store_n(library, found, __ATOMIC_RELEASE);
 	}
 	return found;
 }
 
-#define CALL(name, ...) ((int (*)(__VA_ARGS__))(uintptr_t)dlsym(library, "nvJitLink" #name))
+/* The libraries of CUDA 12.0 to 12.2 have no names without a version, but those of 12.0 are in all of CUDA 12. */
+static void *function_of(void *library, const char *name)
+{
+	static const char *const forms[] = { "nvJitLink%s", "__nvJitLink%s_13_0", "__nvJitLink%s_12_0" };
+	void *found = NULL;
+	char full[64];
+
+	for (unsigned i = 0; !found && i < sizeof forms / sizeof *forms; i++) {
+		snprintf(full, sizeof full, forms[i], name);
+		found = real_dlsym()(library, full);
+	}
+	return found;
+}
+
+#define CALL(name, ...) ((int (*)(__VA_ARGS__))(uintptr_t)function_of(library, #name))
+
+int real_version(unsigned *major, unsigned *minor)
+{
+	void *library = loaded_library("libnvJitLink", "nvJitLinkVersion", NULL);
+
+	return library ? CALL(Version, unsigned *, unsigned *)(major, minor) : NOT_FOUND;
+}
 
 static void explain(void *library, real_handle handle, char *error, size_t size)
 {
@@ -104,7 +125,7 @@ static void explain(void *library, real_handle handle, char *error, size_t size)
 		return;
 	log = calloc(1, needed + 1);
 	if (log && !CALL(GetErrorLog, real_handle, char *)(handle, log))
-		snprintf(error, size, "%s", log);
+		snprintf(error, size, "bitfusion nvJitLink: NVIDIA's library could not link LTO-IR to PTX: %s", log);
 	free(log);
 }
 
@@ -132,16 +153,17 @@ static int newest_arch(void *library)
 {
 	unsigned major = 0, minor = 0;
 
-	if (CALL(Version, unsigned *, unsigned *)(&major, &minor) || (major == 12 && minor < 8))
+	if (!function_of(library, "Version") || CALL(Version, unsigned *, unsigned *)(&major, &minor) ||
+	    (major == 12 && minor < 8))
 		return 90;
 	return major == 12 && minor == 8 ? 120 : 121;
 }
 
-int real_link_to_ptx(const struct real_input *inputs, unsigned input_count, char *const *options, unsigned option_count,
-		     char **ptx, char *error, size_t error_size)
+int real_link_to_ptx(unsigned major, const struct real_input *inputs, unsigned input_count, char *const *options,
+		     unsigned option_count, char **ptx, char *error, size_t error_size)
 {
 	const char *given[MOST_OPTIONS + 2], **known;
-	void *library = library_once();
+	void *library = library_once(major);
 	real_handle handle = NULL;
 	unsigned count = 0;
 	int status, exchanged;
