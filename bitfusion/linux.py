@@ -285,6 +285,15 @@ def expect_owner(sock: socket.socket, uid: int) -> None:
         raise PermissionError(errno.EPERM, f"user {owner} listens there, not user {uid}")
 
 
+def parent_of(pid: int) -> int:
+    """0 where it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])  # its name may hold anything
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
     """(pid, uid, gid) of the process at the other end of a Unix socket."""
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)

@@ -114,8 +114,9 @@ def check_name(text: str) -> str:
     """Of a client or a cluster: a file's name, a part of a URL and of a key, as it is."""
     good = text.isascii() and all(c.isalnum() or c in "-_." for c in text)
     if not good or not text[:1].isalnum() or len(text) > MAX_NAME:
+        shown = text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}..."
         raise ValueError(
-            f"'{text}' is not a name: letters, digits, '-', '_' and '.', at most {MAX_NAME}"
+            f"'{shown}' is not a name: letters, digits, '-', '_' and '.', at most {MAX_NAME}"
         )
     return text
 

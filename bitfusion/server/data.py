@@ -155,12 +155,13 @@ class DataListener:
         self.refused: Refused = lambda _address, _why, _failed: None
         # Which relay has shown a good ticket, and whence its connection came.
         self.served: Callable[[int, str], None] = lambda _pid, _address: None
+        self.is_relay: Callable[[int], bool] = lambda _pid: False  # of ours: anybody takes a name
         self._hellos = Throttle(HELLOS_OF, HELLOS_A_SECOND_OF, HELLOS, HELLOS_A_SECOND)
         self._acceptor = Acceptor(loop, sock, self._take)
 
     def _take(self, sock: socket.socket) -> None:
         try:
-            address = address_of(sock)
+            address = self._address_of(sock)
         except OSError:
             sock.close()  # gone again
             return
@@ -169,6 +170,16 @@ class DataListener:
         if sock.family != socket.AF_UNIX:
             linux.keep_alive(sock)
         self.pending[Pending(self, sock, address)] = network
+
+    def _address_of(self, sock: socket.socket) -> str:
+        """Whence it comes; of a relay's, whence that has it; '' for others of this machine."""
+        name = sock.getpeername()
+        if isinstance(name, tuple):
+            return str(name[0])
+        named = isinstance(name, bytes) and name.startswith(RELAY)
+        if not named or not self.is_relay(linux.peer_credentials(sock)[0]):
+            return ""
+        return str(name[len(RELAY) :].partition(b" ")[0], "ascii", "replace")
 
     def _make_room(self, network: str) -> None:
         counts = Counter(self.pending.values())
@@ -190,16 +201,6 @@ class DataListener:
 
     def close(self) -> None:
         self._acceptor.close()
-
-
-def address_of(sock: socket.socket) -> str:
-    """Whence it comes; of a relay's, whence that has it; '' for others of this machine."""
-    name = sock.getpeername()
-    if isinstance(name, tuple):
-        return str(name[0])
-    if isinstance(name, bytes) and name.startswith(RELAY):
-        return name[len(RELAY) :].partition(b" ")[0].decode("ascii", "replace")
-    return ""
 
 
 def is_hello(data: bytes) -> Optional[bool]:

@@ -236,7 +236,7 @@ def add_relay(
         relay.served(pid)
         listener.relayed(address)
 
-    local.served = served
+    local.served, local.is_relay = served, relay.has
     return relay
 
 
@@ -311,6 +311,7 @@ def serve(
     doorman = Doorman(service, control, gate, settings.seconds("cluster.lease"))
     admin = AdminDoor(service, folder)
     if tokens:
+        service.sessions.knows_clients = True
         leases.reachable = lambda: cluster.synced  # until then it knows no client
 
         def bar(client: str, why: str) -> None:

@@ -63,6 +63,10 @@ class RelayProcess:
         ours.setblocking(False)
         self._socket = ours
 
+    def has(self, pid: int) -> bool:
+        """Whether this process serves a connection for us."""
+        return linux.parent_of(pid) == self._pid
+
     def served(self, pid: int) -> None:
         """The relay with this pid brought a good ticket, so it is no stranger's."""
         try:

@@ -29,6 +29,9 @@ MAX_OWNED = 8  # of one control connection; a run needs one
 MAX_TICKETS = 64  # of one session that nobody has used yet
 MAX_WORKERS = 256  # of one session
 MAX_WORKERS_IN_ALL = 2048
+MOST_OF_ONE = (
+    2  # no client has more than this part of all sessions and workers, where we know them
+)
 TICKET_LIFE_S = 30.0
 TERM_PATIENCE_S = 2.0
 WRONG_TICKET = "unknown or used ticket"
@@ -65,9 +68,17 @@ class Ticket(NamedTuple):
 
 
 class Session:
-    def __init__(self, name: str, owner: object, slices: Sequence[Slice], whose: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        owner: object,
+        slices: Sequence[Slice],
+        whose: str = "",
+        client: str = "",
+    ) -> None:
         self.name = name
         self.whose = whose  # in words
+        self.client = client
         self.owner = owner
         self.slices = tuple(slices)
         self.ledger: Optional[Ledger] = None
@@ -113,6 +124,7 @@ class Sessions:
         self._tickets: dict[str, Ticket] = {}
         self._by_worker: dict[int, Session] = {}
         self._last_worker = 0
+        self.knows_clients = False  # else all are one
 
     def open(self, owner: object, request: Request) -> Session:
         """Raises the pool's NotEnough or InUse."""
@@ -124,8 +136,9 @@ class Sessions:
     def take(self, record: Record) -> Session:
         """One that was granted, or that an earlier server had; raises the pool's InUse."""
         self._bound_all()
+        self._bound_client(record.client)
         self.pool.hold(record.session, record.slices)
-        return self._begin(record.session, None, record.slices, record.whose())
+        return self._begin(record.session, None, record.slices, record.whose(), record.client)
 
     def hand_over(self, session: Session, owner: object) -> None:
         """It belongs to this control connection from now on."""
@@ -137,14 +150,35 @@ class Sessions:
         if len(self.by_name) >= MAX_SESSIONS:
             raise Refusal(429, "too-many", "too many sessions")
 
+    def _bound_client(self, client: str) -> None:
+        held = sum(session.client == client for session in self.by_name.values())
+        if self.knows_clients and held >= MAX_SESSIONS // MOST_OF_ONE:
+            text = f"client '{client}' has {held} sessions here, and more are not allowed"
+            raise Refusal(429, "too-many", text)
+
+    def _may_start(self, session: Session) -> bool:
+        """Another worker."""
+        whose = [s for s in self.by_name.values() if s.client == session.client]
+        theirs = sum(len(s.workers) for s in whose) if self.knows_clients else 0
+        return (
+            len(session.workers) < MAX_WORKERS
+            and theirs < MAX_WORKERS_IN_ALL // MOST_OF_ONE
+            and len(self._by_worker) < MAX_WORKERS_IN_ALL
+        )
+
     def _bound_owned(self, owner: object) -> None:
         if sum(session.owner is owner for session in self.by_name.values()) >= MAX_OWNED:
             raise Refusal(429, "too-many", "too many sessions of one connection")
 
     def _begin(
-        self, name: str, owner: object, slices: Sequence[Slice], whose: str = ""
+        self,
+        name: str,
+        owner: object,
+        slices: Sequence[Slice],
+        whose: str = "",
+        client: str = "",
     ) -> Session:
-        session = self.by_name[name] = Session(name, owner, slices, whose)
+        session = self.by_name[name] = Session(name, owner, slices, whose, client)
         self._timers.after(0, lambda: self._prepare(session))  # not while the client waits
         gpus = ", ".join(f"{s.gpu} ({s.memory >> 20} MiB)" for s in slices)
         log.info(f"session {name} has GPU {gpus}" + f", for {whose}" * bool(whose))
@@ -170,8 +204,7 @@ class Sessions:
 
     def make_ticket(self, owner: object, name: str, pid: int, cold: bool = False) -> str:
         session = self._owned(owner, name)
-        full = len(self._by_worker) >= MAX_WORKERS_IN_ALL or len(session.workers) >= MAX_WORKERS
-        if session.tickets >= MAX_TICKETS or full:
+        if session.tickets >= MAX_TICKETS or not self._may_start(session):
             raise Refusal(429, "too-many", "too many processes of this session connect at once")
         ticket = os.urandom(16).hex()
         timer = self._timers.after(TICKET_LIFE_S, lambda: self._forget(ticket))
@@ -196,13 +229,7 @@ class Sessions:
         """Give a data connection to a new worker; else say why not."""
         known = self._forget(ticket)
         session = self.by_name.get(known.session) if known else None
-        if (
-            known is None
-            or session is None
-            or session.closing
-            or len(session.workers) >= MAX_WORKERS
-            or len(self._by_worker) >= MAX_WORKERS_IN_ALL
-        ):
+        if known is None or session is None or session.closing or not self._may_start(session):
             return WRONG_TICKET
         if not self._prepare(session):
             return "the server has no resources left for it"

@@ -14,9 +14,12 @@ import pytest
 from clusters import Clock
 from servers import Server, connect
 
+from bitfusion import linux
 from bitfusion.client import control
 from bitfusion.inventory import Gpu, Inventory
 from bitfusion.server import adopt, nursery
+from bitfusion.server.caller import Refusal
+from bitfusion.server.data import RELAY, DataListener
 from bitfusion.server.filters import MAX_FILTERS, MAX_SERVERS, MAX_TEXT, parse
 from bitfusion.server.leases import Leases
 from bitfusion.server.link import Link
@@ -26,7 +29,7 @@ from bitfusion.server.nursery import Job
 from bitfusion.server.pool import Slice
 from bitfusion.server.record import Record
 from bitfusion.server.records import Claim, Entry, pack_claim, settle, unpack_claim
-from bitfusion.server.sessions import Sessions
+from bitfusion.server.sessions import MAX_SESSIONS, MOST_OF_ONE, WRONG_TICKET, Sessions
 from bitfusion.server.state import StateFolder
 from bitfusion.server.store import MAX_VALUE, Change, validate
 from bitfusion.server.views import Ask
@@ -247,3 +250,81 @@ def test_a_record_that_is_too_long_does_not_end_the_others(
     assert len(os.listdir("/proc/self/fd")) <= before
     door.listener.close()
     assert "a session ends: its record has more than 65536 bytes" in capfd.readouterr().err
+
+
+class Clerk:
+    """Starts no workers."""
+
+    def start(
+        self, number: int, job: Job, data: socket.socket, ledger: int, cold: bool
+    ) -> None: ...
+    def keep_spares(self, count: int, job: Job) -> None: ...
+    def signal(self, number: int, signal_number: int) -> None: ...
+
+
+def sessions_of_a_network() -> Sessions:
+    inventory = Inventory((Gpu("Test GPU", 1 << 20, "gpu-0"),), "none", "test", {}, "", True)
+    sessions = Sessions(inventory, Clerk(), Loop(), lambda _sizes: None)
+    sessions.knows_clients = True
+    return sessions
+
+
+def take(sessions: Sessions, name: str, client: str) -> None:
+    sessions.take(Record(name, client, "", (Slice(0, 10),), ("gpu-0",), 1.0, 2.0))
+
+
+def test_a_client_has_its_part_of_all_sessions() -> None:
+    sessions = sessions_of_a_network()
+    for number in range(MAX_SESSIONS // MOST_OF_ONE):
+        take(sessions, f"s{number}", "mal")
+    with pytest.raises(Refusal, match="client 'mal' has 256 sessions here"):
+        take(sessions, "more", "mal")
+    take(sessions, "other", "carol")
+    sessions.knows_clients = False
+    take(sessions, "more", "mal")
+
+
+def test_a_client_has_its_part_of_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitfusion.server.sessions.MAX_WORKERS_IN_ALL", 4)
+    sessions = sessions_of_a_network()
+    for name, client in (("a", "mal"), ("b", "mal"), ("c", "carol")):
+        take(sessions, name, client)
+        sessions.by_name[name].owner = name
+
+    def start(name: str) -> str:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            return sessions.redeem(sessions.make_ticket(name, name, 1), ours)
+
+    late = sessions.make_ticket("b", "b", 1)
+    assert (start("a"), start("b")) == ("", "")
+    for name in ("a", "b"):
+        with pytest.raises(Refusal, match="too many processes"):
+            start(name)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert sessions.redeem(late, ours) == WRONG_TICKET
+    assert start("c") == ""
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_the_name_of_a_relay_is_taken_from_relays_only(ours: bool) -> None:
+    loop, refused = Loop(), []
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind("")  # the kernel gives it an abstract name
+    listener = DataListener(loop, sock, lambda _ticket, _data: WRONG_TICKET)
+    listener.refused = lambda address, why, _failed: refused.append((address, why))
+    listener.is_relay = lambda pid: ours and pid == os.getpid()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        peer.bind(RELAY + b"203.0.113.7 %d" % os.getpid())
+        peer.connect(sock.getsockname())
+        peer.sendall(b"junk\n")
+        while not refused:
+            loop.turn(5)
+    assert refused == [("203.0.113.7" if ours else "", "not a ticket")]
+    listener.close()
+
+
+def test_parents() -> None:
+    assert linux.parent_of(os.getpid()) == os.getppid()
+    assert linux.parent_of(1 << 30) == 0
