@@ -195,6 +195,26 @@ def test_what_is_not_to_be_forgotten(
     assert f"claims/{client.session}" in memory.entries
 
 
+def test_a_session_that_is_not_forgotten_at_the_first_try(
+    start: Start, clock: Clock, memory: Memory
+) -> None:
+    """Nor is its server, until it is: else all of that time would pass once more."""
+    one, two = lead(clock, start)
+    client = one.ask(gpus=2)
+    assert clock.until(lambda: client.granted)
+    kill(memory, two)
+    tries: list[bool] = []
+
+    def fail_once(changes: Sequence[Change]) -> str:
+        tries.extend([True] * deletes("claims/")(changes))
+        return LOST_BEFORE if tries == [True] else ""
+
+    memory.fault = fail_once
+    assert clock.until(lambda: tries, 700) and keys(memory, "claims/")
+    clock.run(10)
+    assert not keys(memory, "claims/") and len(tries) == 2
+
+
 def test_sessions_of_servers_that_nobody_saw_are_forgotten(
     start: Start, clock: Clock, memory: Memory
 ) -> None:

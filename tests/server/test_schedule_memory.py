@@ -12,7 +12,7 @@ from bitfusion.quantity import MIB
 from bitfusion.server import fleet
 from bitfusion.server.caller import Limits
 from bitfusion.server.pool import Slice
-from bitfusion.server.views import GpuView
+from bitfusion.server.views import Ask, GpuView
 
 
 def test_who_was_served_comes_after_those_who_were_not() -> None:
@@ -129,3 +129,16 @@ def test_a_server_is_kept_for_one_alone(alike: bool) -> None:
     assert list(desk.scheduler._fences.owners) == [ann]
     assert desk.end(held) == [ann]
     assert desk.end(ann) == [bob] and desk.end(bob) == [cyd]
+
+
+def test_later_asks_make_way_for_one_that_comes_back_for_more() -> None:
+    desk = Desk(server(1, 1))
+    hog = desk.ask("hog")
+    assert desk.decide() == [hog]
+    first, later = desk.ask("ann", fraction="0.5"), desk.ask("ann")
+    cyd = [desk.ask("cyd", fraction="0.7") for _ in range(2)]
+    assert desk.place(later)[0] < desk.place(cyd[1])[0]
+    desk.scheduler.cancel(first)
+    desk.scheduler.submit(Ask(first, "ann", 1, at_s=2.0))
+    places = [desk.place(ask)[0] for ask in (first, cyd[0], cyd[1], later)]
+    assert places == [1, 2, 3, 4]
