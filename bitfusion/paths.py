@@ -23,6 +23,14 @@ PRIVATE_FOLDER = "python"  # where packages put ours, beside the libraries
 INSTALLED = ("/usr/lib/bitfusion", "/usr/local/lib/bitfusion")
 
 
+def command(python: str, code: str, *words: str, root: str = ROOT) -> list[str]:
+    """Runs code that imports ours, and nothing that lies in the current folder or that the
+    environment names, which may be others' to write to.
+    """
+    start = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    return [python, "-I", "-c", start + code, root, *words]
+
+
 def library_folder() -> str:
     """The folder that holds client/, server/ and softgpu/."""
     given = os.environ.get("BITFUSION_LIBDIR")

@@ -5,6 +5,7 @@ queue and can leave it, and then goes on alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from bitfusion.client.hub import Hub
 from bitfusion.client.lease import Connect, Event, Keeper, Mark
 from bitfusion.client.remote import END_PATIENCE_S
 from bitfusion.client.reservation import Reservation
+from bitfusion.errors import NoReservation
 
 READY = b"R"
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -60,9 +62,21 @@ def start(path: str, claim: Callable[[], Held]) -> int:
     with open(reader, "rb") as pipe:
         ready = pipe.read(1) == READY
     if ready:
+        _read_back(path, pid)
         return 0
     _, status = os.waitpid(pid, 0)
     return (os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0) or 1
+
+
+def _read_back(path: str, holder: int) -> None:
+    """What nobody can read nobody could release: then the holder ends."""
+    try:
+        if reservation.read(path).pid != holder:
+            raise NoReservation(why=f"'{path}' was written by somebody else")
+    except NoReservation:
+        os.kill(holder, signal.SIGTERM)
+        os.waitpid(holder, 0)
+        raise
 
 
 def _hold(path: str, held: Held, writer: int) -> NoReturn:
@@ -124,7 +138,8 @@ class Holder:
         self._hub.tell(event)
         if event.kind == "end":
             self.ended = True
-            reservation.write(self._path, self._describe(f"they ended: {event.text}"))
+            with contextlib.suppress(OSError):  # then nobody is told
+                reservation.write(self._path, self._describe(f"they ended: {event.text}"))
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _describe(self, ended: str = "") -> Reservation:

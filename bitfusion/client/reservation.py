@@ -83,18 +83,22 @@ def create_named(path: str) -> None:
 
 
 def write(path: str, reservation: Reservation) -> None:
-    """Into a file that is there; whole, so that nobody reads half of it."""
-    with open(f"{path}.new", "w", opener=lambda p, f: os.open(p, f, 0o600)) as file:
-        json.dump(reservation._asdict(), file)
-    os.replace(f"{path}.new", path)
+    """Into a file that is there; whole, so that nobody reads half of it. Others may write to its
+    folder, so what it is written to before has a name that nobody knows, and is made here.
+    """
+    fd, new = tempfile.mkstemp(prefix=".bitfusion", dir=os.path.dirname(path))
+    try:
+        with open(fd, "w") as file:
+            json.dump(reservation._asdict(), file)
+        os.replace(new, path)
+    except BaseException:
+        os.unlink(new)
+        raise
 
 
 def remove(path: str) -> None:
-    for name in (path, f"{path}.new"):
-        try:
-            os.unlink(name)
-        except OSError:
-            pass  # released by somebody else, or never written
+    with contextlib.suppress(OSError):  # released by somebody else, or never written
+        os.unlink(path)
 
 
 def read(path: str) -> Reservation:

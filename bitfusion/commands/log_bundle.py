@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import os
 import platform
 import subprocess
 import sys
@@ -77,18 +76,16 @@ def parts(parsed: Parsed, days: int) -> Iterator[tuple[str, bytes]]:
 
 def ours(*words: str) -> bytes:
     """What another of our commands says, whatever becomes of it."""
-    command = [sys.executable, "-c", "from bitfusion.cli import main; main()", *words]
-    return output(command, {**os.environ, "PYTHONPATH": paths.ROOT})
+    return output(paths.command(sys.executable, "from bitfusion.cli import main; main()", *words))
 
 
-def output(command: list[str], environment: dict[str, str] | None = None) -> bytes:
+def output(command: list[str]) -> bytes:
     try:
         done = subprocess.run(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=environment,
             timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:

@@ -10,7 +10,7 @@ import resource
 import stat
 import sys
 
-from bitfusion import linux
+from bitfusion import linux, paths
 from bitfusion.errors import SystemFailure
 from bitfusion.server.nursery import Job
 
@@ -68,7 +68,7 @@ def pick_python(user: str, root: str) -> str:
 
     entry = pwd.getpwnam(user)
     for python in (sys.executable, *SYSTEM_PYTHONS):
-        command = [python, "-c", "import bitfusion.softgpu.ptx.helper"]
+        command = paths.command(python, "import bitfusion.softgpu.ptx.helper", root=root)
         try:
             done = subprocess.run(
                 command,
@@ -76,7 +76,7 @@ def pick_python(user: str, root: str) -> str:
                 group=entry.pw_gid,
                 extra_groups=[],
                 cwd="/",
-                env={"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1"},
+                env={},
                 capture_output=True,
                 timeout=PROBE_TIMEOUT_S,
             )

@@ -45,6 +45,14 @@ def test_all_of_it(tmp_path: Path) -> None:
     assert not any(SECRET.encode() in text for text in texts.values())
 
 
+def test_nothing_of_the_current_folder_is_run(tmp_path: Path) -> None:
+    """Others may write to it: to /tmp, everybody."""
+    for name in ("json.py", "socket.py", "bitfusion.py"):
+        (tmp_path / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    done = bundle(tmp_path)
+    assert done.returncode == 0 and not (tmp_path / "ran").exists()
+
+
 def test_a_file_that_is_there(tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.write_text("precious")

@@ -166,6 +166,45 @@ def test_what_is_left_of_a_reservation_goes_after_a_day(
     assert new.read_text() == ""
 
 
+def test_nothing_is_written_through_a_link_of_somebody_else(
+    bitfusion: Bitfusion, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for name in ("mine.new", "mine.tmp"):
+        (tmp_path / name).symlink_to(victim)
+    path = held(bitfusion, "-f", str(tmp_path / "mine"))
+    assert reservation.read(str(path)).alive() and victim.read_text() == "precious"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert bitfusion("release_gpus", "-f", str(path)).returncode == 0
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["mine.new", "mine.tmp", "victim"]
+
+
+UNREADABLE = """
+import json, sys
+from bitfusion import cli, errors
+from bitfusion.client import reservation
+def read(path):
+    raise errors.NoReservation(why="pid %d" % json.load(open(path))["pid"])
+reservation.read = read
+sys.argv[1:] = ["request_gpus", "-n", "1", "-f", sys.argv[1]]
+cli.main()
+"""
+
+
+def test_a_reservation_that_nobody_could_release_is_none(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNREADABLE, str(tmp_path / "mine")],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "BITFUSION_SERVER_LIST": ""},
+    )
+    assert done.returncode == 1 and "pid " in done.stderr, done.stderr
+    assert ended(int(done.stderr.partition("pid ")[2].split()[0]))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_process_with_the_number(bitfusion: Bitfusion, tmp_path: Path) -> None:
     """A pid that was given away again is not the holder's."""
     path = tmp_path / "bitfusion123456789"
