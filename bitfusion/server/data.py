@@ -9,6 +9,7 @@ they wait where an address, or all of them, have had many that brought no ticket
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -179,7 +180,10 @@ class DataListener:
         named = isinstance(name, bytes) and name.startswith(RELAY)
         if not named or not self.is_relay(linux.peer_credentials(sock)[0]):
             return ""
-        return str(name[len(RELAY) :].partition(b" ")[0], "ascii", "replace")
+        try:
+            return str(ipaddress.ip_address(name[len(RELAY) :].partition(b" ")[0].decode("ascii")))
+        except ValueError:
+            return ""
 
     def _make_room(self, network: str) -> None:
         counts = Counter(self.pending.values())

@@ -307,8 +307,19 @@ def test_a_client_has_its_part_of_all_workers(monkeypatch: pytest.MonkeyPatch) -
     assert start("c") == ""
 
 
-@pytest.mark.parametrize("ours", [False, True])
-def test_the_name_of_a_relay_is_taken_from_relays_only(ours: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "ours", "address"),
+    [
+        (b"203.0.113.7", True, "203.0.113.7"),
+        (b"fe80::1%eth0", True, "fe80::1%eth0"),
+        (b"203.0.113.7", False, ""),
+        (b"203.0.113.7\n[ERROR]", True, ""),
+        (b"\xff", True, ""),
+    ],
+)
+def test_the_name_of_a_relay_is_taken_from_relays_only(
+    name: bytes, ours: bool, address: str
+) -> None:
     loop, refused = Loop(), []
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.bind("")  # the kernel gives it an abstract name
@@ -316,12 +327,12 @@ def test_the_name_of_a_relay_is_taken_from_relays_only(ours: bool) -> None:
     listener.refused = lambda address, why, _failed: refused.append((address, why))
     listener.is_relay = lambda pid: ours and pid == os.getpid()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-        peer.bind(RELAY + b"203.0.113.7 %d" % os.getpid())
+        peer.bind(RELAY + b"%s %d" % (name, os.getpid()))
         peer.connect(sock.getsockname())
         peer.sendall(b"junk\n")
         while not refused:
             loop.turn(5)
-    assert refused == [("203.0.113.7" if ours else "", "not a ticket")]
+    assert refused == [(address, "not a ticket")]
     listener.close()
 
 
