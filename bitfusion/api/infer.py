@@ -76,16 +76,24 @@ class Inference:
         return self.records.get(base)
 
     def location(self, base: str) -> str:
-        """1 + the offset of a CUmemLocation in the struct, as C; 0 for none."""
+        """1 + the offset of a CUmemLocation in the struct, inner ones too, as C; 0 for none."""
         record = self.record(base)
-        if record is None:
-            return "0"
-        if record.name == "CUmemLocation_st":
+        if record is not None and record.name == "CUmemLocation_st":
             return "1"
-        for member in record.fields or ():
-            if member.type.base == "CUmemLocation" and not member.type.pointers:
-                return f"1 + offsetof({base}, {member.name})"
-        return "0"
+        path = self._location_in(base)
+        return f"1 + offsetof({base}, {path})" if path else "0"
+
+    def _location_in(self, base: str) -> str:
+        record = self.record(base)
+        for member in (record and record.fields) or ():
+            if member.type.pointers:
+                continue
+            if member.type.base == "CUmemLocation":
+                return member.name
+            inner = self._location_in(member.type.base)
+            if inner:
+                return f"{member.name}.{inner}"
+        return ""
 
     def arguments(self, prototype: Prototype, roles: Mapping[str, str]) -> Tuple[Argument, ...]:
         names = [m.name for m in prototype.arguments]

@@ -4,6 +4,7 @@
  * program's, and does not return before the client says that it has.
  */
 #include "core.h"
+#include "row.h"
 
 #include <stdlib.h>
 
@@ -11,7 +12,7 @@ struct registered {
 	struct bf_session *session;
 	uint64_t function, data, stream;
 	uint32_t kind, context;
-	bool captured; /* a graph may call it any number of times */
+	bool captured; /* or a node's: a graph may call it any number of times */
 };
 
 static void fire(struct registered *registered, CUresult status)
@@ -85,4 +86,36 @@ void bf_op_host_function(struct bf_session *session, const struct bf_command *co
 		free(registered);
 	}
 	bf_done(session, command, status, NULL, 0);
+}
+
+/* ------------------------------------------------------------------ as nodes of graphs made by hand */
+
+/* The client gives a number of its own for a function, and its parameters come last. */
+CUresult bf_node_function(struct bf_session *session, struct bf_frame *frame)
+{
+	uint64_t *last = &frame->argument[frame->route->row->argument_count - 1];
+	const CUDA_HOST_NODE_PARAMS *wanted = (const CUDA_HOST_NODE_PARAMS *)(uintptr_t)*last;
+	if (!wanted)
+		return CUDA_ERROR_INVALID_VALUE;
+	struct registered *registered = calloc(1, sizeof(*registered));
+	if (!registered)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	*registered = (struct registered){ .session = session,
+					   .function = (uint64_t)(uintptr_t)wanted->userData,
+					   .context = frame->command->context,
+					   .captured = true };
+	const CUDA_HOST_NODE_PARAMS params = { host_function, registered };
+	*last = (uint64_t)(uintptr_t)&params;
+	bf_ahead_start(session);
+	CUresult status = bf_invoke(frame);
+	if (status != CUDA_SUCCESS)
+		free(registered);
+	else
+		atomic_fetch_add(&session->host_functions, 1);
+	return status;
+}
+
+uint64_t bf_host_function_number(const CUDA_HOST_NODE_PARAMS *params)
+{
+	return params->fn == host_function ? ((const struct registered *)params->userData)->function : 0;
 }

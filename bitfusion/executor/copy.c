@@ -148,7 +148,7 @@ static bool is_settled(CUmemorytype type)
 }
 
 /* The client settles what is unified: here such an address could be one of this process. */
-static CUresult translate_shape(struct bf_session *session, CUDA_MEMCPY3D_v2 *shape)
+CUresult bf_translate_shape(struct bf_session *session, CUDA_MEMCPY3D_v2 *shape)
 {
 	uint64_t value;
 	if (!is_settled(shape->srcMemoryType) || !is_settled(shape->dstMemoryType))
@@ -193,7 +193,7 @@ void bf_op_copy3d(struct bf_session *session, const struct bf_command *from, con
 	if (status == CUDA_SUCCESS)
 		status = (from_host || to_host ? bf_may_copy : find_stream)(session, copy.stream, &transfer.stream);
 	if (status == CUDA_SUCCESS)
-		status = translate_shape(session, &transfer.shape);
+		status = bf_translate_shape(session, &transfer.shape);
 	if (status == CUDA_SUCCESS && to_host) {
 		bf_start_download(session, &command, &transfer, copy.async);
 		return;

@@ -21,6 +21,8 @@ struct piece {
 	uint64_t offset, size;
 };
 
+/* The client's numbers of arrays become the driver's; CUDA_ERROR_INVALID_VALUE where memory is of no settled kind. */
+CUresult bf_translate_shape(struct bf_session *session, CUDA_MEMCPY3D_v2 *shape);
 /* Fills in the total; false when it is more than a copy may be. */
 bool bf_shape_size(struct transfer *transfer);
 /* The piece that starts where the last one ended, as large as fits one staging buffer. */

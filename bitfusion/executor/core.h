@@ -86,6 +86,16 @@ void bf_finish(struct bf_session *session, struct bf_frame *frame, CUresult stat
 /* rows that need more than the call (rows.c) */
 bf_around bf_row_around(const char *name);
 bool bf_row_allocates(bf_around around);
+/* A call that allocates at what *place is then, or frees; what that counts for changes with it. */
+CUresult bf_row_charged(struct bf_session *session, struct bf_frame *frame, uint64_t size, uint64_t *place,
+			uint64_t key);
+CUresult bf_row_refunded(struct bf_session *session, struct bf_frame *frame, uint64_t key);
+/* rows about nodes of graphs that name the program's functions and memory (graph_rows.c, callback.c) */
+CUresult bf_node_alloc(struct bf_session *session, struct bf_frame *frame);
+CUresult bf_node_alloc_params(struct bf_session *session, struct bf_frame *frame);
+CUresult bf_node_copy(struct bf_session *session, struct bf_frame *frame);
+CUresult bf_node_free(struct bf_session *session, struct bf_frame *frame);
+CUresult bf_node_function(struct bf_session *session, struct bf_frame *frame);
 /* Ends a command that had no row: defers or replies. */
 void bf_done(struct bf_session *session, const struct bf_command *command, CUresult status, const void *body,
 	     size_t size);
@@ -110,6 +120,10 @@ void bf_op_host_function(struct bf_session *, const struct bf_command *, const u
 bool bf_host_function_pending(struct bf_session *);
 void bf_op_callback_done(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_kernel_node(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_program_node(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+void bf_op_graph_shape(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
+/* The client's number for a host function of a node, 0 for one that is not the client's. */
+uint64_t bf_host_function_number(const CUDA_HOST_NODE_PARAMS *params);
 void bf_op_progress(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_late(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);
 void bf_op_memory_info(struct bf_session *, const struct bf_command *, const uint8_t *, size_t);

@@ -82,7 +82,14 @@ void bf_wrapper_free(struct bf_wrapper *wrapper);
 	X(cuLinkComplete) \
 	X(cuFuncGetName) \
 	X(cuFuncGetParamInfo) \
+	X(cuGraphChildGraphNodeGetGraph) \
+	X(cuGraphGetEdges) \
+	X(cuGraphGetEdges_v2) \
+	X(cuGraphGetNodes) \
+	X(cuGraphHostNodeGetParams) \
 	X(cuGraphKernelNodeGetParams_v2) \
+	X(cuGraphMemcpyNodeGetParams) \
+	X(cuGraphNodeGetType) \
 	X(cuKernelGetName) \
 	X(cuKernelGetParamInfo) \
 	X(cuFuncGetAttribute) \

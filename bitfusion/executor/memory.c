@@ -130,18 +130,6 @@ static bool grow(struct bf_session *session)
 	return true;
 }
 
-bool bf_memory_add(struct bf_session *session, const struct bf_allocation *allocation)
-{
-	pthread_mutex_lock(&session->memory_lock);
-	bool room = 2 * session->allocation_used < session->allocation_size || grow(session);
-	if (room && allocation->address) {
-		insert(session->allocation, session->allocation_size, *allocation);
-		session->allocation_used++;
-	}
-	pthread_mutex_unlock(&session->memory_lock);
-	return room;
-}
-
 static void close_gap(struct bf_session *session, size_t gap)
 {
 	struct bf_allocation *table = session->allocation;
@@ -167,6 +155,29 @@ static size_t find(const struct bf_session *session, uint64_t address)
 			return i;
 	}
 	return size;
+}
+
+/* What a graph allocated ends with the graph, which nobody says here: the driver gives the address again. */
+static void drop_stale(struct bf_session *session, uint64_t address)
+{
+	size_t i = find(session, address);
+	if (i >= session->allocation_size)
+		return;
+	bf_memory_refund(session, (int)session->allocation[i].device, session->allocation[i].size);
+	close_gap(session, i);
+}
+
+bool bf_memory_add(struct bf_session *session, const struct bf_allocation *allocation)
+{
+	pthread_mutex_lock(&session->memory_lock);
+	drop_stale(session, allocation->address);
+	bool room = 2 * session->allocation_used < session->allocation_size || grow(session);
+	if (room && allocation->address) {
+		insert(session->allocation, session->allocation_size, *allocation);
+		session->allocation_used++;
+	}
+	pthread_mutex_unlock(&session->memory_lock);
+	return room;
 }
 
 bool bf_memory_remove(struct bf_session *session, uint64_t address, struct bf_allocation *allocation)

@@ -112,8 +112,8 @@ static CUresult capture_info(struct bf_session *session, struct bf_frame *frame)
 
 /* ------------------------------------------------------------------ memory */
 
-static CUresult charged_call(struct bf_session *session, struct bf_frame *frame, uint64_t size, uint64_t *place,
-			     uint64_t key)
+CUresult bf_row_charged(struct bf_session *session, struct bf_frame *frame, uint64_t size, uint64_t *place,
+			uint64_t key)
 {
 	int device;
 	CUresult status = bf_memory_charge(session, size, &device);
@@ -134,10 +134,10 @@ static CUresult alloc_row(struct bf_session *session, struct bf_frame *frame)
 	uint64_t *place = (uint64_t *)(uintptr_t)frame->argument[0];
 	if (!place)
 		return bf_invoke(frame);
-	return charged_call(session, frame, frame->argument[1], place, 0);
+	return bf_row_charged(session, frame, frame->argument[1], place, 0);
 }
 
-static CUresult refunded_call(struct bf_session *session, struct bf_frame *frame, uint64_t key)
+CUresult bf_row_refunded(struct bf_session *session, struct bf_frame *frame, uint64_t key)
 {
 	struct bf_allocation allocation;
 	bool known = bf_memory_remove(session, key, &allocation);
@@ -152,13 +152,13 @@ static CUresult refunded_call(struct bf_session *session, struct bf_frame *frame
 /* (CUdeviceptr address, …) */
 static CUresult free_row(struct bf_session *session, struct bf_frame *frame)
 {
-	return refunded_call(session, frame, frame->argument[0]);
+	return bf_row_refunded(session, frame, frame->argument[0]);
 }
 
 /* (CUarray array), (CUmipmappedArray array) */
 static CUresult release_row(struct bf_session *session, struct bf_frame *frame)
 {
-	return refunded_call(session, frame, frame->given[0]);
+	return bf_row_refunded(session, frame, frame->given[0]);
 }
 
 static CUresult total_memory(struct bf_session *session, struct bf_frame *frame)
@@ -225,7 +225,7 @@ static CUresult array_row(struct bf_session *session, struct bf_frame *frame)
 	const CUDA_ARRAY3D_DESCRIPTOR shape = {
 		.Width = what->Width, .Height = what->Height, .Format = what->Format, .NumChannels = what->NumChannels
 	};
-	return charged_call(session, frame, array_bytes(&shape), NULL, frame->given[0]);
+	return bf_row_charged(session, frame, array_bytes(&shape), NULL, frame->given[0]);
 }
 
 static CUresult array3d_row(struct bf_session *session, struct bf_frame *frame)
@@ -233,7 +233,7 @@ static CUresult array3d_row(struct bf_session *session, struct bf_frame *frame)
 	const CUDA_ARRAY3D_DESCRIPTOR *what = (const CUDA_ARRAY3D_DESCRIPTOR *)(uintptr_t)frame->argument[1];
 	if (!what || !frame->argument[0])
 		return bf_invoke(frame);
-	return charged_call(session, frame, array_bytes(what), NULL, frame->given[0]);
+	return bf_row_charged(session, frame, array_bytes(what), NULL, frame->given[0]);
 }
 
 static CUresult mipmap_row(struct bf_session *session, struct bf_frame *frame)
@@ -241,7 +241,7 @@ static CUresult mipmap_row(struct bf_session *session, struct bf_frame *frame)
 	const CUDA_ARRAY3D_DESCRIPTOR *what = (const CUDA_ARRAY3D_DESCRIPTOR *)(uintptr_t)frame->argument[1];
 	if (!what || !frame->argument[0])
 		return bf_invoke(frame);
-	return charged_call(session, frame, mipmap_bytes(*what, (unsigned)frame->argument[2]), NULL, frame->given[0]);
+	return bf_row_charged(session, frame, mipmap_bytes(*what, (unsigned)frame->argument[2]), NULL, frame->given[0]);
 }
 
 /* ------------------------------------------------------------------ images */
@@ -292,6 +292,15 @@ static const struct {
 	{ "cuDevicePrimaryCtxRelease_v2", primary_release },
 	{ "cuDevicePrimaryCtxReset_v2", primary_reset },
 	{ "cuDeviceTotalMem_v2", total_memory },
+	{ "cuGraphAddHostNode", bf_node_function },
+	{ "cuGraphAddMemAllocNode", bf_node_alloc },
+	{ "cuGraphAddMemFreeNode", bf_node_free },
+	{ "cuGraphAddMemcpyNode", bf_node_copy },
+	{ "cuGraphExecHostNodeSetParams", bf_node_function },
+	{ "cuGraphExecMemcpyNodeSetParams", bf_node_copy },
+	{ "cuGraphHostNodeSetParams", bf_node_function },
+	{ "cuGraphMemAllocNodeGetParams", bf_node_alloc_params },
+	{ "cuGraphMemcpyNodeSetParams", bf_node_copy },
 	{ "cuLibraryGetGlobal", library_global },
 	{ "cuLibraryGetModule", library_module },
 	{ "cuLibraryUnload", unload_row },
@@ -328,6 +337,6 @@ bf_around bf_row_around(const char *name)
 
 bool bf_row_allocates(bf_around around)
 {
-	return around == alloc_row || around == bf_virtual_create || around == array_row || around == array3d_row ||
-	       around == mipmap_row;
+	return around == alloc_row || around == bf_node_alloc || around == bf_virtual_create || around == array_row ||
+	       around == array3d_row || around == mipmap_row;
 }

@@ -185,6 +185,8 @@ static const struct {
 	[BF_OP_DTOH] = { bf_op_dtoh, sizeof(struct bf_copy), true, true },
 	[BF_OP_REFRESH] = { bf_op_refresh, sizeof(struct bf_refresh), true, false },
 	[BF_OP_KERNEL_NODE] = { bf_op_kernel_node, sizeof(struct bf_node), false, false },
+	[BF_OP_PROGRAM_NODE] = { bf_op_program_node, sizeof(struct bf_node), false, false },
+	[BF_OP_GRAPH_SHAPE] = { bf_op_graph_shape, sizeof(struct bf_node), false, false },
 	[BF_OP_COPY3D] = { bf_op_copy3d, sizeof(struct bf_copy3d), true, true },
 	[BF_OP_ALLOC] = { bf_op_alloc, sizeof(struct bf_alloc), true, false },
 	[BF_OP_FREE] = { bf_op_free, sizeof(struct bf_free), true, false },

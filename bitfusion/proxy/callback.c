@@ -213,9 +213,9 @@ void bf_callback_expect(const struct bf_graph_work *work)
 	atomic_fetch_add(&callbacks.issued, work->function_count);
 	pthread_mutex_lock(&callbacks.lock);
 	for (unsigned i = 0; i < work->function_count; i++) {
-		struct ticket *ticket = find_ticket(work->functions[i]->ticket);
+		struct ticket *ticket = find_ticket(work->functions[i].function->ticket);
 
-		atomic_fetch_add(&work->functions[i]->references, 1);
+		atomic_fetch_add(&work->functions[i].function->references, 1);
 		if (ticket)
 			ticket->launches++;
 	}
@@ -227,11 +227,11 @@ void bf_callback_forget(const struct bf_graph_work *work)
 	atomic_fetch_sub(&callbacks.issued, work->function_count);
 	pthread_mutex_lock(&callbacks.lock);
 	for (unsigned i = 0; i < work->function_count; i++) {
-		struct ticket *ticket = find_ticket(work->functions[i]->ticket);
+		struct ticket *ticket = find_ticket(work->functions[i].function->ticket);
 
 		if (ticket && ticket->launches) {
 			ticket->launches--;
-			atomic_fetch_sub(&work->functions[i]->references, 1); /* the work has one of its own */
+			atomic_fetch_sub(&work->functions[i].function->references, 1); /* the work has one of its own */
 		}
 	}
 	pthread_mutex_unlock(&callbacks.lock);
@@ -251,6 +251,46 @@ static CUresult start_thread(void)
 	pthread_mutex_unlock(&callbacks.lock);
 	if (!status)
 		bf_reply_start_reader();
+	return status;
+}
+
+struct bf_graph_function *bf_ticket_function(uint64_t number, CUDA_HOST_NODE_PARAMS *params)
+{
+	struct bf_graph_function *owner = NULL;
+	const struct ticket *ticket;
+
+	pthread_mutex_lock(&callbacks.lock);
+	ticket = find_ticket(number);
+	if (ticket && ticket->owner && atomic_load(&ticket->owner->references)) {
+		owner = ticket->owner;
+		atomic_fetch_add(&owner->references, 1);
+		*params = (CUDA_HOST_NODE_PARAMS){ (CUhostFn)(uintptr_t)ticket->function, ticket->data };
+	}
+	pthread_mutex_unlock(&callbacks.lock);
+	return owner;
+}
+
+CUresult bf_graph_function_make(const CUDA_HOST_NODE_PARAMS *params, struct bf_graph_work *before,
+				struct bf_graph_function **made)
+{
+	struct bf_graph_function *function = bf_graph_function_new();
+	struct ticket ticket = { .function = BF_ARG(params->fn), .data = params->userData, .owner = function };
+	CUresult status = function ? start_thread() : CUDA_ERROR_OUT_OF_MEMORY;
+
+	if (!function)
+		bf_work_drop(before);
+	else
+		function->before = before;
+	if (!status && before)
+		status = cuStreamCreate(&function->stream, CU_STREAM_NON_BLOCKING);
+	if (!status) {
+		function->ticket = give_ticket(&ticket);
+		status = function->ticket ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	if (status && function)
+		bf_graph_function_drop(function);
+	else
+		*made = function;
 	return status;
 }
 

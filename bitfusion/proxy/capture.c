@@ -173,25 +173,26 @@ void bf_capture_awaited(const struct bf_event *event, CUstream stream)
 
 CUresult bf_capture_copy(uint64_t number, bool to_host, CUdeviceptr device, void *host, size_t size, CUstream stream)
 {
-	CUdeviceptr buffer = 0;
-	CUresult status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+	struct bf_graph_buffer *buffer;
+	CUresult status = bf_buffer_new(host, size, to_host, &buffer);
 	struct bf_capture *capture;
+	CUdeviceptr address;
 
+	if (status)
+		return status;
 	pthread_mutex_lock(&bf_capture_lock);
 	capture = bf_capture_numbered(number);
-	if (capture)
-		status = bf_work_add_copy(
-			&capture->work,
-			(struct bf_graph_copy){ .host = host, .size = size, .to_host = to_host, .stream = stream },
-			&buffer);
+	status = capture ? bf_work_add_copy(&capture->work, buffer, stream) : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	pthread_mutex_unlock(&bf_capture_lock);
+	address = buffer->address;
+	bf_buffer_drop(buffer); /* the capture's now, or nobody's */
 	if (status == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)
 		return bf_capture_refuse(number,
 					 "a copy of host memory behind a host function, or of what another reads,");
 	if (status)
 		return status;
-	return to_host ? BF_CALL(cuMemcpyDtoDAsync_v2, buffer, device, size, BF_ARG(stream))
-		       : BF_CALL(cuMemcpyDtoDAsync_v2, device, buffer, size, BF_ARG(stream));
+	return to_host ? BF_CALL(cuMemcpyDtoDAsync_v2, address, device, size, BF_ARG(stream))
+		       : BF_CALL(cuMemcpyDtoDAsync_v2, device, address, size, BF_ARG(stream));
 }
 
 CUresult bf_capture_function(uint64_t number, struct bf_graph_function *function, CUstream stream)

@@ -28,6 +28,5 @@ extern struct bf_capture *bf_open_captures; /* under the lock */
 /* With the lock held; NULL when it is over. */
 struct bf_capture *bf_capture_numbered(uint64_t number);
 struct bf_capture *bf_capture_begun_in(uint64_t stream);
-uint64_t bf_capture_within(CUstream stream); /* number of the one that the stream got into and that is open, or 0 */
 
 #endif

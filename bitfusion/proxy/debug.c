@@ -99,6 +99,8 @@ const char *bf_call_name(unsigned call)
 		[BF_OP_DTOH] = "copy to the host",
 		[BF_OP_REFRESH] = "fetch of shared memory",
 		[BF_OP_KERNEL_NODE] = "cuGraphKernelNodeGetParams",
+		[BF_OP_PROGRAM_NODE] = "question for a graph's node",
+		[BF_OP_GRAPH_SHAPE] = "question for a graph's order",
 		[BF_OP_COPY3D] = "2D or 3D copy",
 		[BF_OP_ALLOC] = "cuMemAlloc",
 		[BF_OP_FREE] = "cuMemFree",

@@ -14,7 +14,7 @@ static struct bf_graph *find(enum bf_handle_kind kind, uint64_t handle)
 	return bf_handle_find(kind, handle);
 }
 
-static struct bf_graph_work *take(struct bf_graph *graph)
+struct bf_graph_work *bf_graph_take_work(struct bf_graph *graph)
 {
 	struct bf_graph_work *work;
 
@@ -26,7 +26,7 @@ static struct bf_graph_work *take(struct bf_graph *graph)
 	return work;
 }
 
-static void give(struct bf_graph *graph, struct bf_graph_work *work)
+void bf_graph_give_work(struct bf_graph *graph, struct bf_graph_work *work)
 {
 	struct bf_graph_work *old;
 
@@ -40,7 +40,7 @@ static void give(struct bf_graph *graph, struct bf_graph_work *work)
 /* Whether a node of the graph is ahead of what is captured into it is not known here: its copies are of no stream. */
 CUresult bf_graph_begin_work(uint64_t handle, struct bf_graph_work **before, struct bf_graph_work **work)
 {
-	*before = take(find(BF_GRAPH, handle));
+	*before = bf_graph_take_work(find(BF_GRAPH, handle));
 	if (!*before)
 		return CUDA_SUCCESS;
 	*work = bf_work_apart(*before, NULL);
@@ -55,7 +55,7 @@ static struct bf_graph_work *join_apart(const struct bf_graph_work *one, const s
 CUresult bf_graph_set_work(uint64_t handle, const struct bf_graph_work *before, struct bf_graph_work *work)
 {
 	struct bf_graph *graph = find(BF_GRAPH, handle);
-	struct bf_graph_work *now = take(graph);
+	struct bf_graph_work *now = bf_graph_take_work(graph);
 
 	/* It may have got a child meanwhile. */
 	struct bf_graph_work *both = now == before ? work : before ? NULL : join_apart(now, work);
@@ -68,13 +68,13 @@ CUresult bf_graph_set_work(uint64_t handle, const struct bf_graph_work *before, 
 		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	}
 	if (graph)
-		give(graph, both);
+		bf_graph_give_work(graph, both);
 	return CUDA_SUCCESS;
 }
 
-static void copy_all(struct bf_graph *to, struct bf_graph *from)
+void bf_graph_copy(struct bf_graph *to, struct bf_graph *from)
 {
-	give(to, take(from));
+	bf_graph_give_work(to, bf_graph_take_work(from));
 	bf_keep_copy(to, from);
 }
 
@@ -82,10 +82,12 @@ static void copy_all(struct bf_graph *to, struct bf_graph *from)
 
 static CUresult instantiate(CUgraphExec *phGraphExec, CUgraph hGraph, uint64_t flags)
 {
-	CUresult status = BF_CALL(cuGraphInstantiateWithFlags, BF_ARG(phGraphExec), BF_ARG(hGraph), flags);
+	CUresult status = atomic_load(&bf_graphs_by_hand) ? bf_graph_plan(BF_ARG(hGraph)) : CUDA_SUCCESS;
 
 	if (!status)
-		copy_all(find(BF_GRAPHEXEC, BF_ARG(*phGraphExec)), find(BF_GRAPH, BF_ARG(hGraph)));
+		status = BF_CALL(cuGraphInstantiateWithFlags, BF_ARG(phGraphExec), BF_ARG(hGraph), flags);
+	if (!status)
+		bf_graph_copy(find(BF_GRAPHEXEC, BF_ARG(*phGraphExec)), find(BF_GRAPH, BF_ARG(hGraph)));
 	return status;
 }
 
@@ -153,7 +155,7 @@ BF_EXPORT CUresult cuGraphClone(CUgraph *phGraphClone, CUgraph originalGraph)
 	CUresult status = BF_CALL(cuGraphClone, BF_ARG(phGraphClone), BF_ARG(originalGraph));
 
 	if (!status)
-		copy_all(find(BF_GRAPH, BF_ARG(*phGraphClone)), find(BF_GRAPH, BF_ARG(originalGraph)));
+		bf_graph_copy(find(BF_GRAPH, BF_ARG(*phGraphClone)), find(BF_GRAPH, BF_ARG(originalGraph)));
 	return status;
 }
 
@@ -161,19 +163,20 @@ BF_EXPORT CUresult cuGraphAddChildGraphNode(CUgraphNode *phGraphNode, CUgraph hG
 					    size_t numDependencies, CUgraph childGraph)
 {
 	struct bf_graph *graph = find(BF_GRAPH, BF_ARG(hGraph));
-	struct bf_graph_work *own = take(graph), *child = take(find(BF_GRAPH, BF_ARG(childGraph)));
+	struct bf_graph_work *own = bf_graph_take_work(graph),
+			     *child = bf_graph_take_work(find(BF_GRAPH, BF_ARG(childGraph)));
 	struct bf_graph_work *both = child ? bf_work_join(own, child) : NULL;
 	CUresult status = child && !both ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
 
-	if (!bf_work_may_join(own, child))
-		status = CUDA_ERROR_NOT_SUPPORTED;
+	if (!bf_work_may_join(own, child)) /* it depends on the order */
+		atomic_store(&bf_graphs_by_hand, true);
 	if (!status) /* should the call fail after all, they are kept for longer than they need be */
 		status = bf_keep_add(graph, find(BF_GRAPH, BF_ARG(childGraph)));
 	if (!status)
 		status = BF_CALL(cuGraphAddChildGraphNode, BF_ARG(phGraphNode), BF_ARG(hGraph), BF_ARG(dependencies),
 				 numDependencies, BF_ARG(childGraph));
 	if (!status && both)
-		give(graph, both);
+		bf_graph_give_work(graph, both);
 	else
 		bf_work_drop(both);
 	bf_work_drop(own);
@@ -181,7 +184,7 @@ BF_EXPORT CUresult cuGraphAddChildGraphNode(CUgraphNode *phGraphNode, CUgraph hG
 	return status;
 }
 
-/* ------------------------------------------------------------------ destroying and updating */
+/* ------------------------------------------------------------------ destroying */
 
 static CUresult destroy(unsigned call, enum bf_handle_kind kind, uint64_t handle)
 {
@@ -194,8 +197,9 @@ static CUresult destroy(unsigned call, enum bf_handle_kind kind, uint64_t handle
 		return CUDA_ERROR_INVALID_VALUE;
 	status = bf_call(call, &handle);
 	if (!status) {
-		give(graph, NULL);
+		bf_graph_give_work(graph, NULL);
 		bf_keep_drop(graph);
+		graph->broken = CUDA_SUCCESS; /* the next of this number is another one */
 	}
 	return status;
 }
@@ -210,71 +214,16 @@ BF_EXPORT CUresult cuGraphExecDestroy(CUgraphExec hGraphExec)
 	return destroy(BF_cuGraphExecDestroy, BF_GRAPHEXEC, BF_ARG(hGraphExec));
 }
 
-BF_EXPORT CUresult cuGraphExecUpdate(CUgraphExec hGraphExec, CUgraph hGraph, CUgraphNode *hErrorNode_out,
-				     CUgraphExecUpdateResult *updateResult_out)
-{
-	CUresult status = BF_CALL(cuGraphExecUpdate, BF_ARG(hGraphExec), BF_ARG(hGraph), BF_ARG(hErrorNode_out),
-				  BF_ARG(updateResult_out));
-
-	if (!status)
-		copy_all(find(BF_GRAPHEXEC, BF_ARG(hGraphExec)), find(BF_GRAPH, BF_ARG(hGraph)));
-	return status;
-}
-
-BF_EXPORT CUresult cuGraphExecUpdate_v2(CUgraphExec hGraphExec, CUgraph hGraph, CUgraphExecUpdateResultInfo *resultInfo)
-{
-	CUgraphExecUpdateResult result = CU_GRAPH_EXEC_UPDATE_ERROR;
-	CUgraphNode node = NULL;
-	CUresult status = cuGraphExecUpdate(hGraphExec, hGraph, &node, &result);
-
-	if (resultInfo)
-		*resultInfo = (CUgraphExecUpdateResultInfo){ .result = result, .errorNode = node };
-	return status;
-}
-
-/* Which nodes stand for host memory or functions is not known once a graph is made. */
-static bool has_work(enum bf_handle_kind kind, uint64_t handle)
-{
-	struct bf_graph_work *work = take(find(kind, handle));
-
-	bf_work_drop(work);
-	return work != NULL;
-}
-
-BF_EXPORT CUresult cuGraphNodeSetEnabled(CUgraphExec hGraphExec, CUgraphNode hNode, unsigned int isEnabled)
-{
-	if (has_work(BF_GRAPHEXEC, BF_ARG(hGraphExec)))
-		return CUDA_ERROR_NOT_SUPPORTED;
-	return BF_CALL(cuGraphNodeSetEnabled, BF_ARG(hGraphExec), BF_ARG(hNode), isEnabled);
-}
-
-BF_EXPORT CUresult cuGraphExecChildGraphNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode, CUgraph childGraph)
-{
-	if (has_work(BF_GRAPHEXEC, BF_ARG(hGraphExec)) || has_work(BF_GRAPH, BF_ARG(childGraph)))
-		return CUDA_ERROR_NOT_SUPPORTED;
-	CUresult status =
-		BF_CALL(cuGraphExecChildGraphNodeSetParams, BF_ARG(hGraphExec), BF_ARG(hNode), BF_ARG(childGraph));
-	return status ? status
-		      : bf_keep_add(find(BF_GRAPHEXEC, BF_ARG(hGraphExec)), find(BF_GRAPH, BF_ARG(childGraph)));
-}
-
-BF_EXPORT CUresult cuGraphDestroyNode(CUgraphNode hNode)
-{
-	if (atomic_load(&bf_works)) /* nor is a node's graph known */
-		return CUDA_ERROR_NOT_SUPPORTED;
-	return BF_CALL(cuGraphDestroyNode, BF_ARG(hNode));
-}
-
 /* ------------------------------------------------------------------ launching */
 
 /* The memory may have got a twin after the copy was captured: then that is what earlier work has written. */
-static CUresult bring_in_one(const struct bf_graph_copy *copy, CUstream stream)
+static CUresult bring_in_one(const struct bf_graph_buffer *buffer, CUstream stream)
 {
 	CUdeviceptr twin;
 
-	if (bf_shared_in_use() && bf_shared_find(copy->host, copy->size, &twin))
-		return bf_copy_between(copy->buffer->address, twin, copy->size, stream, true);
-	return bf_copy_to_device_in_order(copy->buffer->address, copy->host, copy->size, stream);
+	if (bf_shared_in_use() && bf_shared_find(buffer->host, buffer->size, &twin))
+		return bf_copy_between(buffer->address, twin, buffer->size, stream, true);
+	return bf_copy_to_device_in_order(buffer->address, buffer->host, buffer->size, stream);
 }
 
 static CUresult bring_in(const struct bf_graph_work *work, CUstream stream)
@@ -284,8 +233,8 @@ static CUresult bring_in(const struct bf_graph_work *work, CUstream stream)
 	for (unsigned i = 0; i < work->copy_count && !status; i++) {
 		const struct bf_graph_copy *copy = &work->copies[i];
 
-		if (!copy->to_host)
-			status = bring_in_one(copy, stream);
+		if (!copy->buffer->to_host && !copy->disabled)
+			status = bring_in_one(copy->buffer, stream);
 	}
 	return status;
 }
@@ -296,9 +245,10 @@ static CUresult bring_out(const struct bf_graph_work *work, CUstream stream)
 
 	for (unsigned i = 0; i < work->copy_count && !status; i++) {
 		const struct bf_graph_copy *copy = &work->copies[i];
+		const struct bf_graph_buffer *buffer = copy->buffer;
 
-		if (copy->to_host && !copy->brought)
-			status = bf_copy_to_host(copy->host, copy->buffer->address, copy->size, stream, true);
+		if (buffer->to_host && !copy->brought && !copy->disabled)
+			status = bf_copy_to_host(buffer->host, buffer->address, buffer->size, stream, true);
 	}
 	return status;
 }
@@ -337,7 +287,7 @@ static CUresult launch_with(const struct bf_graph_work *work, CUgraphExec exec, 
 
 static CUresult launch_graph(struct bf_graph *graph, CUgraphExec exec, CUstream stream)
 {
-	struct bf_graph_work *work = take(graph);
+	struct bf_graph_work *work = bf_graph_take_work(graph);
 	CUresult status = work ? launch_with(work, exec, stream) : send_launch(exec, stream);
 
 	bf_work_drop(work);
@@ -350,8 +300,8 @@ static CUresult launch(CUgraphExec exec, CUstream stream, bool per_thread)
 	struct bf_graph *graph = find(BF_GRAPHEXEC, BF_ARG(exec));
 	uint64_t capture;
 
-	if (!status && !graph)
-		status = CUDA_ERROR_INVALID_VALUE;
+	if (!status)
+		status = graph ? graph->broken : CUDA_ERROR_INVALID_VALUE;
 	if (!status)
 		status = bf_stream_resolve(&stream, per_thread);
 	if (status)

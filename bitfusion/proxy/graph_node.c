@@ -9,52 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ------------------------------------------------------------------ copies: between devices only */
-
-static bool is_on_host(CUmemorytype type, const void *host, CUdeviceptr device)
-{
-	if (type == CU_MEMORYTYPE_HOST)
-		return true;
-	return type == CU_MEMORYTYPE_UNIFIED && !bf_is_device_memory(device);
-}
-
-static CUresult check_copy(const CUDA_MEMCPY3D *copy, const char *function)
-{
-	if (!copy)
-		return CUDA_ERROR_INVALID_VALUE;
-	if (is_on_host(copy->srcMemoryType, copy->srcHost, copy->srcDevice) ||
-	    is_on_host(copy->dstMemoryType, copy->dstHost, copy->dstDevice))
-		return bf_absent_instead(function, "capture the copy in a stream");
-	return CUDA_SUCCESS;
-}
-
-BF_EXPORT CUresult cuGraphAddMemcpyNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
-					size_t numDependencies, const CUDA_MEMCPY3D *copyParams, CUcontext ctx)
-{
-	CUresult status = check_copy(copyParams, "cuGraphAddMemcpyNode with host memory");
-
-	return status ? status
-		      : BF_CALL(cuGraphAddMemcpyNode, BF_ARG(phGraphNode), BF_ARG(hGraph), BF_ARG(dependencies),
-				numDependencies, BF_ARG(copyParams), BF_ARG(ctx));
-}
-
-BF_EXPORT CUresult cuGraphMemcpyNodeSetParams(CUgraphNode hNode, const CUDA_MEMCPY3D *nodeParams)
-{
-	CUresult status = check_copy(nodeParams, "cuGraphMemcpyNodeSetParams with host memory");
-
-	return status ? status : BF_CALL(cuGraphMemcpyNodeSetParams, BF_ARG(hNode), BF_ARG(nodeParams));
-}
-
-BF_EXPORT CUresult cuGraphExecMemcpyNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode,
-						  const CUDA_MEMCPY3D *copyParams, CUcontext ctx)
-{
-	CUresult status = check_copy(copyParams, "cuGraphExecMemcpyNodeSetParams with host memory");
-
-	return status ? status
-		      : BF_CALL(cuGraphExecMemcpyNodeSetParams, BF_ARG(hGraphExec), BF_ARG(hNode), BF_ARG(copyParams),
-				BF_ARG(ctx));
-}
-
 /* ------------------------------------------------------------------ events: a launch records them unseen */
 
 static void mark_external(CUevent hEvent)
@@ -122,6 +76,7 @@ static CUcontext or_current(CUcontext context)
 union any {
 	CUDA_KERNEL_NODE_PARAMS_v2 kernel;
 	CUDA_MEMSET_NODE_PARAMS set;
+	CUDA_HOST_NODE_PARAMS host;
 };
 
 /* What the function for the kind takes, which is the beginning of what the one for any kind does. */
@@ -131,6 +86,8 @@ static bool take_any(const CUgraphNodeParams *params, union any *any)
 		memcpy(&any->kernel, &params->kernel, sizeof any->kernel);
 	else if (params && params->type == CU_GRAPH_NODE_TYPE_MEMSET)
 		memcpy(&any->set, &params->memset, sizeof any->set);
+	else if (params && params->type == CU_GRAPH_NODE_TYPE_HOST)
+		memcpy(&any->host, &params->host, sizeof any->host);
 	return params != NULL;
 }
 
@@ -140,8 +97,21 @@ static CUresult refuse_type(const CUgraphNodeParams *params)
 	return CUDA_ERROR_NOT_SUPPORTED;
 }
 
+/* The address is told in the parameters. */
+static CUresult add_alloc(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
+			  size_t numDependencies, CUgraphNodeParams *params)
+{
+	CUDA_MEM_ALLOC_NODE_PARAMS alloc;
+	CUresult status;
+
+	memcpy(&alloc, &params->alloc, sizeof alloc);
+	status = cuGraphAddMemAllocNode(phGraphNode, hGraph, dependencies, numDependencies, &alloc);
+	params->alloc.dptr = alloc.dptr;
+	return status;
+}
+
 static CUresult add_any(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies,
-			size_t numDependencies, const CUgraphNodeParams *params)
+			size_t numDependencies, CUgraphNodeParams *params)
 {
 #define HEAD phGraphNode, hGraph, dependencies, numDependencies
 	union any any;
@@ -160,8 +130,9 @@ static CUresult add_any(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphN
 	case CU_GRAPH_NODE_TYPE_EMPTY: return cuGraphAddEmptyNode(HEAD);
 	case CU_GRAPH_NODE_TYPE_WAIT_EVENT: return cuGraphAddEventWaitNode(HEAD, params->eventWait.event);
 	case CU_GRAPH_NODE_TYPE_EVENT_RECORD: return cuGraphAddEventRecordNode(HEAD, params->eventRecord.event);
-	case CU_GRAPH_NODE_TYPE_HOST: return cuGraphAddHostNode(HEAD, NULL);
-	case CU_GRAPH_NODE_TYPE_MEM_ALLOC: return cuGraphAddMemAllocNode(HEAD, NULL);
+	case CU_GRAPH_NODE_TYPE_HOST: return cuGraphAddHostNode(HEAD, &any.host);
+	case CU_GRAPH_NODE_TYPE_MEM_ALLOC: return add_alloc(HEAD, params);
+	case CU_GRAPH_NODE_TYPE_MEM_FREE: return cuGraphAddMemFreeNode(HEAD, params->free.dptr);
 	default: return refuse_type(params);
 	}
 #undef HEAD
@@ -199,6 +170,9 @@ static CUresult set_any(CUgraphExec exec, CUgraphNode node, const CUgraphNodePar
 	case CU_GRAPH_NODE_TYPE_MEMSET:
 		return exec ? cuGraphExecMemsetNodeSetParams(exec, node, &any.set, or_current(params->memset.ctx))
 			    : cuGraphMemsetNodeSetParams(node, &any.set);
+	case CU_GRAPH_NODE_TYPE_HOST:
+		return exec ? cuGraphExecHostNodeSetParams(exec, node, &any.host)
+			    : cuGraphHostNodeSetParams(node, &any.host);
 	case CU_GRAPH_NODE_TYPE_WAIT_EVENT:
 		return exec ? cuGraphExecEventWaitNodeSetEvent(exec, node, params->eventWait.event)
 			    : cuGraphEventWaitNodeSetEvent(node, params->eventWait.event);

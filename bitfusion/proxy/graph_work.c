@@ -11,14 +11,6 @@
 
 _Atomic unsigned bf_works;
 
-static void drop_buffer(struct bf_graph_buffer *buffer)
-{
-	if (atomic_fetch_sub(&buffer->references, 1) > 1)
-		return;
-	bf_memory_free(buffer->address);
-	free(buffer);
-}
-
 struct bf_graph_function *bf_graph_function_new(void)
 {
 	struct bf_graph_function *function = calloc(1, sizeof *function);
@@ -48,43 +40,78 @@ void bf_work_drop(struct bf_graph_work *work)
 	if (!work || atomic_fetch_sub(&work->references, 1) > 1)
 		return;
 	for (unsigned i = 0; i < work->copy_count; i++)
-		drop_buffer(work->copies[i].buffer);
+		bf_buffer_drop(work->copies[i].buffer);
 	for (unsigned i = 0; i < work->function_count; i++)
-		bf_graph_function_drop(work->functions[i]);
+		bf_graph_function_drop(work->functions[i].function);
 	atomic_fetch_sub(&bf_works, 1);
 	free(work->functions);
 	free(work);
 }
 
-static void take_over(struct bf_graph_work *work, const struct bf_graph_work *from)
+struct bf_graph_work *bf_work_new(unsigned copies, unsigned functions)
 {
-	for (unsigned i = 0; from && i < from->copy_count; i++) {
-		work->copies[work->copy_count] = from->copies[i];
-		atomic_fetch_add(&work->copies[work->copy_count++].buffer->references, 1);
-	}
-	for (unsigned i = 0; from && i < from->function_count; i++) {
-		work->functions[work->function_count] = from->functions[i];
-		atomic_fetch_add(&work->functions[work->function_count++]->references, 1);
-	}
-}
-
-/* With room for one copy and one function more. */
-struct bf_graph_work *bf_work_join(const struct bf_graph_work *one, const struct bf_graph_work *two)
-{
-	unsigned copies = 1 + (one ? one->copy_count : 0) + (two ? two->copy_count : 0);
-	unsigned functions = 1 + (one ? one->function_count : 0) + (two ? two->function_count : 0);
 	struct bf_graph_work *work = calloc(1, sizeof *work + copies * sizeof *work->copies);
 
 	if (work)
-		work->functions = calloc(functions, sizeof *work->functions);
+		work->functions = calloc(functions + 1, sizeof *work->functions);
 	if (!work || !work->functions) {
 		free(work);
 		return NULL;
 	}
 	atomic_fetch_add(&bf_works, 1);
 	work->references = 1;
-	take_over(work, one);
-	take_over(work, two);
+	return work;
+}
+
+static void take_copy(struct bf_graph_work *work, const struct bf_graph_copy *copy)
+{
+	work->copies[work->copy_count++] = *copy;
+	atomic_fetch_add(&copy->buffer->references, 1);
+}
+
+static void take_over(struct bf_graph_work *work, const struct bf_graph_work *from,
+		      const struct bf_graph_buffer *buffer, const struct bf_graph_function *function)
+{
+	for (unsigned i = 0; from && i < from->copy_count; i++)
+		if (from->copies[i].buffer != buffer)
+			take_copy(work, &from->copies[i]);
+	for (unsigned i = 0; from && i < from->function_count; i++)
+		if (from->functions[i].function != function)
+			bf_work_append_function(work, from->functions[i].function, from->functions[i].node);
+}
+
+void bf_work_append_copy(struct bf_graph_work *work, struct bf_graph_buffer *buffer, uint64_t node)
+{
+	take_copy(work, &(struct bf_graph_copy){ .buffer = buffer, .node = node });
+}
+
+void bf_work_append_function(struct bf_graph_work *work, struct bf_graph_function *function, uint64_t node)
+{
+	work->functions[work->function_count++] = (struct bf_graph_call){ function, node };
+	atomic_fetch_add(&function->references, 1);
+}
+
+/* With room for one copy and one function more. */
+struct bf_graph_work *bf_work_join(const struct bf_graph_work *one, const struct bf_graph_work *two)
+{
+	struct bf_graph_work *work = bf_work_new(1 + (one ? one->copy_count : 0) + (two ? two->copy_count : 0),
+						 1 + (one ? one->function_count : 0) + (two ? two->function_count : 0));
+
+	if (!work)
+		return NULL;
+	take_over(work, one, NULL, NULL);
+	take_over(work, two, NULL, NULL);
+	return work;
+}
+
+struct bf_graph_work *bf_work_without(const struct bf_graph_work *from, const struct bf_graph_buffer *buffer,
+				      const struct bf_graph_function *function)
+{
+	struct bf_graph_work *work =
+		bf_work_new(1 + (from ? from->copy_count : 0), 1 + (from ? from->function_count : 0));
+
+	if (work)
+		take_over(work, from, buffer, function);
 	return work;
 }
 
@@ -98,19 +125,14 @@ struct bf_graph_work *bf_work_apart(const struct bf_graph_work *from, CUstream s
 	return work;
 }
 
-static bool overlap(const struct bf_graph_copy *one, const struct bf_graph_copy *two)
-{
-	return one->host < two->host + two->size && two->host < one->host + one->size;
-}
-
 /* Copies move before and after the whole launch: that shows when one node writes what another one reads. */
 static bool is_sound(const struct bf_graph_work *work)
 {
 	for (unsigned i = 0; i < work->copy_count; i++)
 		for (unsigned j = i + 1; j < work->copy_count; j++) {
-			const struct bf_graph_copy *one = &work->copies[i], *two = &work->copies[j];
+			const struct bf_graph_buffer *one = work->copies[i].buffer, *two = work->copies[j].buffer;
 
-			if ((one->to_host || two->to_host) && overlap(one, two))
+			if ((one->to_host || two->to_host) && bf_buffers_overlap(one, two))
 				return false;
 		}
 	return true;
@@ -145,31 +167,29 @@ static CUresult replace(struct bf_graph_work **work, struct bf_graph_work *by)
 }
 
 /* What a function ahead of it may still write cannot be read before the launch. */
-CUresult bf_work_add_copy(struct bf_graph_work **work, struct bf_graph_copy copy, CUdeviceptr *device)
+CUresult bf_work_add_copy(struct bf_graph_work **work, struct bf_graph_buffer *buffer, CUstream stream)
 {
 	struct bf_graph_work *longer;
-	CUresult status;
 
-	if (!copy.to_host && *work && (*work)->function_count)
+	if (!buffer->to_host && *work && (*work)->function_count)
 		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	longer = bf_work_join(*work, NULL);
-	copy.buffer = calloc(1, sizeof *copy.buffer);
-	status =
-		longer && copy.buffer ? bf_memory_allocate(&copy.buffer->address, copy.size) : CUDA_ERROR_OUT_OF_MEMORY;
-	if (status) {
-		bf_work_drop(longer);
-		free(copy.buffer);
-		return status;
-	}
-	copy.buffer->references = 1;
-	*device = copy.buffer->address;
-	longer->copies[longer->copy_count++] = copy;
+	if (!longer)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	take_copy(longer, &(struct bf_graph_copy){ .buffer = buffer, .stream = stream });
 	return replace(work, longer);
 }
 
 static bool is_to_bring(const struct bf_graph_copy *copy)
 {
-	return copy->to_host && !copy->brought;
+	return copy->buffer->to_host && !copy->brought;
+}
+
+const struct bf_graph_copy *bf_work_brings(const struct bf_graph_work *before, unsigned *i)
+{
+	while (before && *i < before->copy_count && !is_to_bring(&before->copies[*i]))
+		++*i;
+	return before && *i < before->copy_count ? &before->copies[*i] : NULL;
 }
 
 /* The function sees what the stream has copied before: it brings that out first, unless one ahead of it in the stream
@@ -184,9 +204,9 @@ CUresult bf_work_add_function(struct bf_graph_work **work, struct bf_graph_funct
 		struct bf_graph_copy *copy = &more->copies[i];
 
 		count += is_to_bring(copy);
-		if (copy->to_host && copy->stream != stream)
+		if (copy->buffer->to_host && copy->stream != stream)
 			status = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-		copy->brought = copy->to_host;
+		copy->brought = copy->buffer->to_host;
 	}
 	if (!status && count)
 		status = cuStreamCreate(&function->stream, CU_STREAM_NON_BLOCKING);
@@ -198,26 +218,22 @@ CUresult bf_work_add_function(struct bf_graph_work **work, struct bf_graph_funct
 		function->before = *work;
 		atomic_fetch_add(&function->before->references, 1);
 	}
-	atomic_fetch_add(&function->references, 1);
-	more->functions[more->function_count++] = function;
+	bf_work_append_function(more, function, 0);
 	return replace(work, more);
 }
 
 void bf_graph_function_bring_out(const struct bf_graph_function *function)
 {
-	const struct bf_graph_work *work = function->before;
+	const struct bf_graph_copy *copy;
 	uint32_t current = bf_self.current;
 	CUresult status = CUDA_SUCCESS;
 
-	if (!work)
+	if (!function->before)
 		return;
 	bf_self.current = function->context;
-	for (unsigned i = 0; i < work->copy_count && !status; i++) {
-		const struct bf_graph_copy *copy = &work->copies[i];
-
-		if (is_to_bring(copy))
-			status = bf_copy_to_host(copy->host, copy->buffer->address, copy->size, function->stream, true);
-	}
+	for (unsigned i = 0; !status && (copy = bf_work_brings(function->before, &i)); i++)
+		status = bf_copy_to_host(copy->buffer->host, copy->buffer->address, copy->buffer->size,
+					 function->stream, true);
 	if (!status)
 		status = bf_stream_wait(function->stream);
 	bf_self.current = current;

@@ -123,9 +123,21 @@ static bool reserve_pages(const struct bf_range *range)
 	return start >= end || map_pages(start, end, range->usable ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
+static void remove_at(size_t i);
+
+/* The driver gives the addresses, so no graph has them any more. */
+static size_t make_way(uint64_t base, uint64_t size)
+{
+	size_t i = lower(base);
+
+	while (i < count && ranges[i]->base < base + size && ranges[i]->graph)
+		remove_at(i);
+	return i;
+}
+
 static CUresult insert(struct bf_range *range)
 {
-	size_t i = lower(range->base);
+	size_t i = make_way(range->base, range->size);
 
 	if (i < count && ranges[i]->base < range->base + range->size)
 		return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
@@ -184,11 +196,10 @@ bool bf_map_remove(uint64_t base, unsigned kinds, struct bf_range *range)
 	pthread_rwlock_wrlock(&lock);
 	i = lower(base);
 	found = i < count && ranges[i]->base == base && kinds >> ranges[i]->kind & 1;
-	if (found) {
-		if (range)
-			*range = *ranges[i];
+	if (found && range)
+		*range = *ranges[i];
+	if (found && !ranges[i]->graph)
 		remove_at(i);
-	}
 	pthread_rwlock_unlock(&lock);
 	return found;
 }
@@ -228,6 +239,9 @@ void bf_map_change_parent(uint64_t from, uint64_t to)
 
 bool bf_map_reserve(uint64_t base, uint64_t size)
 {
+	pthread_rwlock_wrlock(&lock);
+	make_way(base, size);
+	pthread_rwlock_unlock(&lock);
 	return !BF_MAP_MAY_RESERVE || map_pages(base, base + size, PROT_NONE);
 }
 

@@ -238,6 +238,7 @@ static CUresult keep_pooled(const struct pool_request *request, uint64_t address
 
 	range.parent = request->pool;
 	range.reserved = true;
+	range.graph = atomic_load(&bf_captures) && bf_capture_within(request->stream);
 	return bf_map_add(&range);
 }
 

@@ -35,6 +35,7 @@ struct bf_range {
 	uint64_t id;
 	uint64_t parent; /* the module or library of a variable, the pool of an allocation, what is mapped */
 	bool reserved; /* the same numbers are taken in this process too */
+	bool graph; /* of a node of a graph: it stays when freed, until the driver gives the address for something else */
 	bool usable; /* of a managed variable of code: the program has memory there */
 	uint64_t place; /* of one that could not be where it is on the server: its address there, else 0 */
 	int advice[3]; /* of managed memory (managed.c) */

@@ -128,6 +128,8 @@ enum bf_operation {
 	BF_OP_PROGRESS,       /* struct bf_progress: BF_PROGRESS comes when the stream has got there */
 	BF_OP_REFRESH,        /* struct bf_refresh: device to host, as BF_OP_DTOH, but only what the client has not */
 	BF_OP_KERNEL_NODE, /* struct bf_node: what a kernel node of a graph has; replies struct bf_kernel_node of row.h */
+	BF_OP_PROGRAM_NODE, /* struct bf_node: what a node has of the program; replies struct bf_program_node */
+	BF_OP_GRAPH_SHAPE, /* struct bf_node, of a graph: replies struct bf_graph_shape */
 	BF_FIRST_ROW = 64
 };
 
@@ -249,6 +251,27 @@ struct bf_late {
 
 struct bf_node {
 	uint64_t node;
+};
+
+/* Of a node that is a host function or a copy. */
+struct bf_program_node {
+	uint64_t graph; /* the client's number of the graph that the node is known to be in */
+	uint64_t function; /* of a host function: the client's number for it; else 0 */
+	uint8_t copy[200]; /* of a copy: CUDA_MEMCPY3D; without addresses of the host, arrays by the client's numbers */
+};
+
+/* The order of a graph's nodes. Those of graphs inside it are nodes of it, with one more ahead of them and one behind.
+ * After this struct: `marked` struct bf_marked_node, then `edges` pairs of uint32_t, each of two places below `nodes`. */
+struct bf_graph_shape {
+	uint32_t nodes, marked, edges, zero;
+};
+
+/* A host function, or a copy between linear memory. */
+struct bf_marked_node {
+	uint32_t place;
+	uint32_t type; /* CUgraphNodeType */
+	uint64_t node; /* the client's number */
+	uint64_t from, to; /* of a copy: the addresses; of a host function: `from` is the client's number for it */
 };
 
 struct bf_progress {

@@ -79,34 +79,95 @@ def test_refused(gpu: Any, name: str) -> None:
 
 
 BY_HAND = """
-nodes = (c.c_uint64 * 64)()
 check(d.cuGraphCreate(c.byref(graph), 0))
-
-def found(name):  # as the runtime finds it
+found = {}
+for name in ("cuGraphAddHostNode", "cuGraphAddDependencies", "cuGraphNodeSetEnabled"):
     address = c.c_void_p()
-    check(d.cuGetProcAddress_v2(name, c.byref(address), 13000, c.c_uint64(0), None))
-    return c.CFUNCTYPE(c.c_int, *[c.c_void_p] * 5)(address.value)
+    check(d.cuGetProcAddress_v2(name.encode(), c.byref(address), 12000, c.c_uint64(0), None))
+    found[name] = address.value
 
-for _ in range(2):
-    print(found(b"cuGraphAddHostNode")(c.addressof(nodes), graph, None, 0, c.addressof(nodes)))
-    print(found(b"cuGraphAddMemAllocNode")(c.addressof(nodes), graph, None, 0, c.addressof(nodes)))
-    copy = bytes(32) + c.string_at(c.byref(c.c_int(1)), 4)  # srcMemoryType: host
-    print(d.cuGraphAddMemcpyNode(nodes, graph, None, 0, copy + bytes(200), context))
+def call_it(name, *arguments):
+    return c.CFUNCTYPE(c.c_int, *[c.c_void_p] * len(arguments))(found[name])(*arguments)
+
+def behind(nodes):
+    return (c.c_void_p * len(nodes))(*nodes), c.c_size_t(len(nodes))
+
+def add_function(*nodes):
+    node, params = c.c_void_p(), (c.c_void_p * 2)(c.cast(function, c.c_void_p), None)
+    array, count = behind(nodes)
+    check(call_it("cuGraphAddHostNode", c.addressof(node), graph, c.addressof(array), count.value,
+                  c.addressof(params)))
+    return node.value
+
+def copying(host, to_host, rows=1, pitch=0):
+    side = lambda kind, at: [0, 0, 0, 0, kind, at if kind == 1 else 0, at if kind == 2 else 0,
+                             0, 0, pitch if kind == 1 else 0, 0]
+    ends = side(1, host), side(2 if to_host < 2 else 1, memory.value if to_host < 2 else at + 64)
+    first, second = ends if not to_host else ends[::-1]
+    return (c.c_uint64 * 25)(*first, *second, 64, rows, 1)
+
+def add_copy(host, to_host, *nodes, **shape):
+    node = c.c_void_p()
+    array, count = behind(nodes)
+    status = d.cuGraphAddMemcpyNode(c.byref(node), graph, array, count,
+                                    copying(host, to_host, **shape), context)
+    return node.value if not status else status
+
+def instantiate():
+    return d.cuGraphInstantiateWithFlags(c.byref(execution), graph, 0)
+"""
+
+BY_HAND_CASES = {
+    "a copy of host memory to the device behind a host function": "x = add_function();"
+    "add_copy(at, 0, x); print(instantiate())",
+    "a copy of host memory to the device behind one": "x = add_copy(at + 32, 1);"
+    "add_copy(at, 0, x); print(instantiate())",
+    "a graph with two host functions": "x = add_copy(at, 1); add_function(x); add_function(x);"
+    "print(instantiate())",
+    "cuGraphAddMemcpyNode from host to host": "print(add_copy(at, 2))",
+    "cuGraphAddMemcpyNode of rows": "print(add_copy(at, 1, rows=2, pitch=80))",
+    "a switch for a copy": "x = add_copy(at, 1); add_function(x); check(instantiate());"
+    "print(call_it('cuGraphNodeSetEnabled', execution, x, 0))",
+    "a copy of an instance that is made": "x = add_copy(at, 1);"
+    "y = c.c_void_p(add_copy(at + 64, 0, x)); check(instantiate());"
+    "print(d.cuGraphExecMemcpyNodeSetParams(execution, y, copying(at + 8, 0), context))",
+}
+
+
+@pytest.mark.parametrize("name", sorted(BY_HAND_CASES))
+def test_refused_by_hand(gpu: Any, name: str) -> None:
+    """Said once, by name, and what to do instead."""
+    code = PROGRAM + BY_HAND + BY_HAND_CASES[name] + "\n"
+    done = gpu.run("unix", sys.executable, "-c", code, env={"PYTHONPATH": "."})
+    assert (done.returncode, done.stdout) == (0, "801\n"), done.stderr
+    told = [line for line in done.stderr.splitlines() if " is not supported on a server" in line]
+    assert len(told) == 1 and told[0].startswith("bitfusion: " + name), done.stderr
+    assert told[0].endswith(" instead")
+
+
+SIDE_BY_SIDE = """
+begin(); fork(); check(up()); check(call(other))
+check(d.cuEventRecord(event, other)); check(d.cuStreamWaitEvent(stream, event, 0)); check(end())
 """
 
 
-def test_refused_by_hand(gpu: Any) -> None:
-    """Nodes that need the program say so once, and what to do instead."""
-    code = PROGRAM + BY_HAND
-    done = gpu.run("tcp", sys.executable, "-c", code, env={"PYTHONPATH": "."})
-    assert (done.returncode, done.stdout) == (0, "801\n" * 6), done.stderr
-    told = [line for line in done.stderr.splitlines() if " is not supported on a server" in line]
-    assert [line.split()[1] for line in told] == [
-        "cuGraphAddHostNode",
-        "cuGraphAddMemAllocNode",
-        "cuGraphAddMemcpyNode",
-    ]
-    assert all(" instead" in line for line in told)
+@pytest.mark.parametrize("ordered", [False, True])
+def test_dependencies_added_to_a_capture(gpu: Any, ordered: bool) -> None:
+    """A function that was captured beside the copy is then ahead of it."""
+    add = """
+nodes, count, types = (c.c_void_p * 2)(), c.c_size_t(2), {}
+check(d.cuGraphGetNodes(graph, nodes, c.byref(count)))
+for node in nodes:
+    kind = c.c_int()
+    check(d.cuGraphNodeGetType(c.c_void_p(node), c.byref(kind)))
+    types[kind.value] = node
+pair = [(c.c_void_p * 1)(types[kind]) for kind in (3, 1)]  # host, memcpy
+check(call_it("cuGraphAddDependencies", graph, c.addressof(pair[0]), c.addressof(pair[1]), 1))
+"""
+    hand = BY_HAND.replace("check(d.cuGraphCreate(c.byref(graph), 0))", SIDE_BY_SIDE)
+    code = PROGRAM + hand + (add if ordered else "") + "print(instantiate())\n"
+    done = gpu.run("unix", sys.executable, "-c", code, env={"PYTHONPATH": "."})
+    assert (done.returncode, done.stdout) == (0, "801\n" if ordered else "0\n"), done.stderr
 
 
 def test_many_captures_leave_no_memory(gpu: Any) -> None:

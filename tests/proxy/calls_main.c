@@ -226,6 +226,44 @@ static void use_graph(CUstream stream)
 	free(type);
 }
 
+static void use_graph_by_hand(CUstream stream)
+{
+	static char host[BYTES]; /* a server may say too soon that a function is over which still brings it */
+	CUcontext context = NULL;
+	CUdeviceptr memory = 0;
+	CUgraph graph = NULL;
+	CUgraphExec program = NULL;
+	CUgraphNode *nodes = NEW(CUgraphNode, 2);
+	static int data;
+	CUDA_HOST_NODE_PARAMS function = { count_call, &data };
+	CUDA_MEMCPY3D copy = { .srcMemoryType = CU_MEMORYTYPE_DEVICE,
+			       .dstMemoryType = CU_MEMORYTYPE_HOST,
+			       .dstHost = host,
+			       .WidthInBytes = 100,
+			       .Height = 1,
+			       .Depth = 1 };
+
+	cuCtxGetCurrent(&context);
+	cuMemAlloc_v2(&memory, BYTES);
+	copy.srcDevice = memory;
+	cuGraphCreate(&graph, 0);
+	cuGraphAddMemcpyNode(&nodes[0], graph, NULL, 0, &copy, context);
+	cuGraphAddHostNode(&nodes[1], graph, nodes, 1, &function);
+	cuGraphHostNodeGetParams(nodes[1], &function);
+	cuGraphMemcpyNodeGetParams(nodes[0], &copy);
+	cuGraphHostNodeSetParams(nodes[1], &function);
+	cuGraphMemcpyNodeSetParams(nodes[0], &copy);
+	cuGraphInstantiateWithFlags(&program, graph, 0);
+	cuGraphExecMemcpyNodeSetParams(program, nodes[0], &copy, context);
+	cuGraphExecHostNodeSetParams(program, nodes[1], &function);
+	cuGraphLaunch(program, stream);
+	cuStreamSynchronize(stream);
+	cuGraphExecDestroy(program);
+	cuGraphDestroy(graph);
+	cuMemFree_v2(memory);
+	free(nodes);
+}
+
 static void *use_other_thread(void *context)
 {
 	cuCtxSetCurrent(context);
@@ -255,6 +293,7 @@ static void talk(void)
 	use_memory(stream);
 	use_code(stream);
 	use_graph(stream);
+	use_graph_by_hand(stream);
 	cuEventSynchronize(event);
 	cuEventElapsedTime(&time, event, event);
 	if (threaded)

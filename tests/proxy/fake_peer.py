@@ -79,6 +79,15 @@ class Command:
         return struct.unpack("<%dQ" % (len(self.body) // 8), self.body)
 
 
+COPY_NODE, HOST_NODE = 1, 3  # CUgraphNodeType
+
+
+def node_number(place: int) -> int:
+    return 0x5B << 56 | 11 << 48 | 0xFFFFFF - place << 4
+
+
+PLACES = {node_number(place): place for place in range(64)}
+
 Answer = Tuple[int, bytes]
 LATER: Answer = (-1, b"")  # the test sends the reply itself
 
@@ -98,6 +107,8 @@ class Peer:
         self.welcome_hash = SPEC_HASH
         self.memory: Dict[int, bytes] = {}
         self.next_address = ARENA
+        self.graph = 0
+        self.nodes: List[Tuple[int, bytes]] = []  # of graphs made by hand: type, parameters
         self.sending = threading.Lock()
 
     # ------------------------------------------------------------ bytes
@@ -225,6 +236,51 @@ class Peer:
         attributes[0], attributes[4], attributes[8] = 512, 120, 49152
         info += struct.pack("<16iII", *attributes, 1 | 1 << 4 | 1 << 8, 0)
         return 0, info + b"".join(struct.pack("<II", *item) for item in layout)
+
+    # ------------------------------------------------------------ one graph: its nodes are a chain
+
+    def add_node(self, command: Command, size: int, kind: int) -> Answer:
+        self.graph, dependencies = command.words()[
+            1:3
+        ]  # bytes of them; the highest number for NULL
+        at = 24 + (dependencies if dependencies < len(command.body) else 0) + 16
+        self.nodes.append((kind, command.body[at : at + size]))
+        return 0, struct.pack("<QQ", 8, node_number(len(self.nodes) - 1))
+
+    def on_cuGraphAddHostNode(self, command: Command) -> Answer:
+        return self.add_node(command, 16, HOST_NODE)
+
+    def on_cuGraphAddMemcpyNode(self, command: Command) -> Answer:
+        return self.add_node(command, 200, COPY_NODE)
+
+    def on_cuGraphHostNodeSetParams(self, command: Command) -> Answer:
+        place = PLACES.get(command.words()[0], 0)
+        self.nodes[place] = (HOST_NODE, command.body[16:32])
+        return 0, b""
+
+    def on_cuGraphExecHostNodeSetParams(self, command: Command) -> Answer:
+        place = PLACES.get(command.words()[1], 0)
+        self.nodes[place] = (HOST_NODE, command.body[24:40])  # one instance is the graph to us
+        return 0, b""
+
+    def on_GRAPH_SHAPE(self, command: Command) -> Answer:
+        marked, count = b"", len(self.nodes)
+        for place, (kind, given) in enumerate(self.nodes):
+            ends = struct.unpack_from("<8xQ", given) + (0,)
+            if kind == COPY_NODE:
+                ends = struct.unpack_from("<48xQ80xQ", given)
+            marked += struct.pack("<IIQQQ", place, kind, node_number(place), *ends)
+        edges = b"".join(struct.pack("<II", i, i + 1) for i in range(count - 1))
+        return 0, struct.pack("<IIII", count, count, max(count - 1, 0), 0) + marked + edges
+
+    def on_PROGRAM_NODE(self, command: Command) -> Answer:
+        place = PLACES.get(command.words()[0], 0)
+        if place >= len(self.nodes):
+            return 1, b""
+        kind, given = self.nodes[place]
+        function = struct.unpack_from("<8xQ", given)[0] if kind == HOST_NODE else 0
+        copy = given if kind == COPY_NODE else bytes(200)
+        return 0, struct.pack("<QQ", self.graph, function) + copy
 
     def on_cuMemAddressReserve(self, command: Command) -> Answer:
         return 801, b""  # no memory that both sides could share

@@ -8,7 +8,7 @@ import socket
 import struct
 from typing import Callable, List
 
-from fake_peer import REPLY, Answer, Answers, Broker, Command, Peer
+from fake_peer import HOST_NODE, REPLY, Answer, Answers, Broker, Command, Peer
 
 EDGES = [0, 1, 2, 7, 8, 24, 255, 4096, 1 << 16, 1 << 20, (1 << 20) + 8, 1 << 24, 1 << 31]
 EDGES += [(1 << 32) - 1, (1 << 32) - 8, 1 << 40, 1 << 41, 1 << 63, (1 << 64) - 1, (1 << 64) - 8]
@@ -48,6 +48,12 @@ class Sound:
     def on_cuGraphLaunch(self, peer: Peer, command: Command) -> None:
         for function in self.captured:
             self.call(peer, function)
+        for kind, given in peer.nodes:
+            if kind == HOST_NODE:
+                peer.send_callback(len(peer.commands), struct.unpack_from("<8xQ", given)[0], 0)
+
+    def on_cuGraphDestroy(self, peer: Peer, command: Command) -> None:
+        self.captured = []
 
     def on_cuModuleGetGlobal_v2(self, peer: Peer, command: Command) -> Answer:
         return 0, struct.pack("<QQ", 0x210000000000, 64)
@@ -92,6 +98,7 @@ class Cutter:
 
 # What has an answer worth lying about; ROWS are answered with numbers, not by the fake driver.
 SUBJECTS = ["DEVICES", "DTOH", "COPY3D", "LOAD", "GET_FUNCTION", "cuGraphGetNodes"] * 4
+SUBJECTS += ["GRAPH_SHAPE", "PROGRAM_NODE"] * 4
 SUBJECTS += ["ALLOC", "MEMORY_INFO", "HOST_FUNCTION"]
 SUBJECTS += ["cuStreamGetCaptureInfo", "cuStreamEndCapture"]
 ROWS = ["cuGraphGetNodes", "cuGraphNodeGetType", "cuModuleGetGlobal_v2", "cuCtxGetLimit"]

@@ -55,6 +55,8 @@ OPERATIONS = (
     "PROGRESS",
     "REFRESH",
     "KERNEL_NODE",
+    "PROGRAM_NODE",
+    "GRAPH_SHAPE",
 )
 
 

@@ -5,10 +5,6 @@ int bf_absent(const char *name);
 #define ABSENT(name) __attribute__((visibility("default"))) int name(void);\
 	int name(void) { return bf_absent(#name); }
 
-int bf_absent_instead(const char *name, const char *instead);
-#define INSTEAD(name, instead) __attribute__((visibility("default"))) int name(void);\
-	int name(void) { return bf_absent_instead(#name, instead); }
-
 ABSENT(cuArray3DCreate)
 ABSENT(cuArray3DGetDescriptor)
 ABSENT(cuArrayCreate)
@@ -72,8 +68,6 @@ ABSENT(cuGLUnregisterBufferObject)
 ABSENT(cuGraphAddBatchMemOpNode)
 ABSENT(cuGraphAddExternalSemaphoresSignalNode)
 ABSENT(cuGraphAddExternalSemaphoresWaitNode)
-INSTEAD(cuGraphAddHostNode, "capture cuLaunchHostFunc in a stream")
-INSTEAD(cuGraphAddMemAllocNode, "capture cuMemAllocAsync in a stream")
 ABSENT(cuGraphBatchMemOpNodeGetParams)
 ABSENT(cuGraphBatchMemOpNodeSetParams)
 ABSENT(cuGraphConditionalHandleCreate)
@@ -81,15 +75,10 @@ ABSENT(cuGraphDebugDotPrint)
 ABSENT(cuGraphExecBatchMemOpNodeSetParams)
 ABSENT(cuGraphExecExternalSemaphoresSignalNodeSetParams)
 ABSENT(cuGraphExecExternalSemaphoresWaitNodeSetParams)
-INSTEAD(cuGraphExecHostNodeSetParams, "capture the graph anew")
 ABSENT(cuGraphExternalSemaphoresSignalNodeGetParams)
 ABSENT(cuGraphExternalSemaphoresSignalNodeSetParams)
 ABSENT(cuGraphExternalSemaphoresWaitNodeGetParams)
 ABSENT(cuGraphExternalSemaphoresWaitNodeSetParams)
-ABSENT(cuGraphHostNodeGetParams)
-INSTEAD(cuGraphHostNodeSetParams, "capture the graph anew")
-ABSENT(cuGraphMemAllocNodeGetParams)
-ABSENT(cuGraphMemcpyNodeGetParams)
 ABSENT(cuGraphicsEGLRegisterImage)
 ABSENT(cuGraphicsGLRegisterBuffer)
 ABSENT(cuGraphicsGLRegisterImage)

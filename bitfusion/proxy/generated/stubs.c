@@ -111,18 +111,6 @@ CUresult cuDeviceSetMemPool(CUdevice dev, CUmemoryPool pool)
 	return bf_call(BF_cuDeviceSetMemPool, arguments);
 }
 
-CUresult cuGraphAddDependencies(CUgraph hGraph, const CUgraphNode *from_, const CUgraphNode *to, size_t numDependencies)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)from_, (uint64_t)(uintptr_t)to, (uint64_t)numDependencies};
-	return bf_call(BF_cuGraphAddDependencies, arguments);
-}
-
-CUresult cuGraphAddDependencies_v2(CUgraph hGraph, const CUgraphNode *from_, const CUgraphNode *to, const CUgraphEdgeData *edgeData, size_t numDependencies)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)from_, (uint64_t)(uintptr_t)to, (uint64_t)(uintptr_t)edgeData, (uint64_t)numDependencies};
-	return bf_call(BF_cuGraphAddDependencies_v2, arguments);
-}
-
 CUresult cuGraphAddEmptyNode(CUgraphNode *phGraphNode, CUgraph hGraph, const CUgraphNode *dependencies, size_t numDependencies)
 {
 	uint64_t arguments[] = {(uint64_t)(uintptr_t)phGraphNode, (uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)dependencies, (uint64_t)numDependencies};
@@ -283,18 +271,6 @@ CUresult cuGraphNodeGetType(CUgraphNode hNode, CUgraphNodeType *type)
 {
 	uint64_t arguments[] = {(uint64_t)(uintptr_t)hNode, (uint64_t)(uintptr_t)type};
 	return bf_call(BF_cuGraphNodeGetType, arguments);
-}
-
-CUresult cuGraphRemoveDependencies(CUgraph hGraph, const CUgraphNode *from_, const CUgraphNode *to, size_t numDependencies)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)from_, (uint64_t)(uintptr_t)to, (uint64_t)numDependencies};
-	return bf_call(BF_cuGraphRemoveDependencies, arguments);
-}
-
-CUresult cuGraphRemoveDependencies_v2(CUgraph hGraph, const CUgraphNode *from_, const CUgraphNode *to, const CUgraphEdgeData *edgeData, size_t numDependencies)
-{
-	uint64_t arguments[] = {(uint64_t)(uintptr_t)hGraph, (uint64_t)(uintptr_t)from_, (uint64_t)(uintptr_t)to, (uint64_t)(uintptr_t)edgeData, (uint64_t)numDependencies};
-	return bf_call(BF_cuGraphRemoveDependencies_v2, arguments);
 }
 
 CUresult cuGraphUpload(CUgraphExec hGraphExec, CUstream hStream)

@@ -235,12 +235,28 @@ static const struct bf_argument cuGraphAddEventWaitNode_arguments[] = {
 	{.kind = BF_ARG_HANDLE, .handle = BF_EVENT, .count = BF_NO_ARGUMENT, .width = sizeof(CUevent)},
 };
 
+static const struct bf_argument cuGraphAddHostNode_arguments[] = {
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_HOST_NODE_PARAMS)},
+};
+
 static const struct bf_argument cuGraphAddKernelNode_v2_arguments[] = {
 	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
 	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
 	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
 	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
 	{.kind = BF_ARG_KERNEL_NODE, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_KERNEL_NODE_PARAMS)},
+};
+
+static const struct bf_argument cuGraphAddMemAllocNode_arguments[] = {
+	{.kind = BF_ARG_OUT_HANDLES, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .size = 8},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
+	{.kind = BF_ARG_IN_HANDLES, .handle = BF_GRAPHNODE, .count = 3, .size = 8},
+	{.kind = BF_ARG_VALUE, .count = BF_NO_ARGUMENT, .width = sizeof(size_t)},
+	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_MEM_ALLOC_NODE_PARAMS), .location = 1 + offsetof(CUDA_MEM_ALLOC_NODE_PARAMS, poolProps.location)},
 };
 
 static const struct bf_argument cuGraphAddMemFreeNode_arguments[] = {
@@ -339,6 +355,12 @@ static const struct bf_argument cuGraphExecGetFlags_arguments[] = {
 	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(cuuint64_t)},
 };
 
+static const struct bf_argument cuGraphExecHostNodeSetParams_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_HOST_NODE_PARAMS)},
+};
+
 static const struct bf_argument cuGraphExecKernelNodeSetParams_v2_arguments[] = {
 	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
 	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
@@ -393,6 +415,11 @@ static const struct bf_argument cuGraphGetRootNodes_arguments[] = {
 	{.kind = BF_ARG_INOUT, .count = BF_NO_ARGUMENT, .size = sizeof(size_t)},
 };
 
+static const struct bf_argument cuGraphHostNodeSetParams_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_IN, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_HOST_NODE_PARAMS)},
+};
+
 static const struct bf_argument cuGraphInstantiateWithFlags_arguments[] = {
 	{.kind = BF_ARG_NEW_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .size = 8},
 	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPH, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraph)},
@@ -424,6 +451,11 @@ static const struct bf_argument cuGraphKernelNodeSetParams_v2_arguments[] = {
 static const struct bf_argument cuGraphLaunch_arguments[] = {
 	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHEXEC, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphExec)},
 	{.kind = BF_ARG_HANDLE, .handle = BF_STREAM, .count = BF_NO_ARGUMENT, .width = sizeof(CUstream)},
+};
+
+static const struct bf_argument cuGraphMemAllocNodeGetParams_arguments[] = {
+	{.kind = BF_ARG_HANDLE, .handle = BF_GRAPHNODE, .count = BF_NO_ARGUMENT, .width = sizeof(CUgraphNode)},
+	{.kind = BF_ARG_OUT, .count = BF_NO_ARGUMENT, .size = sizeof(CUDA_MEM_ALLOC_NODE_PARAMS), .location = 1 + offsetof(CUDA_MEM_ALLOC_NODE_PARAMS, poolProps.location)},
 };
 
 static const struct bf_argument cuGraphMemFreeNodeGetParams_arguments[] = {
@@ -1126,7 +1158,9 @@ const struct bf_row bf_rows[] = {
 	{"cuGraphAddEmptyNode", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddEmptyNode_arguments},
 	{"cuGraphAddEventRecordNode", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddEventRecordNode_arguments},
 	{"cuGraphAddEventWaitNode", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddEventWaitNode_arguments},
+	{"cuGraphAddHostNode", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddHostNode_arguments},
 	{"cuGraphAddKernelNode_v2", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddKernelNode_v2_arguments},
+	{"cuGraphAddMemAllocNode", 5, 0, BF_NO_ARGUMENT, 0, cuGraphAddMemAllocNode_arguments},
 	{"cuGraphAddMemFreeNode", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddMemFreeNode_arguments},
 	{"cuGraphAddMemcpyNode", 6, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddMemcpyNode_arguments},
 	{"cuGraphAddMemsetNode", 6, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphAddMemsetNode_arguments},
@@ -1144,6 +1178,7 @@ const struct bf_row bf_rows[] = {
 	{"cuGraphExecEventRecordNodeSetEvent", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecEventRecordNodeSetEvent_arguments},
 	{"cuGraphExecEventWaitNodeSetEvent", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecEventWaitNodeSetEvent_arguments},
 	{"cuGraphExecGetFlags", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecGetFlags_arguments},
+	{"cuGraphExecHostNodeSetParams", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecHostNodeSetParams_arguments},
 	{"cuGraphExecKernelNodeSetParams_v2", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecKernelNodeSetParams_v2_arguments},
 	{"cuGraphExecMemcpyNodeSetParams", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecMemcpyNodeSetParams_arguments},
 	{"cuGraphExecMemsetNodeSetParams", 4, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphExecMemsetNodeSetParams_arguments},
@@ -1152,12 +1187,14 @@ const struct bf_row bf_rows[] = {
 	{"cuGraphGetEdges_v2", 5, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphGetEdges_v2_arguments},
 	{"cuGraphGetNodes", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphGetNodes_arguments},
 	{"cuGraphGetRootNodes", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphGetRootNodes_arguments},
+	{"cuGraphHostNodeSetParams", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphHostNodeSetParams_arguments},
 	{"cuGraphInstantiateWithFlags", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphInstantiateWithFlags_arguments},
 	{"cuGraphKernelNodeCopyAttributes", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphKernelNodeCopyAttributes_arguments},
 	{"cuGraphKernelNodeGetAttribute", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphKernelNodeGetAttribute_arguments},
 	{"cuGraphKernelNodeSetAttribute", 3, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphKernelNodeSetAttribute_arguments},
 	{"cuGraphKernelNodeSetParams_v2", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphKernelNodeSetParams_v2_arguments},
 	{"cuGraphLaunch", 2, BF_ROW_ONEWAY | BF_ROW_NO_CONTEXT, 1, 0, cuGraphLaunch_arguments},
+	{"cuGraphMemAllocNodeGetParams", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphMemAllocNodeGetParams_arguments},
 	{"cuGraphMemFreeNodeGetParams", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphMemFreeNodeGetParams_arguments},
 	{"cuGraphMemcpyNodeSetParams", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphMemcpyNodeSetParams_arguments},
 	{"cuGraphMemsetNodeGetParams", 2, BF_ROW_NO_CONTEXT, BF_NO_ARGUMENT, 0, cuGraphMemsetNodeGetParams_arguments},

@@ -1099,6 +1099,8 @@ CUresult cuGraphGetRootNodes(CUgraph hGraph, CUgraphNode *rootNodes, size_t *num
 CUresult cuGraphHostNodeGetParams(CUgraphNode hNode, CUDA_HOST_NODE_PARAMS *nodeParams)
 {
 	NULL_ENTER();
+	if (nodeParams)
+		memset(nodeParams, 0, sizeof *nodeParams);
 	return CUDA_SUCCESS;
 }
 
@@ -1211,6 +1213,8 @@ CUresult cuGraphLaunch_ptsz(CUgraphExec hGraphExec, CUstream hStream)
 CUresult cuGraphMemAllocNodeGetParams(CUgraphNode hNode, CUDA_MEM_ALLOC_NODE_PARAMS *params_out)
 {
 	NULL_ENTER();
+	if (params_out)
+		memset(params_out, 0, (sizeof(CUDA_MEM_ALLOC_NODE_PARAMS)));
 	return CUDA_SUCCESS;
 }
 
@@ -1225,6 +1229,8 @@ CUresult cuGraphMemFreeNodeGetParams(CUgraphNode hNode, CUdeviceptr *dptr_out)
 CUresult cuGraphMemcpyNodeGetParams(CUgraphNode hNode, CUDA_MEMCPY3D *nodeParams)
 {
 	NULL_ENTER();
+	if (nodeParams)
+		memset(nodeParams, 0, sizeof *nodeParams);
 	return CUDA_SUCCESS;
 }
 
