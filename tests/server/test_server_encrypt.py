@@ -278,6 +278,7 @@ def test_tickets_inside_tls_are_single_use_too(lab: Lab) -> None:
             tls.sendall(f"BITFUSION/1 TICKET {ticket}\n".encode())
             answers.append(tls.recv(20)[:11])
     assert answers[0].startswith(b"OK\n") and answers[1] == b"ERR unknown"
+    assert "refused 127.0.0.1: data port: unknown or used ticket" in server.log
 
 
 def test_a_relay_that_is_killed_is_started_again(lab: Lab) -> None:
