@@ -14,7 +14,7 @@ from stores import Listener, turn_until
 
 from bitfusion import log
 from bitfusion.server import etcd_keys
-from bitfusion.server.etcd import Answer, Etcd, encode, resolve, unpack_answer
+from bitfusion.server.etcd import Answer, Answered, Etcd, encode, resolve, unpack_answer
 from bitfusion.server.etcd_keys import EPOCH, Known
 from bitfusion.server.loop import Loop
 from bitfusion.server.store import APPLIED, CONFLICT, UNAVAILABLE, Change, StoreLost
@@ -163,6 +163,50 @@ def test_a_lost_lease_is_told_and_replaced(etcd: EtcdServer, one: Listener) -> N
     assert one.wait(lambda: one.synced)
     assert one.store._known.lease != lease
     assert one.commit(Change("one", {}, 0, lease=True)) == APPLIED
+
+
+def test_another_etcd_that_has_seen_more_is_filled_again(etcd: EtcdServer, one: Listener) -> None:
+    assert one.put("tokens/alice", n=1) == APPLIED
+    assert isinstance(one.store, EtcdStore)
+    etcd.kill()
+    assert one.wait(lambda: not one.synced)
+    etcd.empty()
+    (etcd._peer_port,) = free_ports(1)  # which makes it another cluster
+    etcd.start()
+    for number in range(20):
+        body = {"key": encode(f"/others/{number}"), "value": encode("x")}
+        assert not call(etcd, Loop(), "/v3/kv/put", body).error
+    assert one.wait(lambda: one.synced)
+    assert without_epoch(one) == {"tokens/alice": {"n": 1}}
+
+
+def test_a_lost_lease_is_noticed_without_a_change(etcd: EtcdServer, loop: Loop) -> None:
+    one = Listener(loop, etcd.store(loop, lease_s=2)).open()
+    assert isinstance(one.store, EtcdStore)
+    lease = one.store._known.lease
+    assert not call(etcd, loop, "/v3/lease/revoke", {"ID": str(lease)}).error
+    assert one.wait(lambda: one.synced and one.store._known.lease != lease, 4)  # type: ignore[attr-defined]
+    one.store.close()
+
+
+def test_a_change_that_is_answered_when_the_feed_was_lost(one: Listener) -> None:
+    """It was made, but who asked must not think that it has been told: the feed will tell."""
+    assert isinstance(one.store, EtcdStore)
+    client, held, outcomes = one.store._etcd, [], []
+    call = client.call
+
+    def hold(path: str, body: Json, answered: Answered) -> None:
+        call(path, body, lambda answer: held.append((answered, answer)))
+
+    client.call = hold  # type: ignore[method-assign, assignment]
+    one.store.commit([Change("a", {"n": 1})], outcomes.append)
+    assert one.wait(lambda: held)
+    client.call = call  # type: ignore[method-assign]
+    one.store._lost("a test says so")
+    ((answered, answer),) = held
+    answered(answer)
+    assert outcomes == [UNAVAILABLE]
+    assert one.wait(lambda: one.synced) and one.values["a"] == {"n": 1}
 
 
 @pytest.mark.parametrize("servers", [1, 3])
