@@ -3,6 +3,9 @@
  * Device memory that the workers of one session hold, in memory that they share. A slot has one writer at a
  * time; the sums are derived from the slots, so a worker that dies half way leaves nothing that cannot be
  * recomputed.
+ *
+ * A worker does what a client's bytes make it do, so the server trusts nothing here: it takes no lock, whose links to
+ * other locks a worker could have written, and its map cannot lose its file.
  */
 #define _GNU_SOURCE
 #include "ledger.h"
@@ -30,7 +33,7 @@ static size_t ledger_size(uint32_t devices, uint32_t slots)
 static int anonymous_file(void)
 {
 #ifdef SYS_memfd_create
-	int fd = (int)syscall(SYS_memfd_create, "bitfusion-ledger", 1u /* MFD_CLOEXEC */);
+	int fd = (int)syscall(SYS_memfd_create, "bitfusion-ledger", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd >= 0)
 		return fd;
 #endif
@@ -50,8 +53,10 @@ BF_EXPORT int bf_ledger_create(const uint64_t *limits, uint32_t devices, uint32_
 		return fd;
 	size_t size = ledger_size(devices, slots);
 	struct bf_ledger_header *header = MAP_FAILED;
-	if (ftruncate(fd, (off_t)size) == 0)
+	if (ftruncate(fd, (off_t)size) == 0) {
+		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL); /* what is no memfd has none */
 		header = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	}
 	if (header == MAP_FAILED) {
 		int error = errno;
 		close(fd);
@@ -98,14 +103,18 @@ BF_EXPORT void bf_ledger_close(struct bf_ledger *ledger)
 	free(ledger);
 }
 
+static uint64_t sum_of(struct bf_ledger *ledger, uint32_t device)
+{
+	uint64_t sum = 0;
+	for (uint32_t slot = 0; slot < ledger->slots; slot++)
+		sum += *bf_ledger_cell(ledger, slot, device);
+	return sum;
+}
+
 static void recompute(struct bf_ledger *ledger)
 {
-	for (uint32_t device = 0; device < ledger->devices; device++) {
-		uint64_t sum = 0;
-		for (uint32_t slot = 0; slot < ledger->slots; slot++)
-			sum += *bf_ledger_cell(ledger, slot, device);
-		ledger->header->sum[device] = sum;
-	}
+	for (uint32_t device = 0; device < ledger->devices; device++)
+		ledger->header->sum[device] = sum_of(ledger, device);
 }
 
 bool bf_ledger_lock(struct bf_ledger *ledger)
@@ -147,7 +156,7 @@ BF_EXPORT void bf_ledger_release(struct bf_ledger *ledger, uint32_t slot, uint32
 	if (slot >= ledger->slots || device >= ledger->devices)
 		return;
 	bool locked = bf_ledger_lock(ledger);
-	uint64_t *held = bf_ledger_cell(ledger, slot, device);
+	_Atomic uint64_t *held = bf_ledger_cell(ledger, slot, device);
 	size = size < *held ? size : *held;
 	*held -= size;
 	ledger->header->sum[device] -= size;
@@ -158,10 +167,8 @@ BF_EXPORT int bf_ledger_used(struct bf_ledger *ledger, int32_t slot, uint64_t *u
 {
 	if (slot >= 0 && (uint32_t)slot >= ledger->slots)
 		return -1;
-	bool locked = bf_ledger_lock(ledger);
 	for (uint32_t i = 0; i < count && i < ledger->devices; i++)
-		used[i] = slot < 0 ? ledger->header->sum[i] : *bf_ledger_cell(ledger, (uint32_t)slot, i);
-	bf_ledger_unlock(ledger, locked);
+		used[i] = slot < 0 ? sum_of(ledger, i) : *bf_ledger_cell(ledger, (uint32_t)slot, i);
 	return 0;
 }
 
@@ -172,15 +179,13 @@ BF_EXPORT int bf_ledger_limits(struct bf_ledger *ledger, uint64_t *limits, uint3
 	return (int)ledger->devices;
 }
 
+/* The server, of a worker that is gone. One that died half way held the lock: whoever takes it next recomputes. */
 BF_EXPORT int bf_ledger_clear(struct bf_ledger *ledger, uint32_t slot)
 {
 	if (slot >= ledger->slots)
 		return -1;
-	bool locked = bf_ledger_lock(ledger);
 	for (uint32_t device = 0; device < ledger->devices; device++)
-		*bf_ledger_cell(ledger, slot, device) = 0;
+		ledger->header->sum[device] -= atomic_exchange(bf_ledger_cell(ledger, slot, device), 0);
 	memset(bf_ledger_activity(ledger, slot), 0, sizeof(struct bf_activity));
-	recompute(ledger);
-	bf_ledger_unlock(ledger, locked);
 	return 0;
 }

@@ -27,7 +27,7 @@ struct bf_ledger_header {
 	uint32_t devices, slots;
 	pthread_mutex_t lock;
 	uint64_t limit[BF_MAX_DEVICES];
-	uint64_t sum[BF_MAX_DEVICES];
+	_Atomic uint64_t sum[BF_MAX_DEVICES];
 	_Atomic uint32_t share;       /* of each device's time, in millionths; 0: all */
 	_Atomic uint64_t rationed_at; /* `until` holds since then, for a moment */
 	struct bf_spent spent[BF_MAX_DEVICES];
@@ -39,9 +39,9 @@ struct bf_ledger {
 	uint32_t devices, slots; /* a copy that no other process can change */
 };
 
-static inline uint64_t *bf_ledger_cell(struct bf_ledger *ledger, uint32_t slot, uint32_t device)
+static inline _Atomic uint64_t *bf_ledger_cell(struct bf_ledger *ledger, uint32_t slot, uint32_t device)
 {
-	return (uint64_t *)(ledger->header + 1) + (size_t)slot * ledger->devices + device;
+	return (_Atomic uint64_t *)(ledger->header + 1) + (size_t)slot * ledger->devices + device;
 }
 
 static inline struct bf_activity *bf_ledger_activity(struct bf_ledger *ledger, uint32_t slot)
@@ -49,8 +49,8 @@ static inline struct bf_activity *bf_ledger_activity(struct bf_ledger *ledger, u
 	return (struct bf_activity *)bf_ledger_cell(ledger, ledger->slots, 0) + slot;
 }
 
-/* The server must not hang on a worker that was stopped inside: past a deadline this returns false, and one goes on
- * unlocked. */
+/* Workers alone. One must not hang on another that was stopped inside: past a deadline this returns false, and it goes
+ * on unlocked. */
 bool bf_ledger_lock(struct bf_ledger *ledger);
 void bf_ledger_unlock(struct bf_ledger *ledger, bool locked);
 

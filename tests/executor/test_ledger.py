@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import signal
@@ -63,6 +64,24 @@ def test_numbers_out_of_range(ledger: core.Ledger) -> None:
         ledger.used(8)
     with pytest.raises(core.ExecutorError):
         core.Ledger.create([1], slots=0)
+
+
+def test_no_worker_takes_the_servers_map_away(ledger: core.Ledger) -> None:
+    for size in (0, 1 << 20):
+        with pytest.raises(PermissionError):
+            os.ftruncate(ledger.fileno(), size)
+    assert ledger.used() == [0, 0]
+
+
+def test_the_server_waits_for_no_worker(ledger: core.Ledger) -> None:
+    """Whatever a worker has written over the lock."""
+    size = os.fstat(ledger.fileno()).st_size
+    with mmap.mmap(ledger.fileno(), size) as memory:
+        assert struct.unpack_from("QII", memory)[1:] == (2, 8)
+        memory[16:56] = b"\xff" * 40
+        assert ledger.used() == [0, 0]
+        ledger.clear(0)
+        memory[16:56] = bytes(40)
 
 
 CHURN = """
