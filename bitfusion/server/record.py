@@ -35,8 +35,11 @@ class Record(NamedTuple):
         return hmac.compare_digest(self.secret, hash_secret(secret))
 
     def whose(self) -> str:
-        """For the log: 'client alice, eve@box: python3 train.py'."""
+        """For the log: 'client alice, eve@box: python3'. What stands behind the program's name may
+        be a secret, and logs are kept, and sent to others.
+        """
         program, host, user = (str(self.about.get(k, "")) for k in ("program", "host", "user"))
+        program = program.partition(" ")[0]
         origin = f"{user}@{host}: {program}" if user or host or program else ""
         return ", ".join(filter(None, (f"client {self.client}" * bool(self.client), origin)))
 
