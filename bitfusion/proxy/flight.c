@@ -144,7 +144,18 @@ void bf_flight_settle_heirs(void)
 
 /* ------------------------------------------------------------------ waiting */
 
-/* In a capture nothing can be waited for. A stream that is gone has left its work to another. */
+/* A stream that is gone has left its work to another, also when it goes while it is waited for: then the server does
+ * not know it, and says so however often it is asked; an earlier failure of the program's it tells once. */
+static CUresult wait_for_stream(CUstream stream)
+{
+	CUresult status = bf_stream_wait(stream);
+
+	if (status == CUDA_ERROR_INVALID_HANDLE && bf_stream_wait(stream) == CUDA_ERROR_INVALID_HANDLE)
+		return CUDA_SUCCESS;
+	return status;
+}
+
+/* In a capture nothing can be waited for. */
 CUresult bf_flight_wait(const struct bf_flight *now)
 {
 	const struct bf_context *context = bf_context_at(now->context);
@@ -155,7 +166,5 @@ CUresult bf_flight_wait(const struct bf_flight *now)
 	bf_self.current = now->context;
 	if (now->orphaned)
 		return BF_CALL(cuCtxSynchronize);
-	if (bf_stream_check(now->stream))
-		return CUDA_SUCCESS;
-	return bf_capture_find(now->stream, &capture) || capture ? CUDA_SUCCESS : bf_stream_wait(now->stream);
+	return bf_capture_find(now->stream, &capture) || capture ? CUDA_SUCCESS : wait_for_stream(now->stream);
 }

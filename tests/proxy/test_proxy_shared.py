@@ -105,6 +105,31 @@ def test_work_of_a_destroyed_stream_is_waited_for_by_itself(broker, run):
     assert peer.named("cuStreamSynchronize")[-1].words()[0] == waiting[0] != doomed
 
 
+def test_a_stream_that_another_thread_destroys_is_no_failure_of_who_frees(broker, run):
+    """The server may hear of the end of the stream before it hears of the wait."""
+    answers = iter([0, 400, 400])  # the first is for a stream of the proxy's
+    broker.answers["cuStreamSynchronize"] = lambda peer, command: (next(answers), b"")
+    program = MANAGED + """
+    memory, stream = alloc(16), made(cuda.cuStreamCreate, 1)
+    launch(stream)
+    check(cuda.cuMemFree_v2(memory))
+    check(cuda.cuCtxSynchronize())
+    """
+    run(broker, program)
+    assert len(sent(broker, "cuStreamSynchronize")) == 3
+
+
+def test_an_earlier_failure_is_told_although_such_a_wait_hears_of_it(broker, run):
+    answers = iter([0, 400, 0])
+    broker.answers["cuStreamSynchronize"] = lambda peer, command: (next(answers), b"")
+    program = MANAGED + """
+    memory, stream = alloc(16), made(cuda.cuStreamCreate, 1)
+    launch(stream)
+    print(cuda.cuMemFree_v2(memory), cuda.cuCtxSynchronize())
+    """
+    assert run(broker, program) == "0 400\n"
+
+
 def test_work_of_a_destroyed_stream_is_known_to_be_over_in_the_end(broker, run):
     answers = iter([600, 0])  # not ready, then ready
     broker.answers["cuStreamQuery"] = lambda peer, command: (next(answers), b"")
@@ -271,7 +296,7 @@ def test_a_managed_variable_whose_address_is_taken_lies_elsewhere(broker, start)
     print(cuda.cuMemHostUnregister(address))
     """,
     )
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=100)
     assert out == "713 1\n713\n", err
     assert err.count("my_variable") == 1 and hex(VARIABLE) in err
     upload = broker.peer().named("HTOD")[0]
@@ -290,6 +315,6 @@ def test_a_managed_variable_whose_address_is_taken_is_refused_by_name(broker, st
     print(cuda.cuModuleGetGlobal_v2(byref(address), None, module, b"another"), address.value)
     """,
     )
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=100)
     assert out == "208 7\n"
     assert err.count("another") == 1 and "refused" in err and hex(VARIABLE) in err
