@@ -94,11 +94,16 @@ class Doorman:
         peer.on_broken = lambda why: self._gate.failed(host, why)
         peer.soon = self._turns(peer, host)
         self.peers[peer] = host
+        # Behind what came in time: it may not have had its turn yet, where many ask at once.
         first = self._loop.after(
-            FIRST_CALL_S, lambda: peer.close() if self._gate.is_stranger(peer) else None
+            FIRST_CALL_S, lambda: peer.soon(lambda: self._drop_stranger(peer))
         )
         self._timers[peer] = {"first": first}
         self._watch_idle(peer)
+
+    def _drop_stranger(self, peer: Peer) -> None:
+        if self._gate.is_stranger(peer):
+            peer.close()
 
     def _turn_away(self, sock: socket.socket) -> None:
         """With an answer, where it costs nothing: nobody waits for it to be read."""

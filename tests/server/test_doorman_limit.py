@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many connections a server takes follows from how many descriptors it may have, and whose
-they are is fair.
+they are is fair; and how long it waits for what they say, from when they said it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -21,11 +22,13 @@ from servers import connect
 from bitfusion.client import control, trust
 from bitfusion.client.access import CLEAR, Access
 from bitfusion.errors import ServerLost, ServerNotReady
-from bitfusion.server.api import Route
+from bitfusion.server import doorman as module
+from bitfusion.server.api import ANYBODY, Route
 from bitfusion.server.doorman import MAX_SPARE, OTHERS, Doorman
 from bitfusion.server.gate import INTERNAL_ERROR, NO_ROOM_IN_CLEAR, Gate
 from bitfusion.server.loop import Loop
 from bitfusion.server.peer import Peer
+from bitfusion.wire.control import Reply
 
 ROOT = Path(__file__).resolve().parents[2]
 RAISE = """
@@ -137,3 +140,25 @@ def test_nothing_is_left_of_a_connection_that_ended() -> None:
     finally:
         gc.enable()
         doorman.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"), [(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n", b"H"), (b"", b"")]
+)
+def test_who_asked_in_time_is_heard_however_late(
+    monkeypatch: pytest.MonkeyPatch, asked: bytes, answer: bytes
+) -> None:
+    monkeypatch.setattr(module, "FIRST_CALL_S", 0.05)
+    service = Service()
+    service.routes = [Route("GET", "/x", ANYBODY, lambda _asked: Reply(200, {}))]
+    listener = socket.create_server(("127.0.0.1", 0))
+    doorman = Doorman(service, listener, Gate(service.loop, None, None), 30.0)  # type: ignore[arg-type]
+    with socket.create_connection(listener.getsockname(), 60) as sock:
+        sock.sendall(asked)
+        while not doorman.peers:
+            service.loop.turn(0.01)
+        time.sleep(0.1)  # as others' calls may take
+        for _ in range(3):
+            service.loop.turn(0.01)
+        assert sock.recv(1) == answer
+    doorman.close()
