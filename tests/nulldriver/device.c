@@ -14,7 +14,7 @@
 static long fail_at;
 static CUresult fail_with = CUDA_ERROR_UNKNOWN;
 static int allowed;
-static int print_counts;
+static int print_counts, print_calls;
 static _Atomic long calls, launches, minted;
 
 static _Thread_local struct {
@@ -28,6 +28,7 @@ __attribute__((constructor)) static void read_environment(void)
 
 	allowed = on && !strcmp(on, "1");
 	print_counts = getenv("BITFUSION_NULL_COUNTS") != NULL;
+	print_calls = getenv("BITFUSION_NULL_CALLS") != NULL;
 	if (!fail)
 		return;
 	fail_at = atol(fail);
@@ -46,11 +47,13 @@ CUresult null_enter(const char *function)
 {
 	long number;
 
-	if (__builtin_expect(!fail_at && !print_counts, 1))
+	if (__builtin_expect(!fail_at && !print_counts && !print_calls, 1))
 		return CUDA_SUCCESS;
 	if (!strncmp(function, "cuDeviceGet", 11)) /* hundreds at every start */
 		return CUDA_SUCCESS;
 	number = atomic_fetch_add(&calls, 1) + 1;
+	if (print_calls)
+		fprintf(stderr, "null driver: call %ld (%s)\n", number, function);
 	if (number != fail_at)
 		return CUDA_SUCCESS;
 	fprintf(stderr, "null driver: call %ld (%s) fails with %d as asked\n", number, function, fail_with);

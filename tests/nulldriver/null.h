@@ -12,7 +12,7 @@ enum { NULL_DEVICES = 2 };
 #define NULL_MEMORY ((uint64_t)64 << 30)
 
 /* First line of every function: counts the call and answers the failure that BITFUSION_NULL_FAIL=N[:CODE] asks
- * for at the N-th counted call (cuDeviceGet… is not counted). */
+ * for at the N-th counted call (cuDeviceGet… is not counted); with BITFUSION_NULL_CALLS set, stderr tells each. */
 CUresult null_enter(const char *function);
 #define NULL_ENTER() \
 	do { \
