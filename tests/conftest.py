@@ -83,7 +83,7 @@ class Gpu:
 
     mark: str
     folder: Path
-    timeout: float = 100
+    timeout: float = 250
     devices: int = 1
 
     def environment(self, **extra: str) -> Dict[str, str]:
@@ -146,7 +146,7 @@ class Gpu:
     def processes(self) -> List[int]:
         return _marked(self.mark)
 
-    def wait_until_gone(self, seconds: float = 5) -> List[int]:
+    def wait_until_gone(self, seconds: float = 60) -> List[int]:
         """Processes of this test that are still there after that long."""
         wait_for(lambda: not self.processes(), seconds)
         return self.processes()

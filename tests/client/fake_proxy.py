@@ -47,6 +47,8 @@ def main() -> None:
     os.write(1, line.encode())  # in one piece, when several of us write at once
     if "wait" in sys.argv:
         stream.recv(1)
+    if "fail" in sys.argv:
+        sys.exit("the GPU is lost")  # as programs do; one that did not would have succeeded
 
 
 if __name__ == "__main__":

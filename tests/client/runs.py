@@ -42,7 +42,11 @@ def describe(pid: int) -> str:
 
 def run(environment: dict[str, str], *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*HARNESS, *words], env={**environment, **more}, capture_output=True, text=True, timeout=30
+        [*HARNESS, *words],
+        env={**environment, **more},
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
 
 
@@ -102,12 +106,12 @@ class Terminal:
             group = os.tcgetpgrp(self.fd)
             return any(n == name and state in "SR" and g == group for n, state, g in found)
 
-        assert wait_for(runs, 10), f"{name} does not run in the foreground"
+        assert wait_for(runs), f"{name} does not run in the foreground"
 
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
-    def expect(self, text: str, patience_s: float = 10.0) -> None:
+    def expect(self, text: str, patience_s: float = 60.0) -> None:
         deadline = time.monotonic() + patience_s
         while text not in self.text:
             left = deadline - time.monotonic()

@@ -22,7 +22,7 @@ class Nothing:
 
 def ask(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(10)
+    sock.settimeout(60)
     sock.connect(path)
     sock.sendall(fake_proxy.REQUEST.pack(b"BFBROKR\0", 1, 1, 7, 0))
     return sock
@@ -43,7 +43,7 @@ def test_without_descriptors_the_broker_waits_and_does_not_spin(tmp_path: pathli
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     waiting = [ask(broker.path) for _ in range(3)]
     late = socket.socket(socket.AF_UNIX)
-    late.settimeout(10)
+    late.settimeout(60)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         late.connect(broker.path)

@@ -49,7 +49,7 @@ def test_every_program_is_told_and_may_ask(tmp_path: Path) -> None:
     second, told_second = watch(path)
     for event in (WARNING, END):
         hub.tell(event)
-        assert told_first.get(timeout=10) == told_second.get(timeout=10) == event
+        assert told_first.get(timeout=60) == told_second.get(timeout=60) == event
     source.answer = END
     assert first.verdict() == END and second.verdict() == END
     assert source.asked == [Mark(7), Mark(9), Mark(7), Mark(9)]
@@ -63,7 +63,7 @@ def test_the_holder_waits_for_programs(tmp_path: Path) -> None:
     made, _told = watch(tmp_path / "events")
     assert not hub.wait_for_programs(0.01)
     made.close()
-    assert hub.wait_for_programs(10)
+    assert hub.wait_for_programs(60)
 
 
 def test_a_holder_that_is_gone(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_dead_servers_are_waited_for_at_once(monkeypatch: pytest.MonkeyPatch) ->
 
     def ask(_self: Asker, address: Address) -> Told:
         if address[1] > 1:
-            together.wait(10)
+            together.wait(100)
         raise CannotReach(server=f"a:{address[1]}", why="timed out")
 
     monkeypatch.setattr(Asker, "_ask", ask)

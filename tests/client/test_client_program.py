@@ -33,7 +33,7 @@ def start(before: str, script: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("before", ["", NO_DESCRIPTOR])
 def test_an_end_is_seen_though_its_signal_is_lost(before: str) -> None:
     with start(before, "exit 7") as process:
-        assert process.wait(30) == 7
+        assert process.wait(100) == 7
 
 
 def test_our_threads_take_no_signals() -> None:
@@ -45,6 +45,6 @@ def test_our_threads_take_no_signals() -> None:
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     linux.start_thread(threading.Thread(target=look))
-    assert done.wait(10)
+    assert done.wait(100)
     assert seen[0] >= signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before

@@ -36,5 +36,5 @@ def server(gpu: Any, tmp_path: Path) -> Iterator[str]:
     assert address, "the server did not start"
     yield address
     process.send_signal(signal.SIGINT)  # SIGTERM lets sessions live on
-    assert process.wait(10) is not None
+    assert process.wait(100) is not None
     process.stderr.close()

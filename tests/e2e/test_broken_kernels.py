@@ -40,10 +40,10 @@ class Compiler:
 
     def kill(self) -> None:
         """Ends the one that was started with the context, and waits until it is gone."""
-        assert wait_for(self.started, 20)
+        assert wait_for(self.started)
         pid = self.started()[-1]
         os.kill(pid, signal.SIGKILL)
-        assert wait_for(lambda: not is_running(pid), 20)
+        assert wait_for(lambda: not is_running(pid))
 
 
 def is_running(pid: int) -> bool:

@@ -87,7 +87,7 @@ class Pair:
             for run in runs:
                 run.send_signal(signal.SIGTERM)
             for run in runs:
-                run.communicate(timeout=20)
+                run.communicate(timeout=100)
 
     def watch(self, settled: Callable[[Busy], bool]) -> Busy:
         """From now on until this holds, at least for WINDOW_S."""

@@ -70,7 +70,7 @@ def test_two_runs_share_one_gpu(gpu: Any, programs: Path, whole: int) -> None:
         gpu.start("tcp", program, "80", "1", options=["-n", "1", "-p", "0.5"]) for _ in range(2)
     ]
     for run in runs:
-        out, err = run.communicate(timeout=60)
+        out, err = run.communicate(timeout=100)
         assert run.returncode == 0, err
         _, total, _, got, error = figures(out)
         assert (total, error) == (whole // 2, "none")

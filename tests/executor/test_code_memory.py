@@ -39,7 +39,7 @@ def used_by_a_module(
         client.synchronize()
         return not ledger.used()[0]
 
-    wait_for(is_unloaded, 10)
+    wait_for(is_unloaded)
     return loaded, ledger.used()[0]
 
 

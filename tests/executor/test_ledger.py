@@ -142,7 +142,7 @@ def test_killed_anywhere_and_cleared(ledger: core.Ledger) -> None:
 
 def wait_until_free(ledger: core.Ledger) -> None:
     """What is given back is made beside the stream: a wait for the device may come first."""
-    assert wait_for(lambda: not any(ledger.used()), 10)
+    assert wait_for(lambda: not any(ledger.used()))
 
 
 def test_workers_share_a_slice(serve: Serve, ledger: core.Ledger) -> None:

@@ -55,7 +55,7 @@ def test_busy_is_the_time_of_kernels(serve: Serve, ledger: core.Ledger) -> None:
     ledger.set_share(0.9)  # so that all is measured, not a sample
     with serve(ledger=ledger.fileno()) as worker:
         under_way = timed_naps(ready(worker), 20, 5, 0.01)
-        assert wait_for(lambda: ledger.busy()[0] >= 100 * MS, 10)
+        assert wait_for(lambda: ledger.busy()[0] >= 100 * MS)
         assert ledger.busy()[0] <= under_way
 
 
@@ -69,7 +69,7 @@ def test_streams_at_once_count_once(serve: Serve, ledger: core.Ledger) -> None:
             nap(client, 100, stream)
         for stream in streams:
             assert client.synchronize(stream).status == 0
-        assert wait_for(lambda: ledger.busy()[0] >= 100 * MS, 10)
+        assert wait_for(lambda: ledger.busy()[0] >= 100 * MS)
         time.sleep(0.05)
         assert ledger.busy()[0] <= time.monotonic_ns() - started
 
@@ -77,7 +77,7 @@ def test_streams_at_once_count_once(serve: Serve, ledger: core.Ledger) -> None:
 def test_a_sample_stands_for_the_rest(serve: Serve, ledger: core.Ledger) -> None:
     with serve(ledger=ledger.fileno()) as worker:
         under_way = timed_naps(ready(worker), 400, 1, 0)
-        assert wait_for(lambda: ledger.busy()[0] > 0, 10)
+        assert wait_for(lambda: ledger.busy()[0] > 0)
         assert 100 * MS < ledger.busy()[0] < 4 * under_way
 
 
@@ -93,7 +93,7 @@ def test_a_share_is_kept(serve: Serve, ledger: core.Ledger, waits: bool) -> None
                 assert client.synchronize().status == 0
         assert client.synchronize().status == 0
         lasted = time.monotonic() - started
-        assert wait_for(lambda: ledger.busy()[0] >= 200 * MS, 10)
+        assert wait_for(lambda: ledger.busy()[0] >= 200 * MS)
         assert lasted >= 0.6  # 200 ms at a quarter, less what it may be ahead
 
 
@@ -109,7 +109,7 @@ def test_two_workers_share_one_share(serve: Serve, ledger: core.Ledger) -> None:
             for client in clients:
                 assert client.synchronize().status == 0
         lasted = time.monotonic() - started
-        assert wait_for(lambda: ledger.busy()[0] >= 400 * MS, 10)
+        assert wait_for(lambda: ledger.busy()[0] >= 400 * MS)
         assert lasted >= 0.7
 
 
@@ -129,7 +129,7 @@ def test_the_server_rations(serve: Serve, ledger: core.Ledger) -> None:
 
         request = client.row("cuStreamSynchronize", struct.pack("<Q", 0), WANTS_REPLY)
         client.flush()
-        assert wait_for(used_up, 10)
+        assert wait_for(used_up)
         end = time.monotonic() + 0.4
         while time.monotonic() < end:
             used_up()
@@ -188,18 +188,32 @@ def test_activity(serve: Serve, ledger: core.Ledger) -> None:
     assert ledger.last_call() == (0.0, 0)
     with serve(ledger=ledger.fileno()) as worker:
         client = ready(worker)
+        assert client.get_function(1, 2, "spin").status == 0
+        assert client.get_function(1, 3, "store").status == 0
+        flag, busy, other = client.alloc(8)[1], client.stream(1), client.stream(2)
+
+        def spin() -> None:
+            client.upload(flag, bytes(8))
+            client.launch(handle(FUNCTION, 2), struct.pack("<Q", flag), busy)
+
+        def release() -> None:
+            client.launch(handle(FUNCTION, 3), struct.pack("<QI", flag, 1), other)
+            client.flush()
+
         before = time.monotonic()
-        nap(client, 300)
-        request = client.row("cuStreamSynchronize", struct.pack("<Q", 0), WANTS_REPLY)
+        spin()
+        request = client.row("cuStreamSynchronize", struct.pack("<Q", busy), WANTS_REPLY)
         client.flush()
-        assert wait_for(lambda: ledger.last_call()[1] > 0, 10)
+        assert wait_for(lambda: ledger.last_call()[1] > 0)
         assert ledger.last_call()[0] >= before - 0.1
+        release()
         client.wait(request)
-        assert wait_for(lambda: ledger.last_call()[1] == 0, 10)
-        nap(client, 300)  # nobody waits in a call, but for an event perhaps
+        assert wait_for(lambda: ledger.last_call()[1] == 0)
+        spin()  # nobody waits in a call, but for an event perhaps
         client.flush()
-        assert wait_for(lambda: ledger.last_call()[1] > 0, 10)
-        assert wait_for(lambda: ledger.last_call()[1] == 0, 10)
+        assert wait_for(lambda: ledger.last_call()[1] > 0)
+        release()
+        assert wait_for(lambda: ledger.last_call()[1] == 0)
         ledger.clear(0)
         assert ledger.last_call()[0] == 0
 
@@ -218,5 +232,5 @@ def test_a_few_long_ones_are_all_measured(serve: Serve, ledger: core.Ledger, ms:
     """A sample of a handful could be none of them."""
     with serve(ledger=ledger.fileno()) as worker:
         under_way = timed_naps(ready(worker), 240 // ms, ms, 0)
-        assert wait_for(lambda: ledger.busy()[0] >= 240 * MS, 10), ledger.busy()
+        assert wait_for(lambda: ledger.busy()[0] >= 240 * MS), ledger.busy()
         assert ledger.busy()[0] <= under_way

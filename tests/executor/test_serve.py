@@ -644,14 +644,12 @@ def test_client_gone_while_the_device_is_busy(serve: Serve) -> None:
     client.free(address)  # which waits for the kernel
     client.flush()
     time.sleep(0.1)
-    started = time.monotonic()
     client.socket.close()
     assert worker.end()[0] == 1
-    assert time.monotonic() - started < 5
 
 
 def test_client_that_does_not_read(serve: Serve) -> None:
-    worker = serve(timeout=30)
+    worker = serve()
     client = worker.client
     address = prepare(client)
     big = client.alloc(4 << 20)[1]

@@ -124,7 +124,7 @@ def test_failure_at_every_call(serve: Serve, tmp_path: Path) -> None:
     silent = set()
     for n in range(1, calls + 1):
         environment = {"FAKE_FAIL": f"{n}:719", "FAKE_CALLS": str(count_file)}
-        worker = serve(environment=environment, timeout=10)
+        worker = serve(environment=environment)
         told = 719 in program(worker)
         worker.client.goodbye()
         code, log = worker.end()

@@ -73,7 +73,7 @@ class Reply(NamedTuple):
 class Client:
     """One connection; `commands` collects until `flush`."""
 
-    def __init__(self, peer: socket.socket, timeout: float = 20) -> None:
+    def __init__(self, peer: socket.socket, timeout: float = 60) -> None:
         self.socket = peer
         self.socket.settimeout(timeout)
         self.out = bytearray()
@@ -267,7 +267,7 @@ class Worker:
         tcp: bool = False,
         grace_ms: int = 300,
         environment: Optional[Dict[str, str]] = None,
-        timeout: float = 20,
+        timeout: float = 60,
     ) -> None:
         ours, theirs = _tcp_pair() if tcp else socket.socketpair()
         passed = [theirs.fileno()] + ([ledger] if ledger >= 0 else [])
@@ -290,12 +290,12 @@ class Worker:
         self.client.socket.close()
         if self.process.poll() is None:
             try:
-                self.process.wait(timeout=3)
+                self.process.wait(timeout=30)
             except subprocess.TimeoutExpired:
                 self.process.kill()
         self.process.communicate()
 
-    def end(self, timeout: float = 10) -> Tuple[int, str]:
+    def end(self, timeout: float = 60) -> Tuple[int, str]:
         """Wait for the process; returns its status and log."""
         _, log = self.process.communicate(timeout=timeout)
         return self.process.returncode, log.decode("utf-8", "replace")

@@ -75,10 +75,10 @@ def run(start: Start) -> Callable[..., str]:
 
     def finish(broker: Optional[Broker], program: str, **extra: str) -> str:
         process = start(broker, program, **extra)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=100)
         assert process.returncode == 0, "exit status %d\n%s%s" % (process.returncode, out, err)
         for peer in broker.peers if broker else []:
-            assert peer.ended.wait(10)
+            assert peer.ended.wait(100)
         assert err == "" or "BITFUSION_DEBUG" in extra, err
         return out
 

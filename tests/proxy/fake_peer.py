@@ -295,7 +295,7 @@ class Peer:
     def named(self, name: str) -> List[Command]:
         return [command for command in self.commands if command.name == name]
 
-    def wait_for(self, name: str, count: int = 1, timeout_s: float = 10) -> List[Command]:
+    def wait_for(self, name: str, count: int = 1, timeout_s: float = 60) -> List[Command]:
         """The commands of this name, once there are that many."""
         pause = threading.Event()
         for _ in range(int(timeout_s * 200)):
@@ -371,5 +371,5 @@ class Broker:
 
     def peer(self, number: int = 0) -> Peer:
         with self.arrived:
-            assert self.arrived.wait_for(lambda: len(self.peers) > number, 10)
+            assert self.arrived.wait_for(lambda: len(self.peers) > number, 60)
             return self.peers[number]

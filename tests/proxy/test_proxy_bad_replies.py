@@ -73,7 +73,7 @@ def test_bad_reply(broker: Broker, start: Callable[..., object], name: str) -> N
 
     broker.answers["DTOH"] = answer
     program = start(broker, PROGRAM)
-    out, errors = program.communicate(timeout=20)  # type: ignore[attr-defined]
+    out, errors = program.communicate(timeout=100)  # type: ignore[attr-defined]
     assert program.returncode == 0, errors  # type: ignore[attr-defined]
     assert out.split() == [str(DEVICE_UNAVAILABLE)] * 2
 

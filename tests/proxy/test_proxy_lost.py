@@ -58,7 +58,7 @@ def test_nothing_comes_in_after_an_error(broker, start):
     """,
     )
     lost(process)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=100)
     assert errors == "{1}\n"
 
 

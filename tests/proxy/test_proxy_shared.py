@@ -109,12 +109,15 @@ def test_a_stream_that_another_thread_destroys_is_no_failure_of_who_frees(broker
     """The server may hear of the end of the stream before it hears of the wait."""
     answers = iter([0, 400, 400])  # the first is for a stream of the proxy's
     broker.answers["cuStreamSynchronize"] = lambda peer, command: (next(answers), b"")
-    program = MANAGED + """
+    program = (
+        MANAGED
+        + """
     memory, stream = alloc(16), made(cuda.cuStreamCreate, 1)
     launch(stream)
     check(cuda.cuMemFree_v2(memory))
     check(cuda.cuCtxSynchronize())
     """
+    )
     run(broker, program)
     assert len(sent(broker, "cuStreamSynchronize")) == 3
 
@@ -122,11 +125,14 @@ def test_a_stream_that_another_thread_destroys_is_no_failure_of_who_frees(broker
 def test_an_earlier_failure_is_told_although_such_a_wait_hears_of_it(broker, run):
     answers = iter([0, 400, 0])
     broker.answers["cuStreamSynchronize"] = lambda peer, command: (next(answers), b"")
-    program = MANAGED + """
+    program = (
+        MANAGED
+        + """
     memory, stream = alloc(16), made(cuda.cuStreamCreate, 1)
     launch(stream)
     print(cuda.cuMemFree_v2(memory), cuda.cuCtxSynchronize())
     """
+    )
     assert run(broker, program) == "0 400\n"
 
 

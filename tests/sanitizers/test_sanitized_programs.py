@@ -158,4 +158,4 @@ def test_the_worker_runs_instrumented(
         assert serving and all("libasan" in text for text in serving)
     finally:
         running.terminate()
-        running.communicate(timeout=20)
+        running.communicate(timeout=100)

@@ -91,7 +91,7 @@ class Workers:
     def end(self) -> None:
         self.listener.close()
         for worker in self.started:
-            _, said = worker.communicate(timeout=20)
+            _, said = worker.communicate(timeout=100)
             # 1: the program ended without a word, as a child that calls _exit does
             assert worker.returncode in (0, 1), said.decode()
 

@@ -80,7 +80,7 @@ class Crowd:
             for name in NAMES:
                 node.admit(name)
         for node in self.nodes:
-            assert wait_for(lambda node=node: node.knows(NAMES), 10)
+            assert wait_for(lambda node=node: node.knows(NAMES))
         self.runs = [Run(NAMES[number % len(NAMES)]) for number in range(RUNS)]
         self.rules = [Rules(QUOTAS) for _ in range(1 if etcd else 2)]
         self.counts: Counter[str] = Counter()
@@ -340,7 +340,7 @@ class Crowd:
             assert free, node.now.log
         for node in self.nodes:
             assert node.now.stop() == 0
-            assert wait_for(lambda node=node: not node.left(), 20), node.now.log
+            assert wait_for(lambda node=node: not node.left()), node.now.log
             for server in node.all:
                 assert "Traceback" not in server.log, server.log
 

@@ -57,10 +57,10 @@ class Node:
 
     def restart(self, number: int) -> None:
         self.now.process.send_signal(number)
-        self.now.process.wait(30)
+        self.now.process.wait(100)
         self.operator.close()
         self.start()
-        assert wait_for(self.is_ready, 60), self.now.log
+        assert wait_for(self.is_ready), self.now.log
 
     def is_ready(self) -> bool:
         """It knows its clients, which may take a moment with a store that is busy."""

@@ -15,6 +15,8 @@ import time
 import urllib.request
 from typing import Optional
 
+import waiting
+
 from bitfusion import linux
 from bitfusion.server.etcd import Endpoint, resolve
 from bitfusion.server.loop import Loop
@@ -42,7 +44,7 @@ def answers(port: int, tls: bool) -> bool:
             if tls:
                 return True
             sock.sendall(b"GET /health HTTP/1.0\r\n\r\n")
-            sock.settimeout(2)
+            sock.settimeout(60)
             return b'"health":"true"' in sock.recv(4096)
     except OSError:
         return False
@@ -111,7 +113,7 @@ class EtcdServer:
 
     def freeze(self) -> None:
         assert self.process
-        self.process.send_signal(signal.SIGSTOP)
+        waiting.stop(self.process.pid)
 
     def thaw(self) -> None:
         assert self.process

@@ -10,7 +10,7 @@ import tarfile
 import time
 from typing import Any, Optional
 
-from servers import Server, claim_over
+from servers import PATIENCE_S, Server, claim_over
 
 from bitfusion.client import control
 from bitfusion.client.access import Access
@@ -68,7 +68,7 @@ class Lab:
             env=self.environment(home),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=100,
         )
 
     def popen(self, *words: str, **more: str) -> subprocess.Popen[str]:
@@ -100,7 +100,7 @@ class Lab:
         os.unlink(path)
         return Access(self.ca, text.rpartition('token = "')[2].partition('"')[0])
 
-    def channel(self, access: Access, timeout_s: float = 5.0) -> control.HttpChannel:
+    def channel(self, access: Access, timeout_s: float = PATIENCE_S) -> control.HttpChannel:
         assert self.server is not None
         port = self.server.port
         return control.HttpChannel(("127.0.0.1", port), f"127.0.0.1:{port}", timeout_s, access)

@@ -11,7 +11,7 @@ from bitfusion.server.loop import Loop
 from bitfusion.server.store import Change, Check, Store
 from bitfusion.wire.control import Json
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def turn_until(

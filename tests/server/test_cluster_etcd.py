@@ -22,12 +22,12 @@ LEASE_S = 5.0
 class Both:
     """Two servers of one GPU each."""
 
-    def __init__(self, etcd: EtcdServer) -> None:
+    def __init__(self, etcd: EtcdServer, lease_s: float) -> None:
         self.etcd = etcd
         self.loop = Loop()
         self.servers = [
             Server(
-                name, self.loop, etcd.store(self.loop, lease_s=LEASE_S), 1, clock=time.monotonic
+                name, self.loop, etcd.store(self.loop, lease_s=lease_s), 1, clock=time.monotonic
             )
             for name in ("a", "b")
         ]
@@ -35,7 +35,7 @@ class Both:
             server.start()
         self.wait(lambda: all(server.ready for server in self.servers))
 
-    def wait(self, condition: object, patience_s: float = 30.0) -> None:
+    def wait(self, condition: object, patience_s: float = 60.0) -> None:
         assert callable(condition)
         assert turn_until(self.loop, condition, patience_s)
 
@@ -71,8 +71,8 @@ class Both:
 
 
 @pytest.fixture()
-def both(etcd: EtcdServer) -> Iterator[Both]:
-    servers = Both(etcd)
+def both(etcd: EtcdServer, request: pytest.FixtureRequest) -> Iterator[Both]:
+    servers = Both(etcd, getattr(request, "param", LEASE_S))
     yield servers
     servers.close()
 
@@ -109,6 +109,7 @@ def test_etcd_freezes(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     running, queued = both.fill()
     both.etcd.freeze()
     lost(both)
+    monkeypatch.undo()
     turn_until(both.loop, lambda: False, LEASE_S)
     both.etcd.thaw()
     both.check_after(running, queued)
@@ -152,16 +153,15 @@ def test_a_session_ends_while_etcd_is_away(both: Both) -> None:
     assert queued.on == running[0].on
 
 
+@pytest.mark.parametrize("both", [60.0], indirect=True)
 def test_the_leader_goes_in_good_order(both: Both) -> None:
     """It gives its lease back: nobody waits for that to end."""
     running, queued = both.fill()
     leader = next(server for server in both.servers if server.cluster.leads)
     other = next(server for server in both.servers if server is not leader)
-    started = time.monotonic()
     leader.cluster.close()
     both.wait(lambda: other.cluster.leads)
-    both.wait(lambda: [m.state for m in other.cluster.servers()].count("down") == 1)
-    assert time.monotonic() - started < LEASE_S
+    both.wait(lambda: [m.state for m in other.cluster.servers()].count("down") == 1, 50)
     mine = next(client for client in running if client.on == other.id)
     third = other.ask("carol")
     both.finish(mine)

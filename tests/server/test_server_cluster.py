@@ -39,7 +39,7 @@ def connect_to(address: Address, timeout_s: float, seen: Seen) -> control.HttpCh
 def ask(server: Server, gpus: int = 1, patience_s: float = 0.0) -> control.Session:
     """A client's whole way: ask this server, and go where it says."""
     wanted = Wanted(
-        {"gpus": gpus}, "it", "program", "list", connect_to, "auto", 5.0, patience_s, 0.0
+        {"gpus": gpus}, "it", "program", "list", connect_to, "auto", 60.0, patience_s, 0.0
     )
     return claim([("127.0.0.1", server.port)], wanted)
 
@@ -80,7 +80,7 @@ class Pair:
             if server.process.poll() is None:
                 server.stop()
         for server in self.everyone:
-            assert wait_for(lambda server=server: not server.processes(), 20)  # type: ignore[misc]
+            assert wait_for(lambda server=server: not server.processes())  # type: ignore[misc]
             assert "Traceback" not in server.log, server.log
         self.etcd.thaw()
         self.etcd.end()
@@ -107,7 +107,8 @@ def test_one_server_gives_the_gpus_of_both(pair: Pair) -> None:
         ask(two)
     sessions[0].channel.close()
     assert wait_for(lambda: sorted(one.free() + two.free()) == [0, 0, 1000, 1000])
-    assert ask(two, 2).channel.address == sessions[0].channel.address
+    again = ask(two, 2, patience_s=90)  # the other server hears of it later
+    assert again.channel.address == sessions[0].channel.address
 
 
 def test_a_server_with_keys_of_its_own_is_not_started(pair: Pair, tmp_path: Path) -> None:
@@ -131,8 +132,8 @@ def test_losing_etcd_ends_no_session(pair: Pair) -> None:
     stream, _pid = connect(session)
     stream.sendall(b"more")
     other_one = next(s for s in (one, two) if str(s.port) not in session.channel.name)
-    door = StateFolder(other_one.state).connect("admin", socket.SOCK_STREAM, 5)
-    operator = control.LineChannel(door, 5)
+    door = StateFolder(other_one.state).connect("admin", socket.SOCK_STREAM, 60)
+    operator = control.LineChannel(door, 60)
     for method, path in (
         ("DELETE", f"/v1/sessions/{session.name}"),  # not that it ends
         ("POST", "/v1/servers/this/drain"),
@@ -144,11 +145,11 @@ def test_losing_etcd_ends_no_session(pair: Pair) -> None:
     (check,) = (each for each in checked if each["name"] == "cluster's state")
     assert (check["level"], check["found"]) == ("FAIL", text), check
     operator.close()
-    waiting = threading.Thread(target=lambda: later.append(ask(one, 2, patience_s=30)))
+    waiting = threading.Thread(target=lambda: later.append(ask(one, 2, patience_s=90)))
     waiting.start()  # and asks again until it is answered
     pair.etcd.start()
-    assert wait_for(lambda: all("is there again" in server.log for server in (one, two)), 20)
-    waiting.join(30)
+    assert wait_for(lambda: all("is there again" in server.log for server in (one, two)))
+    waiting.join(100)
     (other,) = later
     assert other.channel.address != session.channel.address
     stream.close()
@@ -164,15 +165,15 @@ def test_a_server_that_is_killed_keeps_its_gpus_until_it_returns(pair: Pair) -> 
     other = pair.servers[1 - killed]
     pair.servers[killed].process.send_signal(signal.SIGKILL)
     pair.servers[killed].process.wait()
-    assert wait_for(lambda: sorted(pair.sees(other)) == ["down", "up"], 20)
+    assert wait_for(lambda: sorted(pair.sees(other)) == ["down", "up"])
     with pytest.raises(Busy):
         ask(other)
     stream, _pid = connect(sessions[1])  # the other's goes on
     stream.close()
     pair.start_again(killed)
-    assert wait_for(lambda: pair.sees(other) == ["up", "up"], 20)
+    assert wait_for(lambda: pair.sees(other) == ["up", "up"])
     back = pair.servers[killed]
-    assert wait_for(lambda: back.free() == [1000, 1000], 20)  # its launcher did not come again
+    assert wait_for(lambda: back.free() == [1000, 1000])  # its launcher did not come again
     assert ask(other, 2).channel.address[1] == back.port
 
 
@@ -186,9 +187,9 @@ def test_the_other_goes_on_when_one_is_stopped(pair: Pair) -> None:
     assert isinstance(you, dict) and you["held"] == {"gpus": 2, "memory": 2000 << 20}
     channel.close()
     sessions[1].channel.close()
-    session = ask(two, 2, patience_s=10)
+    session = ask(two, 2, patience_s=90)
     assert session.channel.address[1] == two.port
-    assert wait_for(lambda: sorted(pair.sees(two)) in (["down", "up"], ["up"]), 20)
+    assert wait_for(lambda: sorted(pair.sees(two)) in (["down", "up"], ["up"]))
 
 
 def test_servers_of_the_command_line_are_the_only_ones(pair: Pair) -> None:
@@ -203,7 +204,7 @@ def test_servers_of_the_command_line_are_the_only_ones(pair: Pair) -> None:
             env={**os.environ, "BITFUSION_SERVER_LIST": where},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
         )
 
     assert run().returncode == 0
@@ -219,23 +220,23 @@ def test_a_restart_without_etcd_loses_no_session() -> None:
     """Where clients have tokens, the new server knows none of them before etcd is back."""
     etcd, node = EtcdServer(), None
     try:
-        node = Node({"cluster.store": f"etcd://127.0.0.1:{etcd.port}", "cluster.lease": "6s"})
+        node = Node({"cluster.store": f"etcd://127.0.0.1:{etcd.port}", "cluster.lease": "12s"})
         node.admit("alice")
-        assert wait_for(lambda: node.knows(["alice"]), 10)
+        assert wait_for(lambda: node.knows(["alice"]))
         channel = node.channel("alice")
         reply = channel.request("POST", "/v1/sessions", {"gpus": 1})
-        session = control.Session(channel, reply.body, "auto", 10.0, str(reply.body["secret"]))
+        session = control.Session(channel, reply.body, "auto", 60.0, str(reply.body["secret"]))
         assert session.attach_over(channel).status == 200
         etcd.kill()
         node.now.process.send_signal(signal.SIGTERM)
-        node.now.process.wait(20)
+        node.now.process.wait(100)
         channel.close()
         node.start()
-        time.sleep(6.5)  # longer than the lease
+        time.sleep(12.5)  # longer than the lease
         channel = node.channel("alice")
         assert session.attach_over(channel).status == 503
         etcd.start()
-        assert wait_for(lambda: session.attach_over(channel).status == 200, 20), node.now.log
+        assert wait_for(lambda: session.attach_over(channel).status == 200), node.now.log
         assert "nobody attached" not in node.now.log
     finally:
         if node is not None:

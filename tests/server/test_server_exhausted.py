@@ -37,7 +37,7 @@ def is_exhausted(server: Server) -> bool:
 @pytest.mark.parametrize("server", [("echo", 1, 1000, LIMIT)], indirect=True)
 def test_no_descriptor_left(server: Server, port: str) -> None:
     address = ("127.0.0.1", server.port if port == "control" else server.data_port)
-    crowd = [socket.create_connection(address, 5) for _ in range(LIMIT + 5)]
+    crowd = [socket.create_connection(address, 60) for _ in range(LIMIT + 5)]
     assert wait_for(lambda: is_exhausted(server))
     before = cpu_s(server.process.pid)
     time.sleep(WATCHED_S)

@@ -20,7 +20,7 @@ class Client:
     """One that asks and does not wait for the answer before others ask, too."""
 
     def __init__(self, server: Server) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", server.port), 10)
+        self.socket = socket.create_connection(("127.0.0.1", server.port), 60)
         self.input = b""
 
     def send(self, method: str, path: str, body: Any = None) -> None:
@@ -69,7 +69,7 @@ def test_many_clients_at_once() -> None:
         assert [status for status, _ in served].count(201) <= 8
         for client in queued:  # all of them at once
             client.socket.close()
-        assert wait_for(lambda: server.free() == [1000] * 8, 20)
+        assert wait_for(lambda: server.free() == [1000] * 8)
     finally:
         assert server.stop() == 0
     assert "Traceback" not in server.log

@@ -126,7 +126,7 @@ def test_a_server_says_when_it_serves_and_when_it_ends(listener: Listener, tmp_p
         assert children
         server.send_signal(signal.SIGTERM)
         assert "STOPPING=1" in iter(lambda: listener.next(10), "")
-        assert server.wait(20) == 0
+        assert server.wait(100) == 0
     finally:
         if server.poll() is None:
             server.kill()

@@ -30,7 +30,7 @@ def test_a_session_from_claim_to_release(server: Server) -> None:
     stream, pid = connect(session)
     stream.sendall(b"ping")
     assert stream.recv(9) == b"ping"
-    row = pool.remote(("127.0.0.1", server.port), 5.0).gpus[0]
+    row = pool.remote(("127.0.0.1", server.port), 60.0).gpus[0]
     (held,) = row.sessions
     assert (held["session"], held["client"]) == (session.name, "anonymous")
     assert (held["memory"], held["used"], held["processes"]) == (250 << 20, 0, 1)

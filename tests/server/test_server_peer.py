@@ -39,7 +39,7 @@ class Conversation:
     def __init__(self) -> None:
         self.loop, self.later = Loop(), Later()
         self.client, ours = socket.socketpair()
-        self.client.settimeout(5)
+        self.client.settimeout(60)
         self.gone: list[str] = []
         self.later.on_gone = lambda: self.gone.append("later")
         self.peer = Peer(
@@ -169,7 +169,7 @@ def test_a_body_in_pieces_of_a_byte_is_looked_at_in_parts() -> None:
 
 def test_who_waits_for_a_word_before_the_body_gets_it(talk: Conversation) -> None:
     client, ours = socket.socketpair()
-    client.settimeout(5)
+    client.settimeout(60)
     peer = Peer(talk.loop, ours, HttpCodec(), talk.handle, lambda _: None, "test")
     head = b"POST /x HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
     client.sendall(head)
@@ -227,7 +227,7 @@ def test_who_may(talk: Conversation, path: str, who: str, status: int, said: str
 def test_the_operators_socket_is_its_owners_alone(server: Server) -> None:
     path = os.path.join(server.state, "admin")
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-    with StateFolder(server.state).connect("admin", socket.SOCK_STREAM, 5) as sock:
+    with StateFolder(server.state).connect("admin", socket.SOCK_STREAM, 60) as sock:
         sock.sendall(pack_line({"method": "GET", "path": "/v1/gpus"}))
         assert b'"status":200' in sock.recv(65536)
     assert server.stop() == 0

@@ -49,7 +49,7 @@ def test_all_kinds_of_strangers_and_one_who_works(lab: Lab) -> None:
     path = f"/v1/sessions/{session.name}/tickets"
     ticket = session.channel.request("POST", path, {"pid": 1}).body["ticket"]
     line = f"BITFUSION/1 TICKET {ticket}\n".encode()
-    assert wait_for(lambda: why(lab, dead).endswith("the token of client 'dead' has expired"), 2)
+    assert wait_for(lambda: why(lab, dead).endswith("the token of client 'dead' has expired"))
     for _ in range(2):
         assert why(lab, barred) == "client 'barred' is disabled"
         for access in (gone, Access(lab.ca, "good:" + "0" * 64), Access(lab.ca, "nobody:00")):
@@ -81,7 +81,7 @@ def test_all_kinds_of_strangers_and_one_who_works(lab: Lab) -> None:
 
 def show(server: Server, line: bytes) -> bytes:
     """To the data port."""
-    with socket.create_connection(("127.0.0.1", server.data_port), 8) as sock:
+    with socket.create_connection(("127.0.0.1", server.data_port), 60) as sock:
         sock.sendall(line)
         try:
             return sock.recv(100)
@@ -99,7 +99,7 @@ def test_revoked_and_disabled_while_running(lab: Lab) -> None:
         started = time.monotonic()
         lab.token(verb, name)
         assert streams[name].recv(1) == b""
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < control.DEFAULT_LEASE_S
         with pytest.raises(BitfusionError):
             control.greet(lab.channel(accesses[name]))
     streams["carol"].sendall(b"ping")
@@ -138,7 +138,7 @@ def test_a_restart_knows_who_may_stay(lab: Lab) -> None:
         held[name] = claim_over(channel, "tcp")
         streams[name] = connect(held[name])[0]
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(10) == 0
+    assert server.process.wait(100) == 0
     lab.token("revoke", "bob")
     again = lab.start("echo", 4, 1000)
     assert wait_for(lambda: "took over 2 sessions" in again.log)
@@ -161,12 +161,12 @@ def test_a_run_whose_client_is_disabled(lab: Lab, encrypt: str) -> None:
     assert lab.command("enroll", "--user", "alice.tar").returncode == 0
     run = lab.popen(
         *("run", "-n", "1", "-v", "--transport", "tcp", "--"),
-        *(sys.executable, os.path.join(CLIENT_TESTS, "fake_proxy.py"), "wait"),
+        *(sys.executable, os.path.join(CLIENT_TESTS, "fake_proxy.py"), "wait", "fail"),
         BITFUSION_ENCRYPT=encrypt,
     )
     assert run.stdout is not None and run.stdout.readline().split()[3] == "ping"
     lab.token("disable", "alice")
-    _out, said = run.communicate(timeout=20)
+    _out, said = run.communicate(timeout=100)
     assert run.returncode == 122, said
     assert "the token of client 'alice' expires in 19 days: operators extend it" in said
     assert "its token was disabled" in said
@@ -224,12 +224,14 @@ def test_another_client_cannot_use_a_session_s_secret(lab: Lab) -> None:
 def test_rotated_and_extended(lab: Lab) -> None:
     old = lab.client("alice", "--expires", "10d")
     lab.start()
-    lab.token("rotate", "alice", "--grace", "2s")
-    new = lab.bundle("alice")
-    assert new.token != old.token
-    for access in (old, new):
+    lab.token("rotate", "alice", "--grace", "10m")
+    between = lab.bundle("alice")
+    assert between.token != old.token
+    for access in (old, between):
         assert control.greet(lab.channel(access))["you"]
-    assert wait_for(lambda: refused(lab, old), 5)
+    lab.token("rotate", "alice", "--grace", "1s")
+    new = lab.bundle("alice")
+    assert wait_for(lambda: refused(lab, between))
     you = control.greet(lab.channel(new))["you"]
     assert isinstance(you, dict) and 9 * 86400 < you["token_expires_in_s"] <= 10 * 86400
     lab.token("extend", "--all", "--expires", "never")
@@ -344,7 +346,7 @@ def admin(running: Lab) -> Access:
 
 def send(port: int, data: bytes, source: str) -> bytes:
     """What the server says to these bytes until it hangs up."""
-    with socket.create_connection(("127.0.0.1", port), 15, (source, 0)) as sock:
+    with socket.create_connection(("127.0.0.1", port), 60, (source, 0)) as sock:
         try:
             sock.sendall(data)
             answer = b""
@@ -375,7 +377,7 @@ def test_garbage_of_a_port_scan(running: Lab, admin: Access, garbage: bytes) -> 
 
 def by_tls(lab: Lab, source: str) -> ssl.SSLSocket:
     assert lab.server is not None
-    plain = socket.create_connection(("127.0.0.1", lab.server.port), 8, (source, 0))
+    plain = socket.create_connection(("127.0.0.1", lab.server.port), 60, (source, 0))
     return certificates.client_context(lab.ca).wrap_socket(plain)
 
 
@@ -398,7 +400,7 @@ def test_slow_ones_are_dropped_and_keep_nobody_out(lab: Lab) -> None:
     silent = []
     for number in range(700):
         source = f"127.0.1.{number % 200 + 1}"
-        sock = socket.create_connection(("127.0.0.1", server.port), 5, (source, 0))
+        sock = socket.create_connection(("127.0.0.1", server.port), 60, (source, 0))
         sock.send(b"\x16")
         silent.append(sock)
     session = lab.claim(good)
@@ -413,7 +415,7 @@ def test_slow_ones_are_dropped_and_keep_nobody_out(lab: Lab) -> None:
         talking.append(tls)
     assert wait_for(lambda: ended(talking[0])) and not ended(talking[-1])
     alone = lab.channel(good)  # of many connections of one address, the oldest silent ones go
-    more = [socket.create_connection(("127.0.0.1", server.port), 5) for _ in range(80)]
+    more = [socket.create_connection(("127.0.0.1", server.port), 60) for _ in range(80)]
     assert alone.request("GET", "/v1/server").status == 200
     for sock in silent + more + talking:
         sock.close()
@@ -458,7 +460,7 @@ def test_thousands_of_failures(lab: Lab) -> None:
     assert said.count(b"too many failures from this address") == 1
     for _ in range(2000):
         try:
-            with socket.create_connection(("127.0.0.1", server.port), 8) as sock:
+            with socket.create_connection(("127.0.0.1", server.port), 60) as sock:
                 sock.send(b"x")
         except ConnectionError:
             pass
@@ -466,7 +468,7 @@ def test_thousands_of_failures(lab: Lab) -> None:
     for _ in range(70):
         waiting.append(by_tls(lab, "127.0.0.1"))
         waiting[-1].sendall(asked)
-        silent = socket.create_connection(("127.0.0.1", server.port), 8)
+        silent = socket.create_connection(("127.0.0.1", server.port), 60)
         waiting.append(silent)  # type: ignore[arg-type]
     assert ask(lab, "127.0.0.1", asked).count(b"too many failures") == 1
     assert lab.claim(good).name
@@ -510,7 +512,7 @@ def test_nobody_shuts_the_data_port(lab: Lab, encrypt: str) -> None:
     crowd, whole = [], hello()
     for number in range(300):
         source = f"127.0.3.{number % 3 + 1}" if number < 150 else "127.0.0.1"
-        sock = socket.create_connection(("127.0.0.1", server.data_port), 5, (source, 0))
+        sock = socket.create_connection(("127.0.0.1", server.data_port), 60, (source, 0))
         if encrypt == "always":
             sock.send(whole if number < 150 else whole[:1])
         crowd.append(sock)

@@ -46,7 +46,7 @@ def worker_of(run: subprocess.Popen[str]) -> int:
 
 
 def end(run: subprocess.Popen[str]) -> tuple[int, str]:
-    _out, said = run.communicate(timeout=60)
+    _out, said = run.communicate(timeout=100)
     return run.returncode, said
 
 

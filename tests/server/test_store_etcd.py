@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -119,6 +118,7 @@ def test_a_frozen_etcd_is_noticed(
     one.store.commit([Change("a", {"n": 1})], outcomes.append)
     assert one.wait(lambda: outcomes == [UNAVAILABLE])
     assert not one.synced
+    monkeypatch.undo()
     etcd.thaw()
     assert one.wait(lambda: one.synced)
     assert one.values in ({}, {"a": {"n": 1}})  # nobody can know; but whoever asks is told
@@ -137,13 +137,11 @@ def test_the_next_endpoint_is_taken(etcd: EtcdServer, loop: Loop) -> None:
 
 
 def test_keys_go_with_the_lease(etcd: EtcdServer, one: Listener) -> None:
-    two = Listener(one.loop, etcd.store(one.loop, lease_s=2)).open()
+    two = Listener(one.loop, etcd.store(one.loop, lease_s=60)).open()
     assert two.commit(Change("two", {}, 0, lease=True), Change("stays", {})) == APPLIED
     assert one.wait(lambda: "two" in one.values)
     two.store.close()  # gives the lease back: no waiting for its end
-    started = time.monotonic()
-    assert one.wait(lambda: one.values == {"stays": {}})
-    assert time.monotonic() - started < 1.5
+    assert one.wait(lambda: one.values == {"stays": {}}, 50)
 
 
 def test_a_lease_is_kept(etcd: EtcdServer, loop: Loop) -> None:

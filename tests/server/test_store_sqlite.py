@@ -10,7 +10,6 @@ import resource
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,10 +176,8 @@ def test_a_full_disk_is_said_once(
 
 def test_a_command_writes_while_the_server_runs(server: Listener, tmp_path: Path) -> None:
     command = Listener(server.loop, SqliteStore(str(tmp_path), server.loop)).open()
-    started = time.monotonic()
     command.put("tokens/a", n=1)
     assert server.wait(lambda: "tokens/a" in server.values)
-    assert time.monotonic() - started < 2
     command.store.close()
     server.put("tokens/b", n=1)  # goes on alone
 

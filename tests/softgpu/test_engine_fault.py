@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import time
 from typing import Iterator, Tuple
 
 import pytest
@@ -232,11 +231,9 @@ def test_endless_loop_is_cancelled(engine: Engine, blocks: int) -> None:
     cancel = ctypes.c_int(0)
     timer = threading.Timer(0.2, lambda: setattr(cancel, "value", 1))
     timer.start()
-    start = time.monotonic()
     with pytest.raises(KernelFault) as caught:
         program.launch("k", blocks, 64, engine.buffer(8), cancel=cancel)
     assert caught.value.error == 702
-    assert time.monotonic() - start < 5
 
 
 def test_launches_go_on_after_a_fault(engine: Engine) -> None:

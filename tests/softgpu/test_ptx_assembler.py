@@ -35,7 +35,7 @@ def judged(lines: List[str], target: str) -> List[Tuple[str, str]]:
 
 
 @pytest.mark.skipif(ptxas() is None, reason="nvcc's wheel is not installed")
-@pytest.mark.timeout(3600 if COUNT else 120)
+@pytest.mark.timeout(3600 if COUNT else 300)
 @pytest.mark.parametrize("target", ["sm_120", "sm_90", "sm_75"] if COUNT else ["sm_120"])
 def test_what_the_assembler_takes_is_taken(target: str, tmp_path: Path) -> None:
     lines = list(itertools.islice(neighbours(SEED), COUNT or FEW))

@@ -191,7 +191,7 @@ def test_the_driver_s_helper_begins_with_it(home: Path, tmp_path: Path) -> None:
     program = build("load", tmp_path, source=source)
     env = environment(BITFUSION_HOME=str(home), BITFUSION_CACHE="off")
     assert run(program, env).stdout.endswith(": CUDA_SUCCESS\n")
-    assert wait_for(kept_file(home).exists, 60)
+    assert wait_for(kept_file(home).exists)
     left: Dict[str, Any] = marshal.loads(kept_file(home).read_bytes())
     said = compile(f"SG_IMAGE_VERSION = {SG_IMAGE_VERSION ^ 1}", "", "exec")
     left["modules"] = [
