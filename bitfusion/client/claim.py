@@ -34,6 +34,7 @@ from bitfusion.wire.control import MAX_ABOUT, Json, Reply
 
 POLL_S = 10.0  # a request about our place in the queue waits so long
 RETRY_S = 0.5
+LEAST_S = 0.2  # to wait, as what is free is granted a moment after the place is known
 JOIN_S = 1.0  # for threads that were hung up on; one that looks up a name cannot be
 AWAY = (CannotReach, NotAServer, NotTrusted, ServerLost)  # as a server that restarts looks
 
@@ -296,6 +297,7 @@ class Asker:
         self._wanted = race.wanted
         self._address = address
         self._waits = False  # it was asked for GPUs, once
+        self._waited = False  # after that
         self._lost_s: Optional[float] = None
 
     def run(self) -> None:
@@ -378,7 +380,7 @@ class Asker:
     def _wait(self, channel: HttpChannel, reply: Reply) -> Reply:
         left_s = self._race.until_s - time.monotonic()
         entry = str(reply.body.get("entry", ""))
-        if left_s <= 0:
+        if left_s <= 0 and self._waited:
             channel.request("DELETE", f"/v1/queue/{entry}")
             patience_s = self._wanted.patience_s
             away = WAITS_FOR.get(str(reply.body.get("away")))
@@ -387,7 +389,8 @@ class Asker:
             raise Busy(asked=self._wanted.asked, why=why, listing=self._wanted.listing)
         position = reply.body.get("position")
         known = position if isinstance(position, int) else 0
-        wait_s = max(0.1, min(POLL_S, left_s))
+        wait_s = max(LEAST_S, min(POLL_S, left_s))
+        self._waited = True
         path = f"/v1/queue/{entry}?wait={wait_s:.1f}&position={known}"
         return channel.request("GET", path)
 

@@ -89,6 +89,26 @@ def test_the_time_for_waiting_ends(server: Server) -> None:
 
 
 @pytest.mark.parametrize("server", [ONE], indirect=True)
+def test_a_grant_right_behind_the_place_is_taken(server: Server) -> None:
+    """Also by who would not wait: of what is free, the place may be told first."""
+    first, channel = server.claim(), server.channel()
+    request = channel.request
+
+    def grant_later(method: str, path: str, *more: Any, **others: Any) -> Any:
+        reply = request(method, path, *more, **others)
+        if (method, path) == ("POST", "/v1/sessions"):
+            assert reply.status == 202
+            first.channel.close()
+            assert wait_for(lambda: queue_length(server) == 0)
+        return reply
+
+    channel.request = grant_later  # type: ignore[method-assign]
+    session = claim.claim((("127.0.0.1", server.port),), wanted(channel, patience_s=0.0))
+    assert server.free() == [0]
+    session.channel.close()
+
+
+@pytest.mark.parametrize("server", [ONE], indirect=True)
 def test_who_waits_for_a_drained_server_hears_so_at_the_end(server: Server) -> None:
     folder = StateFolder.existing(server.state)
     channel = LineChannel(folder.connect(ADMIN, socket.SOCK_STREAM, 60.0), 60.0)
