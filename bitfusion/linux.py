@@ -56,6 +56,19 @@ def outlive_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
 
 
+def offer_to_oom_killer(score: int) -> None:
+    """When memory runs out, have the kernel take this process rather than one of a lower score."""
+    path = "/proc/self/oom_score_adj"
+    try:
+        with open(path) as file:
+            now = int(file.read())
+        if now < score:
+            with open(path, "w") as file:
+                file.write(str(score))
+    except OSError:  # no /proc, or a sandbox that has it read-only: as it was
+        pass
+
+
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 CAPABILITY_VERSION = (
     0x20080522  # the third: two words of 32 each for effective, permitted, inheritable

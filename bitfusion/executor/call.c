@@ -90,13 +90,27 @@ static CUresult decode_row(struct bf_session *session, struct row_job *row, cons
 
 /* Memory that is being given back may be that of the code it works with, and whatever else it names may have been
  * given back meanwhile. Decoding may change a command, so this begins with what came, which lies where the answer will. */
-static CUresult try_again(struct bf_session *session, struct row_job *row)
+static bool is_worth_another(struct bf_session *session, struct row_job *row, unsigned seen, CUresult *status)
 {
 	end_use(session, row);
-	bf_reap_wait(session, BF_ANY_CONTEXT, 0);
+	bool better = bf_memory_wait(session, seen);
 	begin_use(session, row);
-	CUresult status = decode_row(session, row, (const struct bf_command *)(row->memory + 2 * BF_SCRATCH));
-	return status == CUDA_SUCCESS ? carry_out(session, &row->frame) : status;
+	if (!better)
+		return false;
+	*status = decode_row(session, row, (const struct bf_command *)(row->memory + 2 * BF_SCRATCH));
+	if (*status == CUDA_SUCCESS && !(row->frame.route->row->flags & BF_ROW_NO_CONTEXT))
+		*status = bf_context_ensure(session, row->job.context);
+	return *status == CUDA_SUCCESS;
+}
+
+static CUresult carry_out_late(struct bf_session *session, struct row_job *row)
+{
+	for (;;) {
+		unsigned seen = atomic_load(&session->freed.settled);
+		CUresult status = carry_out(session, &row->frame);
+		if (status != CUDA_ERROR_OUT_OF_MEMORY || !is_worth_another(session, row, seen, &status))
+			return status;
+	}
 }
 
 static void run_row(struct bf_session *session, struct bf_job *job)
@@ -106,9 +120,7 @@ static void run_row(struct bf_session *session, struct bf_job *job)
 	if (!(row->frame.route->row->flags & BF_ROW_NO_CONTEXT))
 		status = bf_context_ensure(session, job->context);
 	if (status == CUDA_SUCCESS) {
-		status = carry_out(session, &row->frame);
-		if (status == CUDA_ERROR_OUT_OF_MEMORY && bf_reap_pending(session))
-			status = try_again(session, row);
+		status = carry_out_late(session, row);
 		bf_settle(session);
 		bf_finish(session, &row->frame, status, row->memory + 2 * BF_SCRATCH);
 	} else {
@@ -183,6 +195,8 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 	/* memory that it needs may be about to be free */
 	blocks |= route->allocates && bf_reap_pending(session);
 	bool elsewhere = blocks && (command->flags & BF_WANTS_REPLY);
+	if (unlikely(session->freed.open) && (blocks || route->waits || route->closes))
+		bf_freed_close(session);
 	if (elsewhere && status == CUDA_SUCCESS && submit_row(session, route, command))
 		return;
 	struct bf_frame frame;
@@ -190,6 +204,9 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 	frame.command = command;
 	frame.scratch = session->scratch;
 	frame.scratch_size = 0;
+	const struct bf_command *copy = NULL;
+	if (route->allocates && bf_freed_pending(session) && (command->flags & BF_WANTS_REPLY))
+		copy = memcpy(session->answer, command, command->size); /* decoding may change it */
 	if (status == CUDA_SUCCESS)
 		status = bf_decode(session, &frame);
 	if (unlikely(status != CUDA_SUCCESS)) {
@@ -213,6 +230,11 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 		return;
 	if (likely(status == CUDA_SUCCESS))
 		status = carry_out(session, &frame);
+	if (unlikely(status == CUDA_ERROR_OUT_OF_MEMORY) && copy) {
+		bf_freed_close(session);
+		if (submit_row(session, route, copy))
+			return;
+	}
 	if (route->row->flags & BF_ROW_BLOCKS)
 		bf_settle(session);
 	bf_finish(session, &frame, status, session->answer);

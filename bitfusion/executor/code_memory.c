@@ -2,7 +2,7 @@
  *
  * The memory that code takes for its variables counts against the slice as well. No call of the driver names it, so it is
  * the difference in what this process uses around the call that loads the code, less what it allocated or freed
- * meanwhile. Where that cannot be known (process_memory.c), or while something is being given back (reaper.c), nothing
+ * meanwhile. Where that cannot be known (process_memory.c), or while something is being given back (reaper.c, freed.c), nothing
  * is counted: better that than to charge a session for its neighbours.
  */
 #include "core.h"
@@ -21,7 +21,8 @@ static uint64_t allocated(struct bf_session *session, int device)
 void bf_code_measure(struct bf_session *session, struct bf_code_memory *before)
 {
 	before->device = -1;
-	if (session->ledger && !bf_reap_pending(session))
+	bf_freed_look(session);
+	if (session->ledger && !bf_memory_coming(session))
 		bf_context_device(session, &before->device);
 	if (before->device < 0)
 		return;
@@ -43,7 +44,7 @@ static uint64_t taken(struct bf_session *session, const struct bf_code_memory *b
 CUresult bf_code_charge(struct bf_session *session, const struct bf_code_memory *before, uint64_t handle,
 			uint32_t context)
 {
-	uint64_t size = before->device < 0 || bf_reap_pending(session) ? 0 : taken(session, before);
+	uint64_t size = before->device < 0 || bf_memory_coming(session) ? 0 : taken(session, before);
 	struct bf_allocation known = { handle, 0, (uint32_t)before->device, context };
 	if (!size)
 		return CUDA_SUCCESS;

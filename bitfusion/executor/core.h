@@ -5,7 +5,8 @@
  *   ahead    while the issue thread is stuck in the driver, finds the answers that it may be stuck for (ahead.c)
  *   sender   empties the outbox when the socket is full (outbox.c)
  *   copier   delivers device-to-host copies as they complete (download.c)
- *   waiters  one per call that has to wait (wait.c), one per context that has something to give back (reaper.c)
+ *   waiters  one per call that has to wait (wait.c), one per context that has something to give back (reaper.c),
+ *            one that looks at what streams have freed (freed.c)
  *   measurer waits for batches of work and takes their time (pace.c)
  *   watcher  notices that the client is gone, forwards what the driver prints (output.c)
  */
@@ -144,6 +145,26 @@ void bf_reap_wait(struct bf_session *session, uint32_t context, uint64_t handle)
 /* Gives them a moment; returns the bytes that are yet to be freed. */
 uint64_t bf_reap_memory(struct bf_session *session, uint32_t device, int wait_ms);
 
+/* ------------------------------------------------------------------ freed.c */
+
+void bf_freed_init(struct bf_session *session);
+/* This stream, of that context, has been told to free what counted so much; false: it is to be given back at once. On
+ * the issue thread. */
+bool bf_freed_add(struct bf_session *session, uint64_t stream, uint32_t context, const struct bf_allocation *gone);
+/* Records events behind what was freed. On the issue thread. */
+void bf_freed_close(struct bf_session *session);
+static inline bool bf_freed_pending(struct bf_session *session)
+{
+	return atomic_load_explicit(&session->freed.pending, memory_order_acquire) != 0;
+}
+/* Gives back what streams have got to. */
+void bf_freed_look(struct bf_session *session);
+/* Until some of it is given back since freed.settled was `seen`; false when none is to be expected. */
+bool bf_freed_wait(struct bf_session *session, unsigned seen);
+/* Before a context ends, and after. */
+struct bf_freed_stream *bf_freed_leave(struct bf_session *session, uint32_t context);
+void bf_freed_end(struct bf_session *session, struct bf_freed_stream *left, bool ended);
+
 /* ------------------------------------------------------------------ ledger_time.c */
 
 /* The worker's client called. */
@@ -168,6 +189,8 @@ void bf_copy_deliver(struct bf_session *session);
 /* What the client has to get before the reply of something that waited. */
 void bf_settle(struct bf_session *session);
 
+/* Index of the context that a stream belongs to: only there events can be recorded in it. */
+uint32_t bf_stream_context(struct bf_session *session, const struct bf_command *command, uint64_t number);
 enum bf_wait_kind { BF_WAIT_CONTEXT, BF_WAIT_STREAM, BF_WAIT_EVENT };
 /* Waits for what the frame's row waits for, here or on a waiter, and replies. */
 void bf_wait_row(struct bf_session *session, struct bf_frame *frame);

@@ -14,9 +14,25 @@ CUresult bf_memory_charge(struct bf_session *session, uint64_t size, int *device
 	CUresult status = bf_context_device(session, device);
 	if (!session->ledger || status != CUDA_SUCCESS)
 		return status; /* nothing is taken that cannot be counted */
-	if (bf_ledger_reserve(session->ledger, session->options.slot, (uint32_t)*device, size) != 0)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	return CUDA_SUCCESS;
+	for (bool looked = false;; looked = true) {
+		if (bf_ledger_reserve(session->ledger, session->options.slot, (uint32_t)*device, size) == 0)
+			return CUDA_SUCCESS;
+		if (looked || !bf_freed_pending(session))
+			return CUDA_ERROR_OUT_OF_MEMORY;
+		bf_freed_look(session);
+	}
+}
+
+bool bf_memory_coming(struct bf_session *session)
+{
+	return bf_reap_pending(session) || bf_freed_pending(session);
+}
+
+bool bf_memory_wait(struct bf_session *session, unsigned seen)
+{
+	bool reaps = bf_reap_pending(session);
+	bf_reap_wait(session, BF_ANY_CONTEXT, 0);
+	return reaps || bf_freed_wait(session, seen);
 }
 
 void bf_memory_refund(struct bf_session *session, int device, uint64_t size)
@@ -33,6 +49,11 @@ static uint64_t limit_of(struct bf_session *session, uint32_t device)
 	return limits[device];
 }
 
+bool bf_memory_limited(struct bf_session *session, uint32_t device)
+{
+	return limit_of(session, device) != 0;
+}
+
 uint64_t bf_memory_total(struct bf_session *session, uint32_t device, uint64_t total)
 {
 	uint64_t limit = limit_of(session, device);
@@ -43,6 +64,7 @@ CUresult bf_memory_info(struct bf_session *session, uint64_t info[2])
 {
 	size_t free = 0, total = 0;
 	int device;
+	bf_freed_look(session);
 	CUresult status = session->driver->cuMemGetInfo_v2(&free, &total);
 	if (status == CUDA_SUCCESS)
 		status = bf_context_device(session, &device);
@@ -282,8 +304,14 @@ static void run_alloc(struct bf_session *session, struct bf_job *job)
 	uint64_t answer[2] = { 0, 0 };
 	CUresult status = bf_context_ensure(session, job->context);
 	bf_reap_wait(session, BF_ANY_CONTEXT, 0);
-	if (status == CUDA_SUCCESS)
+	for (bool again = status == CUDA_SUCCESS; again;) {
+		unsigned seen = atomic_load(&session->freed.settled);
 		status = allocate(session, &work->alloc, answer);
+		again = status == CUDA_ERROR_OUT_OF_MEMORY && bf_memory_wait(session, seen);
+		if (again)
+			status = bf_context_ensure(session, job->context);
+		again &= status == CUDA_SUCCESS;
+	}
 	bf_done(session, &work->command, status, answer, sizeof(answer));
 	free(work);
 }
@@ -315,8 +343,11 @@ void bf_op_alloc(struct bf_session *session, const struct bf_command *command, c
 	for (uint32_t i = 0; i < alloc->rejected_count; i++)
 		bf_reap_free(session, &(struct bf_command){ .call = BF_OP_FREE, .context = command->context },
 			     rejected[i]);
-	if (status == CUDA_ERROR_OUT_OF_MEMORY && bf_reap_pending(session) && try_later(session, command, alloc))
-		return;
+	if (status == CUDA_ERROR_OUT_OF_MEMORY && bf_memory_coming(session)) {
+		bf_freed_close(session);
+		if (try_later(session, command, alloc))
+			return;
+	}
 	bf_done(session, command, status, answer, sizeof(answer));
 }
 

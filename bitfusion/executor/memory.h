@@ -8,6 +8,13 @@
 #include "session.h"
 
 CUresult bf_memory_charge(struct bf_session *session, uint64_t size, int *device);
+/* Its memory on this device is limited. */
+bool bf_memory_limited(struct bf_session *session, uint32_t device);
+/* What is being given back may make room. */
+bool bf_memory_coming(struct bf_session *session);
+/* Waits for it after a call that was refused; seen: freed.settled before that. False: there is no point in another try.
+ * Not on the issue thread. */
+bool bf_memory_wait(struct bf_session *session, unsigned seen);
 void bf_memory_refund(struct bf_session *session, int device, uint64_t size);
 bool bf_memory_add(struct bf_session *session, const struct bf_allocation *allocation);
 /* A context has ended, and with it what was allocated in it. */

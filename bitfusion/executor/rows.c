@@ -26,11 +26,20 @@ static CUresult context_create(struct bf_session *session, struct bf_frame *fram
 	return status;
 }
 
+/* No look at what its streams have freed may come in between. */
+static CUresult end_context(struct bf_session *session, struct bf_frame *frame, uint32_t context)
+{
+	struct bf_freed_stream *left = bf_freed_leave(session, context);
+	CUresult status = bf_invoke(frame);
+	bf_freed_end(session, left, status == CUDA_SUCCESS);
+	return status;
+}
+
 static CUresult context_destroy(struct bf_session *session, struct bf_frame *frame)
 {
 	bf_reap_wait(session, BF_HANDLE_INDEX(frame->given[0]), 0);
 	bf_use_wait(session, frame->given[0]);
-	CUresult status = bf_invoke(frame);
+	CUresult status = end_context(session, frame, BF_HANDLE_INDEX(frame->given[0]));
 	if (status == CUDA_SUCCESS)
 		bf_memory_end_context(session, BF_HANDLE_INDEX(frame->given[0]));
 	forget_contexts(session);
@@ -56,7 +65,7 @@ static CUresult primary_release(struct bf_session *session, struct bf_frame *fra
 		return CUDA_SUCCESS; /* it never came to life */
 	bf_reap_wait(session, (uint32_t)device + 1, 0);
 	bf_use_wait(session, number);
-	CUresult status = bf_invoke(frame);
+	CUresult status = end_context(session, frame, (uint32_t)device + 1);
 	if (status == CUDA_SUCCESS)
 		end_primary(session, (uint32_t)device + 1);
 	forget_contexts(session);
@@ -71,7 +80,7 @@ static CUresult primary_reset(struct bf_session *session, struct bf_frame *frame
 		bf_reap_wait(session, (uint32_t)device + 1, 0);
 		bf_use_wait(session, BF_HANDLE(BF_CONTEXT, device + 1));
 	}
-	CUresult status = bf_invoke(frame);
+	CUresult status = end_context(session, frame, (uint32_t)device + 1); /* of no device: of none */
 	if (device >= 0 && status == CUDA_SUCCESS)
 		end_primary(session, (uint32_t)device + 1);
 	forget_contexts(session);
@@ -149,7 +158,21 @@ CUresult bf_row_refunded(struct bf_session *session, struct bf_frame *frame, uin
 	return status;
 }
 
-/* (CUdeviceptr address, …) */
+/* (CUdeviceptr address, CUstream stream) */
+static CUresult free_async_row(struct bf_session *session, struct bf_frame *frame)
+{
+	struct bf_allocation allocation;
+	bool known = bf_memory_remove(session, frame->argument[0], &allocation);
+	CUresult status = bf_invoke(frame);
+	uint32_t context = bf_stream_context(session, frame->command, frame->given[1]);
+	if (known && status != CUDA_SUCCESS)
+		bf_memory_add(session, &allocation);
+	else if (known && !bf_freed_add(session, frame->argument[1], context, &allocation))
+		bf_memory_refund(session, (int)allocation.device, allocation.size);
+	return status;
+}
+
+/* (CUdeviceptr address) */
 static CUresult free_row(struct bf_session *session, struct bf_frame *frame)
 {
 	return bf_row_refunded(session, frame, frame->argument[0]);
@@ -310,8 +333,8 @@ static const struct {
 	{ "cuMemAllocFromPoolAsync", alloc_row },
 	{ "cuMemAllocFromPoolAsync_ptsz", alloc_row },
 	{ "cuMemCreate", bf_virtual_create },
-	{ "cuMemFreeAsync", free_row },
-	{ "cuMemFreeAsync_ptsz", free_row },
+	{ "cuMemFreeAsync", free_async_row },
+	{ "cuMemFreeAsync_ptsz", free_async_row },
 	{ "cuMemFree_v2", free_row },
 	{ "cuMemGetInfo_v2", memory_info },
 	{ "cuMemMap", bf_virtual_map },

@@ -288,6 +288,8 @@ static void issue(struct bf_session *session)
 		}
 		bf_outbox_throttle(session);
 		bf_pace_turn(session);
+		if (session->freed.open)
+			bf_freed_close(session);
 		if (!session->stopped && bf_input_more(session, true) < 0) {
 			session->stopped = true;
 			session->ended = BF_ENDED_CLIENT_GONE;
@@ -326,6 +328,7 @@ static struct bf_session *open_session(const struct bf_serve_options *options)
 	bf_waiters_init(session);
 	bf_uses_init(session);
 	bf_reaper_init(session);
+	bf_freed_init(session);
 	bf_virtual_init(session);
 	bf_pace_init(session);
 	bf_copy_init(session);

@@ -70,6 +70,7 @@ struct bf_session {
 	struct bf_waiters waiters;
 	struct bf_uses uses;
 	struct bf_reaper reaper;
+	struct bf_freed freed;
 	struct bf_virtual virtual;
 	struct bf_pace pace;
 

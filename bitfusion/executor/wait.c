@@ -161,8 +161,7 @@ static void run_wait(struct bf_session *session, struct bf_job *job)
 	free(wait);
 }
 
-/* An event can be recorded only in a stream of its own context. */
-static uint32_t context_of(struct bf_session *session, const struct bf_command *command, uint64_t number)
+uint32_t bf_stream_context(struct bf_session *session, const struct bf_command *command, uint64_t number)
 {
 	struct bf_entry *entry =
 		number > 2 ? bf_handle_entry(&session->handles, BF_STREAM, BF_HANDLE_INDEX(number)) : NULL;
@@ -193,7 +192,7 @@ static bool await_progress(struct bf_session *session, const struct bf_command *
 {
 	CUstream stream = (CUstream)(uintptr_t)value;
 	CUstreamCaptureStatus capturing = CU_STREAM_CAPTURE_STATUS_NONE;
-	CUresult status = bf_context_ensure(session, context_of(session, command, number));
+	CUresult status = bf_context_ensure(session, bf_stream_context(session, command, number));
 	if (status == CUDA_SUCCESS && session->captures)
 		status = session->driver->cuStreamIsCapturing(stream, &capturing);
 	struct wait_job *wait = calloc(1, sizeof(*wait));
@@ -240,7 +239,7 @@ static void wait_elsewhere(struct bf_session *session, struct bf_frame *frame, e
 {
 	struct wait_job *wait = calloc(1, sizeof(*wait));
 	CUresult status = wait ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
-	uint32_t context = context_of(session, frame->command, kind == BF_WAIT_STREAM ? frame->given[0] : 0);
+	uint32_t context = bf_stream_context(session, frame->command, kind == BF_WAIT_STREAM ? frame->given[0] : 0);
 	if (status == CUDA_SUCCESS && kind == BF_WAIT_STREAM)
 		status = bf_context_ensure(session, context);
 	if (status == CUDA_SUCCESS && kind == BF_WAIT_STREAM) {
@@ -294,5 +293,6 @@ void bf_settle(struct bf_session *session)
 {
 	if (atomic_load_explicit(&session->pending_count, memory_order_acquire))
 		bf_copy_deliver(session);
+	bf_freed_look(session);
 	bf_output_drain(session, false);
 }

@@ -47,6 +47,16 @@ void bf_use_end(struct bf_session *session, struct bf_use *use);
 /* Waits until no such call uses this module, library, link or context. */
 void bf_use_wait(struct bf_session *session, uint64_t number);
 
+/* ------------------------------------------------------------------ freed.c */
+
+struct bf_freed {
+	pthread_mutex_t lock;
+	struct bf_freed_stream *streams;
+	bool watched; /* a waiter looks now and then */
+	bool open; /* frees have no event behind them yet: the issue thread's own */
+	_Atomic unsigned pending, settled; /* batches of frees; of those that were */
+};
+
 /* ------------------------------------------------------------------ reaper.c */
 
 struct bf_reaper {

@@ -25,6 +25,7 @@ from bitfusion import linux
 MAX_MESSAGE = 64 << 10
 MAX_WHY = 300
 VERSION = 1  # of what a nursery says to a server that takes it over, maybe a newer one
+WORKER_OOM_SCORE = 500  # what one client makes its worker hold must not end all others' sessions
 MAX_SPARE_FAILURES = 3  # in a row; then the driver is to blame, and clients get to hear why
 
 
@@ -295,6 +296,7 @@ def become_worker(worker: Worker, job: Job, fds: list[int], parent: int) -> NoRe
     status = 1
     try:
         linux.set_process_name("bitfusion-work" if job.session else "bitfusion-spare")
+        linux.offer_to_oom_killer(WORKER_OOM_SCORE)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)

@@ -16,7 +16,7 @@
 #pragma GCC visibility push(hidden)
 
 enum { MAGIC_STREAM = 0x57a3, MAGIC_EVENT = 0xe7e7, MAGIC_CONTEXT = 0xc0c0, MAGIC_MODULE = 0x3d3d, DEVICES = 2 };
-enum what { STORE, SPIN, FAULT, PRINT, NAP, KERNELS, COPY, RECORD, WAIT_EVENT, HOST, CALLBACK, FILL };
+enum what { STORE, SPIN, FAULT, PRINT, NAP, KERNELS, COPY, RECORD, WAIT_EVENT, HOST, CALLBACK, FILL, FREE };
 
 struct object {
 	unsigned magic;
@@ -103,6 +103,7 @@ CUresult wait_for(struct stream *stream);
 /* fake_memory.c */
 enum { MEMORY = 64 << 20 };
 bool valid(CUdeviceptr address, size_t size);
+bool give_back(CUdeviceptr address); /* with the lock held */
 
 #pragma GCC visibility pop
 

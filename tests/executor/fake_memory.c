@@ -61,6 +61,18 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr *address, size_t *pitch, size_t width, s
 	return cuMemAlloc_v2(address, *pitch * height);
 }
 
+bool give_back(CUdeviceptr address)
+{
+	struct memory **link = find(address, 0), *gone = link ? *link : NULL;
+	if (!gone || (CUdeviceptr)(uintptr_t)gone->at != address)
+		return false;
+	*link = gone->next;
+	memory_used -= gone->size;
+	free(gone->at);
+	free(gone);
+	return true;
+}
+
 CUresult cuMemFree_v2(CUdeviceptr address)
 {
 	ENTER();
@@ -69,17 +81,9 @@ CUresult cuMemFree_v2(CUdeviceptr address)
 		return CUDA_SUCCESS;
 	pthread_mutex_lock(&lock);
 	wait_idle();
-	struct memory **link = find(address, 0), *gone = link ? *link : NULL;
-	if (gone && (CUdeviceptr)(uintptr_t)gone->at == address) {
-		*link = gone->next;
-		memory_used -= gone->size;
-		free(gone->at);
-		free(gone);
-	} else {
-		gone = NULL;
-	}
+	bool given = give_back(address);
 	pthread_mutex_unlock(&lock);
-	return gone ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+	return given ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 CUresult cuMemAllocAsync(CUdeviceptr *address, size_t size, CUstream stream)
@@ -90,7 +94,11 @@ CUresult cuMemAllocAsync(CUdeviceptr *address, size_t size, CUstream stream)
 
 CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream)
 {
-	return cuMemFree_v2(address);
+	ENTER();
+	NEED_CONTEXT();
+	if (!valid(address, 0))
+		return CUDA_ERROR_INVALID_VALUE;
+	return add(stream, (struct work){ .what = FREE, .to = (void *)(uintptr_t)address });
 }
 
 CUresult cuMemGetInfo_v2(size_t *free, size_t *total)

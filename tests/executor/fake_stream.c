@@ -31,6 +31,11 @@ static void run(struct work *work)
 	case FILL: memset(work->to, (int)work->number, work->size); break;
 	case HOST: work->host(work->to); break;
 	case CALLBACK: work->callback(NULL, CUDA_SUCCESS, work->to); break;
+	case FREE:
+		pthread_mutex_lock(&lock);
+		give_back((CUdeviceptr)(uintptr_t)work->to);
+		pthread_mutex_unlock(&lock);
+		break;
 	default: break;
 	}
 }

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ class Confess(worker.ExecutorWorker):
                 int(n) for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}")
             ),
             "known": [data, ledger],
+            "oom_score": int(Path("/proc/self/oom_score_adj").read_text()),
             "environment": {k: os.environ.get(k) for k in ("EXTRA", "CUDA_VISIBLE_DEVICES")},
         }
         socket.socket(fileno=data).sendall(json.dumps(told).encode())
@@ -67,6 +69,7 @@ def test_a_worker_holds_only_what_it_needs(monkeypatch: pytest.MonkeyPatch, spar
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     told, ended = confession("", spare)
     assert told["core"] == [0, 0]
+    assert told["oom_score"] >= 500  # the server and the nursery outlive it
     assert told["environment"] == {"EXTRA": "yes", "CUDA_VISIBLE_DEVICES": None}
     assert told["fds"] == [0, 1, 2, told["known"][0]]
     assert os.WEXITSTATUS(ended["status"]) == 7
