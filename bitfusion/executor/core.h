@@ -24,6 +24,11 @@ void bf_log(struct bf_session *session, const char *format, ...) __attribute__((
 CUresult bf_violation(struct bf_session *session, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void bf_defer(struct bf_session *session, uint32_t call, CUresult status);
 
+/* ------------------------------------------------------------------ environment.c */
+
+/* text: size bytes, and room for one more. */
+void bf_set_environment(struct bf_session *session, char *text, size_t size);
+
 /* ------------------------------------------------------------------ order.c */
 
 /* A synchronous upload has been enqueued on this stream. */

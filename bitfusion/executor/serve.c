@@ -4,6 +4,7 @@
  */
 #include "core.h"
 #include "calls.h"
+#include "printable.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -14,19 +15,23 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { MOST_LINES = 64 }; /* of the log: a client decides how often there is something to say */
+
 void bf_log(struct bf_session *session, const char *format, ...)
 {
-	char line[512];
+	char line[512], shown[512];
 	va_list arguments;
 	if (session->options.log_fd < 0)
 		return;
 	va_start(arguments, format);
 	int size = vsnprintf(line, sizeof(line) - 1, format, arguments);
 	va_end(arguments);
-	if (size < 0)
+	unsigned said = atomic_fetch_add(&session->lines_said, 1);
+	if (size < 0 || said > MOST_LINES)
 		return;
+	bf_printable(shown, sizeof(shown), said < MOST_LINES ? line : "no more is said of this session");
 	char out[600];
-	size = snprintf(out, sizeof(out), "bitfusion worker %d: %s\n", (int)getpid(), line);
+	size = snprintf(out, sizeof(out), "bitfusion worker %d: %s\n", (int)getpid(), shown);
 	(void)!write(session->options.log_fd, out, (size_t)size);
 }
 
@@ -51,50 +56,6 @@ void bf_defer(struct bf_session *session, uint32_t call, CUresult status)
 }
 
 /* ------------------------------------------------------------------ handshake */
-
-/* What a driver reads in its own process and what does no harm in ours: no paths, no device selection. */
-static bool may_set(const char *name, size_t size)
-{
-	static const char *const names[] = {
-		"CUDA_AUTO_BOOST",
-		"CUDA_BINARY_LOADER_THREAD_COUNT",
-		"CUDA_CACHE_DISABLE",
-		"CUDA_DEVICE_DEFAULT_PERSISTING_L2_CACHE_PERCENTAGE_LIMIT",
-		"CUDA_DEVICE_MAX_CONNECTIONS",
-		"CUDA_DEVICE_MAX_COPY_CONNECTIONS",
-		"CUDA_DEVICE_WAITS_ON_EXCEPTION",
-		"CUDA_DISABLE_JIT",
-		"CUDA_DISABLE_PTX_JIT",
-		"CUDA_FORCE_JIT",
-		"CUDA_FORCE_PTX_JIT",
-		"CUDA_LAUNCH_BLOCKING",
-		"CUDA_MODULE_DATA_LOADING",
-		"CUDA_MODULE_LOADING",
-		"CUDA_SCALE_LAUNCH_QUEUES",
-	};
-	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-		if (strlen(names[i]) == size && !memcmp(names[i], name, size))
-			return true;
-	}
-	return false;
-}
-
-static void set_environment(struct bf_session *session, char *text, size_t size)
-{
-	text[size] = 0;
-	for (char *entry = text; entry < text + size && *entry; entry += strlen(entry) + 1) {
-		char *equals = strchr(entry, '=');
-		if (!equals || !may_set(entry, (size_t)(equals - entry)))
-			continue;
-		if (session->driver->ready) {
-			bf_log(session, "the driver has started already, ignoring %s", entry);
-			continue;
-		}
-		*equals = 0;
-		setenv(entry, equals + 1, 1);
-		*equals = '=';
-	}
-}
 
 static bool welcome(struct bf_session *session, CUresult status, const char *text)
 {
@@ -157,7 +118,7 @@ static enum bf_ended shake_hands(struct bf_session *session)
 		free(environment);
 		return BF_ENDED_CLIENT_GONE;
 	}
-	set_environment(session, environment, hello.environment_size);
+	bf_set_environment(session, environment, hello.environment_size);
 	free(environment);
 	if (!check_hello(&hello, text, sizeof(text))) {
 		bf_log(session, "%s", text);

@@ -74,6 +74,8 @@ struct bf_session {
 	struct bf_virtual virtual;
 	struct bf_pace pace;
 
+	_Atomic unsigned lines_said; /* bf_log */
+
 	/* one-way failure to report: call << 32 | status */
 	_Atomic uint64_t deferred;
 

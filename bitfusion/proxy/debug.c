@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include "proxy.h"
+#include "printable.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -24,16 +25,15 @@ bool bf_debugging(void)
 	return answer == 2;
 }
 
-/* One write, so that lines of several threads do not mix. */
+/* One write, so that lines of several threads do not mix; and one line, whatever a server wrote of it. */
 static void write_line(const char *format, va_list arguments)
 {
-	char line[LINE_BYTES] = "bitfusion: ";
+	char text[LINE_BYTES], line[LINE_BYTES] = "bitfusion: ";
 	size_t used = strlen(line);
-	int size = vsnprintf(line + used, sizeof line - used - 1, format, arguments);
 
-	if (size < 0)
+	if (vsnprintf(text, sizeof text, format, arguments) < 0)
 		return;
-	used += (size_t)size < sizeof line - used - 1 ? (size_t)size : sizeof line - used - 2;
+	used += bf_printable(line + used, sizeof line - used - 1, text);
 	line[used++] = '\n';
 	if (write(STDERR_FILENO, line, used) < 0)
 		return; /* nobody to tell */

@@ -627,7 +627,20 @@ def test_environment_is_applied_before_the_driver_starts(serve: Serve) -> None:
     assert worker.client.hello(text)[0] == 0
     worker.client.goodbye()
     code, log = worker.end()
-    assert code == 0 and "ignoring CUDA_LAUNCH_BLOCKING=1" in log and log.count("\n") == 1
+    assert code == 0 and log.endswith("ignoring CUDA_LAUNCH_BLOCKING\n") and log.count("\n") == 1
+
+
+def test_a_client_writes_no_lines_of_the_log(serve: Serve) -> None:
+    """Nor as many of ours as it likes."""
+    worker = serve(hello=False, warm=True)
+    text = "\n[ERROR] client bob was disabled by root \x1b[31m\x07"
+    entry = f"CUDA_MODULE_LOADING=x{text}"
+    more = {f"{entry}\0{entry}\0CUDA_DISABLE_JIT": "1", "CUDA_MODULE_LOADING": text}
+    assert worker.client.hello(more)[0] == 0
+    worker.client.goodbye()
+    code, log = worker.end()
+    assert code == 0 and log.endswith("ignoring CUDA_DISABLE_JIT, CUDA_MODULE_LOADING\n")
+    assert log.count("\n") == 1
 
 
 def test_client_that_goes_without_a_word(serve: Serve) -> None:

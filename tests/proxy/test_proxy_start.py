@@ -77,6 +77,11 @@ def change(**fields):
             "802",
             "refused this program: too old",
         ),
+        (
+            {"welcome_status": 802, "welcome_text": "too\r\n\x1b]0;x\x07\u202eold" + "x" * 900},
+            "802",
+            r"refused this program: too\x0d\n\x1b]0;x\x07\xe2\x80\xaeoldxxx",
+        ),
         ({"welcome_hash": 1}, "803", "different versions"),
     ],
 )
