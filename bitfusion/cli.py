@@ -13,6 +13,7 @@ from typing import NoReturn
 from bitfusion import linux
 from bitfusion.errors import BitfusionError, SystemFailure, UnknownVerb, reason
 from bitfusion.options import HELP, Command, Parsed, describe, parse, refuse_words
+from bitfusion.printable import one_line
 
 VERBS = {
     "run": "run a program on GPUs of the pool, or of this machine",
@@ -107,7 +108,7 @@ def dispatch(words: Sequence[str]) -> int:
 
 def report(error: BitfusionError) -> None:
     lines = [f"bitfusion: {error}", *([f"hint: {error.hint}"] if error.hint else [])]
-    text = "".join(line.replace("\n", "\\n") + "\n" for line in lines)
+    text = "".join(f"{one_line(line)}\n" for line in lines)
     try:
         os.write(2, text.encode("utf-8", "backslashreplace"))
     except OSError:

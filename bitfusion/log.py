@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log lines, `[LEVEL] time text`, on stderr. Warnings and errors, unless a command sets a
-level.
+level. Each is one line, whatever its text has in it: much of that, others wrote.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Optional
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 DEBUG, INFO, WARN, ERROR, SILENT = range(5)
 NAMES = ("DEBUG", "INFO", "WARN", "ERROR")
+MAX_PLAIN = 1000  # characters that need no closer look, where all are printable
 
 _level = WARN
 _said: set[str] = set()
@@ -46,22 +48,26 @@ def flush() -> None:
 
 def format_line(level: int, text: str, now_s: float) -> str:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s))
-    if not text.isprintable():
-        from bitfusion.printable import printable_lines
+    if not text.isprintable() or len(text) > MAX_PLAIN:
+        from bitfusion.printable import one_line
 
-        text = printable_lines(text)
+        text = one_line(text)
     return f"[{NAMES[level]}] {stamp} {text}\n"
 
 
 def _write(level: int, text: str) -> None:
     if level < _level:
         return
-    line = format_line(level, text, time.time()).encode("utf-8", "backslashreplace")
+    line = format_line(level, text, time.time())
+    _emit(line.encode("utf-8", "backslashreplace"))
+
+
+def _emit(data: bytes) -> None:
     if _outlet is not None:
-        _outlet.write(line)
+        _outlet.write(data)
         return
     try:
-        os.write(2, line)
+        os.write(2, data)
     except OSError:
         pass  # nobody reads our stderr any more; that must not end a session
 
@@ -80,6 +86,19 @@ def warn(text: str) -> None:
 
 def error(text: str) -> None:
     _write(ERROR, text)
+
+
+def bug(where: str) -> None:
+    """The exception that is being handled; lines of its trace begin with a bar, no other does."""
+    import traceback  # not needed otherwise, and slow to load
+
+    from bitfusion.printable import one_line
+
+    error(f"a bug, {where}: {sys.exc_info()[1]!r}")
+    if _level <= ERROR:
+        lines = traceback.format_exc().splitlines()
+        trace = "".join(f"  | {one_line(line)}\n" for line in lines)
+        _emit(trace.encode("utf-8", "backslashreplace"))
 
 
 def once(text: str) -> None:

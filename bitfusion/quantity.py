@@ -6,12 +6,14 @@ Pure.
 from __future__ import annotations
 
 import re
+from typing import Optional
 
 MIB = 1 << 20
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 SECONDS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 MOST_MEMORY = 1 << 50
 LONGEST_S = 1e10  # some 300 years
+FARTHEST_S = 1e11  # before or after now, or 1970: what any date can be made of
 _TIME = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|[wdhms])")
 
 
@@ -73,6 +75,13 @@ def parse_duration(text: str) -> float:
     if seconds > LONGEST_S:
         raise ValueError(f"'{text}' is too long a time")
     return seconds
+
+
+def seconds_of(value: object) -> Optional[float]:
+    """What another says is a time; None where it makes no sense as one."""
+    if isinstance(value, (int, float)) and -FARTHEST_S <= value <= FARTHEST_S:
+        return float(value)
+    return None
 
 
 def format_duration(seconds: float) -> str:

@@ -30,7 +30,7 @@ from bitfusion.errors import (
     ServerRefused,
 )
 from bitfusion.values import Address, parse_server
-from bitfusion.wire.control import MAX_ABOUT, Json, Reply
+from bitfusion.wire.control import MAX_ABOUT, Json, Reply, is_name
 
 POLL_S = 10.0  # a request about our place in the queue waits so long
 RETRY_S = 0.5
@@ -378,8 +378,10 @@ class Asker:
         return race.win(Grant(channel, contact, reply.body))
 
     def _wait(self, channel: HttpChannel, reply: Reply) -> Reply:
-        left_s = self._race.until_s - time.monotonic()
         entry = str(reply.body.get("entry", ""))
+        if not is_name(entry):
+            raise NotAServer(server=channel.name, why="its place in the queue makes no sense")
+        left_s = self._race.until_s - time.monotonic()
         if left_s <= 0 and self._waited:
             channel.request("DELETE", f"/v1/queue/{entry}")
             patience_s = self._wanted.patience_s

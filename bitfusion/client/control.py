@@ -31,6 +31,7 @@ from bitfusion.errors import (
     VersionMismatch,
     reason,
 )
+from bitfusion.quantity import seconds_of
 from bitfusion.values import ALWAYS
 from bitfusion.wire.calls import CALLS
 from bitfusion.wire.control import (
@@ -43,6 +44,7 @@ from bitfusion.wire.control import (
     TRANSPORT_UNIX,
     Json,
     Reply,
+    is_name,
     pack_line,
     pack_ticket,
     speaks,
@@ -60,6 +62,7 @@ ADVICE = {  # on refusals that a new bundle does not help against, or not it alo
     "expired": "operators prolong a token: 'bitfusion token extend CLIENT'",
 }
 DEFAULT_LEASE_S = 30.0
+MAX_LEASE_S = 86400.0  # a server that says more is believed so far
 
 
 class Channel(Protocol):
@@ -177,7 +180,8 @@ class HttpChannel:
         try:
             reply = Reply(response.status, unpack_object(text))
         except ValueError:
-            raise NotAServer(server=self.name, why="its answer is not JSON") from None
+            why = "its answer is not JSON that makes sense"
+            raise NotAServer(server=self.name, why=why) from None
         if kind_of(reply)[0] == CLEAR_TEXT:
             raise NotTrusted(
                 server=self.name,
@@ -226,8 +230,8 @@ def series(version: str) -> list[str]:
 def warn_of_expiry(answer: Json) -> None:
     """Of our token, which the server tells who knows it."""
     you = answer.get("you")
-    left_s = you.get("token_expires_in_s") if isinstance(you, dict) else None
-    if isinstance(you, dict) and isinstance(left_s, (int, float)):
+    left_s = seconds_of(you.get("token_expires_in_s")) if isinstance(you, dict) else None
+    if isinstance(you, dict) and left_s is not None:
         from bitfusion.client import trust
 
         what = f"the token of client '{you.get('client')}'"
@@ -263,7 +267,9 @@ class Session:
     ) -> None:
         """secret: what attaches other connections to it; "" where this one is its only one."""
         self.secret = secret
-        self.name = str(answer["session"])
+        self.name = str(answer.get("session"))
+        if not is_name(self.name):
+            raise NotAServer(server=channel.name, why="the name of its session makes no sense")
         self.used = False  # a process of the program asked for its GPUs
         self._transport = transport
         self._timeout_s = timeout_s
@@ -275,8 +281,8 @@ class Session:
         self.channel = channel
         self.software = bool(answer.get("software"))
         self.gpus = list_of_objects(answer.get("gpus"))
-        lease_s = answer.get("lease_s")
-        self.lease_s = float(lease_s) if isinstance(lease_s, (int, float)) else DEFAULT_LEASE_S
+        lease_s = seconds_of(answer.get("lease_s"))
+        self.lease_s = DEFAULT_LEASE_S if lease_s is None else min(max(0.0, lease_s), MAX_LEASE_S)
         linux.keep_descriptor_alive(channel.fileno(), self.lease_s)
         data = answer.get("data")
         self._data: Json = data if isinstance(data, dict) else {}

@@ -23,6 +23,7 @@ from bitfusion.health import (
     locked_memory,
     open_files,
 )
+from bitfusion.quantity import seconds_of
 from bitfusion.wire.control import Json
 
 NEEDED_FILES = 4096
@@ -119,9 +120,10 @@ def link_speed(speed: Optional[int], interface: str) -> Check:
     return grade("link speed", speed, GOOD_MBIT, 1000, words, advice)
 
 
-def clock(theirs_s: object, before_s: float, after_s: float) -> Check:
+def clock(theirs: object, before_s: float, after_s: float) -> Check:
     """Seconds since the epoch: what the server said, and ours around it."""
-    if not isinstance(theirs_s, (int, float)):
+    theirs_s = seconds_of(theirs)
+    if theirs_s is None:
         advice = "is it a server of this version?"
         return Check("clock", MARGINAL, "the server does not tell its time", advice)
     skew_s = max(theirs_s - after_s, before_s - theirs_s, 0.0)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Optional
 
 from bitfusion import log
-from bitfusion.quantity import format_duration
+from bitfusion.quantity import format_duration, seconds_of
 from bitfusion.wire.control import Json
 
 REPEAT_S = 60.0  # of log lines that say the same
@@ -68,13 +68,14 @@ class Progress:
 
 
 def describe(asked: str, place: Json) -> str:
-    position, of, estimate = (place.get(key) for key in ("position", "of", "estimate_s"))
+    position, of = place.get("position"), place.get("of")
     text = f"waiting for {asked}"
     if isinstance(position, int) and isinstance(of, int):
         text += f": place {position} of {of} in the queue"
     away = WAITS_FOR.get(str(place.get("away")))
     if away:
         text += f", {away}"
-    if isinstance(estimate, (int, float)):
-        text += f", about {format_duration(float(max(1, round(estimate))))}"
+    estimate_s = seconds_of(place.get("estimate_s"))
+    if estimate_s is not None:
+        text += f", about {format_duration(max(1.0, estimate_s))}"
     return text

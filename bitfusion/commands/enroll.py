@@ -9,6 +9,7 @@ from bitfusion import paths
 from bitfusion.client import enroll
 from bitfusion.errors import UsageError
 from bitfusion.options import Option, Parsed, take_words
+from bitfusion.printable import as_lines
 
 USAGE = "[--user | --system] [--force] BUNDLE"
 ABOUT = """\
@@ -40,5 +41,5 @@ def run(parsed: Parsed) -> int:
     place = enroll.system_place() if whole else enroll.user_place()
     changed = enroll.enroll(given, place, parsed.has("force"))
     what = "enrolled as" if changed else "nothing to do: this is already"
-    sys.stdout.write(f"{what} client '{given.client}' in {place.folder}\n")
+    sys.stdout.write(as_lines([f"{what} client '{given.client}' in {place.folder}"]))
     return 0

@@ -16,6 +16,8 @@ from bitfusion.config import Config
 from bitfusion.errors import BitfusionError
 from bitfusion.health import EXIT_STATUS, PASS, Check, expiry, shown, worst
 from bitfusion.options import Option, Parsed, refuse_words
+from bitfusion.printable import as_lines
+from bitfusion.quantity import seconds_of
 from bitfusion.wire.control import Reply
 
 USAGE = "[options]"
@@ -103,8 +105,8 @@ def examine(address: tuple[str, int], settings: Config) -> Machine:
 
 def token(greeting: dict[str, object]) -> list[Check]:
     you = greeting.get("you")
-    left_s = you.get("token_expires_in_s") if isinstance(you, dict) else None
-    if not isinstance(left_s, (int, float)):
+    left_s = seconds_of(you.get("token_expires_in_s")) if isinstance(you, dict) else None
+    if left_s is None:
         return []
     return [expiry("token", left_s, "operators extend it by 'bitfusion token extend'")]
 
@@ -113,7 +115,7 @@ def show(machine: Machine, quiet: bool) -> str:
     checks = [check for check in machine.checks if check.level != PASS or not quiet]
     if quiet and not checks:
         return ""
-    return "\n".join([f"{machine.name}: {worst(machine.checks)}", *shown(checks)]) + "\n"
+    return as_lines([f"{machine.name}: {worst(machine.checks)}", *shown(checks)])
 
 
 def as_json(machines: list[Machine]) -> str:

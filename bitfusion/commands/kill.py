@@ -7,7 +7,9 @@ import sys
 
 from bitfusion import config
 from bitfusion.client import admin
+from bitfusion.errors import UsageError
 from bitfusion.options import Option, Parsed, take_words
+from bitfusion.wire.control import is_name
 
 USAGE = "[options] SESSION"
 ABOUT = """\
@@ -27,6 +29,8 @@ examples:
 
 def run(parsed: Parsed) -> int:
     (session,) = take_words(parsed, "session")
+    if not is_name(session):
+        raise UsageError(verb=parsed.verb, why=f"'{session}' is no session's name")
     client = config.load_without_servers(None)
     channel = admin.open_admin(config.load_server(parsed), client, offline=False)
     try:

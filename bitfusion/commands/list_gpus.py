@@ -6,6 +6,7 @@ from __future__ import annotations
 from bitfusion.client.pool import Listed, Overview
 from bitfusion.commands import listing
 from bitfusion.options import Parsed
+from bitfusion.printable import as_lines
 from bitfusion.quantity import MIB, format_duration, plural
 from bitfusion.wire.control import Json
 
@@ -32,7 +33,7 @@ def show(overview: Overview) -> str:
     if overview.queue:
         lines.append(f"queue: {plural(len(overview.queue), 'run')} waiting")
     lines += show_client(overview.you)
-    return "".join(f"{line}\n" for line in lines)
+    return as_lines(lines)
 
 
 def show_server(number: int, server: Listed) -> list[str]:

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Callable
 
 from bitfusion import config, log
-from bitfusion.client.pool import Overview, as_json, failed, query
+from bitfusion.client.pool import Overview, as_json, failed, nonsense, query
 from bitfusion.options import Option, Parsed, refuse_words
-from bitfusion.printable import printable_lines
 
 USAGE = "[options]"
 OPTIONS = (
@@ -28,6 +27,13 @@ def run(parsed: Parsed, show: Callable[[Overview], str], live: bool = False) -> 
     if parsed.has("json"):
         text = json.dumps(as_json(overview), indent=2) + "\n"
     else:
-        text = printable_lines(show(overview))
+        text = shown(overview, show)
     sys.stdout.write(text)
     return 1 if failed(overview.servers) else 0
+
+
+def shown(overview: Overview, show: Callable[[Overview], str]) -> str:
+    try:
+        return show(overview)
+    except (KeyError, TypeError, ValueError):
+        raise nonsense(", ".join(server.name for server in overview.servers)) from None

@@ -10,6 +10,7 @@ from bitfusion import bundle, config, values
 from bitfusion.config import Config
 from bitfusion.errors import UsageError
 from bitfusion.options import Command, Option, Parsed, refuse_words, take_words
+from bitfusion.printable import as_lines
 from bitfusion.server.keys import CA, CA_KEY, Invitation, Keys
 from bitfusion.server.state import StateFolder
 
@@ -38,7 +39,7 @@ def init(parsed: Parsed) -> int:
         keys.join(Invitation(files[CA], files[CA_KEY]))
     else:
         keys.make(check_name(parsed, name or DEFAULT_NAME))
-    sys.stdout.write(f"keys of cluster {keys.cluster()} are in {keys.folder}\n")
+    sys.stdout.write(as_lines([f"keys of cluster {keys.cluster()} are in {keys.folder}"]))
     return 0
 
 

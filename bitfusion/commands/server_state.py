@@ -9,6 +9,7 @@ from bitfusion import config
 from bitfusion.client import admin
 from bitfusion.errors import NoServer, NotRunning, UsageError
 from bitfusion.options import Command, Option, Parsed, refuse_words
+from bitfusion.printable import as_lines
 from bitfusion.quantity import plural
 from bitfusion.wire.control import THIS, Json
 
@@ -48,13 +49,13 @@ def _which(parsed: Parsed) -> str:
 def drain(parsed: Parsed) -> int:
     name, sessions = _ask(parsed, "drain", _which(parsed))
     then = "ended now" if parsed.has("now") else "may go on"
-    sys.stdout.write(f"drained {name}: it gets no new sessions; {sessions} {then}\n")
+    sys.stdout.write(as_lines([f"drained {name}: it gets no new sessions; {sessions} {then}"]))
     return 0
 
 
 def undrain(parsed: Parsed) -> int:
     name, _sessions = _ask(parsed, "undrain", _which(parsed))
-    sys.stdout.write(f"{name} is in service again\n")
+    sys.stdout.write(as_lines([f"{name} is in service again"]))
     return 0
 
 
@@ -62,7 +63,7 @@ def stop(parsed: Parsed) -> int:
     refuse_words(parsed)
     name, sessions = _ask(parsed, "stop")
     wait = "" if parsed.has("now") else f"; {sessions} left for the next server"
-    sys.stdout.write(f"stopping {name}{wait}\n")
+    sys.stdout.write(as_lines([f"stopping {name}{wait}"]))
     return 0
 
 

@@ -14,8 +14,8 @@ from bitfusion.client import slice_view
 from bitfusion.client.pool import Listed, Overview, Row
 from bitfusion.commands import listing
 from bitfusion.options import Option, Parsed, parse_value
-from bitfusion.printable import printable
-from bitfusion.quantity import MIB, format_duration, plural
+from bitfusion.printable import as_lines, printable
+from bitfusion.quantity import MIB, format_duration, plural, seconds_of
 from bitfusion.values import parse_patience
 
 USAGE = listing.USAGE
@@ -58,13 +58,14 @@ def once(parsed: Parsed) -> int:
 
 
 def cell(text: str) -> str:
+    text = printable(text)  # before its width is known
     text = text if len(text) <= WIDTH - 2 else text[: WIDTH - 5] + "..."
     return f"| {text:{WIDTH - 2}} |"
 
 
 def show(overview: Overview) -> str:
     lines = [line for server in overview.servers for line in show_server(server)]
-    return "".join(f"{line}\n" for line in lines)
+    return as_lines(lines)
 
 
 def show_slice(overview: Overview) -> str:
@@ -77,7 +78,7 @@ def show_slice(overview: Overview) -> str:
         *show_gpus(server),
         RULE,
     ]
-    return "".join(f"{line}\n" for line in lines)
+    return as_lines(lines)
 
 
 def show_gpus(server: Listed) -> list[str]:
@@ -143,11 +144,9 @@ def show_session(gpu: Row, held: dict[str, Any]) -> str:
     used = f"{int(held['used']) // MIB}MiB" if "used" in held else "-"
     memory = f"{used} / {int(held['memory']) // MIB}MiB"
     client = str(held.get("client", ""))[:12]
-    program = printable(os.path.basename(str(held.get("program", "")).partition(" ")[0]))
-    age = held.get("since_s")
-    lasts = ""
-    if isinstance(age, (int, float)):
-        lasts = f"({format_duration(age)})"
+    program = os.path.basename(str(held.get("program", "")).partition(" ")[0])
+    age_s = seconds_of(held.get("since_s"))
+    lasts = "" if age_s is None else f"({format_duration(age_s)})"
     return cell(
         f"{gpu.number:>3}  {held['session']:16} {client:12} {memory:>19} "
         f"{percent(held.get('busy')):>5}  {program} {lasts}".rstrip()

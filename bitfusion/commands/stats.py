@@ -21,7 +21,7 @@ from bitfusion.client.control import Channel, HttpChannel
 from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, UsageError
 from bitfusion.options import Option, Parsed, refuse_words
-from bitfusion.printable import printable_lines
+from bitfusion.printable import as_lines, printable
 from bitfusion.wire.control import Json
 
 USAGE = "[options]"
@@ -65,8 +65,7 @@ def run(parsed: Parsed) -> int:
     if parsed.has("json"):
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     else:
-        table = as_csv(rows, by) if parsed.has("csv") else as_table(rows, by)
-        sys.stdout.write(printable_lines(table))
+        sys.stdout.write(as_csv(rows, by) if parsed.has("csv") else as_table(rows, by))
     return 1 if failed else 0
 
 
@@ -111,7 +110,7 @@ def collect(settings: Config, path: str) -> tuple[list[Json], bool]:
         except BitfusionError as error:
             if not addresses and not answers:
                 raise
-            sys.stderr.write(f"bitfusion: stats: {error}\n")
+            sys.stderr.write(as_lines([f"bitfusion: stats: {error}"]))
             failed = True
     return list(answers.values()), failed
 
@@ -141,8 +140,9 @@ def merge(answers: Iterable[Json], by: Sequence[str]) -> list[Row]:
         server = answer.get("server")
         name = str(answer.get("asked") or "") or name_of(server)
         for used in control.list_of_objects(answer.get("used")):
-            begin = time.strftime("%Y-%m-%d", time.gmtime(number(used, "begin")))
-            cells: Row = {"day": begin, "server": name, "client": str(used["client"])}
+            begin_s = quantity.seconds_of(used.get("begin")) or 0.0
+            begin = time.strftime("%Y-%m-%d", time.gmtime(begin_s))
+            cells: Row = {"day": begin, "server": name, "client": str(used.get("client", ""))}
             key = tuple(cells[group] for group in by)
             row = sums.setdefault(key, {group: cells[group] for group in by})
             for column in SUMS:
@@ -174,7 +174,9 @@ def as_csv(rows: Sequence[Row], by: Sequence[str]) -> str:
 
 
 def guard(cell: Cell) -> Cell:
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t" and cell else cell
+    if not isinstance(cell, str):
+        return cell
+    return f"'{printable(cell)}" if cell[:1] in ("=", "+", "-", "@", "\t") else printable(cell)
 
 
 def as_table(rows: Sequence[Row], by: Sequence[str]) -> str:
@@ -185,7 +187,7 @@ def as_table(rows: Sequence[Row], by: Sequence[str]) -> str:
         mean_s = float(row["waited_s"]) / waits if waits else 0.0
         lines.append(
             [
-                *(str(row[group]) for group in by),
+                *(printable(str(row[group])) for group in by),
                 str(row["sessions"]),
                 f"{float(row['gpu_s']) / 3600:.2f}",
                 f"{float(row['memory_mib_s']) / 1024 / 3600:.2f}",

@@ -16,6 +16,7 @@ from bitfusion.client.enroll import CA_FILE
 from bitfusion.configfile import CLIENT_FILE
 from bitfusion.errors import SystemFailure, UsageError
 from bitfusion.options import Command, Option, Parsed, parse_value, refuse_words, take_words
+from bitfusion.printable import as_lines, printable
 from bitfusion.wire.control import Json
 
 USAGE = "create|list|show|rotate|extend|limit|disable|enable|revoke [NAME] [options]"
@@ -142,7 +143,7 @@ def write_bundle(path: str, made: Json, servers: Sequence[str]) -> None:
     expires_s = made.get("expires_s")
     until = f"until {day(expires_s)}" if isinstance(expires_s, float) and expires_s else "for good"
     sys.stdout.write(
-        f"'{path}' holds the token of client '{made['name']}', valid {until}.\n"
+        f"'{path}' holds the token of client '{printable(str(made['name']))}', valid {until}.\n"
         f"Carry it in private; on the client: bitfusion enroll {path}\n"
     )
 
@@ -161,7 +162,7 @@ def rotate(parsed: Parsed) -> int:
     made = ask(connect(parsed), "POST", f"/v1/tokens/{name}/rotate", {"grace_s": grace_s})
     write_bundle(path, made, [])
     old = f"is good for {grace} yet" if grace_s else "is good no more"
-    sys.stdout.write(f"The token before {old}.\n")
+    sys.stdout.write(as_lines([f"The token before {old}."]))
     return 0
 
 
@@ -175,12 +176,12 @@ def extend(parsed: Parsed) -> int:
     names = parsed.words
     for row in rows_of(ask(channel, "GET", "/v1/tokens")) if everyone else ():
         if lasts(row, life["expires_in_s"]):
-            sys.stdout.write(f"client '{row['name']}': {describe_end(row)} already\n")
+            sys.stdout.write(as_lines([f"client '{row['name']}': {describe_end(row)} already"]))
         else:
             names.append(str(row["name"]))
     for name in names:
         made = ask(channel, "PATCH", f"/v1/tokens/{name}", life)
-        sys.stdout.write(f"client '{name}': {describe_end(made)}\n")
+        sys.stdout.write(as_lines([f"client '{name}': {describe_end(made)}"]))
     return 0
 
 
@@ -204,7 +205,7 @@ def change(parsed: Parsed, body: Json) -> int:
     name = name_of(parsed)
     channel = connect(parsed)
     made = ask(channel, "PATCH", f"/v1/tokens/{name}", body)
-    sys.stdout.write(f"client '{name}' is {made['state']}\n")
+    sys.stdout.write(as_lines([f"client '{name}' is {made['state']}"]))
     if made["state"] == "disabled":
         tell_of_our_own(channel, name)
     return 0
@@ -228,7 +229,7 @@ def revoke(parsed: Parsed) -> int:
     name = name_of(parsed)
     channel = connect(parsed)
     ask(channel, "DELETE", f"/v1/tokens/{name}")
-    sys.stdout.write(f"the token of client '{name}' is revoked, and its sessions end\n")
+    sys.stdout.write(as_lines([f"the token of client '{name}' is revoked, and its sessions end"]))
     tell_of_our_own(channel, name)
     return 0
 
@@ -255,11 +256,11 @@ def show_rows(parsed: Parsed, rows: Sequence[Json]) -> int:
     lines: list[tuple[str, ...]] = [
         ("CLIENT", "STATE", "EXPIRES", "GPUS", "MEMORY", "TIME", "IDLE", "RIGHTS")
     ]
-    lines += [row_of(row) for row in rows]
+    lines += [tuple(map(printable, row_of(row))) for row in rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         text = "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths))
-        sys.stdout.write(text.rstrip() + "\n")
+        sys.stdout.write(as_lines([text.rstrip()]))
     return 0
 
 

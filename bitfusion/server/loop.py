@@ -167,6 +167,4 @@ class Loop:
 
 
 def report_bug(where: str) -> None:
-    import traceback  # not needed otherwise, and slow to load
-
-    log.error(f"a bug, {where}: {traceback.format_exc()}")
+    log.bug(where)

@@ -23,6 +23,9 @@ MAX_ABOUT = 255  # characters of each thing that a launcher says about itself, a
 NO_ROOM = "it has no room for another connection now"
 MAX_WAIT_S = 30.0  # for an answer that comes when something happens
 
+MAX_DIGITS, MOST = 20, 2.0**64  # of numbers: all of ours are far less
+MAX_NAME = 64  # of a session, or a place in the queue
+
 Json = dict[str, object]
 
 
@@ -52,15 +55,35 @@ def pack_line(value: Json) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
+def _number(text: str) -> float:
+    value = float(text)
+    if not -MOST <= value <= MOST:
+        raise ValueError(f"a number of {text[:24]}")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
 def unpack_object(data: bytes) -> Json:
-    """A JSON object; ValueError for anything else."""
+    """A JSON object whose numbers are ones; ValueError for anything else."""
     try:
-        value = json.loads(data)
+        value = json.loads(data, parse_float=_number, parse_int=_whole, parse_constant=_number)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value
+
+
+def is_name(text: str) -> bool:
+    """Whether it can be the name of a session or of a place in the queue: it goes into paths of
+    requests.
+    """
+    return 0 < len(text) <= MAX_NAME and text.isascii() and text.replace("-", "").isalnum()
 
 
 # ------------------------------------------ why a session ends

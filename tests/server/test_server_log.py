@@ -126,4 +126,22 @@ def test_what_others_wrote(text: str, shown: str, dropped: str) -> None:
 
 def test_no_escapes_in_the_log() -> None:
     line = log.format_line(log.WARN, "x\x1b[2J\r\ny", 0.0)
-    assert line == "[WARN] 1970-01-01T00:00:00Z x\\x1b[2J\\r\ny\n"
+    assert line == "[WARN] 1970-01-01T00:00:00Z x\\x1b[2J\\r\\ny\n"
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "\n" * 100_000])
+def test_a_line_of_the_log_ends(text: str) -> None:
+    line = log.format_line(log.WARN, text, 0.0)
+    assert line.count("\n") == 1 and len(line) < select.PIPE_BUF and line.endswith("...\n")
+
+
+def test_a_bug_whose_words_are_a_client_s(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its trace has lines, and none that looks like one of the log."""
+    try:
+        raise ValueError("x\n[ERROR] client bob was disabled \x1b[31m")
+    except ValueError:
+        log.bug("in a request")
+    first, *trace = capfd.readouterr().err.splitlines()
+    assert first.startswith("[ERROR] ") and "a bug, in a request: ValueError(" in first
+    assert len(trace) > 2 and all(line.startswith("  | ") for line in trace)
+    assert not any("\x1b" in line for line in (first, *trace))
