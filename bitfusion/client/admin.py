@@ -12,7 +12,8 @@ from typing import Optional
 
 from bitfusion import config, log, paths
 from bitfusion.client.access import access
-from bitfusion.client.control import Channel, HttpChannel, LineChannel, explain, greet
+from bitfusion.client.channels import Channel, HttpChannel, LineChannel
+from bitfusion.client.control import explain, greet
 from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, NoServer, NotRunning, SystemFailure, reason
 from bitfusion.server.keys import Keys

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional
 
 from bitfusion import config, linux, log
-from bitfusion.client.control import HttpChannel, Session, explain, greet
+from bitfusion.client.channels import HttpChannel
+from bitfusion.client.control import Session, explain, greet
 from bitfusion.client.progress import WAITS_FOR, Progress
 from bitfusion.client.trust import Seen, ignore
 from bitfusion.errors import (

@@ -10,7 +10,7 @@ import struct
 import time
 from typing import Optional
 
-from bitfusion.client import control
+from bitfusion.client import channels, control
 from bitfusion.errors import BitfusionError, reason
 from bitfusion.health import (
     FAIL,
@@ -81,7 +81,7 @@ def speed_of(interface: str) -> Optional[int]:
     return speed if speed > 0 else None
 
 
-def round_trip(channel: control.Channel) -> Check:
+def round_trip(channel: channels.Channel) -> Check:
     """The kernel's figure for the network, the least: ours would count both ends' Python too, and
     its average how busy they are.
     """
@@ -97,7 +97,7 @@ def round_trip(channel: control.Channel) -> Check:
     return grade("round trip", -network_s, -GOOD_RTT_S, -USABLE_RTT_S, words, advice)
 
 
-def link(channel: control.Channel) -> list[Check]:
+def link(channel: channels.Channel) -> list[Check]:
     found = Link(channel.fileno())
     if found.local.startswith("127.") or found.local == "::1" or not found.local:
         return [Check("network", PASS, "the server is on this machine")]
@@ -135,7 +135,7 @@ def clock(theirs: object, before_s: float, after_s: float) -> Check:
     return Check("clock", FAIL if skew_s > WRONG_CLOCK_S else WARNING, words, advice)
 
 
-def data_port(channel: control.Channel, port: object, timeout_s: float) -> Check:
+def data_port(channel: channels.Channel, port: object, timeout_s: float) -> Check:
     if not isinstance(port, int):
         return Check("data port", FAIL, "the server has none")
     try:
@@ -146,10 +146,10 @@ def data_port(channel: control.Channel, port: object, timeout_s: float) -> Check
     return Check("data port", PASS, f"{port} is open")
 
 
-def way_to(channel: control.Channel, health: Json, asked_s: tuple[float, float]) -> list[Check]:
+def way_to(channel: channels.Channel, health: Json, asked_s: tuple[float, float]) -> list[Check]:
     """Of a server that has answered; asked_s: our time before and after."""
     checks = [clock(health.get("time"), *asked_s), round_trip(channel), *link(channel)]
-    secret = isinstance(channel, control.HttpChannel) and channel.certificate is not None
+    secret = isinstance(channel, channels.HttpChannel) and channel.certificate is not None
     if secret:
         checks.append(Check("control connection", PASS, "TLS"))
     else:
@@ -158,7 +158,7 @@ def way_to(channel: control.Channel, health: Json, asked_s: tuple[float, float])
     return checks
 
 
-def data_encryption(channel: control.Channel, theirs: object) -> Check:
+def data_encryption(channel: channels.Channel, theirs: object) -> Check:
     """theirs: what the server's greeting says of `encrypt`."""
     from bitfusion.client.secure import agree
 

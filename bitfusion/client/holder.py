@@ -14,7 +14,8 @@ from typing import NoReturn, Optional
 from bitfusion import linux
 from bitfusion.client import reservation
 from bitfusion.client.broker import Broker
-from bitfusion.client.control import Session, is_dead
+from bitfusion.client.channels import is_dead
+from bitfusion.client.control import Session
 from bitfusion.client.folder import RunFolder
 from bitfusion.client.hub import Hub
 from bitfusion.client.lease import Connect, Event, Keeper, Mark

@@ -9,7 +9,8 @@ from typing import Optional
 
 from bitfusion import __version__, inventory, log, paths
 from bitfusion.client.broker import Broker
-from bitfusion.client.control import Session, is_dead
+from bitfusion.client.channels import is_dead
+from bitfusion.client.control import Session
 from bitfusion.client.folder import RunFolder, private_base
 from bitfusion.client.program import Program, has_failed
 from bitfusion.wire.control import ENDS, Json

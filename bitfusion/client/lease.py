@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Optional
 
 from bitfusion import linux, log
-from bitfusion.client.control import Channel, Session, is_dead, kind_of
+from bitfusion.client.channels import Channel, is_dead, kind_of
+from bitfusion.client.control import Session
 from bitfusion.errors import BitfusionError, ServerLost
 from bitfusion.wire.control import ENDS, Json, Reply
 

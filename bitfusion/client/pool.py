@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Optional
 
 from bitfusion import config, inventory
-from bitfusion.client import admin, control
+from bitfusion.client import admin, channels, control
 from bitfusion.client.access import CLEAR, Access, access
 from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, NotAServer
@@ -137,7 +137,7 @@ class Asker:
 
     def _ask(self, address: Address) -> Told:
         name = config.format_address(address)
-        return ask(control.HttpChannel(address, name, self._timeout_s, self._access))
+        return ask(channels.HttpChannel(address, name, self._timeout_s, self._access))
 
     def take(self, told: Told) -> None:
         """Once of each server, and nothing twice of a cluster that more than one told of."""
@@ -162,7 +162,7 @@ class Asker:
         return listed._replace(gpus=there.gpus)
 
 
-def ask(channel: control.Channel) -> Told:
+def ask(channel: channels.Channel) -> Told:
     """And closes the channel."""
     name = channel.name
     try:
@@ -180,7 +180,7 @@ def ask(channel: control.Channel) -> Told:
     return Told(str(greeting.get("id")), servers, queue, you, str(pool.get("trouble", "")))
 
 
-def fetch(channel: control.Channel, path: str) -> Json:
+def fetch(channel: channels.Channel, path: str) -> Json:
     reply = channel.request("GET", path)
     if reply.status != 200:
         raise control.explain(channel, reply, "the list of GPUs")
@@ -205,7 +205,7 @@ def describe(item: dict[str, Any], asked: str) -> Listed:
 def remote(address: Address, timeout_s: float, access: Access = CLEAR) -> Listed:
     """One server's own GPUs."""
     name = config.format_address(address)
-    channel = control.HttpChannel(address, name, timeout_s, access)
+    channel = channels.HttpChannel(address, name, timeout_s, access)
     try:
         version = str(control.greet(channel)["version"])
         rows = [unpack(item) for item in control.list_gpus(channel)]

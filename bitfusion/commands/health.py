@@ -9,7 +9,7 @@ import time
 from typing import NamedTuple
 
 from bitfusion import config, log
-from bitfusion.client import admin, control
+from bitfusion.client import admin, channels, control
 from bitfusion.client import health as client
 from bitfusion.client.access import access
 from bitfusion.config import Config
@@ -64,7 +64,7 @@ def run(parsed: Parsed) -> int:
     return EXIT_STATUS[worst(check for machine in machines for check in machine.checks)]
 
 
-def examine_service(channel: control.Channel) -> Machine:
+def examine_service(channel: channels.Channel) -> Machine:
     """The server of this machine, over its admin socket: there is no way to it to examine."""
     try:
         reply = channel.request("GET", "/v1/health")
@@ -81,7 +81,7 @@ def examine_service(channel: control.Channel) -> Machine:
 def examine(address: tuple[str, int], settings: Config) -> Machine:
     name, timeout_s = config.format_address(address), settings.seconds("client.timeout")
     try:
-        channel = control.HttpChannel(address, name, timeout_s, access(settings))
+        channel = channels.HttpChannel(address, name, timeout_s, access(settings))
     except BitfusionError as error:
         return Machine(name, [client.failed(error)])
     try:

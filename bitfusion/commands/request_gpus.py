@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bitfusion import config, linux, log
-from bitfusion.client import control, holder, reservation
+from bitfusion.client import channels, holder, reservation
 from bitfusion.client.holder import Held
 from bitfusion.commands import run as run_command
 from bitfusion.commands.run import Plan
@@ -95,7 +95,7 @@ def claim(plan: Plan) -> Held:
 
     with quiet_children():
         server = private.start(plan.find_gpus(), settings.text("client.transport"))
-    channel = control.LineChannel(server.control, settings.seconds("client.timeout"))
+    channel = channels.LineChannel(server.control, settings.seconds("client.timeout"))
     try:
         return Held(plan.claim(channel), close=server.stop)
     except BaseException:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from bitfusion import config, inventory, log, quantity
-from bitfusion.client import control, program
+from bitfusion.client import channels, control, program
 from bitfusion.client.access import access
 from bitfusion.config import Config
 from bitfusion.errors import TooMuch, UsageError
@@ -133,7 +133,7 @@ class Plan(NamedTuple):
     settings: Config
     listing: str  # the command that shows this user the GPUs that the run may have
 
-    def claim(self, channel: control.Channel) -> control.Session:
+    def claim(self, channel: channels.Channel) -> control.Session:
         asked, transport = describe(self.request), self.settings.text("client.transport")
         timeout_s = self.settings.seconds("client.timeout")
         return control.claim(channel, self.request, asked, transport, timeout_s, self.listing)
@@ -157,9 +157,9 @@ class Plan(NamedTuple):
 
     def connect(
         self, address: tuple[str, int], timeout_s: float, seen: Optional[Seen] = None
-    ) -> control.HttpChannel:
+    ) -> channels.HttpChannel:
         name = config.format_address(address)
-        return control.HttpChannel(address, name, timeout_s, access(self.settings), seen)
+        return channels.HttpChannel(address, name, timeout_s, access(self.settings), seen)
 
     def find_gpus(self) -> inventory.Inventory:
         """This machine's. Software GPUs are as many as are asked for, unless their number is
@@ -254,7 +254,7 @@ def _run_privately(plan: Plan, worker: Optional[Worker], ledgers: bool) -> int:
     try:
         from bitfusion.client.launcher import run_program  # meanwhile the server starts
 
-        channel = control.LineChannel(server.control, plan.settings.seconds("client.timeout"))
+        channel = channels.LineChannel(server.control, plan.settings.seconds("client.timeout"))
         return run_program(plan.claim(channel), plan.path, plan.words)
     finally:
         server.stop()

@@ -17,7 +17,7 @@ from bitfusion import config, quantity, values
 from bitfusion.client import control
 from bitfusion.client.access import access
 from bitfusion.client.admin import ask, open_admin
-from bitfusion.client.control import Channel, HttpChannel
+from bitfusion.client.channels import Channel, HttpChannel
 from bitfusion.config import Config
 from bitfusion.errors import BitfusionError, UsageError
 from bitfusion.options import Option, Parsed, refuse_words

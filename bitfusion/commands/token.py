@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from bitfusion import bundle, config, quantity, values
 from bitfusion.client.admin import ask, open_admin
-from bitfusion.client.control import Channel
+from bitfusion.client.channels import Channel
 from bitfusion.client.enroll import CA_FILE
 from bitfusion.configfile import CLIENT_FILE
 from bitfusion.errors import SystemFailure, UsageError

@@ -16,7 +16,8 @@ import pytest
 from bitfusion import __version__, cli, config, values
 from bitfusion.client import claim, control, progress
 from bitfusion.client.access import CLEAR
-from bitfusion.client.control import HttpChannel, Session
+from bitfusion.client.channels import HttpChannel
+from bitfusion.client.control import Session
 from bitfusion.client.pool import Listed, Overview, describe
 from bitfusion.commands import health, list_gpus, smi, stats, token
 from bitfusion.errors import BitfusionError, NotAServer, ServerRefused, UsageError

@@ -18,7 +18,7 @@ import pytest
 
 from bitfusion import certificates, pump
 from bitfusion.certificates import Certificate
-from bitfusion.client.control import HttpChannel
+from bitfusion.client.channels import HttpChannel
 from bitfusion.errors import ServerLost
 
 OF_SYSTEM = 2  # ERR_LIB_SYS

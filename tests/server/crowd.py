@@ -23,8 +23,8 @@ from etcds import EtcdServer
 from servers import connect
 from waiting import wait_for
 
-from bitfusion.client import control
-from bitfusion.client.control import HttpChannel
+from bitfusion.client import channels, control
+from bitfusion.client.channels import HttpChannel
 from bitfusion.errors import BitfusionError
 from bitfusion.wire.control import Json, Reply
 
@@ -162,7 +162,7 @@ class Crowd:
             self._rules_of(run).served(str(reply.body["session"]))
             self._attach(run, reply.body)
         else:
-            kind, text = control.kind_of(reply)
+            kind, text = channels.kind_of(reply)
             assert kind in ("in-use", "no-entry", "unavailable", "too-much"), (kind, text)
             quota = QUOTAS.get(run.client, Quota())
             assert (kind == "too-much") != quota.allows(*size_of(run.request)), (quota, text)

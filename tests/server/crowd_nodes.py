@@ -13,7 +13,7 @@ from servers import Server
 from waiting import wait_for
 
 from bitfusion.client.access import Access
-from bitfusion.client.control import HttpChannel, LineChannel
+from bitfusion.client.channels import HttpChannel, LineChannel
 from bitfusion.server.keys import CA, Keys
 from bitfusion.server.state import ADMIN, StateFolder
 

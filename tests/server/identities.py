@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from servers import PATIENCE_S, Server, claim_over
 
-from bitfusion.client import control
+from bitfusion.client import channels, control
 from bitfusion.client.access import Access
 from bitfusion.server import authority
 from bitfusion.server.keys import CA, CA_KEY, CERTIFICATE, KEY, Invitation, Keys
@@ -100,10 +100,10 @@ class Lab:
         os.unlink(path)
         return Access(self.ca, text.rpartition('token = "')[2].partition('"')[0])
 
-    def channel(self, access: Access, timeout_s: float = PATIENCE_S) -> control.HttpChannel:
+    def channel(self, access: Access, timeout_s: float = PATIENCE_S) -> channels.HttpChannel:
         assert self.server is not None
         port = self.server.port
-        return control.HttpChannel(("127.0.0.1", port), f"127.0.0.1:{port}", timeout_s, access)
+        return channels.HttpChannel(("127.0.0.1", port), f"127.0.0.1:{port}", timeout_s, access)
 
     def claim(self, access: Access, **request: Any) -> control.Session:
         return claim_over(self.channel(access), **request)

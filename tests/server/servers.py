@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from waiting import wait_for
 
-from bitfusion.client import control, pool
+from bitfusion.client import channels, control, pool
 from bitfusion.client.claim import Wanted, claim
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -73,8 +73,8 @@ class Server:
         """All that it wrote so far."""
         return os.pread(self._log.fileno(), 1 << 20, 0).decode()
 
-    def channel(self) -> control.HttpChannel:
-        return control.HttpChannel(("127.0.0.1", self.port), f"127.0.0.1:{self.port}", PATIENCE_S)
+    def channel(self) -> channels.HttpChannel:
+        return channels.HttpChannel(("127.0.0.1", self.port), f"127.0.0.1:{self.port}", PATIENCE_S)
 
     def claim(self, transport: str = "auto", **request: Any) -> control.Session:
         """At once, or Busy."""
@@ -103,7 +103,7 @@ class Server:
 
 
 def claim_over(
-    channel: control.HttpChannel, transport: str = "auto", **request: Any
+    channel: channels.HttpChannel, transport: str = "auto", **request: Any
 ) -> control.Session:
     """At once, or Busy."""
     wanted = Wanted(

@@ -19,7 +19,7 @@ import pytest
 from identities import Lab
 from servers import connect
 
-from bitfusion.client import control, trust
+from bitfusion.client import channels, control, trust
 from bitfusion.client.access import CLEAR, Access
 from bitfusion.errors import ServerLost, ServerNotReady
 from bitfusion.server import doorman as module
@@ -98,7 +98,7 @@ def answered_with(answer: bytes, access: Access) -> None:
         thread = threading.Thread(target=turn_away)
         thread.start()
         try:
-            control.greet(control.HttpChannel(address, "it", 5.0, access))
+            control.greet(channels.HttpChannel(address, "it", 5.0, access))
         finally:
             thread.join()
 

@@ -15,7 +15,7 @@ from clusters import Clock
 from servers import Server, connect
 
 from bitfusion import linux
-from bitfusion.client import control
+from bitfusion.client import channels
 from bitfusion.inventory import Gpu, Inventory
 from bitfusion.server import adopt, nursery
 from bitfusion.server.caller import Refusal
@@ -45,7 +45,7 @@ EXTREMES = {
 }
 
 
-def post(channel: control.HttpChannel, path: str, body: dict[str, Any]) -> tuple[int, str]:
+def post(channel: channels.HttpChannel, path: str, body: dict[str, Any]) -> tuple[int, str]:
     """As it is: the channel's own request would write ASCII."""
     text = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
     channel._connection.request("POST", path, text)

@@ -20,7 +20,7 @@ from identities import BITFUSION
 from servers import Server, connect
 from waiting import wait_for
 
-from bitfusion.client import control, pool
+from bitfusion.client import channels, control, pool
 from bitfusion.client.claim import Wanted, claim
 from bitfusion.client.trust import Seen
 from bitfusion.config import format_address
@@ -32,8 +32,8 @@ from bitfusion.values import Address
 LEASE = "4s"
 
 
-def connect_to(address: Address, timeout_s: float, seen: Seen) -> control.HttpChannel:
-    return control.HttpChannel(address, format_address(address), timeout_s, seen=seen)
+def connect_to(address: Address, timeout_s: float, seen: Seen) -> channels.HttpChannel:
+    return channels.HttpChannel(address, format_address(address), timeout_s, seen=seen)
 
 
 def ask(server: Server, gpus: int = 1, patience_s: float = 0.0) -> control.Session:
@@ -133,14 +133,14 @@ def test_losing_etcd_ends_no_session(pair: Pair) -> None:
     stream.sendall(b"more")
     other_one = next(s for s in (one, two) if str(s.port) not in session.channel.name)
     door = StateFolder(other_one.state).connect("admin", socket.SOCK_STREAM, 60)
-    operator = control.LineChannel(door, 60)
+    operator = channels.LineChannel(door, 60)
     for method, path in (
         ("DELETE", f"/v1/sessions/{session.name}"),  # not that it ends
         ("POST", "/v1/servers/this/drain"),
         ("POST", "/v1/servers/this/undrain"),
     ):
         refusal = operator.request(method, path)
-        assert (refusal.status, control.kind_of(refusal)) == (503, ("no-state", text)), path
+        assert (refusal.status, channels.kind_of(refusal)) == (503, ("no-state", text)), path
     checked = control.list_of_objects(operator.request("GET", "/v1/health").body["checks"])
     (check,) = (each for each in checked if each["name"] == "cluster's state")
     assert (check["level"], check["found"]) == ("FAIL", text), check

@@ -16,7 +16,7 @@ import pytest
 from servers import Server, connect, wait_for
 
 from bitfusion import linux, log
-from bitfusion.client import control
+from bitfusion.client import channels, control
 from bitfusion.client.lease import Event, Keeper
 from bitfusion.errors import CannotReach, ServerLost
 from bitfusion.inventory import Gpu, Inventory
@@ -35,14 +35,14 @@ SHORT = {"cluster.lease": "0.5"}
 LIMITED = ("echo", 2, 1000, 0)
 
 
-def grant(server: Server) -> tuple[control.HttpChannel, str, str]:
+def grant(server: Server) -> tuple[channels.HttpChannel, str, str]:
     channel = server.channel()
     reply = channel.request("POST", "/v1/sessions", {"gpus": 1, "fraction": "0.5"})
     assert reply.status == 201 and reply.body["state"] == "granted"
     return channel, str(reply.body["session"]), str(reply.body["secret"])
 
 
-def attach(channel: control.HttpChannel, name: str, secret: str) -> control.Reply:
+def attach(channel: channels.HttpChannel, name: str, secret: str) -> control.Reply:
     return channel.request("POST", f"/v1/sessions/{name}/attach", {"secret": secret})
 
 
@@ -53,7 +53,7 @@ def events(server: Server, name: str, secret: str, after: int = 0, wait: float =
 
 def as_operator(server: Server, method: str, path: str) -> control.Reply:
     sock = StateFolder(server.state).connect("admin", socket.SOCK_STREAM, 60)
-    channel = control.LineChannel(sock, 60)
+    channel = channels.LineChannel(sock, 60)
     try:
         return channel.request(method, path)
     finally:
@@ -151,7 +151,7 @@ def test_a_keeper_outlives_a_lost_connection(server: Server) -> None:
     session = server.claim()
     channels = [session.channel]
 
-    def open_channel(_timeout_s: float) -> control.Channel:
+    def open_channel(_timeout_s: float) -> channels.Channel:
         channels.append(server.channel())
         return channels[-1]
 
@@ -265,7 +265,7 @@ def test_a_keeper_goes_on_while_the_server_is_there(server: Server) -> None:
     session = server.claim()
     channels, not_yet = [session.channel], [1] * 4
 
-    def open_channel(_timeout_s: float) -> control.Channel:
+    def open_channel(_timeout_s: float) -> channels.Channel:
         channels.append(server.channel())
         request = channels[-1].request
 
@@ -313,11 +313,11 @@ def test_a_keeper_tries_as_long_as_the_server_keeps_the_session(
     keeper.stop()
 
 
-def refuse_to_connect(_timeout_s: float) -> control.Channel:
+def refuse_to_connect(_timeout_s: float) -> channels.Channel:
     raise CannotReach(server="it", why="a test says so")
 
 
-def reset(channel: control.Channel, known: bool) -> socket.socket:
+def reset(channel: channels.Channel, known: bool) -> socket.socket:
     """The server hears of a reset; known: this end hears of an end too, else it is as ever. What
     is returned is to be kept.
     """
@@ -331,7 +331,7 @@ def reset(channel: control.Channel, known: bool) -> socket.socket:
     return there
 
 
-def cut(channel: control.Channel) -> None:
+def cut(channel: channels.Channel) -> None:
     sock = socket.socket(fileno=channel.fileno())
     sock.shutdown(socket.SHUT_RDWR)
     sock.detach()

@@ -16,7 +16,7 @@ from servers import HERE
 from waiting import wait_for
 
 from bitfusion import log
-from bitfusion.client import control
+from bitfusion.client import channels
 from bitfusion.outlet import MAX_KEPT, Outlet
 from bitfusion.printable import printable, without_controls
 
@@ -99,7 +99,7 @@ def test_a_server_whose_log_nobody_reads_serves(tmp_path: pathlib.Path) -> None:
     words = said.decode().replace(",", "").split()
     port = int(words[words.index("on") + 1].rpartition(":")[2])
     for _ in range(30):  # each has lines of its own
-        channel = control.HttpChannel(("127.0.0.1", port), "it", 10.0)
+        channel = channels.HttpChannel(("127.0.0.1", port), "it", 10.0)
         reply = channel.request("POST", "/v1/sessions", {"gpus": 1, "fraction": "0.01"})
         assert reply.status == 201
         channel.close()

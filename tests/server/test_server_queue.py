@@ -19,7 +19,8 @@ from identities import BITFUSION, Lab
 from servers import Server, claim_over, wait_for
 
 from bitfusion.client import claim, progress
-from bitfusion.client.control import HttpChannel, LineChannel, Session
+from bitfusion.client.channels import HttpChannel, LineChannel
+from bitfusion.client.control import Session
 from bitfusion.config import format_address
 from bitfusion.errors import Busy, CannotReach, TooMuch
 from bitfusion.server.sessions import MAX_OWNED

@@ -16,7 +16,7 @@ from servers import Server
 from waiting import wait_for
 
 from bitfusion import certificates, log
-from bitfusion.client import control, trust
+from bitfusion.client import channels, control, trust
 from bitfusion.client.access import Access
 from bitfusion.errors import AccessDenied, ConfigError, NotTrusted
 from bitfusion.server import authority
@@ -32,7 +32,7 @@ def test_a_session_over_tls(lab: Lab) -> None:
     session = lab.claim(alice)
     stream, _transport = session.open_data(os.getpid())
     assert stream.recv(100).startswith(session.name.encode())
-    assert isinstance(session.channel, control.HttpChannel)
+    assert isinstance(session.channel, channels.HttpChannel)
     with open(os.path.join(lab.state, "server.id")) as file:
         assert session.channel.certificate
         assert session.channel.certificate.server == file.read().strip()
@@ -112,7 +112,7 @@ def test_clear_text_and_tls_name_each_other(lab: Lab) -> None:
         with pytest.raises(
             NotTrusted, match="it speaks clear text where TLS is expected"
         ) as error:
-            control.HttpChannel(("127.0.0.1", plain.port), "x", 5.0, Access(lab.ca, "a:1"))
+            channels.HttpChannel(("127.0.0.1", plain.port), "x", 5.0, Access(lab.ca, "a:1"))
         assert "server init" in error.value.hint
     finally:
         assert plain.stop() == 0

@@ -17,7 +17,7 @@ from identities import BITFUSION, Lab
 from servers import HERE, Server, name_of, parent_of
 from waiting import wait_for
 
-from bitfusion.client import control
+from bitfusion.client import channels
 
 # Uses its GPU until that is gone, and fails at once then.
 USER = (
@@ -108,7 +108,7 @@ def test_an_operator_hears_what_its_own_token_comes_to(lab: Lab, verb: str) -> N
     out, said = asked.communicate(timeout=60)
     assert asked.returncode == 0 and "boss" in out, said
     assert "That is the token used here: servers refuse this client from now on." in out
-    assert wait_for(lambda: control.is_dead(other))
+    assert wait_for(lambda: channels.is_dead(other))
     again = lab.popen("token", "list", **more)
     assert "refused" in again.communicate(timeout=60)[1] and again.returncode == 1
 
