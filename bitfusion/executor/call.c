@@ -39,11 +39,13 @@ CUresult bf_invoke(struct bf_frame *frame)
 #undef T
 }
 
+enum { MOST_USES = 2 }; /* no row has more */
+
 struct row_job {
 	struct bf_job job;
 	struct bf_frame frame;
-	struct bf_use use;
-	const struct bf_argument *code; /* what of the code it works with, or NULL */
+	struct bf_use uses[MOST_USES]; /* code and streams that it works with */
+	unsigned used;
 	uint8_t *memory; /* command, scratch, answer */
 };
 
@@ -53,32 +55,26 @@ static CUresult carry_out(struct bf_session *session, struct bf_frame *frame)
 	return around ? around(session, frame) : bf_invoke(frame);
 }
 
-static bool is_code(const struct bf_argument *what)
+/* What must not end meanwhile. */
+static bool is_used(const struct bf_argument *what)
 {
-	return what->kind == BF_ARG_HANDLE && (what->handle == BF_MODULE || what->handle == BF_LIBRARY ||
-					       what->handle == BF_FUNCTION || what->handle == BF_KERNEL);
-}
-
-static uint64_t code_given(const struct row_job *row)
-{
-	return row->frame.given[row->code - row->frame.route->row->arguments];
+	return what->kind == BF_ARG_HANDLE &&
+	       (what->handle == BF_MODULE || what->handle == BF_LIBRARY || what->handle == BF_FUNCTION ||
+		what->handle == BF_KERNEL || what->handle == BF_STREAM);
 }
 
 static void begin_use(struct bf_session *session, struct row_job *row)
 {
 	const struct bf_row *what = row->frame.route->row;
-	row->code = NULL;
-	for (unsigned i = 0; i < what->argument_count && !row->code; i++)
-		row->code = is_code(&what->arguments[i]) ? &what->arguments[i] : NULL;
-	if (row->code)
-		bf_use_begin(session, &row->use, row->job.context, code_given(row));
+	for (unsigned i = 0; i < what->argument_count && row->used < MOST_USES; i++)
+		if (is_used(&what->arguments[i]))
+			bf_use_begin(session, &row->uses[row->used++], row->job.context, row->frame.given[i]);
 }
 
 static void end_use(struct bf_session *session, struct row_job *row)
 {
-	if (row->code)
-		bf_use_end(session, &row->use);
-	row->code = NULL;
+	while (row->used)
+		bf_use_end(session, &row->uses[--row->used]);
 }
 
 static CUresult decode_row(struct bf_session *session, struct row_job *row, const struct bf_command *command)

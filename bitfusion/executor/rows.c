@@ -267,6 +267,12 @@ static CUresult mipmap_row(struct bf_session *session, struct bf_frame *frame)
 	return bf_row_charged(session, frame, mipmap_bytes(*what, (unsigned)frame->argument[2]), NULL, frame->given[0]);
 }
 
+static CUresult stream_destroy(struct bf_session *session, struct bf_frame *frame)
+{
+	bf_use_wait(session, frame->given[0]);
+	return bf_invoke(frame);
+}
+
 /* ------------------------------------------------------------------ images */
 
 static CUresult unload_row(struct bf_session *session, struct bf_frame *frame)
@@ -346,6 +352,7 @@ static const struct {
 	{ "cuModuleUnload", unload_row },
 	{ "cuStreamBeginCaptureToGraph", begin_capture },
 	{ "cuStreamBeginCapture_v2", begin_capture },
+	{ "cuStreamDestroy_v2", stream_destroy },
 	{ "cuStreamGetCaptureInfo_v3", capture_info },
 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Code that calls beside the issue thread work with. A program may unload it meanwhile, which is its mistake, but the
- * driver must not find itself without it in the middle of a call: what is given back waits until nobody uses it.
+ * Code and streams that calls beside the issue thread work with. A program may end them meanwhile, which is its mistake,
+ * but the driver must not find itself without them in the middle of a call: what is given back waits until nobody uses
+ * it.
  */
 #include "core.h"
 
@@ -11,12 +12,12 @@ void bf_uses_init(struct bf_session *session)
 	pthread_cond_init(&session->uses.ended, NULL);
 }
 
-/* The module, library or link that a handle is or comes from, else 0. */
-static uint64_t code_of(struct bf_handles *handles, uint64_t number)
+/* The module, library, link or stream that a handle is or comes from, else 0. */
+static uint64_t origin_of(struct bf_handles *handles, uint64_t number)
 {
 	while (BF_IS_HANDLE(number)) {
 		unsigned kind = BF_HANDLE_KIND(number);
-		if (kind == BF_MODULE || kind == BF_LIBRARY || kind == BF_LINKSTATE)
+		if (kind == BF_MODULE || kind == BF_LIBRARY || kind == BF_LINKSTATE || kind == BF_STREAM)
 			return number;
 		if (kind != BF_FUNCTION && kind != BF_KERNEL)
 			return 0;
@@ -32,7 +33,7 @@ void bf_use_begin(struct bf_session *session, struct bf_use *use, uint32_t conte
 {
 	struct bf_uses *uses = &session->uses;
 	use->context = context;
-	use->code = code_of(&session->handles, number);
+	use->number = origin_of(&session->handles, number);
 	pthread_mutex_lock(&uses->lock);
 	use->next = uses->first;
 	uses->first = use;
@@ -54,7 +55,7 @@ void bf_use_end(struct bf_session *session, struct bf_use *use)
 static bool used(const struct bf_uses *uses, uint64_t number)
 {
 	for (const struct bf_use *use = uses->first; use; use = use->next) {
-		if (use->code == number || BF_HANDLE(BF_CONTEXT, use->context) == number)
+		if (use->number == number || BF_HANDLE(BF_CONTEXT, use->context) == number)
 			return true;
 	}
 	return false;

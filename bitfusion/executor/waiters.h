@@ -32,7 +32,7 @@ bool bf_submit(struct bf_session *session, struct bf_job *job);
 /* In the memory of the call that uses it. */
 struct bf_use {
 	struct bf_use *next;
-	uint64_t code; /* the client's number of a module, library or link, or 0 */
+	uint64_t number; /* the client's, of a module, library, link or stream, or 0 */
 	uint32_t context;
 };
 struct bf_uses {
@@ -44,7 +44,7 @@ void bf_uses_init(struct bf_session *session);
 /* A call that names `number` begins beside the issue thread: on the issue thread, or before the number is resolved. */
 void bf_use_begin(struct bf_session *session, struct bf_use *use, uint32_t context, uint64_t number);
 void bf_use_end(struct bf_session *session, struct bf_use *use);
-/* Waits until no such call uses this module, library, link or context. */
+/* Waits until no such call uses this module, library, link, stream or context. */
 void bf_use_wait(struct bf_session *session, uint64_t number);
 
 /* ------------------------------------------------------------------ freed.c */
