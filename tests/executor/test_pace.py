@@ -186,6 +186,7 @@ def test_streams_and_contexts_may_end(serve: Serve, ledger: core.Ledger) -> None
 
 def test_activity(serve: Serve, ledger: core.Ledger) -> None:
     assert ledger.last_call() == (0.0, 0)
+    ledger.set_share(0.9)  # so that all is measured, not a sample
     with serve(ledger=ledger.fileno()) as worker:
         client = ready(worker)
         assert client.get_function(1, 2, "spin").status == 0
@@ -194,6 +195,7 @@ def test_activity(serve: Serve, ledger: core.Ledger) -> None:
 
         def spin() -> None:
             client.upload(flag, bytes(8))
+            assert client.synchronize().status == 0  # of another stream than the one that looks
             client.launch(handle(FUNCTION, 2), struct.pack("<Q", flag), busy)
 
         def release() -> None:

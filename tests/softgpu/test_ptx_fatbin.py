@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ptx_fatbins import container, entry, lz4_literals, ptx
 
-from bitfusion.softgpu.engine import encode
+from bitfusion.softgpu.engine import kernels
 from bitfusion.softgpu.ptx import cubin, fatbin, lz4, zstd
 from bitfusion.softgpu.ptx.frontend import Item, read_image, read_images
 from bitfusion.softgpu.ptx.ir import PtxError
@@ -245,7 +245,7 @@ def test_a_link_limits_registers() -> None:
     for limit, wanted in ((0, [64, 40]), (38, [38, 40]), (255, [64, 40])):
         limited = made[:24] + struct.pack("<HH", limit, 0) + made[28:]
         module = read_image(container([limited]))
-        assert [encode._registers(module.functions[name]) for name in ("k", "own")] == wanted
+        assert [kernels._registers(module.functions[name]) for name in ("k", "own")] == wanted
 
 
 def test_members_of_archives_come_when_they_are_missed() -> None:
