@@ -298,13 +298,21 @@ def expect_owner(sock: socket.socket, uid: int) -> None:
         raise PermissionError(errno.EPERM, f"user {owner} listens there, not user {uid}")
 
 
+def process_fields(pid: int) -> list[str]:
+    """What /proc/PID/stat says behind the process's name, which may hold anything: from its state
+    on. [] of one that is gone.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
 def parent_of(pid: int) -> int:
     """0 where it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return int(file.read().rpartition(")")[2].split()[1])  # its name may hold anything
-    except (OSError, ValueError, IndexError):
-        return 0
+    fields = process_fields(pid)
+    return int(fields[1]) if fields else 0
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:

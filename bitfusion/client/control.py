@@ -197,7 +197,7 @@ class Session:
         return port if isinstance(port, int) else 0
 
     def _connect(self) -> tuple[socket.socket, int]:
-        if self._transport == "unix" or (self._transport != "tcp" and self._is_here()):
+        if self._transport != "tcp":
             try:
                 return self._connect_here(), TRANSPORT_UNIX
             except OSError as error:
@@ -212,14 +212,12 @@ class Session:
         linux.keep_alive(sock)
         return sock, TRANSPORT_TCP
 
-    def _is_here(self) -> bool:
-        """Whether the server's Unix socket is the one that has its name here."""
-        here = linux.network_place()
-        return bool(here) and self._data.get("place") == here and "unix" in self._data
-
     def _connect_here(self) -> socket.socket:
-        """Tickets, and what is not encrypted, must not reach whoever else took the name."""
-        if not self._is_here():
+        """To the server's Unix socket, where it is the one that has its name here: tickets, and
+        what is not encrypted, must not reach whoever else took the name.
+        """
+        here = linux.network_place()
+        if not here or self._data.get("place") != here or "unix" not in self._data:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "it is not on this machine")
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

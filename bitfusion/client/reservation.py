@@ -20,6 +20,7 @@ import tempfile
 import time
 from typing import NamedTuple, Optional
 
+from bitfusion import linux
 from bitfusion.errors import NoReservation, NotReleased, SeveralReservations, SystemFailure, reason
 
 STEM = "bitfusion"
@@ -27,7 +28,7 @@ DIGITS = 9
 MAX_FILE = 64 << 10
 RELEASE_PATIENCE_S = 10.0
 LEFT_S = 86400.0  # for which a file is kept that its user does not release
-STATE, START_TIME = 0, 19  # fields of /proc/PID/stat behind the name and its parenthesis
+STATE, START_TIME = 0, 19  # of a process's fields
 
 
 class Reservation(NamedTuple):
@@ -49,12 +50,8 @@ def started_at(pid: int) -> int:
     """When a process started, in clock ticks; -1 of one that has ended, reaped or not: who is the
     first process of a container may reap nobody.
     """
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return int(fields[START_TIME]) if fields[STATE] not in "ZX" else -1
-    except (OSError, ValueError, IndexError):
-        return -1
+    fields = linux.process_fields(pid)
+    return int(fields[START_TIME]) if fields and fields[STATE] not in "ZX" else -1
 
 
 def reserve_path() -> str:

@@ -196,6 +196,8 @@ void bf_settle(struct bf_session *session);
 
 /* Index of the context that a stream belongs to: only there events can be recorded in it. */
 uint32_t bf_stream_context(struct bf_session *session, const struct bf_command *command, uint64_t number);
+/* No event of ours may be recorded in it then. Also where nobody can tell. */
+bool bf_is_capturing(struct bf_session *session, CUstream stream);
 enum bf_wait_kind { BF_WAIT_CONTEXT, BF_WAIT_STREAM, BF_WAIT_EVENT };
 /* Waits for what the frame's row waits for, here or on a waiter, and replies. */
 void bf_wait_row(struct bf_session *session, struct bf_frame *frame);

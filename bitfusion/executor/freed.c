@@ -121,19 +121,12 @@ static bool look(struct bf_session *session, bool elsewhere)
 	return more;
 }
 
-static bool capturing(struct bf_session *session, CUstream stream)
-{
-	CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-	return session->captures && (session->driver->cuStreamIsCapturing(stream, &status) != CUDA_SUCCESS ||
-				     status != CU_STREAM_CAPTURE_STATUS_NONE);
-}
-
 /* False: not now. A broken context has nothing that could be waited for. */
 static bool close_stream(struct bf_session *session, struct bf_freed_stream *stream)
 {
 	struct bf_freed_batch *batch = stream->last;
 	CUresult status = bf_context_ensure(session, stream->context);
-	if (status == CUDA_SUCCESS && capturing(session, stream->stream))
+	if (status == CUDA_SUCCESS && bf_is_capturing(session, stream->stream))
 		return false;
 	if (status == CUDA_SUCCESS && !batch->marker)
 		batch->marker = bf_marker_take(session, &status);
@@ -236,7 +229,7 @@ bool bf_freed_add(struct bf_session *session, uint64_t value, uint32_t context, 
 {
 	struct bf_freed *freed = &session->freed;
 	CUstream stream = (CUstream)(uintptr_t)value;
-	if (!bf_memory_limited(session, gone->device) || capturing(session, stream))
+	if (!bf_memory_limited(session, gone->device) || bf_is_capturing(session, stream))
 		return false;
 	pthread_mutex_lock(&freed->lock);
 	struct bf_freed_stream *known = stream_of(freed, stream, context);

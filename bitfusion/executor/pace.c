@@ -194,18 +194,12 @@ static void give(struct bf_session *session, struct bf_batch *batch)
 	pthread_mutex_unlock(&session->pace.lock);
 }
 
-static bool capturing(struct bf_session *session, CUstream stream)
-{
-	CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-	return session->captures && (session->driver->cuStreamIsCapturing(stream, &status) != CUDA_SUCCESS ||
-				     status != CU_STREAM_CAPTURE_STATUS_NONE);
-}
-
 static bool open_batch(struct bf_session *session, CUstream stream)
 {
 	struct bf_pace *pace = &session->pace;
 	int device;
-	if (capturing(session, stream) || bf_context_device(session, &device) != CUDA_SUCCESS || !start_thread(session))
+	if (bf_is_capturing(session, stream) || bf_context_device(session, &device) != CUDA_SUCCESS ||
+	    !start_thread(session))
 		return false;
 	if (pace->paced)
 		wait_for_time(session, (uint32_t)device);
@@ -258,7 +252,7 @@ static bool record_ends(struct bf_session *session, struct bf_batch *batch)
 		    session->driver->cuEventCreate(&batch->end[i], CU_EVENT_BLOCKING_SYNC) != CUDA_SUCCESS)
 			return false;
 		batch->events = i < batch->events ? batch->events : i + 1;
-		if (capturing(session, batch->stream[i]) ||
+		if (bf_is_capturing(session, batch->stream[i]) ||
 		    session->driver->cuEventRecord(batch->end[i], batch->stream[i]) != CUDA_SUCCESS)
 			return false;
 	}

@@ -186,17 +186,21 @@ static void run_progress(struct bf_session *session, struct bf_job *job)
 	free(wait);
 }
 
+bool bf_is_capturing(struct bf_session *session, CUstream stream)
+{
+	CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+	return session->captures && (session->driver->cuStreamIsCapturing(stream, &status) != CUDA_SUCCESS ||
+				     status != CU_STREAM_CAPTURE_STATUS_NONE);
+}
+
 /* False: there is nothing to wait for, or no way to. */
 static bool await_progress(struct bf_session *session, const struct bf_command *command, uint64_t number,
 			   uint64_t value)
 {
 	CUstream stream = (CUstream)(uintptr_t)value;
-	CUstreamCaptureStatus capturing = CU_STREAM_CAPTURE_STATUS_NONE;
 	CUresult status = bf_context_ensure(session, bf_stream_context(session, command, number));
-	if (status == CUDA_SUCCESS && session->captures)
-		status = session->driver->cuStreamIsCapturing(stream, &capturing);
 	struct wait_job *wait = calloc(1, sizeof(*wait));
-	if (!wait || status != CUDA_SUCCESS || capturing != CU_STREAM_CAPTURE_STATUS_NONE) {
+	if (!wait || status != CUDA_SUCCESS || bf_is_capturing(session, stream)) {
 		free(wait);
 		return false;
 	}

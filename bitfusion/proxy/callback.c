@@ -287,7 +287,7 @@ CUresult bf_graph_function_make(const CUDA_HOST_NODE_PARAMS *params, struct bf_g
 		function->ticket = give_ticket(&ticket);
 		status = function->ticket ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 	}
-	if (status && function)
+	if (status)
 		bf_graph_function_drop(function);
 	else
 		*made = function;
@@ -302,8 +302,7 @@ static CUresult capture_function(uint64_t capture, unsigned kind, CUstream strea
 		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	*owner = bf_graph_function_new();
 	status = *owner ? bf_capture_function(capture, *owner, stream) : CUDA_ERROR_OUT_OF_MEMORY;
-	if (*owner)
-		bf_graph_function_drop(*owner); /* the capture's now, or nobody's */
+	bf_graph_function_drop(*owner); /* the capture's now, or nobody's */
 	return status;
 }
 

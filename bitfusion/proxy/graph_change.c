@@ -120,8 +120,7 @@ BF_EXPORT CUresult cuGraphExecHostNodeSetParams(CUgraphExec hGraphExec, CUgraphN
 		bf_graph_give_work(graph, work);
 	} else {
 		bf_work_drop(work);
-		if (function)
-			bf_graph_function_drop(function);
+		bf_graph_function_drop(function);
 	}
 	bf_work_drop(old);
 	return status;
@@ -175,8 +174,7 @@ static CUresult renew(struct change *change, unsigned i)
 					 "capture the graph anew");
 	function = bf_ticket_function(call->function->ticket, &params);
 	before = function ? exchange(function->before, old, change->buffer) : NULL;
-	if (function)
-		bf_graph_function_drop(function);
+	bf_graph_function_drop(function);
 	return before ? bf_graph_function_make(&params, before, &change->renewed[i]) : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
@@ -251,8 +249,7 @@ static CUresult change_copy(struct change *change, CUgraphNode node, const CUDA_
 	if (!status)
 		status = follow(change, instance(change->exec));
 	for (unsigned i = 0; change->renewed && i < change->old->function_count; i++)
-		if (change->renewed[i])
-			bf_graph_function_drop(change->renewed[i]);
+		bf_graph_function_drop(change->renewed[i]);
 	free(change->renewed);
 	bf_work_drop(change->work);
 	return status;

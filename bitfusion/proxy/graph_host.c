@@ -80,8 +80,7 @@ static CUresult set(CUgraphNode node, const struct bf_program_node *has, struct 
 		bf_work_drop(work);
 	}
 	bf_work_drop(old);
-	if (before)
-		bf_graph_function_drop(before);
+	bf_graph_function_drop(before);
 	return status;
 }
 

@@ -354,10 +354,8 @@ static void forget(struct plan *plan)
 {
 	for (unsigned i = 0; i < plan->count; i++) {
 		bf_buffer_drop(plan->items[i].buffer);
-		if (plan->items[i].function)
-			bf_graph_function_drop(plan->items[i].function);
-		if (plan->items[i].renewed)
-			bf_graph_function_drop(plan->items[i].renewed);
+		bf_graph_function_drop(plan->items[i].function);
+		bf_graph_function_drop(plan->items[i].renewed);
 	}
 	free(plan->items);
 	free(plan->ahead);

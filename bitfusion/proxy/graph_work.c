@@ -24,7 +24,7 @@ void bf_graph_function_drop(struct bf_graph_function *function)
 {
 	uint32_t current = bf_self.current;
 
-	if (atomic_fetch_sub(&function->references, 1) > 1)
+	if (!function || atomic_fetch_sub(&function->references, 1) > 1)
 		return;
 	bf_ticket_drop(function->ticket);
 	bf_self.current = function->context; /* which the thread that runs functions has none of */

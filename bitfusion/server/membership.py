@@ -57,7 +57,10 @@ class Membership:
 
     def look(self) -> bool:
         """Write what should be there; whether this server belongs."""
-        if not self._found() or self.other_keys:
+        if not self._found():
+            return False
+        if self.other_keys:
+            log.once(f"{self.trouble}: nobody gets GPUs from it")
             return False
         self._register()
         if self.registered and SEAL not in self._replica.values:
@@ -68,8 +71,6 @@ class Membership:
         """The first server says what the cluster is."""
         found = self._replica.values.get(CLUSTER)
         if found is not None and (found.get("keys") is not None or self._keys is None):
-            if self.other_keys:
-                log.once(f"{self.trouble}: nobody gets GPUs from it")
             return True
         wanted: Json = {"id": self.cluster or os.urandom(8).hex(), "keys": self._keys}
         change = Change(CLUSTER, wanted, self._replica.version(CLUSTER))

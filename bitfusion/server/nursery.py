@@ -130,14 +130,17 @@ class Nursery:
         if not data:
             self.miss_server()
             return
+        trouble = ""
         try:
             if flags & socket.MSG_TRUNC:
                 raise ValueError(f"it has more than {MAX_MESSAGE} bytes")
             self.carry_out(json.loads(data), fds)
         except Exception as error:  # one bad order must not end everybody's workers
-            self.tell({"event": "trouble", "why": f"an order makes no sense: {error!r}"[:MAX_WHY]})
+            trouble = f"an order makes no sense: {error!r}"[:MAX_WHY]
         for fd in fds:
             os.close(fd)
+        if trouble:
+            self.tell({"event": "trouble", "why": trouble})
 
     def carry_out(self, order: dict[str, Any], fds: list[int]) -> None:
         """Takes out of fds what it keeps."""
