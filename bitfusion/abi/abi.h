@@ -61,8 +61,16 @@ struct abi_host {
 };
 extern const struct abi_host abi_host; /* the library defines it */
 
-/* cuGetExportTable: the seven tables that cudart and cuBLAS need; CUDA_ERROR_NOT_FOUND for all others. */
-CUresult abi_get_export_table(const void **table, const CUuuid *id);
+/* cuGetExportTable: the seven tables that cudart and cuBLAS need; CUDA_ERROR_NOT_FOUND for all others. `caller` is an
+ * address in the code that asks. */
+CUresult abi_get_export_table(const void **table, const CUuuid *id, const void *caller);
+
+/* ------------------------------------------------------------------ who calls (runtime.c) */
+
+/* The code around `caller` is CUDA's runtime. */
+void abi_note_runtime(const void *caller);
+/* What a launch from there answers when no GPU has blocks or grids of that shape. */
+CUresult abi_impossible_shape(const void *caller);
 
 /* Context-local storage: to be called when a context dies (destroyed, reset, last release), on the calling
  * thread, before the context is gone. Runs each stored destructor. */

@@ -255,13 +255,15 @@ static const struct {
 	{ "\x6e\x16\x3f\xbe\xb9\x58\x44\x4d\x83\x5c\xe1\x82\xaf\xf1\x99\x1e", table_functions },
 };
 
-CUresult abi_get_export_table(const void **table, const CUuuid *id)
+CUresult abi_get_export_table(const void **table, const CUuuid *id, const void *caller)
 {
 	if (!table || !id)
 		return CUDA_ERROR_INVALID_VALUE;
 	for (unsigned i = 0; i < sizeof served / sizeof *served; i++)
 		if (!memcmp(served[i].id, id, sizeof served[i].id)) {
 			*table = served[i].table;
+			if (*table == abi_table_cudart)
+				abi_note_runtime(caller);
 			return CUDA_SUCCESS;
 		}
 	*table = NULL;

@@ -37,7 +37,7 @@ BF_EXPORT CUresult cuGetProcAddress_v2_ptsz(const char *symbol, void **pfn, int 
 
 BF_EXPORT CUresult cuGetExportTable(const void **ppExportTable, const CUuuid *pExportTableId)
 {
-	return abi_get_export_table(ppExportTable, pExportTableId);
+	return abi_get_export_table(ppExportTable, pExportTableId, __builtin_return_address(0));
 }
 
 BF_EXPORT CUresult cuGetErrorName(CUresult error, const char **pStr)

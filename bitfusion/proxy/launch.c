@@ -18,6 +18,7 @@ struct launch {
 	void **parameters;
 	const void *blob; /* instead of parameters */
 	const CUlaunchAttribute *attributes;
+	const void *caller; /* an address in the code that launches */
 };
 
 _Static_assert(sizeof(CUlaunchAttribute) == 72, "the wire says 72");
@@ -45,13 +46,13 @@ static CUresult check_shape(const struct launch *launch, CUdevice device)
 	for (int i = 0; i < 3; i++) {
 		if (BF_UNLIKELY(wire->grid[i] - 1 >=
 				(uint32_t)limits->attribute[CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X + i].value))
-			return CUDA_ERROR_INVALID_VALUE;
+			return abi_impossible_shape(launch->caller);
 		if (BF_UNLIKELY(wire->block[i] - 1 >=
 				(uint32_t)limits->attribute[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X + i].value))
-			return CUDA_ERROR_INVALID_VALUE;
+			return abi_impossible_shape(launch->caller);
 	}
 	if (BF_UNLIKELY(threads > (uint32_t)limits->attribute[CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK].value))
-		return CUDA_ERROR_INVALID_VALUE;
+		return abi_impossible_shape(launch->caller);
 	if (function->attribute_valid & 1u << CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK &&
 	    BF_UNLIKELY(threads > (uint32_t)function->attribute[CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK]))
 		return too_many_threads(limits, function, threads);
@@ -247,6 +248,7 @@ static CUresult start(struct launch *launch, CUfunction function, void **extra, 
 	return send_launch(launch, shared);
 }
 
+#define CALLER __builtin_return_address(0)
 #define SHAPE .grid = { gridDimX, gridDimY, gridDimZ }, .block = { blockDimX, blockDimY, blockDimZ }
 
 BF_EXPORT CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDimY, unsigned int gridDimZ,
@@ -255,7 +257,8 @@ BF_EXPORT CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned 
 {
 	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes },
 				 .stream = hStream,
-				 .parameters = kernelParams };
+				 .parameters = kernelParams,
+				 .caller = CALLER };
 
 	return start(&launch, f, extra, false);
 }
@@ -267,7 +270,8 @@ BF_EXPORT CUresult cuLaunchKernel_ptsz(CUfunction f, unsigned int gridDimX, unsi
 {
 	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes },
 				 .stream = hStream,
-				 .parameters = kernelParams };
+				 .parameters = kernelParams,
+				 .caller = CALLER };
 
 	return start(&launch, f, extra, true);
 }
@@ -279,7 +283,8 @@ BF_EXPORT CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX
 {
 	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes, .kind = BF_LAUNCH_COOPERATIVE },
 				 .stream = hStream,
-				 .parameters = kernelParams };
+				 .parameters = kernelParams,
+				 .caller = CALLER };
 
 	return start(&launch, f, NULL, false);
 }
@@ -291,7 +296,8 @@ BF_EXPORT CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigned int gri
 {
 	struct launch launch = { .wire = { SHAPE, .shared_bytes = sharedMemBytes, .kind = BF_LAUNCH_COOPERATIVE },
 				 .stream = hStream,
-				 .parameters = kernelParams };
+				 .parameters = kernelParams,
+				 .caller = CALLER };
 
 	return start(&launch, f, NULL, true);
 }
@@ -327,9 +333,10 @@ static CUresult check_attributes(const CUlaunchConfig *config)
 	return CUDA_SUCCESS;
 }
 
-static CUresult launch_ex(const CUlaunchConfig *config, CUfunction f, void **parameters, void **extra, bool per_thread)
+static CUresult launch_ex(const CUlaunchConfig *config, CUfunction f, void **parameters, void **extra, bool per_thread,
+			  const void *caller)
 {
-	struct launch launch = { .parameters = parameters };
+	struct launch launch = { .parameters = parameters, .caller = caller };
 	CUresult status = bf_check();
 
 	if (status)
@@ -356,10 +363,10 @@ static CUresult launch_ex(const CUlaunchConfig *config, CUfunction f, void **par
 
 BF_EXPORT CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **kernelParams, void **extra)
 {
-	return launch_ex(config, f, kernelParams, extra, false);
+	return launch_ex(config, f, kernelParams, extra, false, CALLER);
 }
 
 BF_EXPORT CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f, void **kernelParams, void **extra)
 {
-	return launch_ex(config, f, kernelParams, extra, true);
+	return launch_ex(config, f, kernelParams, extra, true, CALLER);
 }

@@ -6,6 +6,7 @@
 #include "../../bitfusion/abi/integrity.c"
 
 #include <stdio.h>
+#include <unistd.h>
 
 static __thread CUcontext current;
 static int failures;
@@ -107,7 +108,7 @@ static const void *const *table(const char *id)
 	CUuuid uuid;
 
 	memcpy(&uuid, id, sizeof uuid);
-	if (abi_get_export_table(&found, &uuid)) {
+	if (abi_get_export_table(&found, &uuid, (void *)getpid)) {
 		CHECK(!found);
 		return NULL;
 	}
@@ -239,8 +240,22 @@ static void test_threads(void)
 		pthread_join(thread[i], NULL);
 }
 
+/* This program, and the C library, as whoever asks for the tables. */
+static void test_callers(void)
+{
+	CHECK(abi_impossible_shape(test_callers) == CUDA_ERROR_INVALID_VALUE);
+	CHECK(table(STORAGE) && abi_impossible_shape(getpid) == CUDA_ERROR_INVALID_VALUE);
+	CHECK(table(CUDART) && table(CUDART) && abi_impossible_shape(getppid) == (CUresult)9);
+	CHECK(abi_impossible_shape(test_callers) == CUDA_ERROR_INVALID_VALUE);
+	abi_note_runtime(NULL);
+	CHECK(abi_impossible_shape(NULL) == CUDA_ERROR_INVALID_VALUE);
+	abi_note_runtime(test_md2);
+	CHECK(abi_impossible_shape(test_callers) == (CUresult)9);
+}
+
 int main(void)
 {
+	test_callers();
 	test_md2();
 	test_tables();
 	test_functions();

@@ -18,7 +18,8 @@ def test_tables(sanitizer: str, tmp_path: Path) -> None:
     program = tmp_path / "abi_test"
     flags = [f"-fsanitize={sanitizer}"] if sanitizer else []
     includes = [f"-I{ROOT / 'bitfusion' / 'wire' / 'generated'}", f"-I{ABI}"]
-    sources = [Path(__file__).with_name("abi_test.c"), ABI / "storage.c", ABI / "tables.c"]
+    parts = [ABI / name for name in ("storage.c", "tables.c", "runtime.c")]
+    sources = [Path(__file__).with_name("abi_test.c"), *parts]
     build = [*compiler(), "-std=gnu11", "-g", "-O1", "-pthread", *flags, *includes]
     subprocess.run([*build, *map(str, sources), "-o", str(program)], check=True)
     done = subprocess.run([str(program)], stdout=subprocess.PIPE, timeout=60, check=False)

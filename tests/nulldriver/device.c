@@ -108,7 +108,7 @@ CUresult cuGetProcAddress(const char *symbol, void **function, int version, cuui
 
 CUresult cuGetExportTable(const void **table, const CUuuid *id)
 {
-	return abi_get_export_table(table, id);
+	return abi_get_export_table(table, id, __builtin_return_address(0));
 }
 
 CUresult cuGetErrorName(CUresult error, const char **text)

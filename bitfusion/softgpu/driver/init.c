@@ -143,7 +143,7 @@ EXPORT CUresult cuGetExportTable(const void **ppExportTable, const CUuuid *pExpo
 		*ppExportTable = &usage;
 		return CUDA_SUCCESS;
 	}
-	return abi_get_export_table(ppExportTable, pExportTableId);
+	return abi_get_export_table(ppExportTable, pExportTableId, __builtin_return_address(0));
 }
 
 EXPORT CUresult cuGetErrorName(CUresult error, const char **pStr)

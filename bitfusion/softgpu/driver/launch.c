@@ -19,6 +19,15 @@ static int dimensions_fit(const uint32_t grid[3], const uint32_t block[3])
 	return threads <= MAX_BLOCK_THREADS;
 }
 
+CUresult launch_check_shape(const uint32_t grid[3], const uint32_t block[3], const void *caller)
+{
+	if (dimensions_fit(grid, block))
+		return CUDA_SUCCESS;
+	driver_debug("no launch: no GPU has blocks of %u x %u x %u threads in a grid of %u x %u x %u", block[0],
+		     block[1], block[2], grid[0], grid[1], grid[2]);
+	return abi_impossible_shape(caller);
+}
+
 /* Packs what `parameters` or `extra` give into the kernel's parameter block. */
 static CUresult pack(const struct sg_kernel *code, void **parameters, void **extra, unsigned char *block)
 {
@@ -75,11 +84,6 @@ CUresult launch_prepare(struct context *context, CUfunction handle, const uint32
 {
 	struct function *function;
 	TRY(function_resolve(handle, context, &function));
-	if (!dimensions_fit(grid, block)) {
-		driver_debug("no launch: no GPU has blocks of %u x %u x %u threads in a grid of %u x %u x %u", block[0],
-			     block[1], block[2], grid[0], grid[1], grid[2]);
-		return CUDA_ERROR_INVALID_VALUE;
-	}
 	TRY(check_block(function, block, dynamic_shared));
 	struct work *work = work_new(WORK_KERNEL, function->code->parameters_size);
 	if (!work)
@@ -155,7 +159,8 @@ static CUresult refuse(struct context *context, CUfunction handle, CUresult stat
 	return status;
 }
 
-static CUresult launch(CUfunction handle, const CUlaunchConfig *config, void **parameters, void **extra)
+static CUresult launch(CUfunction handle, const CUlaunchConfig *config, void **parameters, void **extra,
+		       const void *caller)
 {
 	struct context *context;
 	struct stream *stream;
@@ -165,8 +170,9 @@ static CUresult launch(CUfunction handle, const CUlaunchConfig *config, void **p
 	struct work *work;
 	if (config->numAttrs && !config->attrs)
 		return CUDA_ERROR_INVALID_VALUE;
-	CUresult result =
-		launch_prepare(context, handle, grid, block, config->sharedMemBytes, parameters, extra, &work);
+	CUresult result = launch_check_shape(grid, block, caller);
+	if (result == CUDA_SUCCESS)
+		result = launch_prepare(context, handle, grid, block, config->sharedMemBytes, parameters, extra, &work);
 	if (result != CUDA_SUCCESS)
 		return refuse(context, handle, result);
 	for (unsigned i = 0; i < config->numAttrs && result == CUDA_SUCCESS; i++)
@@ -181,26 +187,30 @@ static CUresult launch(CUfunction handle, const CUlaunchConfig *config, void **p
 	return result;
 }
 
+#define CALLER __builtin_return_address(0)
+
 EXPORT CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDimY, unsigned int gridDimZ,
 			       unsigned int blockDimX, unsigned int blockDimY, unsigned int blockDimZ,
 			       unsigned int sharedMemBytes, CUstream hStream, void **kernelParams, void **extra)
 {
 	CUlaunchConfig config = { gridDimX,  gridDimY,       gridDimZ, blockDimX, blockDimY,
 				  blockDimZ, sharedMemBytes, hStream,  NULL,      0 };
-	return launch(f, &config, kernelParams, extra);
+	return launch(f, &config, kernelParams, extra, CALLER);
 }
 
 EXPORT CUresult cuLaunchKernel_ptsz(CUfunction f, unsigned int gridDimX, unsigned int gridDimY, unsigned int gridDimZ,
 				    unsigned int blockDimX, unsigned int blockDimY, unsigned int blockDimZ,
 				    unsigned int sharedMemBytes, CUstream hStream, void **kernelParams, void **extra)
 {
-	return cuLaunchKernel(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ, sharedMemBytes,
-			      PER_THREAD(hStream), kernelParams, extra);
+	CUlaunchConfig config = { gridDimX,  gridDimY,  gridDimZ,       blockDimX,
+				  blockDimY, blockDimZ, sharedMemBytes, PER_THREAD(hStream),
+				  NULL,      0 };
+	return launch(f, &config, kernelParams, extra, CALLER);
 }
 
 EXPORT CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **kernelParams, void **extra)
 {
-	return config ? launch(f, config, kernelParams, extra) : CUDA_ERROR_INVALID_VALUE;
+	return config ? launch(f, config, kernelParams, extra, CALLER) : CUDA_ERROR_INVALID_VALUE;
 }
 
 EXPORT CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f, void **kernelParams, void **extra)
@@ -209,18 +219,19 @@ EXPORT CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f
 		return CUDA_ERROR_INVALID_VALUE;
 	CUlaunchConfig own = *config;
 	own.hStream = PER_THREAD(config->hStream);
-	return launch(f, &own, kernelParams, extra);
+	return launch(f, &own, kernelParams, extra, CALLER);
 }
+
+static CUlaunchAttribute cooperative = { .id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE, .value.cooperative = 1 };
 
 EXPORT CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDimY,
 					  unsigned int gridDimZ, unsigned int blockDimX, unsigned int blockDimY,
 					  unsigned int blockDimZ, unsigned int sharedMemBytes, CUstream hStream,
 					  void **kernelParams)
 {
-	CUlaunchAttribute cooperative = { .id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE, .value.cooperative = 1 };
 	CUlaunchConfig config = { gridDimX,  gridDimY,       gridDimZ, blockDimX,    blockDimY,
 				  blockDimZ, sharedMemBytes, hStream,  &cooperative, 1 };
-	return launch(f, &config, kernelParams, NULL);
+	return launch(f, &config, kernelParams, NULL, CALLER);
 }
 
 EXPORT CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigned int gridDimX, unsigned int gridDimY,
@@ -228,8 +239,10 @@ EXPORT CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigned int gridDi
 					       unsigned int blockDimZ, unsigned int sharedMemBytes, CUstream hStream,
 					       void **kernelParams)
 {
-	return cuLaunchCooperativeKernel(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ,
-					 sharedMemBytes, PER_THREAD(hStream), kernelParams);
+	CUlaunchConfig config = { gridDimX,     gridDimY,  gridDimZ,       blockDimX,
+				  blockDimY,    blockDimZ, sharedMemBytes, PER_THREAD(hStream),
+				  &cooperative, 1 };
+	return launch(f, &config, kernelParams, NULL, CALLER);
 }
 
 static CUresult host_function(CUstream handle, CUhostFn function, CUstreamCallback callback, void *data)

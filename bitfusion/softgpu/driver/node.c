@@ -27,6 +27,7 @@ CUresult make_kernel(const CUDA_KERNEL_NODE_PARAMS *given, struct work **work)
 	CUfunction function = given->func ? given->func : (CUfunction)given->kern;
 	if (!context)
 		return CUDA_ERROR_INVALID_CONTEXT;
+	TRY(launch_check_shape(grid, block, NULL));
 	TRY(launch_prepare(context, function, grid, block, given->sharedMemBytes, given->kernelParams, given->extra,
 			   work));
 	CUresult result = cluster_prepare(&(*work)->kernel);

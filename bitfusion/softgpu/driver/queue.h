@@ -211,6 +211,8 @@ CUresult copy_box(CUstream handle, const CUDA_MEMCPY3D *box, enum copy_mode mode
 
 /* cluster.c: the launch's clusters, of what it and its kernel say. */
 CUresult cluster_prepare(struct kernel_work *kernel);
+/* `caller` is an address in the code that launches; NULL: nobody launches now. */
+CUresult launch_check_shape(const uint32_t grid[3], const uint32_t block[3], const void *caller);
 CUresult launch_prepare(struct context *context, CUfunction handle, const uint32_t grid[3], const uint32_t block[3],
 			uint32_t dynamic_shared, void **parameters, void **extra, struct work **work);
 
