@@ -330,13 +330,6 @@ def serve(
     except BitfusionError:
         service.workers.leave()
         raise
-    manager.ready(service.loop)
-    how = "in clear text, to everybody" if gate.open else f"with TLS, cluster {keys.cluster()}"
-    log.info(
-        f"Bitfusion {__version__} serves {plural(len(inventory.gpus), 'GPU')} "
-        f"({describe(inventory.gpus)}) "
-        f"on {config.format_address(where)}, data on port {data.getsockname()[1]}, {how}"
-    )
 
     def end(number: int) -> None:
         """SIGINT ends the sessions as well; else they wait for the next server."""
@@ -348,8 +341,17 @@ def serve(
         else:
             service.loop.stop()
 
+    service.heed_signals(end)  # before anybody hears that we serve, and ends us
+    manager.ready(service.loop)
+    how = "in clear text, to everybody" if gate.open else f"with TLS, cluster {keys.cluster()}"
+    log.info(
+        f"Bitfusion {__version__} serves {plural(len(inventory.gpus), 'GPU')} "
+        f"({describe(inventory.gpus)}) "
+        f"on {config.format_address(where)}, data on port {data.getsockname()[1]}, {how}"
+    )
+
     turns = service.loop.meter = TurnMeter()
-    service.run(settings.number("server.spare_workers"), end)
+    service.run(settings.number("server.spare_workers"))
     doorman.close()
     admin.close()
     if meter:

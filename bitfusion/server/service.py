@@ -97,11 +97,14 @@ class Service:
         self._listeners.append(DataListener(self.loop, sock, self.sessions.redeem))
         return self._listeners[-1]
 
-    def run(self, spares: int, on_signal: Optional[Callable[[int], None]] = None) -> None:
-        if spares:
-            self.sessions.keep_spares(spares)
+    def heed_signals(self, on_signal: Optional[Callable[[int], None]] = None) -> None:
+        """From now on; what comes before run() is heeded there."""
         ends = (signal.SIGTERM, signal.SIGHUP) + ((signal.SIGINT,) if on_signal else ())
         self.loop.on_signals(ends, on_signal or (lambda _number: self.loop.stop()))
+
+    def run(self, spares: int) -> None:
+        if spares:
+            self.sessions.keep_spares(spares)
         self.loop.run()
         for listener in self._listeners:
             listener.close()
@@ -128,6 +131,7 @@ def serve_private(service: Service, control: socket.socket, transport: str) -> N
         lambda _peer: service.loop.stop(),
         "the launcher",
     )
+    service.heed_signals()
     service.run(PRIVATE_SPARES)
     log.info(
         f"private server ends; longest turn of its loop "

@@ -102,6 +102,31 @@ def test_abstract_names() -> None:
     listener.socket.close()
 
 
+ENDED_AT_ONCE = """
+import os, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+number = int(sys.argv.pop(1))
+from bitfusion import cli
+from bitfusion.server.manager import Manager
+Manager.ready = lambda _self, _timers: os.kill(os.getpid(), number)
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_ended_as_soon_as_it_serves(tmp_path: Path, number: int) -> None:
+    words = ["server", "--listen", "127.0.0.1:0", "--state_dir", str(tmp_path / "state")]
+    done = subprocess.run(
+        [sys.executable, "-c", ENDED_AT_ONCE, str(ROOT), str(int(number)), *words],
+        env={**os.environ, "BITFUSION_SOFTGPU_MEMORY": "64M"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert done.returncode == 0 and "server ends" in done.stderr, done.stderr
+
+
 def test_a_server_says_when_it_serves_and_when_it_ends(listener: Listener, tmp_path: Path) -> None:
     server = subprocess.Popen(
         [
