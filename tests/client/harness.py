@@ -22,7 +22,7 @@ from bitfusion.server.nursery import Job  # noqa: E402
 class Echo:
     """Says which session it serves, then gives back what it gets until the client goes."""
 
-    warmed = ""
+    warmed = "cold"
 
     def load(self) -> None: ...
 

@@ -670,8 +670,11 @@ def test_client_that_does_not_read(serve: Serve) -> None:
     client.launch(STORE, struct.pack("<QI", address, 3))
     client.flush()
     # forty megabytes wait for a reader, and still commands are carried out
-    other = client.stream(1, 1)
+    other, event = client.stream(1, 1), handle(EVENT, 1)
     client.upload(address + 1, b"\x05", other, 1)
+    client.row("cuEventCreate", struct.pack("<QQ", event, 0))
+    client.row("cuEventRecord", struct.pack("<QQ", event, other))
+    client.row("cuStreamWaitEvent", struct.pack("<QQQ", 0, event, 0))
     last = client.start_download(address, 2, 0, 1)
     client.flush()
     time.sleep(0.3)

@@ -38,6 +38,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self.loop, self.later = Loop(), Later()
+        self.loop.clock = lambda: 0.0  # no turn is over for its time, however busy the machine is
         self.client, ours = socket.socketpair()
         self.client.settimeout(60)
         self.gone: list[str] = []

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import pathlib
 import random
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +18,7 @@ from servers import ROOT, Server, connect, name_of, parent_of, wait_for
 from waiting import stop
 
 from bitfusion import __version__
-from bitfusion.client import control
+from bitfusion.client import channels, control
 from bitfusion.client.lease import Event, Keeper
 
 LEASE_S = 60.0  # longer than it takes a busy machine to start a server
@@ -226,8 +228,21 @@ def test_an_interrupted_server_ends_its_sessions(servers: Restarts) -> None:
     session = servers.now.claim()
     heard: list[Event] = []
     stream, _pid = connect(session)
-    keep(servers, session, heard)
-    wait_for(lambda: False, 0.3)
+    asked = threading.Event()
+
+    def open_channel(_timeout_s: float) -> channels.Channel:
+        channel = servers.now.channel()
+        hear = channel._connection.getresponse
+
+        def asked_and_hears() -> http.client.HTTPResponse:
+            asked.set()
+            return hear()
+
+        channel._connection.getresponse = asked_and_hears  # type: ignore[method-assign]
+        return channel
+
+    Keeper(session, open_channel, LEASE_S, heard.append).start()
+    assert asked.wait(60)
     servers.end(signal.SIGINT)
     assert stream.recv(9) == b""
     assert wait_for(lambda: [event.why for event in heard] == ["drained"])
