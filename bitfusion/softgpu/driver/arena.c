@@ -101,8 +101,12 @@ static void release(struct arena *arena, struct range *range)
 	madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
-static int take_locked(struct arena *arena, uint64_t bytes)
+/* What pools keep makes room. */
+static int take_locked(struct device *device, uint64_t bytes)
 {
+	struct arena *arena = device->arena;
+	for (struct pool *pool = device->pools; pool && bytes > arena->limit - arena->used; pool = pool->next)
+		pool_gives(pool, UINT64_MAX);
 	if (bytes > arena->limit - arena->used)
 		return 0;
 	arena->used += bytes;
@@ -112,7 +116,7 @@ static int take_locked(struct arena *arena, uint64_t bytes)
 int arena_take(struct device *device, uint64_t bytes)
 {
 	pthread_mutex_lock(&memory_lock);
-	int taken = take_locked(device->arena, bytes);
+	int taken = take_locked(device, bytes);
 	pthread_mutex_unlock(&memory_lock);
 	return taken;
 }
@@ -124,10 +128,13 @@ void arena_give(struct device *device, uint64_t bytes)
 	pthread_mutex_unlock(&memory_lock);
 }
 
-static CUresult allocate_locked(struct arena *arena, uint64_t size, struct range **result)
+static CUresult allocate_locked(struct device *device, uint64_t size, struct pool *pool, struct range **result)
 {
+	struct arena *arena = device->arena;
 	uint64_t span = (size + ALIGNMENT - 1) & ~(uint64_t)(ALIGNMENT - 1);
-	if (span < size || !take_locked(arena, span))
+	if (pool)
+		pool_gives(pool, span);
+	if (span < size || !take_locked(device, span))
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	struct range *range = carve(arena, span);
 	if (!range || sg_space_add(driver.space, range->base, size)) {
@@ -143,8 +150,10 @@ CUresult arena_allocate(struct device *device, uint64_t size, enum range_kind ki
 {
 	struct range *range;
 	pthread_mutex_lock(&memory_lock);
-	CUresult result = allocate_locked(device->arena, size, &range);
+	CUresult result = allocate_locked(device, size, pool, &range);
 	if (result == CUDA_SUCCESS) {
+		if (pool)
+			pool_takes(pool, range->span);
 		range->size = size;
 		range->kind = kind;
 		range->id = range_next_id();
@@ -174,6 +183,8 @@ CUresult arena_free(uint64_t address, enum range_kind kind)
 			break;
 		sg_space_remove(driver.space, address);
 		arena->used -= range->span;
+		if (kind == RANGE_POOL)
+			pool_keeps(range->pool, range->span);
 		release(arena, range);
 		result = CUDA_SUCCESS;
 		break;

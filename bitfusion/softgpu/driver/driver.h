@@ -113,7 +113,7 @@ struct device {
 	struct arena *arena;
 	struct context *primary;
 	struct pool *default_pool, *current_pool, *graph_pool;
-	uint64_t graph_reserved, graph_reserved_high; /* under memory_lock */
+	struct pool *pools; /* of all, the last one made first; under memory_lock */
 };
 
 struct device *device_get(CUdevice device); /* NULL when there is none of that number */

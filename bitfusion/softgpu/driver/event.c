@@ -2,6 +2,7 @@
  *
  * Events: a position in a stream, and the time when it was reached.
  */
+#include "memory.h"
 #include "queue.h"
 
 #include <stdlib.h>
@@ -178,6 +179,7 @@ EXPORT CUresult cuEventSynchronize(CUevent hEvent)
 	pthread_mutex_unlock(&queue_lock);
 	if (!context)
 		return result;
+	pools_synchronized(context->device);
 	context_flush_output(context);
 	return result ? result : (CUresult)context->error;
 }

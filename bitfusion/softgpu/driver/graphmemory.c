@@ -9,15 +9,6 @@
 
 #include <stdlib.h>
 
-static void hold(struct device *device, int64_t bytes)
-{
-	pthread_mutex_lock(&memory_lock);
-	device->graph_reserved += (uint64_t)bytes;
-	if (device->graph_reserved > device->graph_reserved_high)
-		device->graph_reserved_high = device->graph_reserved;
-	pthread_mutex_unlock(&memory_lock);
-}
-
 CUresult make_allocation(struct device *device, struct context *context, uint64_t size, struct work **result)
 {
 	struct work *work = work_new(WORK_ALLOCATE, 0);
@@ -30,9 +21,6 @@ CUresult make_allocation(struct device *device, struct context *context, uint64_
 		free(work);
 		return status;
 	}
-	hold(device, (int64_t)size);
-	memory->size = size;
-	memory->device = device;
 	memory->references = 1;
 	work->memory.address = memory->address;
 	work->memory.size = size;
@@ -47,7 +35,6 @@ void graph_memory_unref(struct graph_memory *memory)
 		return;
 	pool_begin_free(memory->address); /* unless it was freed last */
 	arena_free(memory->address, RANGE_POOL);
-	hold(memory->device, -(int64_t)memory->size);
 	free(memory);
 }
 
@@ -67,26 +54,22 @@ void graph_memory_launch(const struct exec_plan *plan)
 EXPORT CUresult cuDeviceGraphMemTrim(CUdevice device)
 {
 	ENTER();
-	return device_get(device) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE; /* nothing is kept that no graph has */
+	struct device *found = device_get(device);
+	if (!found)
+		return CUDA_ERROR_INVALID_DEVICE;
+	pthread_mutex_lock(&memory_lock);
+	pool_gives(found->graph_pool, UINT64_MAX); /* all that no graph has */
+	pthread_mutex_unlock(&memory_lock);
+	return CUDA_SUCCESS;
 }
 
-static CUresult find(CUdevice number, CUgraphMem_attribute attr, struct device **device, uint64_t **current,
-		     uint64_t **high)
+static CUresult read_attribute(const struct pool *pool, CUgraphMem_attribute attr, cuuint64_t *value)
 {
-	*device = device_get(number);
-	if (!*device)
-		return CUDA_ERROR_INVALID_DEVICE;
 	switch ((int)attr) {
-	case CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT:
-	case CU_GRAPH_MEM_ATTR_USED_MEM_HIGH:
-		*current = &(*device)->graph_pool->used;
-		*high = &(*device)->graph_pool->high;
-		return CUDA_SUCCESS;
-	case CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT:
-	case CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH:
-		*current = &(*device)->graph_reserved;
-		*high = &(*device)->graph_reserved_high;
-		return CUDA_SUCCESS;
+	case CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT: *value = pool->used; return CUDA_SUCCESS;
+	case CU_GRAPH_MEM_ATTR_USED_MEM_HIGH: *value = pool->high; return CUDA_SUCCESS;
+	case CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT: *value = pool->held + pool->kept; return CUDA_SUCCESS;
+	case CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH: *value = pool->reserved_high; return CUDA_SUCCESS;
 	default: return CUDA_ERROR_INVALID_VALUE;
 	}
 }
@@ -99,28 +82,32 @@ static int is_high(CUgraphMem_attribute attr)
 EXPORT CUresult cuDeviceGetGraphMemAttribute(CUdevice device, CUgraphMem_attribute attr, void *value)
 {
 	ENTER();
-	struct device *found;
-	uint64_t *current, *high;
+	struct device *found = device_get(device);
 	if (!value)
 		return CUDA_ERROR_INVALID_VALUE;
-	TRY(find(device, attr, &found, &current, &high));
+	if (!found)
+		return CUDA_ERROR_INVALID_DEVICE;
 	pthread_mutex_lock(&memory_lock);
-	*(cuuint64_t *)value = is_high(attr) ? *high : *current;
+	CUresult result = read_attribute(found->graph_pool, attr, value);
 	pthread_mutex_unlock(&memory_lock);
-	return CUDA_SUCCESS;
+	return result;
 }
 
 /* High marks alone can be set, and to 0 alone: they begin again. */
 EXPORT CUresult cuDeviceSetGraphMemAttribute(CUdevice device, CUgraphMem_attribute attr, void *value)
 {
 	ENTER();
-	struct device *found;
-	uint64_t *current, *high;
+	struct device *found = device_get(device);
 	if (!value || !is_high(attr) || *(const cuuint64_t *)value)
 		return CUDA_ERROR_INVALID_VALUE;
-	TRY(find(device, attr, &found, &current, &high));
+	if (!found)
+		return CUDA_ERROR_INVALID_DEVICE;
+	struct pool *pool = found->graph_pool;
 	pthread_mutex_lock(&memory_lock);
-	*high = *current;
+	if (attr == CU_GRAPH_MEM_ATTR_USED_MEM_HIGH)
+		pool->high = pool->used;
+	else
+		pool->reserved_high = pool->held + pool->kept;
 	pthread_mutex_unlock(&memory_lock);
 	return CUDA_SUCCESS;
 }

@@ -107,10 +107,20 @@ CUresult managed_free(uint64_t address);
 struct pool {
 	struct object object;
 	struct device *device;
-	int is_default;
+	int is_default, ended;
 	uint64_t release_threshold, used, high;
+	/* what its allocations take of the arena; what it keeps beside, of what was freed */
+	uint64_t held, kept, reserved_high;
+	struct pool *next; /* of the device */
 	int reuse[3];
 };
+/* With memory_lock held. */
+void pool_takes(struct pool *pool, uint64_t span);
+void pool_keeps(struct pool *pool, uint64_t span);
+void pool_gives(struct pool *pool, uint64_t most); /* back to the arena, of what it keeps */
+void pool_shrinks(struct pool *pool, uint64_t most); /* until it has that much, where it can */
+/* A call has waited: pools keep no more than they were told to. */
+void pools_synchronized(struct device *device);
 CUresult pool_take(struct pool *pool, struct context *context, uint64_t size, uint64_t *address);
 CUresult pool_free_now(uint64_t address);
 /* From now on the program has it no more, whenever its stream gets there. */

@@ -22,6 +22,10 @@ static struct pool *pool_new(struct device *device)
 	pool->device = device;
 	for (int i = 0; i < 3; i++)
 		pool->reuse[i] = 1;
+	pthread_mutex_lock(&memory_lock);
+	pool->next = device->pools;
+	device->pools = pool;
+	pthread_mutex_unlock(&memory_lock);
 	return pool;
 }
 
@@ -125,6 +129,10 @@ EXPORT CUresult cuMemPoolDestroy(CUmemoryPool handle)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (pool->device->current_pool == pool)
 		pool->device->current_pool = pool->device->default_pool;
+	pthread_mutex_lock(&memory_lock);
+	pool->ended = 1;
+	pool_gives(pool, UINT64_MAX);
+	pthread_mutex_unlock(&memory_lock);
 	/* its allocations may live on; only the handle ends. The object stays for them. */
 	object_retire(pool);
 	return CUDA_SUCCESS;
@@ -133,8 +141,13 @@ EXPORT CUresult cuMemPoolDestroy(CUmemoryPool handle)
 EXPORT CUresult cuMemPoolTrimTo(CUmemoryPool handle, size_t minBytesToKeep)
 {
 	ENTER();
-	(void)minBytesToKeep; /* nothing is kept beyond its use */
-	return get(handle) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+	struct pool *pool = get(handle);
+	if (!pool)
+		return CUDA_ERROR_INVALID_VALUE;
+	pthread_mutex_lock(&memory_lock);
+	pool_shrinks(pool, minBytesToKeep);
+	pthread_mutex_unlock(&memory_lock);
+	return CUDA_SUCCESS;
 }
 
 static CUresult pool_value(struct pool *pool, CUmemPool_attribute attr, uint64_t *value, int **reuse)
@@ -147,9 +160,9 @@ static CUresult pool_value(struct pool *pool, CUmemPool_attribute attr, uint64_t
 		*reuse = &pool->reuse[attr - CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES];
 		return CUDA_SUCCESS;
 	case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD: *value = pool->release_threshold; return CUDA_SUCCESS;
-	case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT:
+	case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT: *value = pool->held + pool->kept; return CUDA_SUCCESS;
+	case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH: *value = pool->reserved_high; return CUDA_SUCCESS;
 	case CU_MEMPOOL_ATTR_USED_MEM_CURRENT: *value = pool->used; return CUDA_SUCCESS;
-	case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH:
 	case CU_MEMPOOL_ATTR_USED_MEM_HIGH: *value = pool->high; return CUDA_SUCCESS;
 	default: return CUDA_ERROR_INVALID_VALUE;
 	}
@@ -187,7 +200,9 @@ EXPORT CUresult cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribute a
 		*reuse = *(int *)value != 0;
 	else if (attr == CU_MEMPOOL_ATTR_RELEASE_THRESHOLD)
 		pool->release_threshold = *(cuuint64_t *)value;
-	else if (attr == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH || attr == CU_MEMPOOL_ATTR_USED_MEM_HIGH)
+	else if (attr == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH)
+		pool->reserved_high = *(cuuint64_t *)value ? pool->reserved_high : pool->held + pool->kept;
+	else if (attr == CU_MEMPOOL_ATTR_USED_MEM_HIGH)
 		pool->high = *(cuuint64_t *)value ? pool->high : pool->used; /* may only be reset */
 	else
 		result = CUDA_ERROR_INVALID_VALUE;

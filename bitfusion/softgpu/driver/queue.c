@@ -338,6 +338,7 @@ CUresult context_synchronize(struct context *context)
 		queue_wait_locked(now->dependencies[i].stream, now->dependencies[i].position);
 	work_free(now);
 	pthread_mutex_unlock(&queue_lock);
+	pools_synchronized(context->device);
 	context_flush_output(context);
 	return result ? result : (CUresult)context->error;
 }

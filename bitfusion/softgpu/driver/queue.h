@@ -71,8 +71,7 @@ struct dependency {
 /* Memory of an allocation node (graphmemory.c). */
 struct graph_memory {
 	_Atomic int references;
-	struct device *device;
-	uint64_t address, size;
+	uint64_t address;
 };
 
 struct work {

@@ -135,11 +135,14 @@ CUresult stream_synchronize(struct stream *stream)
 		if (stream->is_legacy) {
 			pthread_mutex_unlock(&queue_lock);
 			struct work *marker = work_new(WORK_MARKER, 0);
-			return marker ? submit(stream, marker, SUBMIT_WAIT) : CUDA_ERROR_OUT_OF_MEMORY;
+			result = marker ? submit(stream, marker, SUBMIT_WAIT) : CUDA_ERROR_OUT_OF_MEMORY;
+			pools_synchronized(context->device);
+			return result;
 		}
 		result = context->error;
 	}
 	pthread_mutex_unlock(&queue_lock);
+	pools_synchronized(stream->context->device);
 	context_flush_output(stream->context);
 	return result;
 }

@@ -226,6 +226,7 @@ int main(void)
 	forbidden();
 	by_hand();
 	with_memory();
+	CHECK(cuDeviceGraphMemTrim(0));
 	CHECK(cuMemGetInfo_v2(&after, &total));
 	printf("all memory back: %s\n", before == after ? "yes" : "no");
 	CHECK(cuDevicePrimaryCtxRelease_v2(0));
