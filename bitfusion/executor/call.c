@@ -86,10 +86,10 @@ static CUresult decode_row(struct bf_session *session, struct row_job *row, cons
 
 /* Memory that is being given back may be that of the code it works with, and whatever else it names may have been
  * given back meanwhile. Decoding may change a command, so this begins with what came, which lies where the answer will. */
-static bool is_worth_another(struct bf_session *session, struct row_job *row, unsigned seen, CUresult *status)
+static bool is_worth_another(struct bf_session *session, struct row_job *row, struct bf_tries *tries, CUresult *status)
 {
 	end_use(session, row);
-	bool better = bf_memory_wait(session, seen);
+	bool better = bf_memory_wait(session, tries);
 	begin_use(session, row);
 	if (!better)
 		return false;
@@ -101,10 +101,11 @@ static bool is_worth_another(struct bf_session *session, struct row_job *row, un
 
 static CUresult carry_out_late(struct bf_session *session, struct row_job *row)
 {
+	struct bf_tries tries = { 0 };
 	for (;;) {
-		unsigned seen = atomic_load(&session->freed.settled);
+		tries.settled = atomic_load(&session->freed.settled);
 		CUresult status = carry_out(session, &row->frame);
-		if (status != CUDA_ERROR_OUT_OF_MEMORY || !is_worth_another(session, row, seen, &status))
+		if (status != CUDA_ERROR_OUT_OF_MEMORY || !is_worth_another(session, row, &tries, &status))
 			return status;
 	}
 }
@@ -201,7 +202,7 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 	frame.scratch = session->scratch;
 	frame.scratch_size = 0;
 	const struct bf_command *copy = NULL;
-	if (route->allocates && bf_freed_pending(session) && (command->flags & BF_WANTS_REPLY))
+	if (route->allocates && (command->flags & BF_WANTS_REPLY) && bf_memory_coming(session))
 		copy = memcpy(session->answer, command, command->size); /* decoding may change it */
 	if (status == CUDA_SUCCESS)
 		status = bf_decode(session, &frame);

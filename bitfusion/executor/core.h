@@ -170,6 +170,30 @@ bool bf_freed_wait(struct bf_session *session, unsigned seen);
 struct bf_freed_stream *bf_freed_leave(struct bf_session *session, uint32_t context);
 void bf_freed_end(struct bf_session *session, struct bf_freed_stream *left, bool ended);
 
+/* What was freed so and counts still. */
+static inline uint64_t bf_freed_bytes(struct bf_session *session, uint32_t device)
+{
+	return atomic_load(&session->freed.bytes[device]);
+}
+
+/* ------------------------------------------------------------------ reserve.c */
+
+/* Has the ledger count what the driver keeps now. */
+void bf_reserve_update(struct bf_session *session);
+static inline bool bf_reserve_counted(struct bf_session *session)
+{
+	return atomic_load_explicit(&session->reserve.total, memory_order_acquire) != 0;
+}
+/* Nothing that streams have yet to free is the driver's no more. */
+bool bf_reserve_exact(struct bf_session *session, uint32_t device);
+/* Has the driver give back what it can: all of it, or what the program's next wait would; false: that was nothing. Not
+ * on the issue thread. */
+bool bf_reserve_trim(struct bf_session *session, bool all);
+
+/* ------------------------------------------------------------------ limits.c */
+
+void bf_limits_end_context(struct bf_session *session, uint32_t context);
+
 /* ------------------------------------------------------------------ ledger_time.c */
 
 /* The worker's client called. */

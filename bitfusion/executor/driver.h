@@ -33,11 +33,16 @@ void bf_wrapper_free(struct bf_wrapper *wrapper);
 	X(cuDeviceGetUuid_v2) \
 	X(cuDeviceGetPCIBusId) \
 	X(cuDeviceGetAttribute) \
+	X(cuDeviceGetDefaultMemPool) \
+	X(cuDeviceGetGraphMemAttribute) \
+	X(cuDeviceGraphMemTrim) \
 	X(cuDeviceTotalMem_v2) \
 	X(cuDevicePrimaryCtxRetain) \
 	X(cuDevicePrimaryCtxGetState) \
 	X(cuCtxSetCurrent) \
+	X(cuCtxSetLimit) \
 	X(cuCtxGetDevice) \
+	X(cuCtxGetLimit) \
 	X(cuCtxGetStreamPriorityRange) \
 	X(cuCtxSynchronize) \
 	X(cuStreamQuery) \
@@ -62,6 +67,9 @@ void bf_wrapper_free(struct bf_wrapper *wrapper);
 	X(cuMemAlloc_v2) \
 	X(cuMemAllocPitch_v2) \
 	X(cuMemFree_v2) \
+	X(cuMemFreeAsync) \
+	X(cuMemPoolGetAttribute) \
+	X(cuMemPoolTrimTo) \
 	X(cuMemHostRegister_v2) \
 	X(cuMemcpyHtoDAsync_v2) \
 	X(cuMemcpyDtoHAsync_v2) \

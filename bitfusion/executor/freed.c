@@ -21,7 +21,7 @@ struct bf_freed_batch {
 	struct bf_freed_batch *next;
 	struct bf_marker *marker; /* behind all of it, once it is closed */
 	int device;
-	uint64_t size;
+	uint64_t size, graphs; /* of it, what nodes of graphs allocate */
 };
 
 struct bf_freed_stream {
@@ -83,6 +83,8 @@ static void settle_first(struct bf_session *session, struct bf_freed_stream *str
 		stream->last = NULL;
 	stream->count--;
 	bf_memory_refund(session, batch->device, batch->size);
+	atomic_fetch_sub(&session->freed.bytes[batch->device], batch->size - batch->graphs);
+	atomic_fetch_sub(&session->reserve.nodes[batch->device], batch->graphs);
 	if (batch->marker)
 		bf_marker_give(session, batch->marker);
 	free(batch);
@@ -168,6 +170,7 @@ bool bf_freed_wait(struct bf_session *session, unsigned seen)
 		pthread_mutex_lock(&freed->lock);
 		bool more = look(session, true);
 		pthread_mutex_unlock(&freed->lock);
+		bf_reserve_update(session);
 		if (atomic_load(&freed->settled) != seen)
 			return true;
 		if (!more || atomic_load(&session->over) ||
@@ -188,8 +191,13 @@ static void watch(struct bf_session *session, struct bf_job *job)
 		pthread_mutex_lock(&freed->lock);
 		more = freed->watched = look(session, true);
 		pthread_mutex_unlock(&freed->lock);
+		bf_reserve_update(session);
 		ns = atomic_load(&freed->settled) == before ? ns : watch_nap_ns[0];
 	}
+	/* The program may not wait for a long time, and other workers of the session see the ledger only. */
+	nanosleep(&(struct timespec){ 0, watch_nap_ns[1] }, NULL);
+	if (!bf_freed_pending(session))
+		bf_reserve_trim(session, false);
 }
 
 /* ------------------------------------------------------------------ the issue thread's */
@@ -234,8 +242,11 @@ bool bf_freed_add(struct bf_session *session, uint64_t value, uint32_t context, 
 	pthread_mutex_lock(&freed->lock);
 	struct bf_freed_stream *known = stream_of(freed, stream, context);
 	struct bf_freed_batch *batch = known ? batch_of(freed, known, (int)gone->device) : NULL;
-	if (batch)
+	if (batch) {
 		batch->size += gone->size;
+		batch->graphs += gone->graph ? gone->size : 0;
+		atomic_fetch_add(&freed->bytes[gone->device], gone->graph ? 0 : gone->size);
+	}
 	pthread_mutex_unlock(&freed->lock);
 	freed->open |= batch != NULL;
 	return batch != NULL;

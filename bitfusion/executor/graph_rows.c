@@ -3,6 +3,7 @@
  * Nodes of graphs made by hand that name memory: copies, allocations, and what frees them.
  */
 #include "copy.h"
+#include "reserve.h"
 
 #include <string.h>
 
@@ -34,7 +35,7 @@ CUresult bf_node_alloc(struct bf_session *session, struct bf_frame *frame)
 	params->accessDescCount = 0;
 	params->poolProps.win32SecurityAttributes = NULL;
 	params->dptr = 0;
-	CUresult status = bf_row_charged(session, frame, params->bytesize, (uint64_t *)&params->dptr, 0);
+	CUresult status = bf_reserve_node(session, frame, params->bytesize, (uint64_t *)&params->dptr);
 	params->accessDescs = NULL;
 	return status;
 }

@@ -151,6 +151,18 @@ BF_EXPORT int bf_ledger_reserve(struct bf_ledger *ledger, uint32_t slot, uint32_
 	return fits ? 0 : -1;
 }
 
+void bf_ledger_take(struct bf_ledger *ledger, uint32_t slot, uint32_t device, uint64_t size)
+{
+	if (slot >= ledger->slots || device >= ledger->devices)
+		return;
+	bool locked = bf_ledger_lock(ledger);
+	uint64_t room = UINT64_MAX - ledger->header->sum[device];
+	size = size < room ? size : room;
+	*bf_ledger_cell(ledger, slot, device) += size;
+	ledger->header->sum[device] += size;
+	bf_ledger_unlock(ledger, locked);
+}
+
 BF_EXPORT void bf_ledger_release(struct bf_ledger *ledger, uint32_t slot, uint32_t device, uint64_t size)
 {
 	if (slot >= ledger->slots || device >= ledger->devices)

@@ -53,5 +53,7 @@ static inline struct bf_activity *bf_ledger_activity(struct bf_ledger *ledger, u
  * on unlocked. */
 bool bf_ledger_lock(struct bf_ledger *ledger);
 void bf_ledger_unlock(struct bf_ledger *ledger, bool locked);
+/* What the driver has taken counts, be there room for it or not. */
+void bf_ledger_take(struct bf_ledger *ledger, uint32_t slot, uint32_t device, uint64_t size);
 
 #endif

@@ -9,36 +9,53 @@
 
 /* ------------------------------------------------------------------ the slice */
 
+CUresult bf_memory_reserve(struct bf_session *session, uint32_t device, uint64_t size)
+{
+	for (bool looked = false;; looked = true) {
+		if (bf_ledger_reserve(session->ledger, session->options.slot, device, size) == 0)
+			return CUDA_SUCCESS;
+		if (looked || (!bf_freed_pending(session) && !bf_reserve_counted(session)))
+			return CUDA_ERROR_OUT_OF_MEMORY;
+		bf_freed_look(session);
+		bf_reserve_update(session);
+	}
+}
+
 CUresult bf_memory_charge(struct bf_session *session, uint64_t size, int *device)
 {
 	CUresult status = bf_context_device(session, device);
 	if (!session->ledger || status != CUDA_SUCCESS)
 		return status; /* nothing is taken that cannot be counted */
-	for (bool looked = false;; looked = true) {
-		if (bf_ledger_reserve(session->ledger, session->options.slot, (uint32_t)*device, size) == 0)
-			return CUDA_SUCCESS;
-		if (looked || !bf_freed_pending(session))
-			return CUDA_ERROR_OUT_OF_MEMORY;
-		bf_freed_look(session);
-	}
+	return bf_memory_reserve(session, (uint32_t)*device, size);
 }
 
 bool bf_memory_coming(struct bf_session *session)
 {
-	return bf_reap_pending(session) || bf_freed_pending(session);
+	return bf_reap_pending(session) || bf_freed_pending(session) || bf_reserve_counted(session);
 }
 
-bool bf_memory_wait(struct bf_session *session, unsigned seen)
+bool bf_memory_wait(struct bf_session *session, struct bf_tries *tries)
 {
-	bool reaps = bf_reap_pending(session);
+	bool reaps = bf_reap_pending(session), trim = !tries->trimmed;
 	bf_reap_wait(session, BF_ANY_CONTEXT, 0);
-	return reaps || bf_freed_wait(session, seen);
+	bf_freed_look(session);
+	tries->trimmed = true;
+	if (reaps || (trim && bf_reserve_trim(session, true)))
+		return true;
+	return bf_freed_wait(session, tries->settled);
 }
 
 void bf_memory_refund(struct bf_session *session, int device, uint64_t size)
 {
 	if (session->ledger && device >= 0)
 		bf_ledger_release(session->ledger, session->options.slot, (uint32_t)device, size);
+}
+
+void bf_memory_forget(struct bf_session *session, const struct bf_allocation *gone)
+{
+	bf_memory_refund(session, (int)gone->device, gone->size);
+	if (gone->graph)
+		atomic_fetch_sub(&session->reserve.nodes[gone->device], gone->size);
 }
 
 static uint64_t limit_of(struct bf_session *session, uint32_t device)
@@ -65,6 +82,7 @@ CUresult bf_memory_info(struct bf_session *session, uint64_t info[2])
 	size_t free = 0, total = 0;
 	int device;
 	bf_freed_look(session);
+	bf_reserve_update(session);
 	CUresult status = session->driver->cuMemGetInfo_v2(&free, &total);
 	if (status == CUDA_SUCCESS)
 		status = bf_context_device(session, &device);
@@ -185,7 +203,7 @@ static void drop_stale(struct bf_session *session, uint64_t address)
 	size_t i = find(session, address);
 	if (i >= session->allocation_size)
 		return;
-	bf_memory_refund(session, (int)session->allocation[i].device, session->allocation[i].size);
+	bf_memory_forget(session, &session->allocation[i]);
 	close_gap(session, i);
 }
 
@@ -224,10 +242,11 @@ void bf_memory_end_context(struct bf_session *session, uint32_t context)
 			i++;
 			continue;
 		}
-		bf_memory_refund(session, (int)allocation->device, allocation->size);
+		bf_memory_forget(session, allocation);
 		close_gap(session, i); /* another one may lie here now */
 	}
 	pthread_mutex_unlock(&session->memory_lock);
+	bf_limits_end_context(session, context);
 }
 
 bool bf_memory_find(struct bf_session *session, uint64_t address, struct bf_allocation *allocation)
@@ -265,7 +284,7 @@ static CUresult allocate(struct bf_session *session, const struct bf_alloc *allo
 	bool charged = status == CUDA_SUCCESS;
 	if (charged && !alloc->height)
 		status = session->driver->cuMemAlloc_v2(&address, size);
-	struct bf_allocation made = { address, size, (uint32_t)device, bf_context_index() };
+	struct bf_allocation made = { address, size, (uint32_t)device, bf_context_index(), false };
 	if (status == CUDA_SUCCESS && !bf_memory_add(session, &made))
 		status = CUDA_ERROR_OUT_OF_MEMORY;
 	if (status != CUDA_SUCCESS) {
@@ -304,10 +323,11 @@ static void run_alloc(struct bf_session *session, struct bf_job *job)
 	uint64_t answer[2] = { 0, 0 };
 	CUresult status = bf_context_ensure(session, job->context);
 	bf_reap_wait(session, BF_ANY_CONTEXT, 0);
+	struct bf_tries tries = { 0 };
 	for (bool again = status == CUDA_SUCCESS; again;) {
-		unsigned seen = atomic_load(&session->freed.settled);
+		tries.settled = atomic_load(&session->freed.settled);
 		status = allocate(session, &work->alloc, answer);
-		again = status == CUDA_ERROR_OUT_OF_MEMORY && bf_memory_wait(session, seen);
+		again = status == CUDA_ERROR_OUT_OF_MEMORY && bf_memory_wait(session, &tries);
 		if (again)
 			status = bf_context_ensure(session, job->context);
 		again &= status == CUDA_SUCCESS;
@@ -359,7 +379,7 @@ CUresult bf_memory_release(struct bf_session *session, uint64_t address)
 	if (!known)
 		return status;
 	if (status == CUDA_SUCCESS)
-		bf_memory_refund(session, (int)allocation.device, allocation.size);
+		bf_memory_forget(session, &allocation);
 	else
 		bf_memory_add(session, &allocation);
 	return status;

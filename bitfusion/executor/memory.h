@@ -7,15 +7,24 @@
 
 #include "session.h"
 
+/* Counts this much on a device, where it fits into the slice. */
+CUresult bf_memory_reserve(struct bf_session *session, uint32_t device, uint64_t size);
+/* The same on the current context's device. */
 CUresult bf_memory_charge(struct bf_session *session, uint64_t size, int *device);
 /* Its memory on this device is limited. */
 bool bf_memory_limited(struct bf_session *session, uint32_t device);
 /* What is being given back may make room. */
 bool bf_memory_coming(struct bf_session *session);
-/* Waits for it after a call that was refused; seen: freed.settled before that. False: there is no point in another try.
- * Not on the issue thread. */
-bool bf_memory_wait(struct bf_session *session, unsigned seen);
+/* One call's tries. */
+struct bf_tries {
+	unsigned settled; /* freed.settled before the last one */
+	bool trimmed;
+};
+/* Waits for it after a call that was refused. False: there is no point in another try. Not on the issue thread. */
+bool bf_memory_wait(struct bf_session *session, struct bf_tries *tries);
 void bf_memory_refund(struct bf_session *session, int device, uint64_t size);
+/* What an allocation counts for. */
+void bf_memory_forget(struct bf_session *session, const struct bf_allocation *gone);
 bool bf_memory_add(struct bf_session *session, const struct bf_allocation *allocation);
 /* A context has ended, and with it what was allocated in it. */
 void bf_memory_end_context(struct bf_session *session, uint32_t context);

@@ -199,9 +199,9 @@ static void load(struct bf_session *session, struct bf_load_job *work)
 	unsigned kind = work->load.kind == BF_LOAD_MODULE ? BF_MODULE : BF_LIBRARY;
 	uint32_t owner = kind == BF_MODULE ? bf_handle_pack(BF_HANDLE(BF_CONTEXT, work->command.context)) : 0;
 	bf_reap_wait(session, BF_ANY_CONTEXT, 0); /* the number's last owner, and all that would blur the measure */
-	unsigned seen = atomic_load(&session->freed.settled);
+	struct bf_tries tries = { .settled = atomic_load(&session->freed.settled) };
 	CUresult status = load_counted(session, work, kind, &value);
-	if (status == CUDA_ERROR_OUT_OF_MEMORY && bf_memory_coming(session) && bf_memory_wait(session, seen))
+	if (status == CUDA_ERROR_OUT_OF_MEMORY && bf_memory_coming(session) && bf_memory_wait(session, &tries))
 		status = load_counted(session, work, kind, &value);
 	if (status == CUDA_SUCCESS && !bf_handle_bind(&session->handles, kind, work->load.handle, value, owner))
 		status = CUDA_ERROR_OUT_OF_MEMORY;

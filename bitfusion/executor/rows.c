@@ -4,6 +4,7 @@
  * counts against the session's slice.
  */
 #include "format.h"
+#include "reserve.h"
 #include "virtual.h"
 
 #include <stdlib.h>
@@ -133,17 +134,20 @@ CUresult bf_row_charged(struct bf_session *session, struct bf_frame *frame, uint
 		bf_memory_refund(session, device, size);
 	else
 		bf_memory_add(session, &(struct bf_allocation){ place ? *place : key, size, (uint32_t)device,
-								bf_context_index() });
+								bf_context_index(), false });
 	return status;
 }
 
-/* (CUdeviceptr *address, size_t size, …) */
+/* (CUdeviceptr *address, size_t size, …, CUstream stream) */
 static CUresult alloc_row(struct bf_session *session, struct bf_frame *frame)
 {
 	uint64_t *place = (uint64_t *)(uintptr_t)frame->argument[0];
+	CUstream stream = (CUstream)(uintptr_t)frame->argument[frame->route->row->argument_count - 1];
 	if (!place)
 		return bf_invoke(frame);
-	return bf_row_charged(session, frame, frame->argument[1], place, 0);
+	if (bf_is_capturing(session, stream))
+		return bf_reserve_node(session, frame, frame->argument[1], place);
+	return bf_reserve_alloc(session, frame, stream);
 }
 
 CUresult bf_row_refunded(struct bf_session *session, struct bf_frame *frame, uint64_t key)
@@ -152,7 +156,7 @@ CUresult bf_row_refunded(struct bf_session *session, struct bf_frame *frame, uin
 	bool known = bf_memory_remove(session, key, &allocation);
 	CUresult status = bf_invoke(frame);
 	if (known && status == CUDA_SUCCESS)
-		bf_memory_refund(session, (int)allocation.device, allocation.size);
+		bf_memory_forget(session, &allocation);
 	else if (known)
 		bf_memory_add(session, &allocation);
 	return status;
@@ -168,7 +172,7 @@ static CUresult free_async_row(struct bf_session *session, struct bf_frame *fram
 	if (known && status != CUDA_SUCCESS)
 		bf_memory_add(session, &allocation);
 	else if (known && !bf_freed_add(session, frame->argument[1], context, &allocation))
-		bf_memory_refund(session, (int)allocation.device, allocation.size);
+		bf_memory_forget(session, &allocation);
 	return status;
 }
 
@@ -318,6 +322,8 @@ static const struct {
 	{ "cuCtxCreate_v3", context_create },
 	{ "cuCtxCreate_v4", context_create },
 	{ "cuCtxDestroy_v2", context_destroy },
+	{ "cuCtxSetLimit", bf_limit_set },
+	{ "cuDeviceGraphMemTrim", bf_reserve_other },
 	{ "cuDevicePrimaryCtxRelease_v2", primary_release },
 	{ "cuDevicePrimaryCtxReset_v2", primary_reset },
 	{ "cuDeviceTotalMem_v2", total_memory },
@@ -325,11 +331,14 @@ static const struct {
 	{ "cuGraphAddMemAllocNode", bf_node_alloc },
 	{ "cuGraphAddMemFreeNode", bf_node_free },
 	{ "cuGraphAddMemcpyNode", bf_node_copy },
+	{ "cuGraphExecDestroy", bf_reserve_other },
 	{ "cuGraphExecHostNodeSetParams", bf_node_function },
 	{ "cuGraphExecMemcpyNodeSetParams", bf_node_copy },
 	{ "cuGraphHostNodeSetParams", bf_node_function },
+	{ "cuGraphLaunch", bf_reserve_launch },
 	{ "cuGraphMemAllocNodeGetParams", bf_node_alloc_params },
 	{ "cuGraphMemcpyNodeSetParams", bf_node_copy },
+	{ "cuGraphUpload", bf_reserve_launch },
 	{ "cuLibraryGetGlobal", library_global },
 	{ "cuLibraryGetModule", library_module },
 	{ "cuLibraryUnload", unload_row },
@@ -344,6 +353,9 @@ static const struct {
 	{ "cuMemFree_v2", free_row },
 	{ "cuMemGetInfo_v2", memory_info },
 	{ "cuMemMap", bf_virtual_map },
+	{ "cuMemPoolCreate", bf_reserve_create },
+	{ "cuMemPoolDestroy", bf_reserve_destroy },
+	{ "cuMemPoolTrimTo", bf_reserve_other },
 	{ "cuMemRelease", bf_virtual_release },
 	{ "cuMemRetainAllocationHandle", bf_virtual_retain },
 	{ "cuMemUnmap", bf_virtual_unmap },

@@ -291,6 +291,8 @@ static struct bf_session *open_session(const struct bf_serve_options *options)
 	bf_reaper_init(session);
 	bf_freed_init(session);
 	bf_virtual_init(session);
+	bf_reserve_init(session);
+	bf_limits_init(session);
 	bf_pace_init(session);
 	bf_copy_init(session);
 	pthread_mutex_init(&session->context_lock, NULL);

@@ -21,6 +21,27 @@ struct bf_virtual {
 };
 void bf_virtual_init(struct bf_session *session);
 
+/* ------------------------------------------------------------------ reserve.c */
+
+struct bf_reserve {
+	pthread_mutex_t lock;
+	pthread_mutex_t ending;  /* pools are trimmed, or one is destroyed */
+	struct bf_reserve_pool *pools; /* the program's own */
+	_Atomic uint64_t devices, graphs; /* whose pools have been used; for which graphs have allocated */
+	_Atomic uint64_t nodes[BF_MAX_DEVICES]; /* bytes that count as allocations of graphs */
+	uint64_t pooled[BF_MAX_DEVICES], graphed[BF_MAX_DEVICES]; /* what counts beside */
+	_Atomic uint64_t total; /* of both */
+};
+void bf_reserve_init(struct bf_session *session);
+
+/* ------------------------------------------------------------------ limits.c */
+
+struct bf_limits {
+	pthread_mutex_t lock;
+	struct bf_limit *first;
+};
+void bf_limits_init(struct bf_session *session);
+
 struct bf_frame;
 typedef CUresult (*bf_around)(struct bf_session *session, struct bf_frame *frame);
 
@@ -54,6 +75,7 @@ struct bf_allocation {
 	uint64_t address, size;
 	uint32_t device;
 	uint32_t context; /* index of the one that it dies with, or BF_OUTLIVES */
+	bool graph; /* a node of one allocates it */
 };
 enum { BF_OUTLIVES = 0 };
 
@@ -72,6 +94,8 @@ struct bf_session {
 	struct bf_reaper reaper;
 	struct bf_freed freed;
 	struct bf_virtual virtual;
+	struct bf_reserve reserve;
+	struct bf_limits limits;
 	struct bf_pace pace;
 
 	_Atomic unsigned lines_said; /* bf_log */

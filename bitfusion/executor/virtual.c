@@ -70,7 +70,7 @@ CUresult bf_virtual_create(struct bf_session *session, struct bf_frame *frame)
 	if (device < 0 || !value)
 		return bf_invoke(frame);
 	struct bf_physical *physical = calloc(1, sizeof(*physical));
-	if (!physical || bf_ledger_reserve(session->ledger, session->options.slot, (uint32_t)device, size) != 0) {
+	if (!physical || bf_memory_reserve(session, (uint32_t)device, size) != CUDA_SUCCESS) {
 		free(physical);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}

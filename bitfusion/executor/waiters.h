@@ -55,6 +55,7 @@ struct bf_freed {
 	bool watched; /* a waiter looks now and then */
 	bool open; /* frees have no event behind them yet: the issue thread's own */
 	_Atomic unsigned pending, settled; /* batches of frees; of those that were */
+	_Atomic uint64_t bytes[BF_MAX_DEVICES]; /* of those that are, without graphs' */
 };
 
 /* ------------------------------------------------------------------ reaper.c */

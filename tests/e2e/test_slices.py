@@ -104,3 +104,20 @@ def test_arrays_count(gpu: Any, programs: Path) -> None:
         f"and 1 with levels, error {OOM}",
         "all given back: 1",
     ], done.stdout + done.stderr
+
+
+def test_what_the_driver_holds_beside_counts(gpu: Any, programs: Path) -> None:
+    """Of pools, of graphs, and for limits of contexts."""
+    done = gpu.run("tcp", str(programs / "slice_reserve"), options=["-n", "1", "-m", "64"])
+    assert done.stdout.splitlines() == [
+        "at first: 64 of 64 MiB are free",
+        "a pool keeps 40 MiB: 24 of 64 MiB are free",
+        f"cuMemAllocAsync(&memory, 40 * MIB, stream): {OOM}",
+        "trimmed: 64 of 64 MiB are free",
+        f"cuCtxSetLimit(CU_LIMIT_MALLOC_HEAP_SIZE, heap + 80 * MIB): {OOM}",
+        "24 MiB more of heap: 40 of 64 MiB are free",
+        "as before: 64 of 64 MiB are free",
+        "a graph has 32 MiB: 32 of 64 MiB are free",
+        "the graph is gone: 32 of 64 MiB are free",
+        "what it had, too: 64 of 64 MiB are free",
+    ], done.stdout + done.stderr

@@ -16,7 +16,7 @@ INCLUDES = [ROOT / "bitfusion" / name for name in ("wire/generated", "wire", "ab
 COMPILE = ["-std=gnu11", "-g", "-O1", "-fPIC", "-pthread", "-Wall", "-Wextra", "-Werror"]
 COMPILE += ["-Wno-unused-parameter", *("-I%s" % folder for folder in INCLUDES)]
 HEADERS = [path for folder in [*INCLUDES, HERE] for path in folder.glob("*.h")]
-FAKE_DRIVER = [HERE / f"fake_{part}.c" for part in ("driver", "stream", "memory", "code")]
+FAKE_DRIVER = [HERE / f"fake_{part}.c" for part in ("driver", "stream", "memory", "pool", "code")]
 
 
 def build(target: Path, sources: List[Path], *flags: str) -> Path:

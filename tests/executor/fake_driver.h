@@ -52,6 +52,7 @@ struct stream {
 struct context {
 	struct object object;
 	int device, retained;
+	size_t limits[CU_LIMIT_MAX]; /* beyond what they begin with */
 	struct stream *legacy;
 };
 
@@ -104,6 +105,15 @@ CUresult wait_for(struct stream *stream);
 enum { MEMORY = 64 << 20 };
 bool valid(CUdeviceptr address, size_t size);
 bool give_back(CUdeviceptr address); /* with the lock held */
+CUresult take(CUdeviceptr *address, size_t size, bool pooled);
+extern size_t memory_used; /* under the lock */
+
+/* fake_pool.c, with the lock held */
+void pool_lends(size_t size); /* for an allocation that comes next */
+void pool_takes(size_t size);
+void pool_frees(size_t size); /* a stream is to */
+void pool_keeps(size_t size); /* it has */
+void pool_shrinks(void); /* a call has waited */
 
 #pragma GCC visibility pop
 

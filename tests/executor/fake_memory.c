@@ -13,8 +13,9 @@ static struct memory {
 	struct memory *next;
 	uint8_t *at;
 	size_t size;
+	bool pooled;
 } *memory;
-static size_t memory_used;
+size_t memory_used;
 
 static struct memory **find(CUdeviceptr address, size_t size)
 {
@@ -34,25 +35,35 @@ bool valid(CUdeviceptr address, size_t size)
 	return found;
 }
 
-CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t size)
+CUresult take(CUdeviceptr *address, size_t size, bool pooled)
 {
-	ENTER();
-	NEED_CONTEXT();
 	if (!size)
 		return CUDA_ERROR_INVALID_VALUE;
 	pthread_mutex_lock(&lock);
+	if (pooled)
+		pool_lends(size);
 	struct memory *made = size <= MEMORY - memory_used ? calloc(1, sizeof(*made)) : NULL;
 	if (made) {
 		made->at = aligned_alloc(256, (size + 255) / 256 * 256);
 		memset(made->at, 0, size);
 		made->size = size;
+		made->pooled = pooled;
 		made->next = memory;
 		memory = made;
 		memory_used += size;
+		if (pooled)
+			pool_takes(size);
 		*address = (CUdeviceptr)(uintptr_t)made->at;
 	}
 	pthread_mutex_unlock(&lock);
 	return made ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t size)
+{
+	ENTER();
+	NEED_CONTEXT();
+	return take(address, size, false);
 }
 
 CUresult cuMemAllocPitch_v2(CUdeviceptr *address, size_t *pitch, size_t width, size_t height, unsigned element)
@@ -67,7 +78,10 @@ bool give_back(CUdeviceptr address)
 	if (!gone || (CUdeviceptr)(uintptr_t)gone->at != address)
 		return false;
 	*link = gone->next;
-	memory_used -= gone->size;
+	if (gone->pooled)
+		pool_keeps(gone->size);
+	else
+		memory_used -= gone->size;
 	free(gone->at);
 	free(gone);
 	return true;
@@ -81,22 +95,24 @@ CUresult cuMemFree_v2(CUdeviceptr address)
 		return CUDA_SUCCESS;
 	pthread_mutex_lock(&lock);
 	wait_idle();
+	struct memory **found = find(address, 0);
+	if (found && (*found)->pooled)
+		pool_frees((*found)->size);
 	bool given = give_back(address);
 	pthread_mutex_unlock(&lock);
 	return given ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-}
-
-CUresult cuMemAllocAsync(CUdeviceptr *address, size_t size, CUstream stream)
-{
-	stream_of(stream); /* looks at it */
-	return cuMemAlloc_v2(address, size);
 }
 
 CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream)
 {
 	ENTER();
 	NEED_CONTEXT();
-	if (!valid(address, 0))
+	pthread_mutex_lock(&lock);
+	struct memory **found = find(address, 0);
+	if (found && (*found)->pooled)
+		pool_frees((*found)->size);
+	pthread_mutex_unlock(&lock);
+	if (!found)
 		return CUDA_ERROR_INVALID_VALUE;
 	return add(stream, (struct work){ .what = FREE, .to = (void *)(uintptr_t)address });
 }

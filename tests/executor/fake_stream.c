@@ -142,6 +142,7 @@ CUresult wait_for(struct stream *stream)
 	pthread_mutex_lock(&lock);
 	while (stream->busy)
 		pthread_cond_wait(&changed, &lock);
+	pool_shrinks();
 	pthread_mutex_unlock(&lock);
 	return (CUresult)sticky;
 }
@@ -256,6 +257,7 @@ CUresult cuEventSynchronize(CUevent handle)
 	pthread_mutex_lock(&lock);
 	while (event->reached < number)
 		pthread_cond_wait(&changed, &lock);
+	pool_shrinks();
 	pthread_mutex_unlock(&lock);
 	return (CUresult)sticky;
 }

@@ -9,6 +9,8 @@ from typing import Callable, Dict, Iterator, Tuple
 
 import pytest
 from executor_builds import HERE, OUT, build
+from test_freed import BUSY, IDLE, give, taken
+from test_serve import end_well, prepare, release, spin_until
 from waiting import wait_for
 from wire_client import MODULE, Worker, handle
 
@@ -58,3 +60,22 @@ def test_the_management_library_knows_the_process(
     library = build(OUT / "nvml/libnvidia-ml.so.1", [HERE / "fake_nvml.c"], "-shared")
     environment = {"LD_LIBRARY_PATH": str(library.parent), "FAKE_NVML": how}
     assert used_by_a_module(serve, ledger, environment) == (size, 0)
+
+
+def test_code_counts_while_a_stream_has_something_to_free(
+    serve: Callable[..., Worker], ledger: core.Ledger
+) -> None:
+    library = build(OUT / "nvml/libnvidia-ml.so.1", [HERE / "fake_nvml.c"], "-shared")
+    environment = {"LD_LIBRARY_PATH": str(library.parent), "FAKE_NVML": "own"}
+    worker = serve(ledger=ledger.fileno(), environment=environment)
+    client = worker.client
+    flag = prepare(client)
+    before = ledger.used()[0]
+    assert spin_until(client, flag) == IDLE
+    give(client, taken(client, 8 * MB, IDLE), BUSY)
+    assert client.load_module(2, b"code").status == 0
+    assert ledger.used()[0] == before + 8 * MB + 64 * MB
+    release(client, flag, IDLE)
+    assert client.synchronize(BUSY).status == 0
+    assert ledger.used()[0] == before + 64 * MB
+    end_well(worker)
