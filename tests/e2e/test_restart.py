@@ -166,7 +166,7 @@ def test_an_operator_kills_a_run(servers: Servers, gpu: Any, programs: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("servers", [("[limits]", 'time = "3s"')], indirect=True)
+@pytest.mark.parametrize("servers", [("[limits]", 'time = "5s"')], indirect=True)
 def test_a_time_limit_ends_a_run(servers: Servers, programs: Path) -> None:
     run = servers.run(str(programs / "steady"))
     servers.hold()
@@ -174,11 +174,11 @@ def test_a_time_limit_ends_a_run(servers: Servers, programs: Path) -> None:
     for limited in (run, held):
         _, err = limited.communicate(timeout=100)
         assert limited.returncode == 124, err
-        assert "the run ends: its time limit of 3 seconds has passed" in err
+        assert "the run ends: its time limit of 5 seconds has passed" in err
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("servers", [("[limits]", 'idle = "3s"')], indirect=True)
+@pytest.mark.parametrize("servers", [("[limits]", 'idle = "5s"')], indirect=True)
 def test_an_idle_limit_ends_who_does_nothing(servers: Servers, programs: Path) -> None:
     busy = servers.run(str(programs / "steady"))
     idle = servers.run("sh", "-c", "echo ready; exec sleep 60")

@@ -40,20 +40,23 @@ sys.stdin.read()
 """
 
 
-def parent_of(pid: int) -> int:
+def of(pid: int, name: str) -> str:
+    """That file of a process; of one that is gone, nothing."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return Path(f"/proc/{pid}/{name}").read_text()
     except OSError:
-        return 0
+        return ""
+
+
+def parent_of(pid: int) -> int:
+    return int((of(pid, "stat").rpartition(")")[2].split() or ["", "0"])[1])
 
 
 def processes_of(gpu: Any) -> Set[int]:
     """The server's: all below the `bitfusion server` that the fixture started."""
     marked = gpu.processes()
-    is_server = {
-        pid for pid in marked if b"\0server\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    }
-    found = {pid for pid in is_server if parent_of(pid) == os.getpid()}
+    ours = [pid for pid in marked if parent_of(pid) == os.getpid()]
+    found = {pid for pid in ours if "\0server\0" in of(pid, "cmdline")}
     while True:
         more = {pid for pid in marked if parent_of(pid) in found} - found
         if not more:
@@ -65,7 +68,7 @@ def memory_of(pids: Set[int]) -> int:
     """KiB; of what several share each has its part."""
     total = 0
     for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        for line in of(pid, "smaps_rollup").splitlines():
             total += int(line.split()[1]) if line.startswith("Pss:") else 0
     return total
 

@@ -305,7 +305,7 @@ def test_a_managed_variable_whose_address_is_taken_lies_elsewhere(broker, start)
     out, err = process.communicate(timeout=100)
     assert out == "713 1\n713\n", err
     assert err.count("my_variable") == 1 and hex(VARIABLE) in err
-    upload = broker.peer().named("HTOD")[0]
+    upload = broker.peer().wait_for("HTOD")[0]
     assert (upload.words()[1], upload.bulk[:4]) == (VARIABLE, b"mine")
 
 
