@@ -105,8 +105,8 @@ def test_etcd_is_killed_and_started_again(both: Both) -> None:
 
 def test_etcd_freezes(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until nobody can wait any longer, and then longer than the leases."""
-    monkeypatch.setattr(etcd_client.Etcd.call, "__defaults__", (0.5,))
     running, queued = both.fill()
+    monkeypatch.setattr(etcd_client.Etcd.call, "__defaults__", (0.5,))
     both.etcd.freeze()
     lost(both)
     monkeypatch.undo()

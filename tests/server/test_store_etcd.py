@@ -183,7 +183,7 @@ def test_a_lost_lease_is_noticed_without_a_change(etcd: EtcdServer, loop: Loop) 
     assert isinstance(one.store, EtcdStore)
     lease = one.store._known.lease
     assert not call(etcd, loop, "/v3/lease/revoke", {"ID": str(lease)}).error
-    assert one.wait(lambda: one.synced and one.store._known.lease != lease, 4)  # type: ignore[attr-defined]
+    assert one.wait(lambda: one.synced and one.store._known.lease != lease)  # type: ignore[attr-defined]
     one.store.close()
 
 
