@@ -11,7 +11,7 @@ import subprocess
 import sys
 import typing
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, List
 
 import pytest
 from ptx_fatbins import ptx
@@ -22,7 +22,7 @@ from waiting import wait_for
 
 from bitfusion.softgpu.engine.generated import SG_IMAGE_VERSION
 from bitfusion.softgpu.engine.version import PACKAGE
-from bitfusion.softgpu.ptx import boot, record
+from bitfusion.softgpu.ptx import boot, record, startup
 
 # What the driver has Python run (helper.c), and then what a test wants to see.
 BEGIN = "import sys; sys.path[:] = [*filter(None, sys.path), *sys.argv[1:]];"
@@ -71,6 +71,17 @@ def test_the_second_helper_begins_with_what_the_first_one_left(home: Path) -> No
     assert found[-1] == "bitfusion.softgpu.ptx.boot" and len(found) == 4
 
 
+def test_a_kernel_needs_nothing_that_the_file_has_not(home: Path) -> None:
+    """Also of the file that is written when the package is installed: nobody compiled a kernel."""
+    python(home, WRITE)
+    code = "boot.load(); before = set(sys.modules); from bitfusion.softgpu.ptx import helper;"
+    code += "from bitfusion.softgpu.ptx.frontend import Item;"
+    code += f"status = helper.answer([Item({ptx()!r})], helper.KIND_COMPILE)[0];"
+    code += "print(status, *set(sys.modules) - before);"
+    code += "print(*(sys.modules[n].__spec__.loader for n in ('__future__', 'struct')))"
+    assert python(home, code) == ["0", "None", "None"]
+
+
 def test_typing_itself_is_there_for_what_comes_later(home: Path) -> None:
     code = "boot.load(); before = 'typing' in sys.modules; import typing;"
     code += "print(before, typing.List[int])"
@@ -93,7 +104,7 @@ def test_images_are_the_same(home: Path) -> None:
 
 def test_expressions_are_those_that_python_makes(home: Path) -> None:
     python(home, WRITE)
-    left = marshal.loads(kept_file(home).read_bytes())
+    left, _ = boot.split(kept_file(home).read_bytes())
     assert len(left["patterns"]) > 15
     assert None not in left["patterns"].values()
     code = "boot.load(); found = boot.PATTERNS; from bitfusion.softgpu.ptx.regex import regex;"
@@ -132,9 +143,9 @@ def test_a_changed_source_is_seen(name: str, home: Path) -> None:
 
 def _edit(key: str, value: object) -> Callable[[Path], None]:
     def edit(path: Path) -> None:
-        left = marshal.loads(path.read_bytes())
-        left[key] = value
-        path.write_bytes(marshal.dumps(left))
+        head, modules = boot.split(path.read_bytes())
+        head[key] = value
+        path.write_bytes(startup.join(head, marshal.loads(modules)))
 
     return edit
 
@@ -192,13 +203,13 @@ def test_the_driver_s_helper_begins_with_it(home: Path, tmp_path: Path) -> None:
     env = environment(BITFUSION_HOME=str(home), BITFUSION_CACHE="off")
     assert run(program, env).stdout.endswith(": CUDA_SUCCESS\n")
     assert wait_for(kept_file(home).exists)
-    left: Dict[str, Any] = marshal.loads(kept_file(home).read_bytes())
+    head, modules = boot.split(kept_file(home).read_bytes())
     said = compile(f"SG_IMAGE_VERSION = {SG_IMAGE_VERSION ^ 1}", "", "exec")
-    left["modules"] = [
-        (*module[:3], marshal.dumps(said)) if module[0].endswith(".generated") else module
-        for module in left["modules"]
+    changed = [
+        (*module[:3], said) if module[0].endswith(".generated") else module
+        for module in marshal.loads(modules)
     ]
-    kept_file(home).write_bytes(marshal.dumps(left))
+    kept_file(home).write_bytes(startup.join(head, changed))
     assert "are of different builds" in run(program, env).stderr
 
 

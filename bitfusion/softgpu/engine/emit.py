@@ -81,12 +81,15 @@ def handlers(group: List[Op]) -> str:
 
 
 def forms() -> str:
-    """Handlers in the order of their numbers, and each mnemonic's handler and operands."""
-    rows = [f"{name} {form.op} {_kinds(OPS[form.op])}" for name, form in sorted(FORMS.items())]
+    """Handlers in the order of their numbers; by their operands, each mnemonic and its handler."""
+    groups: Dict[str, List[str]] = {}
+    for name, form in sorted(FORMS.items()):
+        groups.setdefault(_kinds(OPS[form.op]), []).append(f"{name} {form.op}")
+    rows = ["\n".join((f"\n{kinds}:", *pairs)) for kinds, pairs in sorted(groups.items())]
     return (
         FORMS_HEADER
         + f'HANDLERS = """\\\n{chr(10).join(OPS)}\n"""\n'
-        + f'MNEMONICS = """\\\n{chr(10).join(rows)}\n"""\n'
+        + f'MNEMONICS = """{chr(10).join(rows)}\n"""\n'
     )
 
 

@@ -15,12 +15,12 @@ Kinds = Tuple[str, ...]  # of operands d, a, b, c; see semantics.Op
 
 def _forms() -> Dict[str, Tuple[str, Kinds]]:
     found = {}
-    known: Dict[str, Kinds] = {}
-    for row in MNEMONICS.splitlines():
-        mnemonic, handler, kinds = row.split(" ", 2)
-        if kinds not in known:
-            known[kinds] = tuple("" if kind == "-" else kind for kind in kinds.split())
-        found[mnemonic] = (handler, known[kinds])
+    for group in MNEMONICS.split("\n\n"):
+        head, _, pairs = group.partition(":\n")
+        kinds = tuple("" if kind == "-" else kind for kind in head.split())
+        words = iter(pairs.split())
+        for mnemonic, handler in zip(words, words):
+            found[mnemonic] = (handler, kinds)
     return found
 
 

@@ -36,10 +36,14 @@ CHOICES: Dict[str, str] = {
     "SIZES": "u32|u64",
 }
 _TYPE = regex(r"(b|u|s|f|bf|tf)\d+(x\d)?$|e\dm\d(x\d)?$|ue8m0x2$|pred$")
+_IS_TYPE: Dict[str, bool] = {}
 
 
 def is_type(word: str) -> bool:
-    return _TYPE.match(word) is not None
+    known = _IS_TYPE.get(word)
+    if known is None:
+        known = _IS_TYPE[word] = _TYPE.match(word) is not None
+    return known
 
 
 class Slot(NamedTuple):

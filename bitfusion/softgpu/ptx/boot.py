@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 
     Stamp = Tuple[int, int]
-    Module = Tuple[str, str, bool, bytes]  # name, file, is it a package, its code
+    Module = Tuple[str, str, bool, CodeType]  # name, file, is it a package, its code
 
-FORMAT = 1
+FORMAT = 2
 PACKAGE = __file__.rpartition("/")[0]
 ROOT = PACKAGE.rpartition("/bitfusion/softgpu/")[0]
 # Named as compiled modules are, for whatever removes these.
@@ -104,16 +104,26 @@ def _read(path: str) -> bytes:
         close(descriptor)
 
 
+def split(data: bytes) -> "Tuple[Dict[str, Any], memoryview]":
+    """Give the head of a file, whose size is before it, and what its modules are made of. That is
+    the most of a file, so it is not copied.
+    """
+    view = memoryview(data)
+    end = 8 + int.from_bytes(view[:8], "little")
+    return loads(view[8:end]), view[end:]
+
+
 def kept(path: str) -> "Optional[Dict[str, Any]]":
     """Give what a helper left in a file, if it still fits."""
     try:
-        found: Dict[str, Any] = loads(_read(path))
+        found, modules = split(_read(path))
         mine = found["format"], found["python"], found["root"]
         if mine != (FORMAT, sys.version, ROOT):
             return None
         for source, its in found["sources"].items():
             if stamp(source) != its:
                 return None
+        found["modules"] = loads(modules)
     except (OSError, ValueError, TypeError, EOFError, KeyError):
         return None
     return found
@@ -128,7 +138,7 @@ def _run(module: "Module") -> None:
     if is_package:
         spec.submodule_search_locations = made.__path__ = [path.rpartition("/")[0]]
     sys.modules[name] = made
-    exec(loads(code), made.__dict__)
+    exec(code, made.__dict__)
     parent, _, child = name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, made)

@@ -16,6 +16,7 @@ TILE_IR_MAGIC = b"\x7fTileIR"
 # CUjitInputType
 INPUT_CUBIN, INPUT_PTX, INPUT_FATBIN, INPUT_OBJECT, INPUT_LIBRARY = range(5)
 _DEVICE_RUNTIME = b"__CNPRT_VERSION"  # a variable of libcudadevrt
+_TEXT_BYTES = bytes([*range(9, 14), *range(32, 256)])
 INPUT_ANY = 10  # nvJitLink's; the driver says it of what nvcc -rdc put into a program
 
 
@@ -129,4 +130,4 @@ def _is_text(data: bytes) -> bool:
     head = data[:4096].split(b"\0", 1)[0]
     if not 32 < (head.strip() or b"\0")[0] < 127:
         return False
-    return not any(byte < 9 or 13 < byte < 32 for byte in head)
+    return not head.translate(None, _TEXT_BYTES)

@@ -22,6 +22,7 @@ VERSIONS = {1: 5, 2: 3, 3: 2, 4: 3, 5: 1, 6: 5, 7: 8, 8: 8, 9: 9}
 _VERSION = regex(r"\s*\.version\s+(\d{1,3})\.(\d{1,3})", ASCII)
 _ARCHITECTURE = regex(r"sm_(\d{2,6})[af]?$", ASCII)
 _TARGET = regex(r"\s*([\w,\s]*)", ASCII)
+_NAMES = regex(r"\s*\w+(?:\s*,\s*\w+)*", ASCII)
 _LINE = regex(r"[^\n]*")
 _SPACES = ("global", "const", "shared", "local", "tex")
 _LINE_MARK = regex(r"@@line (\d{1,10})", ASCII)
@@ -149,7 +150,7 @@ class _Parser:
 
     def _after_target(self, position: int) -> int:
         """Find the end of ``sm_90, debug``: words, each but the first behind a comma."""
-        found = regex(r"\s*\w+(?:\s*,\s*\w+)*", ASCII).match(self.text, position)
+        found = _NAMES.match(self.text, position)
         if not found:
             raise PtxError(".target has no name")
         return found.end()

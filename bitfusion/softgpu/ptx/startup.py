@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 # What begins a helper before there is a file to begin with, and what only the end of one needs.
 _OUTSIDE = [f"bitfusion.softgpu.ptx.{name}" for name in ("boot", "startup", "cache")]
 _OUTSIDE += ["bitfusion", "bitfusion.softgpu", "bitfusion.softgpu.ptx"]
+# Modules of Python's own that all need: looking for these takes longer than running them.
+_STANDARD = ("__future__", "struct")
 
 
 def _modules() -> Tuple[List[Module], Dict[str, Stamp]]:
-    """All modules of the package, each behind those that it imports; and their sources.
+    """All modules that it takes, each behind those that it imports; and their sources.
 
     Python moves a module to the end of ``sys.modules`` when its import is done.
     """
     modules: List[Module] = []
     sources: Dict[str, Stamp] = {}
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] != "bitfusion":
+        if name.partition(".")[0] != "bitfusion" and name not in _STANDARD:
             continue
         loader = module.__spec__.loader if module.__spec__ else None
         if not isinstance(loader, SourceFileLoader):
@@ -42,7 +44,7 @@ def _modules() -> Tuple[List[Module], Dict[str, Stamp]]:
         sources[loader.path] = before
         is_package = hasattr(module, "__path__")
         if name not in _OUTSIDE:
-            modules.append((name, loader.path, is_package, marshal.dumps(code)))
+            modules.append((name, loader.path, is_package, code))
     return modules, sources
 
 
@@ -82,17 +84,21 @@ def _arguments(text: Any, flags: int) -> Optional[Tuple[Any, ...]]:
 def _content() -> bytes:
     modules, sources = _modules()
     patterns = {key: _arguments(*key) for key in boot.PATTERNS}
-    return marshal.dumps(
-        {
-            "format": boot.FORMAT,
-            "python": sys.version,
-            "root": boot.ROOT,
-            "sources": sources,
-            "patterns": patterns,
-            "code": boot.CODE,
-            "modules": modules,
-        }
-    )
+    head = {
+        "format": boot.FORMAT,
+        "python": sys.version,
+        "root": boot.ROOT,
+        "sources": sources,
+        "patterns": patterns,
+        "code": boot.CODE,
+    }
+    return join(head, modules)
+
+
+def join(head: Dict[str, Any], modules: List[Module]) -> bytes:
+    """What boot.split() takes apart. The modules are one object: what they share is read once."""
+    first = marshal.dumps(head)
+    return len(first).to_bytes(8, "little") + first + marshal.dumps(modules)
 
 
 def _write(path: str, data: bytes) -> bool:

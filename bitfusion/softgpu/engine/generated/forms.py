@@ -1235,695 +1235,742 @@ stmatrix
 stmatrix_trans
 movmatrix
 """
-MNEMONICS = """\
-abs.bf16 abs_bf16 to16 from16 - -
-abs.bf16x2 abs_bf16x2 to32 from32 - -
-abs.f16 abs_f16 to16 from16 - -
-abs.f16x2 abs_f16x2 to32 from32 - -
-abs.f32 abs_f32 to32 from32 - -
-abs.f64 abs_f64 to64 from64 - -
-abs.ftz.f16 abs_ftz_f16 to16 from16 - -
-abs.ftz.f16x2 abs_ftz_f16x2 to32 from32 - -
-abs.ftz.f32 abs_ftz_f32 to32 from32 - -
-abs.s16 abs_16 to16 from16 - -
-abs.s32 abs_32 to32 from32 - -
-abs.s64 abs_64 to64 from64 - -
-add.bf16 add_bf16 to16 from16 from16 -
-add.bf16x2 add_bf16x2 to32 from32 from32 -
-add.cc.s32 add_cc_32 to32 from32 from32 same
-add.cc.s64 add_cc_64 to64 from64 from64 same
-add.cc.u32 add_cc_32 to32 from32 from32 same
-add.cc.u64 add_cc_64 to64 from64 from64 same
-add.f16 add_f16 to16 from16 from16 -
-add.f16x2 add_f16x2 to32 from32 from32 -
-add.f32 add_rn_f32 to32 from32 from32 -
-add.f32.bf16 add_rn_f32_bf16 to32 from16 from32 -
-add.f32.f16 add_rn_f32_f16 to32 from16 from32 -
-add.f32x2 add_rn_f32x2 to64 from64 from64 -
-add.f64 add_rn_f64 to64 from64 from64 -
-add.ftz.f16 add_ftz_f16 to16 from16 from16 -
-add.ftz.f16x2 add_ftz_f16x2 to32 from32 from32 -
-add.ftz.f32 add_rn_ftz_f32 to32 from32 from32 -
-add.ftz.f32x2 add_rn_ftz_f32x2 to64 from64 from64 -
-add.ftz.sat.f16 add_ftz_sat_f16 to16 from16 from16 -
-add.ftz.sat.f16x2 add_ftz_sat_f16x2 to32 from32 from32 -
-add.ftz.sat.f32 add_rn_ftz_sat_f32 to32 from32 from32 -
-add.rm.f32 add_rm_f32 to32 from32 from32 -
-add.rm.f32.bf16 add_rm_f32_bf16 to32 from16 from32 -
-add.rm.f32.f16 add_rm_f32_f16 to32 from16 from32 -
-add.rm.f32x2 add_rm_f32x2 to64 from64 from64 -
-add.rm.f64 add_rm_f64 to64 from64 from64 -
-add.rm.ftz.f32 add_rm_ftz_f32 to32 from32 from32 -
-add.rm.ftz.f32x2 add_rm_ftz_f32x2 to64 from64 from64 -
-add.rm.ftz.sat.f32 add_rm_ftz_sat_f32 to32 from32 from32 -
-add.rm.sat.f32 add_rm_sat_f32 to32 from32 from32 -
-add.rm.sat.f32.bf16 add_rm_sat_f32_bf16 to32 from16 from32 -
-add.rm.sat.f32.f16 add_rm_sat_f32_f16 to32 from16 from32 -
-add.rn.bf16 add_bf16 to16 from16 from16 -
-add.rn.bf16x2 add_bf16x2 to32 from32 from32 -
-add.rn.f16 add_f16 to16 from16 from16 -
-add.rn.f16x2 add_f16x2 to32 from32 from32 -
-add.rn.f32 add_rn_f32 to32 from32 from32 -
-add.rn.f32.bf16 add_rn_f32_bf16 to32 from16 from32 -
-add.rn.f32.f16 add_rn_f32_f16 to32 from16 from32 -
-add.rn.f32x2 add_rn_f32x2 to64 from64 from64 -
-add.rn.f64 add_rn_f64 to64 from64 from64 -
-add.rn.ftz.f16 add_ftz_f16 to16 from16 from16 -
-add.rn.ftz.f16x2 add_ftz_f16x2 to32 from32 from32 -
-add.rn.ftz.f32 add_rn_ftz_f32 to32 from32 from32 -
-add.rn.ftz.f32x2 add_rn_ftz_f32x2 to64 from64 from64 -
-add.rn.ftz.sat.f16 add_ftz_sat_f16 to16 from16 from16 -
-add.rn.ftz.sat.f16x2 add_ftz_sat_f16x2 to32 from32 from32 -
-add.rn.ftz.sat.f32 add_rn_ftz_sat_f32 to32 from32 from32 -
-add.rn.sat.f16 add_sat_f16 to16 from16 from16 -
-add.rn.sat.f16x2 add_sat_f16x2 to32 from32 from32 -
-add.rn.sat.f32 add_rn_sat_f32 to32 from32 from32 -
-add.rn.sat.f32.bf16 add_rn_sat_f32_bf16 to32 from16 from32 -
-add.rn.sat.f32.f16 add_rn_sat_f32_f16 to32 from16 from32 -
-add.rp.f32 add_rp_f32 to32 from32 from32 -
-add.rp.f32.bf16 add_rp_f32_bf16 to32 from16 from32 -
-add.rp.f32.f16 add_rp_f32_f16 to32 from16 from32 -
-add.rp.f32x2 add_rp_f32x2 to64 from64 from64 -
-add.rp.f64 add_rp_f64 to64 from64 from64 -
-add.rp.ftz.f32 add_rp_ftz_f32 to32 from32 from32 -
-add.rp.ftz.f32x2 add_rp_ftz_f32x2 to64 from64 from64 -
-add.rp.ftz.sat.f32 add_rp_ftz_sat_f32 to32 from32 from32 -
-add.rp.sat.f32 add_rp_sat_f32 to32 from32 from32 -
-add.rp.sat.f32.bf16 add_rp_sat_f32_bf16 to32 from16 from32 -
-add.rp.sat.f32.f16 add_rp_sat_f32_f16 to32 from16 from32 -
-add.rz.f32 add_rz_f32 to32 from32 from32 -
-add.rz.f32.bf16 add_rz_f32_bf16 to32 from16 from32 -
-add.rz.f32.f16 add_rz_f32_f16 to32 from16 from32 -
-add.rz.f32x2 add_rz_f32x2 to64 from64 from64 -
-add.rz.f64 add_rz_f64 to64 from64 from64 -
-add.rz.ftz.f32 add_rz_ftz_f32 to32 from32 from32 -
-add.rz.ftz.f32x2 add_rz_ftz_f32x2 to64 from64 from64 -
-add.rz.ftz.sat.f32 add_rz_ftz_sat_f32 to32 from32 from32 -
-add.rz.sat.f32 add_rz_sat_f32 to32 from32 from32 -
-add.rz.sat.f32.bf16 add_rz_sat_f32_bf16 to32 from16 from32 -
-add.rz.sat.f32.f16 add_rz_sat_f32_f16 to32 from16 from32 -
-add.s16 add_16 to16 from16 from16 -
-add.s16x2 add_16x2 to32 from32 from32 -
-add.s32 add_32 to32 from32 from32 -
-add.s64 add_64 to64 from64 from64 -
-add.sat.f16 add_sat_f16 to16 from16 from16 -
-add.sat.f16x2 add_sat_f16x2 to32 from32 from32 -
-add.sat.f32 add_rn_sat_f32 to32 from32 from32 -
-add.sat.f32.bf16 add_rn_sat_f32_bf16 to32 from16 from32 -
-add.sat.f32.f16 add_rn_sat_f32_f16 to32 from16 from32 -
-add.sat.s32 add_sat_s32 to32 from32 from32 -
-add.u16 add_16 to16 from16 from16 -
-add.u16x2 add_16x2 to32 from32 from32 -
-add.u32 add_32 to32 from32 from32 -
-add.u64 add_64 to64 from64 from64 -
-addc.cc.s32 addc_cc_32 to32 from32 from32 same
-addc.cc.s64 addc_cc_64 to64 from64 from64 same
-addc.cc.u32 addc_cc_32 to32 from32 from32 same
-addc.cc.u64 addc_cc_64 to64 from64 from64 same
-addc.s32 addc_32 to32 from32 from32 same
-addc.s64 addc_64 to64 from64 from64 same
-addc.u32 addc_32 to32 from32 from32 same
-addc.u64 addc_64 to64 from64 from64 same
-and.b16 and_16 to16 from16 from16 -
-and.b32 and_32 to32 from32 from32 -
-and.b64 and_64 to64 from64 from64 -
-and.pred and_pred to_pred from_pred from_pred -
-bfe.s32 bfe_s32 to32 from32 from32 from32
-bfe.s64 bfe_s64 to64 from64 from32 from32
-bfe.u32 bfe_u32 to32 from32 from32 from32
-bfe.u64 bfe_u64 to64 from64 from32 from32
-bfind.s32 bfind_s32 to32 from32 - -
-bfind.s64 bfind_s64 to32 from64 - -
-bfind.shiftamt.s32 bfind_shift_s32 to32 from32 - -
-bfind.shiftamt.s64 bfind_shift_s64 to32 from64 - -
-bfind.shiftamt.u32 bfind_shift_u32 to32 from32 - -
-bfind.shiftamt.u64 bfind_shift_u64 to32 from64 - -
-bfind.u32 bfind_u32 to32 from32 - -
-bfind.u64 bfind_u64 to32 from64 - -
-bmsk.clamp.b32 bmsk_clamp to32 from32 from32 -
-bmsk.wrap.b32 bmsk_wrap to32 from32 from32 -
-brev.b32 brev_32 to32 from32 - -
-brev.b64 brev_64 to64 from64 - -
-brkpt brkpt - - - -
-clz.b32 clz_32 to32 from32 - -
-clz.b64 clz_64 to32 from64 - -
-cnot.b16 cnot_16 to16 from16 - -
-cnot.b32 cnot_32 to32 from32 - -
-cnot.b64 cnot_64 to64 from64 - -
-copysign.f32 copysign_f32 to32 from32 from32 -
-copysign.f64 copysign_f64 to64 from64 from64 -
-cos.approx.f32 cos_f32 to32 from32 - -
-cos.approx.ftz.f32 cos_ftz_f32 to32 from32 - -
-div.approx.f32 div_rn_f32 to32 from32 from32 -
-div.approx.ftz.f32 div_rn_ftz_f32 to32 from32 from32 -
-div.f32 div_rn_f32 to32 from32 from32 -
-div.f64 div_rn_f64 to64 from64 from64 -
-div.ftz.f32 div_rn_ftz_f32 to32 from32 from32 -
-div.full.f32 div_rn_f32 to32 from32 from32 -
-div.full.ftz.f32 div_rn_ftz_f32 to32 from32 from32 -
-div.rm.f32 div_rm_f32 to32 from32 from32 -
-div.rm.f64 div_rm_f64 to64 from64 from64 -
-div.rm.ftz.f32 div_rm_ftz_f32 to32 from32 from32 -
-div.rn.f32 div_rn_f32 to32 from32 from32 -
-div.rn.f64 div_rn_f64 to64 from64 from64 -
-div.rn.ftz.f32 div_rn_ftz_f32 to32 from32 from32 -
-div.rp.f32 div_rp_f32 to32 from32 from32 -
-div.rp.f64 div_rp_f64 to64 from64 from64 -
-div.rp.ftz.f32 div_rp_ftz_f32 to32 from32 from32 -
-div.rz.f32 div_rz_f32 to32 from32 from32 -
-div.rz.f64 div_rz_f64 to64 from64 from64 -
-div.rz.ftz.f32 div_rz_ftz_f32 to32 from32 from32 -
-div.s16 div_s16 to16 from16 from16 -
-div.s32 div_s32 to32 from32 from32 -
-div.s64 div_s64 to64 from64 from64 -
-div.u16 div_u16 to16 from16 from16 -
-div.u32 div_u32 to32 from32 from32 -
-div.u64 div_u64 to64 from64 from64 -
-dp2a.hi.s32.s32 dp2a_hi_s32_s32 to32 from32 from32 from32
-dp2a.hi.s32.u32 dp2a_hi_s32_u32 to32 from32 from32 from32
-dp2a.hi.u32.s32 dp2a_hi_u32_s32 to32 from32 from32 from32
-dp2a.hi.u32.u32 dp2a_hi_u32_u32 to32 from32 from32 from32
-dp2a.lo.s32.s32 dp2a_lo_s32_s32 to32 from32 from32 from32
-dp2a.lo.s32.u32 dp2a_lo_s32_u32 to32 from32 from32 from32
-dp2a.lo.u32.s32 dp2a_lo_u32_s32 to32 from32 from32 from32
-dp2a.lo.u32.u32 dp2a_lo_u32_u32 to32 from32 from32 from32
-dp4a.s32.s32 dp4a_s32_s32 to32 from32 from32 from32
-dp4a.s32.u32 dp4a_s32_u32 to32 from32 from32 from32
-dp4a.u32.s32 dp4a_u32_s32 to32 from32 from32 from32
-dp4a.u32.u32 dp4a_u32_u32 to32 from32 from32 from32
-ex2.approx.f16 ex2_f16 to16 from16 - -
-ex2.approx.f16x2 ex2_f16x2 to32 from32 - -
-ex2.approx.f32 ex2_f32 to32 from32 - -
-ex2.approx.ftz.bf16 ex2_bf16 to16 from16 - -
-ex2.approx.ftz.bf16x2 ex2_bf16x2 to32 from32 - -
-ex2.approx.ftz.f16 ex2_ftz_f16 to16 from16 - -
-ex2.approx.ftz.f16x2 ex2_ftz_f16x2 to32 from32 - -
-ex2.approx.ftz.f32 ex2_ftz_f32 to32 from32 - -
-exit exit - - - -
-fma.rm.f32 fma_rm_f32 to32 from32 from32 from32
-fma.rm.f32.bf16 fma_rm_f32_bf16 to32 from16 from16 from32
-fma.rm.f32.f16 fma_rm_f32_f16 to32 from16 from16 from32
-fma.rm.f32x2 fma_rm_f32x2 to64 from64 from64 from64
-fma.rm.f64 fma_rm_f64 to64 from64 from64 from64
-fma.rm.ftz.f32 fma_rm_ftz_f32 to32 from32 from32 from32
-fma.rm.ftz.f32x2 fma_rm_ftz_f32x2 to64 from64 from64 from64
-fma.rm.ftz.sat.f32 fma_rm_ftz_sat_f32 to32 from32 from32 from32
-fma.rm.sat.f32 fma_rm_sat_f32 to32 from32 from32 from32
-fma.rm.sat.f32.bf16 fma_rm_sat_f32_bf16 to32 from16 from16 from32
-fma.rm.sat.f32.f16 fma_rm_sat_f32_f16 to32 from16 from16 from32
-fma.rn.bf16 fma_bf16 to16 from16 from16 from16
-fma.rn.bf16x2 fma_bf16x2 to32 from32 from32 from32
-fma.rn.f16 fma_f16 to16 from16 from16 from16
-fma.rn.f16x2 fma_f16x2 to32 from32 from32 from32
-fma.rn.f32 fma_rn_f32 to32 from32 from32 from32
-fma.rn.f32.bf16 fma_rn_f32_bf16 to32 from16 from16 from32
-fma.rn.f32.f16 fma_rn_f32_f16 to32 from16 from16 from32
-fma.rn.f32x2 fma_rn_f32x2 to64 from64 from64 from64
-fma.rn.f64 fma_rn_f64 to64 from64 from64 from64
-fma.rn.ftz.f16 fma_ftz_f16 to16 from16 from16 from16
-fma.rn.ftz.f16x2 fma_ftz_f16x2 to32 from32 from32 from32
-fma.rn.ftz.f32 fma_rn_ftz_f32 to32 from32 from32 from32
-fma.rn.ftz.f32x2 fma_rn_ftz_f32x2 to64 from64 from64 from64
-fma.rn.ftz.relu.f16 fma_ftz_relu_f16 to16 from16 from16 from16
-fma.rn.ftz.relu.f16x2 fma_ftz_relu_f16x2 to32 from32 from32 from32
-fma.rn.ftz.sat.f16 fma_ftz_sat_f16 to16 from16 from16 from16
-fma.rn.ftz.sat.f16x2 fma_ftz_sat_f16x2 to32 from32 from32 from32
-fma.rn.ftz.sat.f32 fma_rn_ftz_sat_f32 to32 from32 from32 from32
-fma.rn.oob.bf16 fma_oob_bf16 to16 from16 from16 from16
-fma.rn.oob.bf16x2 fma_oob_bf16x2 to32 from32 from32 from32
-fma.rn.oob.f16 fma_oob_f16 to16 from16 from16 from16
-fma.rn.oob.f16x2 fma_oob_f16x2 to32 from32 from32 from32
-fma.rn.oob.relu.bf16 fma_oob_relu_bf16 to16 from16 from16 from16
-fma.rn.oob.relu.bf16x2 fma_oob_relu_bf16x2 to32 from32 from32 from32
-fma.rn.oob.relu.f16 fma_oob_relu_f16 to16 from16 from16 from16
-fma.rn.oob.relu.f16x2 fma_oob_relu_f16x2 to32 from32 from32 from32
-fma.rn.oob.sat.f16 fma_oob_sat_f16 to16 from16 from16 from16
-fma.rn.oob.sat.f16x2 fma_oob_sat_f16x2 to32 from32 from32 from32
-fma.rn.relu.bf16 fma_relu_bf16 to16 from16 from16 from16
-fma.rn.relu.bf16x2 fma_relu_bf16x2 to32 from32 from32 from32
-fma.rn.relu.f16 fma_relu_f16 to16 from16 from16 from16
-fma.rn.relu.f16x2 fma_relu_f16x2 to32 from32 from32 from32
-fma.rn.sat.f16 fma_sat_f16 to16 from16 from16 from16
-fma.rn.sat.f16x2 fma_sat_f16x2 to32 from32 from32 from32
-fma.rn.sat.f32 fma_rn_sat_f32 to32 from32 from32 from32
-fma.rn.sat.f32.bf16 fma_rn_sat_f32_bf16 to32 from16 from16 from32
-fma.rn.sat.f32.f16 fma_rn_sat_f32_f16 to32 from16 from16 from32
-fma.rp.f32 fma_rp_f32 to32 from32 from32 from32
-fma.rp.f32.bf16 fma_rp_f32_bf16 to32 from16 from16 from32
-fma.rp.f32.f16 fma_rp_f32_f16 to32 from16 from16 from32
-fma.rp.f32x2 fma_rp_f32x2 to64 from64 from64 from64
-fma.rp.f64 fma_rp_f64 to64 from64 from64 from64
-fma.rp.ftz.f32 fma_rp_ftz_f32 to32 from32 from32 from32
-fma.rp.ftz.f32x2 fma_rp_ftz_f32x2 to64 from64 from64 from64
-fma.rp.ftz.sat.f32 fma_rp_ftz_sat_f32 to32 from32 from32 from32
-fma.rp.sat.f32 fma_rp_sat_f32 to32 from32 from32 from32
-fma.rp.sat.f32.bf16 fma_rp_sat_f32_bf16 to32 from16 from16 from32
-fma.rp.sat.f32.f16 fma_rp_sat_f32_f16 to32 from16 from16 from32
-fma.rz.f32 fma_rz_f32 to32 from32 from32 from32
-fma.rz.f32.bf16 fma_rz_f32_bf16 to32 from16 from16 from32
-fma.rz.f32.f16 fma_rz_f32_f16 to32 from16 from16 from32
-fma.rz.f32x2 fma_rz_f32x2 to64 from64 from64 from64
-fma.rz.f64 fma_rz_f64 to64 from64 from64 from64
-fma.rz.ftz.f32 fma_rz_ftz_f32 to32 from32 from32 from32
-fma.rz.ftz.f32x2 fma_rz_ftz_f32x2 to64 from64 from64 from64
-fma.rz.ftz.sat.f32 fma_rz_ftz_sat_f32 to32 from32 from32 from32
-fma.rz.sat.f32 fma_rz_sat_f32 to32 from32 from32 from32
-fma.rz.sat.f32.bf16 fma_rz_sat_f32_bf16 to32 from16 from16 from32
-fma.rz.sat.f32.f16 fma_rz_sat_f32_f16 to32 from16 from16 from32
-fns.b32 fns to32 from32 from32 from32
-lg2.approx.f32 lg2_f32 to32 from32 - -
-lg2.approx.ftz.f32 lg2_ftz_f32 to32 from32 - -
-mad.f32 fma_rn_f32 to32 from32 from32 from32
-mad.f64 fma_rn_f64 to64 from64 from64 from64
-mad.ftz.f32 fma_rn_ftz_f32 to32 from32 from32 from32
-mad.ftz.sat.f32 fma_rn_ftz_sat_f32 to32 from32 from32 from32
-mad.hi.cc.s32 mad_hi_cc_s32 to32 from32 from32 from32
-mad.hi.cc.s64 mad_hi_cc_s64 to64 from64 from64 from64
-mad.hi.cc.u32 mad_hi_cc_u32 to32 from32 from32 from32
-mad.hi.cc.u64 mad_hi_cc_u64 to64 from64 from64 from64
-mad.hi.s16 mad_hi_s16 to16 from16 from16 from16
-mad.hi.s32 mad_hi_s32 to32 from32 from32 from32
-mad.hi.s64 mad_hi_s64 to64 from64 from64 from64
-mad.hi.sat.s32 mad_hi_sat_s32 to32 from32 from32 from32
-mad.hi.u16 mad_hi_u16 to16 from16 from16 from16
-mad.hi.u32 mad_hi_u32 to32 from32 from32 from32
-mad.hi.u64 mad_hi_u64 to64 from64 from64 from64
-mad.lo.cc.s32 mad_lo_cc_s32 to32 from32 from32 from32
-mad.lo.cc.s64 mad_lo_cc_s64 to64 from64 from64 from64
-mad.lo.cc.u32 mad_lo_cc_u32 to32 from32 from32 from32
-mad.lo.cc.u64 mad_lo_cc_u64 to64 from64 from64 from64
-mad.lo.s16 mad_16 to16 from16 from16 from16
-mad.lo.s32 mad_32 to32 from32 from32 from32
-mad.lo.s64 mad_64 to64 from64 from64 from64
-mad.lo.u16 mad_16 to16 from16 from16 from16
-mad.lo.u32 mad_32 to32 from32 from32 from32
-mad.lo.u64 mad_64 to64 from64 from64 from64
-mad.rm.f32 fma_rm_f32 to32 from32 from32 from32
-mad.rm.f64 fma_rm_f64 to64 from64 from64 from64
-mad.rm.ftz.f32 fma_rm_ftz_f32 to32 from32 from32 from32
-mad.rm.ftz.sat.f32 fma_rm_ftz_sat_f32 to32 from32 from32 from32
-mad.rm.sat.f32 fma_rm_sat_f32 to32 from32 from32 from32
-mad.rn.f32 fma_rn_f32 to32 from32 from32 from32
-mad.rn.f64 fma_rn_f64 to64 from64 from64 from64
-mad.rn.ftz.f32 fma_rn_ftz_f32 to32 from32 from32 from32
-mad.rn.ftz.sat.f32 fma_rn_ftz_sat_f32 to32 from32 from32 from32
-mad.rn.sat.f32 fma_rn_sat_f32 to32 from32 from32 from32
-mad.rp.f32 fma_rp_f32 to32 from32 from32 from32
-mad.rp.f64 fma_rp_f64 to64 from64 from64 from64
-mad.rp.ftz.f32 fma_rp_ftz_f32 to32 from32 from32 from32
-mad.rp.ftz.sat.f32 fma_rp_ftz_sat_f32 to32 from32 from32 from32
-mad.rp.sat.f32 fma_rp_sat_f32 to32 from32 from32 from32
-mad.rz.f32 fma_rz_f32 to32 from32 from32 from32
-mad.rz.f64 fma_rz_f64 to64 from64 from64 from64
-mad.rz.ftz.f32 fma_rz_ftz_f32 to32 from32 from32 from32
-mad.rz.ftz.sat.f32 fma_rz_ftz_sat_f32 to32 from32 from32 from32
-mad.rz.sat.f32 fma_rz_sat_f32 to32 from32 from32 from32
-mad.sat.f32 fma_rn_sat_f32 to32 from32 from32 from32
-mad.wide.s16 mad_wide_s16 to32 from16 from16 from32
-mad.wide.s32 mad_wide_s32 to64 from32 from32 from64
-mad.wide.u16 mad_wide_u16 to32 from16 from16 from32
-mad.wide.u32 mad_wide_u32 to64 from32 from32 from64
-mad24.hi.s32 mad24_hi_s32 to32 from32 from32 from32
-mad24.hi.sat.s32 mad24_hi_sat_s32 to32 from32 from32 from32
-mad24.hi.u32 mad24_hi_u32 to32 from32 from32 from32
-mad24.lo.s32 mad24_lo_s32 to32 from32 from32 from32
-mad24.lo.u32 mad24_lo_u32 to32 from32 from32 from32
-madc.hi.cc.s32 madc_hi_cc_s32 to32 from32 from32 from32
-madc.hi.cc.s64 madc_hi_cc_s64 to64 from64 from64 from64
-madc.hi.cc.u32 madc_hi_cc_u32 to32 from32 from32 from32
-madc.hi.cc.u64 madc_hi_cc_u64 to64 from64 from64 from64
-madc.hi.s32 madc_hi_s32 to32 from32 from32 from32
-madc.hi.s64 madc_hi_s64 to64 from64 from64 from64
-madc.hi.u32 madc_hi_u32 to32 from32 from32 from32
-madc.hi.u64 madc_hi_u64 to64 from64 from64 from64
-madc.lo.cc.s32 madc_lo_cc_s32 to32 from32 from32 from32
-madc.lo.cc.s64 madc_lo_cc_s64 to64 from64 from64 from64
-madc.lo.cc.u32 madc_lo_cc_u32 to32 from32 from32 from32
-madc.lo.cc.u64 madc_lo_cc_u64 to64 from64 from64 from64
-madc.lo.s32 madc_lo_s32 to32 from32 from32 from32
-madc.lo.s64 madc_lo_s64 to64 from64 from64 from64
-madc.lo.u32 madc_lo_u32 to32 from32 from32 from32
-madc.lo.u64 madc_lo_u64 to64 from64 from64 from64
-max.NaN.bf16 max_NaN_bf16 to16 from16 from16 -
-max.NaN.bf16x2 max_NaN_bf16x2 to32 from32 from32 -
-max.NaN.f16 max_NaN_f16 to16 from16 from16 -
-max.NaN.f16x2 max_NaN_f16x2 to32 from32 from32 -
-max.NaN.f32 max_NaN_f32 to32 from32 from32 -
-max.NaN.xorsign.abs.bf16 max_NaN_xorsign_abs_bf16 to16 from16 from16 -
-max.NaN.xorsign.abs.bf16x2 max_NaN_xorsign_abs_bf16x2 to32 from32 from32 -
-max.NaN.xorsign.abs.f16 max_NaN_xorsign_abs_f16 to16 from16 from16 -
-max.NaN.xorsign.abs.f16x2 max_NaN_xorsign_abs_f16x2 to32 from32 from32 -
-max.NaN.xorsign.abs.f32 max_NaN_xorsign_abs_f32 to32 from32 from32 -
-max.bf16 max_bf16 to16 from16 from16 -
-max.bf16x2 max_bf16x2 to32 from32 from32 -
-max.f16 max_f16 to16 from16 from16 -
-max.f16x2 max_f16x2 to32 from32 from32 -
-max.f32 max_f32 to32 from32 from32 -
-max.f64 max_f64 to64 from64 from64 -
-max.ftz.NaN.f16 max_ftz_NaN_f16 to16 from16 from16 -
-max.ftz.NaN.f16x2 max_ftz_NaN_f16x2 to32 from32 from32 -
-max.ftz.NaN.f32 max_ftz_NaN_f32 to32 from32 from32 -
-max.ftz.NaN.xorsign.abs.f16 max_ftz_NaN_xorsign_abs_f16 to16 from16 from16 -
-max.ftz.NaN.xorsign.abs.f16x2 max_ftz_NaN_xorsign_abs_f16x2 to32 from32 from32 -
-max.ftz.NaN.xorsign.abs.f32 max_ftz_NaN_xorsign_abs_f32 to32 from32 from32 -
-max.ftz.f16 max_ftz_f16 to16 from16 from16 -
-max.ftz.f16x2 max_ftz_f16x2 to32 from32 from32 -
-max.ftz.f32 max_ftz_f32 to32 from32 from32 -
-max.ftz.xorsign.abs.f16 max_ftz_xorsign_abs_f16 to16 from16 from16 -
-max.ftz.xorsign.abs.f16x2 max_ftz_xorsign_abs_f16x2 to32 from32 from32 -
-max.ftz.xorsign.abs.f32 max_ftz_xorsign_abs_f32 to32 from32 from32 -
-max.relu.s16x2 max_relu_s16x2 to32 from32 from32 -
-max.relu.s32 max_relu_s32 to32 from32 from32 -
-max.s16 max_s16 to16 from16 from16 -
-max.s16x2 max_s16x2 to32 from32 from32 -
-max.s32 max_s32 to32 from32 from32 -
-max.s64 max_s64 to64 from64 from64 -
-max.u16 max_u16 to16 from16 from16 -
-max.u16x2 max_u16x2 to32 from32 from32 -
-max.u32 max_u32 to32 from32 from32 -
-max.u64 max_u64 to64 from64 from64 -
-max.xorsign.abs.bf16 max_xorsign_abs_bf16 to16 from16 from16 -
-max.xorsign.abs.bf16x2 max_xorsign_abs_bf16x2 to32 from32 from32 -
-max.xorsign.abs.f16 max_xorsign_abs_f16 to16 from16 from16 -
-max.xorsign.abs.f16x2 max_xorsign_abs_f16x2 to32 from32 from32 -
-max.xorsign.abs.f32 max_xorsign_abs_f32 to32 from32 from32 -
-min.NaN.bf16 min_NaN_bf16 to16 from16 from16 -
-min.NaN.bf16x2 min_NaN_bf16x2 to32 from32 from32 -
-min.NaN.f16 min_NaN_f16 to16 from16 from16 -
-min.NaN.f16x2 min_NaN_f16x2 to32 from32 from32 -
-min.NaN.f32 min_NaN_f32 to32 from32 from32 -
-min.NaN.xorsign.abs.bf16 min_NaN_xorsign_abs_bf16 to16 from16 from16 -
-min.NaN.xorsign.abs.bf16x2 min_NaN_xorsign_abs_bf16x2 to32 from32 from32 -
-min.NaN.xorsign.abs.f16 min_NaN_xorsign_abs_f16 to16 from16 from16 -
-min.NaN.xorsign.abs.f16x2 min_NaN_xorsign_abs_f16x2 to32 from32 from32 -
-min.NaN.xorsign.abs.f32 min_NaN_xorsign_abs_f32 to32 from32 from32 -
-min.bf16 min_bf16 to16 from16 from16 -
-min.bf16x2 min_bf16x2 to32 from32 from32 -
-min.f16 min_f16 to16 from16 from16 -
-min.f16x2 min_f16x2 to32 from32 from32 -
-min.f32 min_f32 to32 from32 from32 -
-min.f64 min_f64 to64 from64 from64 -
-min.ftz.NaN.f16 min_ftz_NaN_f16 to16 from16 from16 -
-min.ftz.NaN.f16x2 min_ftz_NaN_f16x2 to32 from32 from32 -
-min.ftz.NaN.f32 min_ftz_NaN_f32 to32 from32 from32 -
-min.ftz.NaN.xorsign.abs.f16 min_ftz_NaN_xorsign_abs_f16 to16 from16 from16 -
-min.ftz.NaN.xorsign.abs.f16x2 min_ftz_NaN_xorsign_abs_f16x2 to32 from32 from32 -
-min.ftz.NaN.xorsign.abs.f32 min_ftz_NaN_xorsign_abs_f32 to32 from32 from32 -
-min.ftz.f16 min_ftz_f16 to16 from16 from16 -
-min.ftz.f16x2 min_ftz_f16x2 to32 from32 from32 -
-min.ftz.f32 min_ftz_f32 to32 from32 from32 -
-min.ftz.xorsign.abs.f16 min_ftz_xorsign_abs_f16 to16 from16 from16 -
-min.ftz.xorsign.abs.f16x2 min_ftz_xorsign_abs_f16x2 to32 from32 from32 -
-min.ftz.xorsign.abs.f32 min_ftz_xorsign_abs_f32 to32 from32 from32 -
-min.relu.s16x2 min_relu_s16x2 to32 from32 from32 -
-min.relu.s32 min_relu_s32 to32 from32 from32 -
-min.s16 min_s16 to16 from16 from16 -
-min.s16x2 min_s16x2 to32 from32 from32 -
-min.s32 min_s32 to32 from32 from32 -
-min.s64 min_s64 to64 from64 from64 -
-min.u16 min_u16 to16 from16 from16 -
-min.u16x2 min_u16x2 to32 from32 from32 -
-min.u32 min_u32 to32 from32 from32 -
-min.u64 min_u64 to64 from64 from64 -
-min.xorsign.abs.bf16 min_xorsign_abs_bf16 to16 from16 from16 -
-min.xorsign.abs.bf16x2 min_xorsign_abs_bf16x2 to32 from32 from32 -
-min.xorsign.abs.f16 min_xorsign_abs_f16 to16 from16 from16 -
-min.xorsign.abs.f16x2 min_xorsign_abs_f16x2 to32 from32 from32 -
-min.xorsign.abs.f32 min_xorsign_abs_f32 to32 from32 from32 -
-mul.bf16 mul_bf16 to16 from16 from16 -
-mul.bf16x2 mul_bf16x2 to32 from32 from32 -
-mul.f16 mul_f16 to16 from16 from16 -
-mul.f16x2 mul_f16x2 to32 from32 from32 -
-mul.f32 mul_rn_f32 to32 from32 from32 -
-mul.f32x2 mul_rn_f32x2 to64 from64 from64 -
-mul.f64 mul_rn_f64 to64 from64 from64 -
-mul.ftz.f16 mul_ftz_f16 to16 from16 from16 -
-mul.ftz.f16x2 mul_ftz_f16x2 to32 from32 from32 -
-mul.ftz.f32 mul_rn_ftz_f32 to32 from32 from32 -
-mul.ftz.f32x2 mul_rn_ftz_f32x2 to64 from64 from64 -
-mul.ftz.sat.f16 mul_ftz_sat_f16 to16 from16 from16 -
-mul.ftz.sat.f16x2 mul_ftz_sat_f16x2 to32 from32 from32 -
-mul.ftz.sat.f32 mul_rn_ftz_sat_f32 to32 from32 from32 -
-mul.hi.s16 mul_hi_s16 to16 from16 from16 -
-mul.hi.s32 mul_hi_s32 to32 from32 from32 -
-mul.hi.s64 mul_hi_s64 to64 from64 from64 -
-mul.hi.u16 mul_hi_u16 to16 from16 from16 -
-mul.hi.u32 mul_hi_u32 to32 from32 from32 -
-mul.hi.u64 mul_hi_u64 to64 from64 from64 -
-mul.lo.s16 mul_16 to16 from16 from16 -
-mul.lo.s32 mul_32 to32 from32 from32 -
-mul.lo.s64 mul_64 to64 from64 from64 -
-mul.lo.u16 mul_16 to16 from16 from16 -
-mul.lo.u32 mul_32 to32 from32 from32 -
-mul.lo.u64 mul_64 to64 from64 from64 -
-mul.rm.f32 mul_rm_f32 to32 from32 from32 -
-mul.rm.f32x2 mul_rm_f32x2 to64 from64 from64 -
-mul.rm.f64 mul_rm_f64 to64 from64 from64 -
-mul.rm.ftz.f32 mul_rm_ftz_f32 to32 from32 from32 -
-mul.rm.ftz.f32x2 mul_rm_ftz_f32x2 to64 from64 from64 -
-mul.rm.ftz.sat.f32 mul_rm_ftz_sat_f32 to32 from32 from32 -
-mul.rm.sat.f32 mul_rm_sat_f32 to32 from32 from32 -
-mul.rn.bf16 mul_bf16 to16 from16 from16 -
-mul.rn.bf16x2 mul_bf16x2 to32 from32 from32 -
-mul.rn.f16 mul_f16 to16 from16 from16 -
-mul.rn.f16x2 mul_f16x2 to32 from32 from32 -
-mul.rn.f32 mul_rn_f32 to32 from32 from32 -
-mul.rn.f32x2 mul_rn_f32x2 to64 from64 from64 -
-mul.rn.f64 mul_rn_f64 to64 from64 from64 -
-mul.rn.ftz.f16 mul_ftz_f16 to16 from16 from16 -
-mul.rn.ftz.f16x2 mul_ftz_f16x2 to32 from32 from32 -
-mul.rn.ftz.f32 mul_rn_ftz_f32 to32 from32 from32 -
-mul.rn.ftz.f32x2 mul_rn_ftz_f32x2 to64 from64 from64 -
-mul.rn.ftz.sat.f16 mul_ftz_sat_f16 to16 from16 from16 -
-mul.rn.ftz.sat.f16x2 mul_ftz_sat_f16x2 to32 from32 from32 -
-mul.rn.ftz.sat.f32 mul_rn_ftz_sat_f32 to32 from32 from32 -
-mul.rn.sat.f16 mul_sat_f16 to16 from16 from16 -
-mul.rn.sat.f16x2 mul_sat_f16x2 to32 from32 from32 -
-mul.rn.sat.f32 mul_rn_sat_f32 to32 from32 from32 -
-mul.rp.f32 mul_rp_f32 to32 from32 from32 -
-mul.rp.f32x2 mul_rp_f32x2 to64 from64 from64 -
-mul.rp.f64 mul_rp_f64 to64 from64 from64 -
-mul.rp.ftz.f32 mul_rp_ftz_f32 to32 from32 from32 -
-mul.rp.ftz.f32x2 mul_rp_ftz_f32x2 to64 from64 from64 -
-mul.rp.ftz.sat.f32 mul_rp_ftz_sat_f32 to32 from32 from32 -
-mul.rp.sat.f32 mul_rp_sat_f32 to32 from32 from32 -
-mul.rz.f32 mul_rz_f32 to32 from32 from32 -
-mul.rz.f32x2 mul_rz_f32x2 to64 from64 from64 -
-mul.rz.f64 mul_rz_f64 to64 from64 from64 -
-mul.rz.ftz.f32 mul_rz_ftz_f32 to32 from32 from32 -
-mul.rz.ftz.f32x2 mul_rz_ftz_f32x2 to64 from64 from64 -
-mul.rz.ftz.sat.f32 mul_rz_ftz_sat_f32 to32 from32 from32 -
-mul.rz.sat.f32 mul_rz_sat_f32 to32 from32 from32 -
-mul.sat.f16 mul_sat_f16 to16 from16 from16 -
-mul.sat.f16x2 mul_sat_f16x2 to32 from32 from32 -
-mul.sat.f32 mul_rn_sat_f32 to32 from32 from32 -
-mul.wide.s16 mul_wide_s16 to32 from16 from16 -
-mul.wide.s32 mul_wide_s32 to64 from32 from32 -
-mul.wide.u16 mul_wide_u16 to32 from16 from16 -
-mul.wide.u32 mul_wide_u32 to64 from32 from32 -
-mul24.hi.s32 mul24_hi_s32 to32 from32 from32 -
-mul24.hi.u32 mul24_hi_u32 to32 from32 from32 -
-mul24.lo.s32 mul24_lo_s32 to32 from32 from32 -
-mul24.lo.u32 mul24_lo_u32 to32 from32 from32 -
-nanosleep.u32 nanosleep - from32 - -
-neg.bf16 neg_bf16 to16 from16 - -
-neg.bf16x2 neg_bf16x2 to32 from32 - -
-neg.f16 neg_f16 to16 from16 - -
-neg.f16x2 neg_f16x2 to32 from32 - -
-neg.f32 neg_f32 to32 from32 - -
-neg.f64 neg_f64 to64 from64 - -
-neg.ftz.f16 neg_ftz_f16 to16 from16 - -
-neg.ftz.f16x2 neg_ftz_f16x2 to32 from32 - -
-neg.ftz.f32 neg_ftz_f32 to32 from32 - -
-neg.s16 neg_16 to16 from16 - -
-neg.s32 neg_32 to32 from32 - -
-neg.s64 neg_64 to64 from64 - -
-not.b16 not_16 to16 from16 - -
-not.b32 not_32 to32 from32 - -
-not.b64 not_64 to64 from64 - -
-not.pred not_pred to_pred from_pred - -
-or.b16 or_16 to16 from16 from16 -
-or.b32 or_32 to32 from32 from32 -
-or.b64 or_64 to64 from64 from64 -
-or.pred or_pred to_pred from_pred from_pred -
-popc.b32 popc_32 to32 from32 - -
-popc.b64 popc_64 to32 from64 - -
-prmt.b32 prmt to32 from32 from32 from32
-prmt.b32.b4e prmt_b4e to32 from32 from32 from32
-prmt.b32.ecl prmt_ecl to32 from32 from32 from32
-prmt.b32.ecr prmt_ecr to32 from32 from32 from32
-prmt.b32.f4e prmt_f4e to32 from32 from32 from32
-prmt.b32.rc16 prmt_rc16 to32 from32 from32 from32
-prmt.b32.rc8 prmt_rc8 to32 from32 from32 from32
-rcp.approx.f32 rcp_rn_f32 to32 from32 - -
-rcp.approx.ftz.f32 rcp_rn_ftz_f32 to32 from32 - -
-rcp.approx.ftz.f64 rcp_rn_f64 to64 from64 - -
-rcp.rm.f32 rcp_rm_f32 to32 from32 - -
-rcp.rm.f64 rcp_rm_f64 to64 from64 - -
-rcp.rm.ftz.f32 rcp_rm_ftz_f32 to32 from32 - -
-rcp.rn.f32 rcp_rn_f32 to32 from32 - -
-rcp.rn.f64 rcp_rn_f64 to64 from64 - -
-rcp.rn.ftz.f32 rcp_rn_ftz_f32 to32 from32 - -
-rcp.rp.f32 rcp_rp_f32 to32 from32 - -
-rcp.rp.f64 rcp_rp_f64 to64 from64 - -
-rcp.rp.ftz.f32 rcp_rp_ftz_f32 to32 from32 - -
-rcp.rz.f32 rcp_rz_f32 to32 from32 - -
-rcp.rz.f64 rcp_rz_f64 to64 from64 - -
-rcp.rz.ftz.f32 rcp_rz_ftz_f32 to32 from32 - -
-rem.s16 rem_s16 to16 from16 from16 -
-rem.s32 rem_s32 to32 from32 from32 -
-rem.s64 rem_s64 to64 from64 from64 -
-rem.u16 rem_u16 to16 from16 from16 -
-rem.u32 rem_u32 to32 from32 from32 -
-rem.u64 rem_u64 to64 from64 from64 -
-rsqrt.approx.f32 rsqrt_f32 to32 from32 - -
-rsqrt.approx.f64 rsqrt_f64 to64 from64 - -
-rsqrt.approx.ftz.f32 rsqrt_ftz_f32 to32 from32 - -
-rsqrt.approx.ftz.f64 rsqrt_f64 to64 from64 - -
-sad.s16 sad_s16 to16 from16 from16 from16
-sad.s32 sad_s32 to32 from32 from32 from32
-sad.s64 sad_s64 to64 from64 from64 from64
-sad.u16 sad_u16 to16 from16 from16 from16
-sad.u32 sad_u32 to32 from32 from32 from32
-sad.u64 sad_u64 to64 from64 from64 from64
-shf.l.clamp.b32 shf_l_clamp to32 from32 from32 from32
-shf.l.wrap.b32 shf_l_wrap to32 from32 from32 from32
-shf.r.clamp.b32 shf_r_clamp to32 from32 from32 from32
-shf.r.wrap.b32 shf_r_wrap to32 from32 from32 from32
-shl.b16 shl_16 to16 from16 from32 -
-shl.b32 shl_32 to32 from32 from32 -
-shl.b64 shl_64 to64 from64 from32 -
-shr.b16 shr_u16 to16 from16 from32 -
-shr.b32 shr_u32 to32 from32 from32 -
-shr.b64 shr_u64 to64 from64 from32 -
-shr.s16 shr_s16 to16 from16 from32 -
-shr.s32 shr_s32 to32 from32 from32 -
-shr.s64 shr_s64 to64 from64 from32 -
-shr.u16 shr_u16 to16 from16 from32 -
-shr.u32 shr_u32 to32 from32 from32 -
-shr.u64 shr_u64 to64 from64 from32 -
-sin.approx.f32 sin_f32 to32 from32 - -
-sin.approx.ftz.f32 sin_ftz_f32 to32 from32 - -
-sqrt.approx.f32 sqrt_rn_f32 to32 from32 - -
-sqrt.approx.ftz.f32 sqrt_rn_ftz_f32 to32 from32 - -
-sqrt.rm.f32 sqrt_rm_f32 to32 from32 - -
-sqrt.rm.f64 sqrt_rm_f64 to64 from64 - -
-sqrt.rm.ftz.f32 sqrt_rm_ftz_f32 to32 from32 - -
-sqrt.rn.f32 sqrt_rn_f32 to32 from32 - -
-sqrt.rn.f64 sqrt_rn_f64 to64 from64 - -
-sqrt.rn.ftz.f32 sqrt_rn_ftz_f32 to32 from32 - -
-sqrt.rp.f32 sqrt_rp_f32 to32 from32 - -
-sqrt.rp.f64 sqrt_rp_f64 to64 from64 - -
-sqrt.rp.ftz.f32 sqrt_rp_ftz_f32 to32 from32 - -
-sqrt.rz.f32 sqrt_rz_f32 to32 from32 - -
-sqrt.rz.f64 sqrt_rz_f64 to64 from64 - -
-sqrt.rz.ftz.f32 sqrt_rz_ftz_f32 to32 from32 - -
-sub.bf16 sub_bf16 to16 from16 from16 -
-sub.bf16x2 sub_bf16x2 to32 from32 from32 -
-sub.cc.s32 sub_cc_32 to32 from32 from32 same
-sub.cc.s64 sub_cc_64 to64 from64 from64 same
-sub.cc.u32 sub_cc_32 to32 from32 from32 same
-sub.cc.u64 sub_cc_64 to64 from64 from64 same
-sub.f16 sub_f16 to16 from16 from16 -
-sub.f16x2 sub_f16x2 to32 from32 from32 -
-sub.f32 sub_rn_f32 to32 from32 from32 -
-sub.f32.bf16 sub_rn_f32_bf16 to32 from16 from32 -
-sub.f32.f16 sub_rn_f32_f16 to32 from16 from32 -
-sub.f32x2 sub_rn_f32x2 to64 from64 from64 -
-sub.f64 sub_rn_f64 to64 from64 from64 -
-sub.ftz.f16 sub_ftz_f16 to16 from16 from16 -
-sub.ftz.f16x2 sub_ftz_f16x2 to32 from32 from32 -
-sub.ftz.f32 sub_rn_ftz_f32 to32 from32 from32 -
-sub.ftz.f32x2 sub_rn_ftz_f32x2 to64 from64 from64 -
-sub.ftz.sat.f16 sub_ftz_sat_f16 to16 from16 from16 -
-sub.ftz.sat.f16x2 sub_ftz_sat_f16x2 to32 from32 from32 -
-sub.ftz.sat.f32 sub_rn_ftz_sat_f32 to32 from32 from32 -
-sub.rm.f32 sub_rm_f32 to32 from32 from32 -
-sub.rm.f32.bf16 sub_rm_f32_bf16 to32 from16 from32 -
-sub.rm.f32.f16 sub_rm_f32_f16 to32 from16 from32 -
-sub.rm.f32x2 sub_rm_f32x2 to64 from64 from64 -
-sub.rm.f64 sub_rm_f64 to64 from64 from64 -
-sub.rm.ftz.f32 sub_rm_ftz_f32 to32 from32 from32 -
-sub.rm.ftz.f32x2 sub_rm_ftz_f32x2 to64 from64 from64 -
-sub.rm.ftz.sat.f32 sub_rm_ftz_sat_f32 to32 from32 from32 -
-sub.rm.sat.f32 sub_rm_sat_f32 to32 from32 from32 -
-sub.rm.sat.f32.bf16 sub_rm_sat_f32_bf16 to32 from16 from32 -
-sub.rm.sat.f32.f16 sub_rm_sat_f32_f16 to32 from16 from32 -
-sub.rn.bf16 sub_bf16 to16 from16 from16 -
-sub.rn.bf16x2 sub_bf16x2 to32 from32 from32 -
-sub.rn.f16 sub_f16 to16 from16 from16 -
-sub.rn.f16x2 sub_f16x2 to32 from32 from32 -
-sub.rn.f32 sub_rn_f32 to32 from32 from32 -
-sub.rn.f32.bf16 sub_rn_f32_bf16 to32 from16 from32 -
-sub.rn.f32.f16 sub_rn_f32_f16 to32 from16 from32 -
-sub.rn.f32x2 sub_rn_f32x2 to64 from64 from64 -
-sub.rn.f64 sub_rn_f64 to64 from64 from64 -
-sub.rn.ftz.f16 sub_ftz_f16 to16 from16 from16 -
-sub.rn.ftz.f16x2 sub_ftz_f16x2 to32 from32 from32 -
-sub.rn.ftz.f32 sub_rn_ftz_f32 to32 from32 from32 -
-sub.rn.ftz.f32x2 sub_rn_ftz_f32x2 to64 from64 from64 -
-sub.rn.ftz.sat.f16 sub_ftz_sat_f16 to16 from16 from16 -
-sub.rn.ftz.sat.f16x2 sub_ftz_sat_f16x2 to32 from32 from32 -
-sub.rn.ftz.sat.f32 sub_rn_ftz_sat_f32 to32 from32 from32 -
-sub.rn.sat.f16 sub_sat_f16 to16 from16 from16 -
-sub.rn.sat.f16x2 sub_sat_f16x2 to32 from32 from32 -
-sub.rn.sat.f32 sub_rn_sat_f32 to32 from32 from32 -
-sub.rn.sat.f32.bf16 sub_rn_sat_f32_bf16 to32 from16 from32 -
-sub.rn.sat.f32.f16 sub_rn_sat_f32_f16 to32 from16 from32 -
-sub.rp.f32 sub_rp_f32 to32 from32 from32 -
-sub.rp.f32.bf16 sub_rp_f32_bf16 to32 from16 from32 -
-sub.rp.f32.f16 sub_rp_f32_f16 to32 from16 from32 -
-sub.rp.f32x2 sub_rp_f32x2 to64 from64 from64 -
-sub.rp.f64 sub_rp_f64 to64 from64 from64 -
-sub.rp.ftz.f32 sub_rp_ftz_f32 to32 from32 from32 -
-sub.rp.ftz.f32x2 sub_rp_ftz_f32x2 to64 from64 from64 -
-sub.rp.ftz.sat.f32 sub_rp_ftz_sat_f32 to32 from32 from32 -
-sub.rp.sat.f32 sub_rp_sat_f32 to32 from32 from32 -
-sub.rp.sat.f32.bf16 sub_rp_sat_f32_bf16 to32 from16 from32 -
-sub.rp.sat.f32.f16 sub_rp_sat_f32_f16 to32 from16 from32 -
-sub.rz.f32 sub_rz_f32 to32 from32 from32 -
-sub.rz.f32.bf16 sub_rz_f32_bf16 to32 from16 from32 -
-sub.rz.f32.f16 sub_rz_f32_f16 to32 from16 from32 -
-sub.rz.f32x2 sub_rz_f32x2 to64 from64 from64 -
-sub.rz.f64 sub_rz_f64 to64 from64 from64 -
-sub.rz.ftz.f32 sub_rz_ftz_f32 to32 from32 from32 -
-sub.rz.ftz.f32x2 sub_rz_ftz_f32x2 to64 from64 from64 -
-sub.rz.ftz.sat.f32 sub_rz_ftz_sat_f32 to32 from32 from32 -
-sub.rz.sat.f32 sub_rz_sat_f32 to32 from32 from32 -
-sub.rz.sat.f32.bf16 sub_rz_sat_f32_bf16 to32 from16 from32 -
-sub.rz.sat.f32.f16 sub_rz_sat_f32_f16 to32 from16 from32 -
-sub.s16 sub_16 to16 from16 from16 -
-sub.s32 sub_32 to32 from32 from32 -
-sub.s64 sub_64 to64 from64 from64 -
-sub.sat.f16 sub_sat_f16 to16 from16 from16 -
-sub.sat.f16x2 sub_sat_f16x2 to32 from32 from32 -
-sub.sat.f32 sub_rn_sat_f32 to32 from32 from32 -
-sub.sat.f32.bf16 sub_rn_sat_f32_bf16 to32 from16 from32 -
-sub.sat.f32.f16 sub_rn_sat_f32_f16 to32 from16 from32 -
-sub.sat.s32 sub_sat_s32 to32 from32 from32 -
-sub.u16 sub_16 to16 from16 from16 -
-sub.u32 sub_32 to32 from32 from32 -
-sub.u64 sub_64 to64 from64 from64 -
-subc.cc.s32 subc_cc_32 to32 from32 from32 same
-subc.cc.s64 subc_cc_64 to64 from64 from64 same
-subc.cc.u32 subc_cc_32 to32 from32 from32 same
-subc.cc.u64 subc_cc_64 to64 from64 from64 same
-subc.s32 subc_32 to32 from32 from32 same
-subc.s64 subc_64 to64 from64 from64 same
-subc.u32 subc_32 to32 from32 from32 same
-subc.u64 subc_64 to64 from64 from64 same
-szext.clamp.s32 szext_clamp_s32 to32 from32 from32 -
-szext.clamp.u32 szext_clamp_u32 to32 from32 from32 -
-szext.wrap.s32 szext_wrap_s32 to32 from32 from32 -
-szext.wrap.u32 szext_wrap_u32 to32 from32 from32 -
-tanh.approx.bf16 tanh_bf16 to16 from16 - -
-tanh.approx.bf16x2 tanh_bf16x2 to32 from32 - -
-tanh.approx.f16 tanh_f16 to16 from16 - -
-tanh.approx.f16x2 tanh_f16x2 to32 from32 - -
-tanh.approx.f32 tanh_f32 to32 from32 - -
-trap trap - - - -
-xor.b16 xor_16 to16 from16 from16 -
-xor.b32 xor_32 to32 from32 from32 -
-xor.b64 xor_64 to64 from64 from64 -
-xor.pred xor_pred to_pred from_pred from_pred -
+MNEMONICS = """
+- - - -:
+brkpt brkpt
+exit exit
+trap trap
+
+- from32 - -:
+nanosleep.u32 nanosleep
+
+to16 from16 - -:
+abs.bf16 abs_bf16
+abs.f16 abs_f16
+abs.ftz.f16 abs_ftz_f16
+abs.s16 abs_16
+cnot.b16 cnot_16
+ex2.approx.f16 ex2_f16
+ex2.approx.ftz.bf16 ex2_bf16
+ex2.approx.ftz.f16 ex2_ftz_f16
+neg.bf16 neg_bf16
+neg.f16 neg_f16
+neg.ftz.f16 neg_ftz_f16
+neg.s16 neg_16
+not.b16 not_16
+tanh.approx.bf16 tanh_bf16
+tanh.approx.f16 tanh_f16
+
+to16 from16 from16 -:
+add.bf16 add_bf16
+add.f16 add_f16
+add.ftz.f16 add_ftz_f16
+add.ftz.sat.f16 add_ftz_sat_f16
+add.rn.bf16 add_bf16
+add.rn.f16 add_f16
+add.rn.ftz.f16 add_ftz_f16
+add.rn.ftz.sat.f16 add_ftz_sat_f16
+add.rn.sat.f16 add_sat_f16
+add.s16 add_16
+add.sat.f16 add_sat_f16
+add.u16 add_16
+and.b16 and_16
+div.s16 div_s16
+div.u16 div_u16
+max.NaN.bf16 max_NaN_bf16
+max.NaN.f16 max_NaN_f16
+max.NaN.xorsign.abs.bf16 max_NaN_xorsign_abs_bf16
+max.NaN.xorsign.abs.f16 max_NaN_xorsign_abs_f16
+max.bf16 max_bf16
+max.f16 max_f16
+max.ftz.NaN.f16 max_ftz_NaN_f16
+max.ftz.NaN.xorsign.abs.f16 max_ftz_NaN_xorsign_abs_f16
+max.ftz.f16 max_ftz_f16
+max.ftz.xorsign.abs.f16 max_ftz_xorsign_abs_f16
+max.s16 max_s16
+max.u16 max_u16
+max.xorsign.abs.bf16 max_xorsign_abs_bf16
+max.xorsign.abs.f16 max_xorsign_abs_f16
+min.NaN.bf16 min_NaN_bf16
+min.NaN.f16 min_NaN_f16
+min.NaN.xorsign.abs.bf16 min_NaN_xorsign_abs_bf16
+min.NaN.xorsign.abs.f16 min_NaN_xorsign_abs_f16
+min.bf16 min_bf16
+min.f16 min_f16
+min.ftz.NaN.f16 min_ftz_NaN_f16
+min.ftz.NaN.xorsign.abs.f16 min_ftz_NaN_xorsign_abs_f16
+min.ftz.f16 min_ftz_f16
+min.ftz.xorsign.abs.f16 min_ftz_xorsign_abs_f16
+min.s16 min_s16
+min.u16 min_u16
+min.xorsign.abs.bf16 min_xorsign_abs_bf16
+min.xorsign.abs.f16 min_xorsign_abs_f16
+mul.bf16 mul_bf16
+mul.f16 mul_f16
+mul.ftz.f16 mul_ftz_f16
+mul.ftz.sat.f16 mul_ftz_sat_f16
+mul.hi.s16 mul_hi_s16
+mul.hi.u16 mul_hi_u16
+mul.lo.s16 mul_16
+mul.lo.u16 mul_16
+mul.rn.bf16 mul_bf16
+mul.rn.f16 mul_f16
+mul.rn.ftz.f16 mul_ftz_f16
+mul.rn.ftz.sat.f16 mul_ftz_sat_f16
+mul.rn.sat.f16 mul_sat_f16
+mul.sat.f16 mul_sat_f16
+or.b16 or_16
+rem.s16 rem_s16
+rem.u16 rem_u16
+sub.bf16 sub_bf16
+sub.f16 sub_f16
+sub.ftz.f16 sub_ftz_f16
+sub.ftz.sat.f16 sub_ftz_sat_f16
+sub.rn.bf16 sub_bf16
+sub.rn.f16 sub_f16
+sub.rn.ftz.f16 sub_ftz_f16
+sub.rn.ftz.sat.f16 sub_ftz_sat_f16
+sub.rn.sat.f16 sub_sat_f16
+sub.s16 sub_16
+sub.sat.f16 sub_sat_f16
+sub.u16 sub_16
+xor.b16 xor_16
+
+to16 from16 from16 from16:
+fma.rn.bf16 fma_bf16
+fma.rn.f16 fma_f16
+fma.rn.ftz.f16 fma_ftz_f16
+fma.rn.ftz.relu.f16 fma_ftz_relu_f16
+fma.rn.ftz.sat.f16 fma_ftz_sat_f16
+fma.rn.oob.bf16 fma_oob_bf16
+fma.rn.oob.f16 fma_oob_f16
+fma.rn.oob.relu.bf16 fma_oob_relu_bf16
+fma.rn.oob.relu.f16 fma_oob_relu_f16
+fma.rn.oob.sat.f16 fma_oob_sat_f16
+fma.rn.relu.bf16 fma_relu_bf16
+fma.rn.relu.f16 fma_relu_f16
+fma.rn.sat.f16 fma_sat_f16
+mad.hi.s16 mad_hi_s16
+mad.hi.u16 mad_hi_u16
+mad.lo.s16 mad_16
+mad.lo.u16 mad_16
+sad.s16 sad_s16
+sad.u16 sad_u16
+
+to16 from16 from32 -:
+shl.b16 shl_16
+shr.b16 shr_u16
+shr.s16 shr_s16
+shr.u16 shr_u16
+
+to32 from16 from16 -:
+mul.wide.s16 mul_wide_s16
+mul.wide.u16 mul_wide_u16
+
+to32 from16 from16 from32:
+fma.rm.f32.bf16 fma_rm_f32_bf16
+fma.rm.f32.f16 fma_rm_f32_f16
+fma.rm.sat.f32.bf16 fma_rm_sat_f32_bf16
+fma.rm.sat.f32.f16 fma_rm_sat_f32_f16
+fma.rn.f32.bf16 fma_rn_f32_bf16
+fma.rn.f32.f16 fma_rn_f32_f16
+fma.rn.sat.f32.bf16 fma_rn_sat_f32_bf16
+fma.rn.sat.f32.f16 fma_rn_sat_f32_f16
+fma.rp.f32.bf16 fma_rp_f32_bf16
+fma.rp.f32.f16 fma_rp_f32_f16
+fma.rp.sat.f32.bf16 fma_rp_sat_f32_bf16
+fma.rp.sat.f32.f16 fma_rp_sat_f32_f16
+fma.rz.f32.bf16 fma_rz_f32_bf16
+fma.rz.f32.f16 fma_rz_f32_f16
+fma.rz.sat.f32.bf16 fma_rz_sat_f32_bf16
+fma.rz.sat.f32.f16 fma_rz_sat_f32_f16
+mad.wide.s16 mad_wide_s16
+mad.wide.u16 mad_wide_u16
+
+to32 from16 from32 -:
+add.f32.bf16 add_rn_f32_bf16
+add.f32.f16 add_rn_f32_f16
+add.rm.f32.bf16 add_rm_f32_bf16
+add.rm.f32.f16 add_rm_f32_f16
+add.rm.sat.f32.bf16 add_rm_sat_f32_bf16
+add.rm.sat.f32.f16 add_rm_sat_f32_f16
+add.rn.f32.bf16 add_rn_f32_bf16
+add.rn.f32.f16 add_rn_f32_f16
+add.rn.sat.f32.bf16 add_rn_sat_f32_bf16
+add.rn.sat.f32.f16 add_rn_sat_f32_f16
+add.rp.f32.bf16 add_rp_f32_bf16
+add.rp.f32.f16 add_rp_f32_f16
+add.rp.sat.f32.bf16 add_rp_sat_f32_bf16
+add.rp.sat.f32.f16 add_rp_sat_f32_f16
+add.rz.f32.bf16 add_rz_f32_bf16
+add.rz.f32.f16 add_rz_f32_f16
+add.rz.sat.f32.bf16 add_rz_sat_f32_bf16
+add.rz.sat.f32.f16 add_rz_sat_f32_f16
+add.sat.f32.bf16 add_rn_sat_f32_bf16
+add.sat.f32.f16 add_rn_sat_f32_f16
+sub.f32.bf16 sub_rn_f32_bf16
+sub.f32.f16 sub_rn_f32_f16
+sub.rm.f32.bf16 sub_rm_f32_bf16
+sub.rm.f32.f16 sub_rm_f32_f16
+sub.rm.sat.f32.bf16 sub_rm_sat_f32_bf16
+sub.rm.sat.f32.f16 sub_rm_sat_f32_f16
+sub.rn.f32.bf16 sub_rn_f32_bf16
+sub.rn.f32.f16 sub_rn_f32_f16
+sub.rn.sat.f32.bf16 sub_rn_sat_f32_bf16
+sub.rn.sat.f32.f16 sub_rn_sat_f32_f16
+sub.rp.f32.bf16 sub_rp_f32_bf16
+sub.rp.f32.f16 sub_rp_f32_f16
+sub.rp.sat.f32.bf16 sub_rp_sat_f32_bf16
+sub.rp.sat.f32.f16 sub_rp_sat_f32_f16
+sub.rz.f32.bf16 sub_rz_f32_bf16
+sub.rz.f32.f16 sub_rz_f32_f16
+sub.rz.sat.f32.bf16 sub_rz_sat_f32_bf16
+sub.rz.sat.f32.f16 sub_rz_sat_f32_f16
+sub.sat.f32.bf16 sub_rn_sat_f32_bf16
+sub.sat.f32.f16 sub_rn_sat_f32_f16
+
+to32 from32 - -:
+abs.bf16x2 abs_bf16x2
+abs.f16x2 abs_f16x2
+abs.f32 abs_f32
+abs.ftz.f16x2 abs_ftz_f16x2
+abs.ftz.f32 abs_ftz_f32
+abs.s32 abs_32
+bfind.s32 bfind_s32
+bfind.shiftamt.s32 bfind_shift_s32
+bfind.shiftamt.u32 bfind_shift_u32
+bfind.u32 bfind_u32
+brev.b32 brev_32
+clz.b32 clz_32
+cnot.b32 cnot_32
+cos.approx.f32 cos_f32
+cos.approx.ftz.f32 cos_ftz_f32
+ex2.approx.f16x2 ex2_f16x2
+ex2.approx.f32 ex2_f32
+ex2.approx.ftz.bf16x2 ex2_bf16x2
+ex2.approx.ftz.f16x2 ex2_ftz_f16x2
+ex2.approx.ftz.f32 ex2_ftz_f32
+lg2.approx.f32 lg2_f32
+lg2.approx.ftz.f32 lg2_ftz_f32
+neg.bf16x2 neg_bf16x2
+neg.f16x2 neg_f16x2
+neg.f32 neg_f32
+neg.ftz.f16x2 neg_ftz_f16x2
+neg.ftz.f32 neg_ftz_f32
+neg.s32 neg_32
+not.b32 not_32
+popc.b32 popc_32
+rcp.approx.f32 rcp_rn_f32
+rcp.approx.ftz.f32 rcp_rn_ftz_f32
+rcp.rm.f32 rcp_rm_f32
+rcp.rm.ftz.f32 rcp_rm_ftz_f32
+rcp.rn.f32 rcp_rn_f32
+rcp.rn.ftz.f32 rcp_rn_ftz_f32
+rcp.rp.f32 rcp_rp_f32
+rcp.rp.ftz.f32 rcp_rp_ftz_f32
+rcp.rz.f32 rcp_rz_f32
+rcp.rz.ftz.f32 rcp_rz_ftz_f32
+rsqrt.approx.f32 rsqrt_f32
+rsqrt.approx.ftz.f32 rsqrt_ftz_f32
+sin.approx.f32 sin_f32
+sin.approx.ftz.f32 sin_ftz_f32
+sqrt.approx.f32 sqrt_rn_f32
+sqrt.approx.ftz.f32 sqrt_rn_ftz_f32
+sqrt.rm.f32 sqrt_rm_f32
+sqrt.rm.ftz.f32 sqrt_rm_ftz_f32
+sqrt.rn.f32 sqrt_rn_f32
+sqrt.rn.ftz.f32 sqrt_rn_ftz_f32
+sqrt.rp.f32 sqrt_rp_f32
+sqrt.rp.ftz.f32 sqrt_rp_ftz_f32
+sqrt.rz.f32 sqrt_rz_f32
+sqrt.rz.ftz.f32 sqrt_rz_ftz_f32
+tanh.approx.bf16x2 tanh_bf16x2
+tanh.approx.f16x2 tanh_f16x2
+tanh.approx.f32 tanh_f32
+
+to32 from32 from32 -:
+add.bf16x2 add_bf16x2
+add.f16x2 add_f16x2
+add.f32 add_rn_f32
+add.ftz.f16x2 add_ftz_f16x2
+add.ftz.f32 add_rn_ftz_f32
+add.ftz.sat.f16x2 add_ftz_sat_f16x2
+add.ftz.sat.f32 add_rn_ftz_sat_f32
+add.rm.f32 add_rm_f32
+add.rm.ftz.f32 add_rm_ftz_f32
+add.rm.ftz.sat.f32 add_rm_ftz_sat_f32
+add.rm.sat.f32 add_rm_sat_f32
+add.rn.bf16x2 add_bf16x2
+add.rn.f16x2 add_f16x2
+add.rn.f32 add_rn_f32
+add.rn.ftz.f16x2 add_ftz_f16x2
+add.rn.ftz.f32 add_rn_ftz_f32
+add.rn.ftz.sat.f16x2 add_ftz_sat_f16x2
+add.rn.ftz.sat.f32 add_rn_ftz_sat_f32
+add.rn.sat.f16x2 add_sat_f16x2
+add.rn.sat.f32 add_rn_sat_f32
+add.rp.f32 add_rp_f32
+add.rp.ftz.f32 add_rp_ftz_f32
+add.rp.ftz.sat.f32 add_rp_ftz_sat_f32
+add.rp.sat.f32 add_rp_sat_f32
+add.rz.f32 add_rz_f32
+add.rz.ftz.f32 add_rz_ftz_f32
+add.rz.ftz.sat.f32 add_rz_ftz_sat_f32
+add.rz.sat.f32 add_rz_sat_f32
+add.s16x2 add_16x2
+add.s32 add_32
+add.sat.f16x2 add_sat_f16x2
+add.sat.f32 add_rn_sat_f32
+add.sat.s32 add_sat_s32
+add.u16x2 add_16x2
+add.u32 add_32
+and.b32 and_32
+bmsk.clamp.b32 bmsk_clamp
+bmsk.wrap.b32 bmsk_wrap
+copysign.f32 copysign_f32
+div.approx.f32 div_rn_f32
+div.approx.ftz.f32 div_rn_ftz_f32
+div.f32 div_rn_f32
+div.ftz.f32 div_rn_ftz_f32
+div.full.f32 div_rn_f32
+div.full.ftz.f32 div_rn_ftz_f32
+div.rm.f32 div_rm_f32
+div.rm.ftz.f32 div_rm_ftz_f32
+div.rn.f32 div_rn_f32
+div.rn.ftz.f32 div_rn_ftz_f32
+div.rp.f32 div_rp_f32
+div.rp.ftz.f32 div_rp_ftz_f32
+div.rz.f32 div_rz_f32
+div.rz.ftz.f32 div_rz_ftz_f32
+div.s32 div_s32
+div.u32 div_u32
+max.NaN.bf16x2 max_NaN_bf16x2
+max.NaN.f16x2 max_NaN_f16x2
+max.NaN.f32 max_NaN_f32
+max.NaN.xorsign.abs.bf16x2 max_NaN_xorsign_abs_bf16x2
+max.NaN.xorsign.abs.f16x2 max_NaN_xorsign_abs_f16x2
+max.NaN.xorsign.abs.f32 max_NaN_xorsign_abs_f32
+max.bf16x2 max_bf16x2
+max.f16x2 max_f16x2
+max.f32 max_f32
+max.ftz.NaN.f16x2 max_ftz_NaN_f16x2
+max.ftz.NaN.f32 max_ftz_NaN_f32
+max.ftz.NaN.xorsign.abs.f16x2 max_ftz_NaN_xorsign_abs_f16x2
+max.ftz.NaN.xorsign.abs.f32 max_ftz_NaN_xorsign_abs_f32
+max.ftz.f16x2 max_ftz_f16x2
+max.ftz.f32 max_ftz_f32
+max.ftz.xorsign.abs.f16x2 max_ftz_xorsign_abs_f16x2
+max.ftz.xorsign.abs.f32 max_ftz_xorsign_abs_f32
+max.relu.s16x2 max_relu_s16x2
+max.relu.s32 max_relu_s32
+max.s16x2 max_s16x2
+max.s32 max_s32
+max.u16x2 max_u16x2
+max.u32 max_u32
+max.xorsign.abs.bf16x2 max_xorsign_abs_bf16x2
+max.xorsign.abs.f16x2 max_xorsign_abs_f16x2
+max.xorsign.abs.f32 max_xorsign_abs_f32
+min.NaN.bf16x2 min_NaN_bf16x2
+min.NaN.f16x2 min_NaN_f16x2
+min.NaN.f32 min_NaN_f32
+min.NaN.xorsign.abs.bf16x2 min_NaN_xorsign_abs_bf16x2
+min.NaN.xorsign.abs.f16x2 min_NaN_xorsign_abs_f16x2
+min.NaN.xorsign.abs.f32 min_NaN_xorsign_abs_f32
+min.bf16x2 min_bf16x2
+min.f16x2 min_f16x2
+min.f32 min_f32
+min.ftz.NaN.f16x2 min_ftz_NaN_f16x2
+min.ftz.NaN.f32 min_ftz_NaN_f32
+min.ftz.NaN.xorsign.abs.f16x2 min_ftz_NaN_xorsign_abs_f16x2
+min.ftz.NaN.xorsign.abs.f32 min_ftz_NaN_xorsign_abs_f32
+min.ftz.f16x2 min_ftz_f16x2
+min.ftz.f32 min_ftz_f32
+min.ftz.xorsign.abs.f16x2 min_ftz_xorsign_abs_f16x2
+min.ftz.xorsign.abs.f32 min_ftz_xorsign_abs_f32
+min.relu.s16x2 min_relu_s16x2
+min.relu.s32 min_relu_s32
+min.s16x2 min_s16x2
+min.s32 min_s32
+min.u16x2 min_u16x2
+min.u32 min_u32
+min.xorsign.abs.bf16x2 min_xorsign_abs_bf16x2
+min.xorsign.abs.f16x2 min_xorsign_abs_f16x2
+min.xorsign.abs.f32 min_xorsign_abs_f32
+mul.bf16x2 mul_bf16x2
+mul.f16x2 mul_f16x2
+mul.f32 mul_rn_f32
+mul.ftz.f16x2 mul_ftz_f16x2
+mul.ftz.f32 mul_rn_ftz_f32
+mul.ftz.sat.f16x2 mul_ftz_sat_f16x2
+mul.ftz.sat.f32 mul_rn_ftz_sat_f32
+mul.hi.s32 mul_hi_s32
+mul.hi.u32 mul_hi_u32
+mul.lo.s32 mul_32
+mul.lo.u32 mul_32
+mul.rm.f32 mul_rm_f32
+mul.rm.ftz.f32 mul_rm_ftz_f32
+mul.rm.ftz.sat.f32 mul_rm_ftz_sat_f32
+mul.rm.sat.f32 mul_rm_sat_f32
+mul.rn.bf16x2 mul_bf16x2
+mul.rn.f16x2 mul_f16x2
+mul.rn.f32 mul_rn_f32
+mul.rn.ftz.f16x2 mul_ftz_f16x2
+mul.rn.ftz.f32 mul_rn_ftz_f32
+mul.rn.ftz.sat.f16x2 mul_ftz_sat_f16x2
+mul.rn.ftz.sat.f32 mul_rn_ftz_sat_f32
+mul.rn.sat.f16x2 mul_sat_f16x2
+mul.rn.sat.f32 mul_rn_sat_f32
+mul.rp.f32 mul_rp_f32
+mul.rp.ftz.f32 mul_rp_ftz_f32
+mul.rp.ftz.sat.f32 mul_rp_ftz_sat_f32
+mul.rp.sat.f32 mul_rp_sat_f32
+mul.rz.f32 mul_rz_f32
+mul.rz.ftz.f32 mul_rz_ftz_f32
+mul.rz.ftz.sat.f32 mul_rz_ftz_sat_f32
+mul.rz.sat.f32 mul_rz_sat_f32
+mul.sat.f16x2 mul_sat_f16x2
+mul.sat.f32 mul_rn_sat_f32
+mul24.hi.s32 mul24_hi_s32
+mul24.hi.u32 mul24_hi_u32
+mul24.lo.s32 mul24_lo_s32
+mul24.lo.u32 mul24_lo_u32
+or.b32 or_32
+rem.s32 rem_s32
+rem.u32 rem_u32
+shl.b32 shl_32
+shr.b32 shr_u32
+shr.s32 shr_s32
+shr.u32 shr_u32
+sub.bf16x2 sub_bf16x2
+sub.f16x2 sub_f16x2
+sub.f32 sub_rn_f32
+sub.ftz.f16x2 sub_ftz_f16x2
+sub.ftz.f32 sub_rn_ftz_f32
+sub.ftz.sat.f16x2 sub_ftz_sat_f16x2
+sub.ftz.sat.f32 sub_rn_ftz_sat_f32
+sub.rm.f32 sub_rm_f32
+sub.rm.ftz.f32 sub_rm_ftz_f32
+sub.rm.ftz.sat.f32 sub_rm_ftz_sat_f32
+sub.rm.sat.f32 sub_rm_sat_f32
+sub.rn.bf16x2 sub_bf16x2
+sub.rn.f16x2 sub_f16x2
+sub.rn.f32 sub_rn_f32
+sub.rn.ftz.f16x2 sub_ftz_f16x2
+sub.rn.ftz.f32 sub_rn_ftz_f32
+sub.rn.ftz.sat.f16x2 sub_ftz_sat_f16x2
+sub.rn.ftz.sat.f32 sub_rn_ftz_sat_f32
+sub.rn.sat.f16x2 sub_sat_f16x2
+sub.rn.sat.f32 sub_rn_sat_f32
+sub.rp.f32 sub_rp_f32
+sub.rp.ftz.f32 sub_rp_ftz_f32
+sub.rp.ftz.sat.f32 sub_rp_ftz_sat_f32
+sub.rp.sat.f32 sub_rp_sat_f32
+sub.rz.f32 sub_rz_f32
+sub.rz.ftz.f32 sub_rz_ftz_f32
+sub.rz.ftz.sat.f32 sub_rz_ftz_sat_f32
+sub.rz.sat.f32 sub_rz_sat_f32
+sub.s32 sub_32
+sub.sat.f16x2 sub_sat_f16x2
+sub.sat.f32 sub_rn_sat_f32
+sub.sat.s32 sub_sat_s32
+sub.u32 sub_32
+szext.clamp.s32 szext_clamp_s32
+szext.clamp.u32 szext_clamp_u32
+szext.wrap.s32 szext_wrap_s32
+szext.wrap.u32 szext_wrap_u32
+xor.b32 xor_32
+
+to32 from32 from32 from32:
+bfe.s32 bfe_s32
+bfe.u32 bfe_u32
+dp2a.hi.s32.s32 dp2a_hi_s32_s32
+dp2a.hi.s32.u32 dp2a_hi_s32_u32
+dp2a.hi.u32.s32 dp2a_hi_u32_s32
+dp2a.hi.u32.u32 dp2a_hi_u32_u32
+dp2a.lo.s32.s32 dp2a_lo_s32_s32
+dp2a.lo.s32.u32 dp2a_lo_s32_u32
+dp2a.lo.u32.s32 dp2a_lo_u32_s32
+dp2a.lo.u32.u32 dp2a_lo_u32_u32
+dp4a.s32.s32 dp4a_s32_s32
+dp4a.s32.u32 dp4a_s32_u32
+dp4a.u32.s32 dp4a_u32_s32
+dp4a.u32.u32 dp4a_u32_u32
+fma.rm.f32 fma_rm_f32
+fma.rm.ftz.f32 fma_rm_ftz_f32
+fma.rm.ftz.sat.f32 fma_rm_ftz_sat_f32
+fma.rm.sat.f32 fma_rm_sat_f32
+fma.rn.bf16x2 fma_bf16x2
+fma.rn.f16x2 fma_f16x2
+fma.rn.f32 fma_rn_f32
+fma.rn.ftz.f16x2 fma_ftz_f16x2
+fma.rn.ftz.f32 fma_rn_ftz_f32
+fma.rn.ftz.relu.f16x2 fma_ftz_relu_f16x2
+fma.rn.ftz.sat.f16x2 fma_ftz_sat_f16x2
+fma.rn.ftz.sat.f32 fma_rn_ftz_sat_f32
+fma.rn.oob.bf16x2 fma_oob_bf16x2
+fma.rn.oob.f16x2 fma_oob_f16x2
+fma.rn.oob.relu.bf16x2 fma_oob_relu_bf16x2
+fma.rn.oob.relu.f16x2 fma_oob_relu_f16x2
+fma.rn.oob.sat.f16x2 fma_oob_sat_f16x2
+fma.rn.relu.bf16x2 fma_relu_bf16x2
+fma.rn.relu.f16x2 fma_relu_f16x2
+fma.rn.sat.f16x2 fma_sat_f16x2
+fma.rn.sat.f32 fma_rn_sat_f32
+fma.rp.f32 fma_rp_f32
+fma.rp.ftz.f32 fma_rp_ftz_f32
+fma.rp.ftz.sat.f32 fma_rp_ftz_sat_f32
+fma.rp.sat.f32 fma_rp_sat_f32
+fma.rz.f32 fma_rz_f32
+fma.rz.ftz.f32 fma_rz_ftz_f32
+fma.rz.ftz.sat.f32 fma_rz_ftz_sat_f32
+fma.rz.sat.f32 fma_rz_sat_f32
+fns.b32 fns
+mad.f32 fma_rn_f32
+mad.ftz.f32 fma_rn_ftz_f32
+mad.ftz.sat.f32 fma_rn_ftz_sat_f32
+mad.hi.cc.s32 mad_hi_cc_s32
+mad.hi.cc.u32 mad_hi_cc_u32
+mad.hi.s32 mad_hi_s32
+mad.hi.sat.s32 mad_hi_sat_s32
+mad.hi.u32 mad_hi_u32
+mad.lo.cc.s32 mad_lo_cc_s32
+mad.lo.cc.u32 mad_lo_cc_u32
+mad.lo.s32 mad_32
+mad.lo.u32 mad_32
+mad.rm.f32 fma_rm_f32
+mad.rm.ftz.f32 fma_rm_ftz_f32
+mad.rm.ftz.sat.f32 fma_rm_ftz_sat_f32
+mad.rm.sat.f32 fma_rm_sat_f32
+mad.rn.f32 fma_rn_f32
+mad.rn.ftz.f32 fma_rn_ftz_f32
+mad.rn.ftz.sat.f32 fma_rn_ftz_sat_f32
+mad.rn.sat.f32 fma_rn_sat_f32
+mad.rp.f32 fma_rp_f32
+mad.rp.ftz.f32 fma_rp_ftz_f32
+mad.rp.ftz.sat.f32 fma_rp_ftz_sat_f32
+mad.rp.sat.f32 fma_rp_sat_f32
+mad.rz.f32 fma_rz_f32
+mad.rz.ftz.f32 fma_rz_ftz_f32
+mad.rz.ftz.sat.f32 fma_rz_ftz_sat_f32
+mad.rz.sat.f32 fma_rz_sat_f32
+mad.sat.f32 fma_rn_sat_f32
+mad24.hi.s32 mad24_hi_s32
+mad24.hi.sat.s32 mad24_hi_sat_s32
+mad24.hi.u32 mad24_hi_u32
+mad24.lo.s32 mad24_lo_s32
+mad24.lo.u32 mad24_lo_u32
+madc.hi.cc.s32 madc_hi_cc_s32
+madc.hi.cc.u32 madc_hi_cc_u32
+madc.hi.s32 madc_hi_s32
+madc.hi.u32 madc_hi_u32
+madc.lo.cc.s32 madc_lo_cc_s32
+madc.lo.cc.u32 madc_lo_cc_u32
+madc.lo.s32 madc_lo_s32
+madc.lo.u32 madc_lo_u32
+prmt.b32 prmt
+prmt.b32.b4e prmt_b4e
+prmt.b32.ecl prmt_ecl
+prmt.b32.ecr prmt_ecr
+prmt.b32.f4e prmt_f4e
+prmt.b32.rc16 prmt_rc16
+prmt.b32.rc8 prmt_rc8
+sad.s32 sad_s32
+sad.u32 sad_u32
+shf.l.clamp.b32 shf_l_clamp
+shf.l.wrap.b32 shf_l_wrap
+shf.r.clamp.b32 shf_r_clamp
+shf.r.wrap.b32 shf_r_wrap
+
+to32 from32 from32 same:
+add.cc.s32 add_cc_32
+add.cc.u32 add_cc_32
+addc.cc.s32 addc_cc_32
+addc.cc.u32 addc_cc_32
+addc.s32 addc_32
+addc.u32 addc_32
+sub.cc.s32 sub_cc_32
+sub.cc.u32 sub_cc_32
+subc.cc.s32 subc_cc_32
+subc.cc.u32 subc_cc_32
+subc.s32 subc_32
+subc.u32 subc_32
+
+to32 from64 - -:
+bfind.s64 bfind_s64
+bfind.shiftamt.s64 bfind_shift_s64
+bfind.shiftamt.u64 bfind_shift_u64
+bfind.u64 bfind_u64
+clz.b64 clz_64
+popc.b64 popc_64
+
+to64 from32 from32 -:
+mul.wide.s32 mul_wide_s32
+mul.wide.u32 mul_wide_u32
+
+to64 from32 from32 from64:
+mad.wide.s32 mad_wide_s32
+mad.wide.u32 mad_wide_u32
+
+to64 from64 - -:
+abs.f64 abs_f64
+abs.s64 abs_64
+brev.b64 brev_64
+cnot.b64 cnot_64
+neg.f64 neg_f64
+neg.s64 neg_64
+not.b64 not_64
+rcp.approx.ftz.f64 rcp_rn_f64
+rcp.rm.f64 rcp_rm_f64
+rcp.rn.f64 rcp_rn_f64
+rcp.rp.f64 rcp_rp_f64
+rcp.rz.f64 rcp_rz_f64
+rsqrt.approx.f64 rsqrt_f64
+rsqrt.approx.ftz.f64 rsqrt_f64
+sqrt.rm.f64 sqrt_rm_f64
+sqrt.rn.f64 sqrt_rn_f64
+sqrt.rp.f64 sqrt_rp_f64
+sqrt.rz.f64 sqrt_rz_f64
+
+to64 from64 from32 -:
+shl.b64 shl_64
+shr.b64 shr_u64
+shr.s64 shr_s64
+shr.u64 shr_u64
+
+to64 from64 from32 from32:
+bfe.s64 bfe_s64
+bfe.u64 bfe_u64
+
+to64 from64 from64 -:
+add.f32x2 add_rn_f32x2
+add.f64 add_rn_f64
+add.ftz.f32x2 add_rn_ftz_f32x2
+add.rm.f32x2 add_rm_f32x2
+add.rm.f64 add_rm_f64
+add.rm.ftz.f32x2 add_rm_ftz_f32x2
+add.rn.f32x2 add_rn_f32x2
+add.rn.f64 add_rn_f64
+add.rn.ftz.f32x2 add_rn_ftz_f32x2
+add.rp.f32x2 add_rp_f32x2
+add.rp.f64 add_rp_f64
+add.rp.ftz.f32x2 add_rp_ftz_f32x2
+add.rz.f32x2 add_rz_f32x2
+add.rz.f64 add_rz_f64
+add.rz.ftz.f32x2 add_rz_ftz_f32x2
+add.s64 add_64
+add.u64 add_64
+and.b64 and_64
+copysign.f64 copysign_f64
+div.f64 div_rn_f64
+div.rm.f64 div_rm_f64
+div.rn.f64 div_rn_f64
+div.rp.f64 div_rp_f64
+div.rz.f64 div_rz_f64
+div.s64 div_s64
+div.u64 div_u64
+max.f64 max_f64
+max.s64 max_s64
+max.u64 max_u64
+min.f64 min_f64
+min.s64 min_s64
+min.u64 min_u64
+mul.f32x2 mul_rn_f32x2
+mul.f64 mul_rn_f64
+mul.ftz.f32x2 mul_rn_ftz_f32x2
+mul.hi.s64 mul_hi_s64
+mul.hi.u64 mul_hi_u64
+mul.lo.s64 mul_64
+mul.lo.u64 mul_64
+mul.rm.f32x2 mul_rm_f32x2
+mul.rm.f64 mul_rm_f64
+mul.rm.ftz.f32x2 mul_rm_ftz_f32x2
+mul.rn.f32x2 mul_rn_f32x2
+mul.rn.f64 mul_rn_f64
+mul.rn.ftz.f32x2 mul_rn_ftz_f32x2
+mul.rp.f32x2 mul_rp_f32x2
+mul.rp.f64 mul_rp_f64
+mul.rp.ftz.f32x2 mul_rp_ftz_f32x2
+mul.rz.f32x2 mul_rz_f32x2
+mul.rz.f64 mul_rz_f64
+mul.rz.ftz.f32x2 mul_rz_ftz_f32x2
+or.b64 or_64
+rem.s64 rem_s64
+rem.u64 rem_u64
+sub.f32x2 sub_rn_f32x2
+sub.f64 sub_rn_f64
+sub.ftz.f32x2 sub_rn_ftz_f32x2
+sub.rm.f32x2 sub_rm_f32x2
+sub.rm.f64 sub_rm_f64
+sub.rm.ftz.f32x2 sub_rm_ftz_f32x2
+sub.rn.f32x2 sub_rn_f32x2
+sub.rn.f64 sub_rn_f64
+sub.rn.ftz.f32x2 sub_rn_ftz_f32x2
+sub.rp.f32x2 sub_rp_f32x2
+sub.rp.f64 sub_rp_f64
+sub.rp.ftz.f32x2 sub_rp_ftz_f32x2
+sub.rz.f32x2 sub_rz_f32x2
+sub.rz.f64 sub_rz_f64
+sub.rz.ftz.f32x2 sub_rz_ftz_f32x2
+sub.s64 sub_64
+sub.u64 sub_64
+xor.b64 xor_64
+
+to64 from64 from64 from64:
+fma.rm.f32x2 fma_rm_f32x2
+fma.rm.f64 fma_rm_f64
+fma.rm.ftz.f32x2 fma_rm_ftz_f32x2
+fma.rn.f32x2 fma_rn_f32x2
+fma.rn.f64 fma_rn_f64
+fma.rn.ftz.f32x2 fma_rn_ftz_f32x2
+fma.rp.f32x2 fma_rp_f32x2
+fma.rp.f64 fma_rp_f64
+fma.rp.ftz.f32x2 fma_rp_ftz_f32x2
+fma.rz.f32x2 fma_rz_f32x2
+fma.rz.f64 fma_rz_f64
+fma.rz.ftz.f32x2 fma_rz_ftz_f32x2
+mad.f64 fma_rn_f64
+mad.hi.cc.s64 mad_hi_cc_s64
+mad.hi.cc.u64 mad_hi_cc_u64
+mad.hi.s64 mad_hi_s64
+mad.hi.u64 mad_hi_u64
+mad.lo.cc.s64 mad_lo_cc_s64
+mad.lo.cc.u64 mad_lo_cc_u64
+mad.lo.s64 mad_64
+mad.lo.u64 mad_64
+mad.rm.f64 fma_rm_f64
+mad.rn.f64 fma_rn_f64
+mad.rp.f64 fma_rp_f64
+mad.rz.f64 fma_rz_f64
+madc.hi.cc.s64 madc_hi_cc_s64
+madc.hi.cc.u64 madc_hi_cc_u64
+madc.hi.s64 madc_hi_s64
+madc.hi.u64 madc_hi_u64
+madc.lo.cc.s64 madc_lo_cc_s64
+madc.lo.cc.u64 madc_lo_cc_u64
+madc.lo.s64 madc_lo_s64
+madc.lo.u64 madc_lo_u64
+sad.s64 sad_s64
+sad.u64 sad_u64
+
+to64 from64 from64 same:
+add.cc.s64 add_cc_64
+add.cc.u64 add_cc_64
+addc.cc.s64 addc_cc_64
+addc.cc.u64 addc_cc_64
+addc.s64 addc_64
+addc.u64 addc_64
+sub.cc.s64 sub_cc_64
+sub.cc.u64 sub_cc_64
+subc.cc.s64 subc_cc_64
+subc.cc.u64 subc_cc_64
+subc.s64 subc_64
+subc.u64 subc_64
+
+to_pred from_pred - -:
+not.pred not_pred
+
+to_pred from_pred from_pred -:
+and.pred and_pred
+or.pred or_pred
+xor.pred xor_pred
 """
