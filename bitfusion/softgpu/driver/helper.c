@@ -84,8 +84,16 @@ static int move_up(int fd)
 
 /* Not -m: that would import from the folder the program runs in before any other. The package's folder comes last:
  * where pip put it, it also holds others' modules, maybe under names of the standard library's. */
-static const char main_text[] = "import sys; sys.path[:] = [*filter(None, sys.path), *sys.argv[1:]];"
-				"from bitfusion.softgpu.ptx import boot; boot.run()";
+#define PATH_TEXT "import sys; sys.path[:] = [*filter(None, sys.path), *sys.argv[1:]]\n"
+static const char found_text[] = PATH_TEXT "from bitfusion.softgpu.ptx import boot; boot.run()";
+/* boot.py by its path: to look for it in all of these folders takes most of a millisecond */
+static const char main_text[] =
+	PATH_TEXT "from _frozen_importlib import module_from_spec, spec_from_loader\n"
+		  "from _frozen_importlib_external import SourceFileLoader\n"
+		  "name = 'bitfusion.softgpu.ptx.boot'\n"
+		  "loader = SourceFileLoader(name, sys.argv[1] + '/bitfusion/softgpu/ptx/boot.py')\n"
+		  "boot = sys.modules[name] = module_from_spec(spec_from_loader(name, loader))\n"
+		  "loader.exec_module(boot); boot.run()";
 
 static int spawn(int requests, int replies)
 {
@@ -93,7 +101,7 @@ static int spawn(int requests, int replies)
 	char root[PATH_MAX], *program = (char *)(python && *python ? python : "python3");
 	/* -I: nothing that the program set for its own Python; and compiled modules are kept, which halves the start */
 	char *alone[] = { program, "-I", "-S", "-c", (char *)main_text, root, NULL };
-	char *as_set[] = { program, "-S", "-c", (char *)main_text, NULL };
+	char *as_set[] = { program, "-S", "-c", (char *)found_text, NULL };
 	char **arguments = find_root(root) ? alone : as_set;
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Callable, Dict, Optional, Tuple
 
+from ..ptx import boot
 from ..ptx.ir import TYPE_BYTES, Imm, Instruction, Operand, Pair, Reg, Sink, Special, Vector
 from .encoding import FORMS, Kinds
 from .function import NOWHERE, Broken, FunctionEncoder, Unsupported
@@ -18,7 +19,7 @@ WITHOUT_ROWS = ("mma", "wmma")
 WORDS = set(WITHOUT_ROWS)  # of forms without rows: the modules of their rules add theirs
 NO_FORM = "no form of the instruction that is known"
 _Key = Tuple[str, Tuple[str, ...]]
-_MATCHED: Dict[_Key, Optional[Tuple[str, ...]]] = {}
+_MATCHED: Dict[_Key, Optional[Tuple[str, ...]]] = boot.MATCHED
 _ANY_ORDER: Dict[_Key, Tuple[str, Kinds]] = {}
 
 _WIDTH = {"16": 2, "32": 4, "64": 8, "128": 16}

@@ -43,6 +43,8 @@ MAX_BYTES = 16 << 20
 # What compiling gave: of sources that are made at run time, and of regular expressions (regex.py).
 CODE: "Dict[str, CodeType]" = {}
 PATTERNS: "Dict[Tuple[object, int], Any]" = {}
+# What was found in the tables of forms (../engine/lower.py).
+MATCHED: "Dict[Tuple[str, Tuple[str, ...]], Optional[Tuple[str, ...]]]" = {}
 
 
 def find_folder(environment: "Mapping[str, str]") -> "Optional[str]":
@@ -177,6 +179,7 @@ def load() -> bool:
         for found in filter(None, map(kept, places())):
             CODE.update(found["code"])
             PATTERNS.update(found["patterns"])
+            MATCHED.update(found["matched"])
             for module in found["modules"]:
                 if module[0] not in sys.modules:
                     _run(module)

@@ -10,6 +10,7 @@ import marshal
 import os
 import sys
 from importlib.machinery import SourceFileLoader
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from . import boot
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 # What begins a helper before there is a file to begin with, and what only the end of one needs.
 _OUTSIDE = [f"bitfusion.softgpu.ptx.{name}" for name in ("boot", "startup", "cache")]
-_OUTSIDE += ["bitfusion", "bitfusion.softgpu", "bitfusion.softgpu.ptx"]
 # Modules of Python's own that all need: looking for these takes longer than running them.
 _STANDARD = ("__future__", "struct")
+_MOST_MATCHED = 1000  # reading these takes its time, too
 
 
 def _modules() -> Tuple[List[Module], Dict[str, Stamp]]:
@@ -91,6 +92,7 @@ def _content() -> bytes:
         "sources": sources,
         "patterns": patterns,
         "code": boot.CODE,
+        "matched": dict(islice(boot.MATCHED.items(), _MOST_MATCHED)),
     }
     return join(head, modules)
 
