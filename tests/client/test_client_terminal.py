@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import pytest
-from runs import HARNESS, PROXY, Terminal, run
+from runs import HARNESS, PROXY, Terminal, marked, run, status_of
 
 from bitfusion import inventory
 
@@ -60,7 +61,7 @@ def test_ctrl_z_and_fg_in_the_users_shell(environment: dict[str, str]) -> None:
     terminal = Terminal(environment, *BASH)
     terminal.expect("$ ")
     command = " ".join(HARNESS)
-    terminal.type(f"{command} -- sh -c 'echo start$((1+1)); sleep 1; read x; echo got-$x'\n")
+    terminal.type(f"{command} -- sh -c 'echo start$((1+1)); sleep 60; read x; echo got-$x'\n")
     terminal.expect("start2")
     terminal.wait_for_foreground("sleep")  # a shell in the middle of vfork cannot be stopped
     terminal.type("\x1a")
@@ -69,6 +70,8 @@ def test_ctrl_z_and_fg_in_the_users_shell(environment: dict[str, str]) -> None:
     terminal.expect("shell2")
     terminal.type("fg\n")
     terminal.expect("harness.py")
+    (sleep,) = [pid for pid in marked(environment["TEST_MARK"]) if status_of(pid)[0] == "sleep"]
+    os.kill(sleep, signal.SIGKILL)
     terminal.type("line\n")
     terminal.expect("got-line")
     terminal.expect("$ ")
