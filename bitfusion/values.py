@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from bitfusion import inventory
@@ -20,6 +21,7 @@ Address = tuple[str, int]
 
 
 LEAST_SILENCE_S = 0.5
+LEAST_HOST_MEMORY = 256 << 20  # what a driver needs for itself, and a little
 
 
 def parse_text(text: str) -> str:
@@ -63,6 +65,21 @@ def parse_software_memory(text: str) -> int:
     if not MIB <= size <= inventory.MAX_SOFTWARE_MEMORY:
         raise ValueError(f"'{text}' is not from 1M to {inventory.MAX_SOFTWARE_MEMORY >> 30}G")
     return size // MIB * MIB
+
+
+def parse_host_memory(text: str) -> int:
+    """Bytes, or a part of this machine's; 0 for no limit."""
+    digits = text.removesuffix("%")
+    if digits != text:
+        percent = parse_count(digits)
+        if not 1 <= percent <= 100:
+            raise ValueError(f"'{text}' is not from 1% to 100%")
+        pages: int = os.sysconf("SC_PHYS_PAGES")
+        return max(LEAST_HOST_MEMORY, pages * os.sysconf("SC_PAGE_SIZE") * percent // 100)
+    size = parse_size(text)
+    if 0 < size < LEAST_HOST_MEMORY:
+        raise ValueError(f"'{text}' is less than {LEAST_HOST_MEMORY >> 20}M, which a driver needs")
+    return size
 
 
 def parse_patience(text: str) -> float:

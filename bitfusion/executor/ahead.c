@@ -77,10 +77,26 @@ static struct chunk *last_with_room(struct bf_ahead *ahead)
 	return chunk;
 }
 
+static bool is_full(struct bf_session *session)
+{
+	return session->input.ahead->total >= bf_host_memory_most(session, MOST_AHEAD, 4);
+}
+
+bool bf_ahead_full(struct bf_session *session)
+{
+	struct bf_input *input = &session->input;
+	if (!input->ahead)
+		return false;
+	bf_ahead_lock(input);
+	bool full = is_full(session);
+	bf_ahead_unlock(input);
+	return full;
+}
+
 static bool read_on(struct bf_session *session)
 {
 	struct bf_ahead *ahead = session->input.ahead;
-	if (ahead->total >= MOST_AHEAD) {
+	if (is_full(session)) {
 		if (!ahead->full)
 			bf_log(session, "a host function holds up more commands than are kept");
 		ahead->full = true;

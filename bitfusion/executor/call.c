@@ -182,6 +182,10 @@ void bf_row_command(struct bf_session *session, const struct bf_command *command
 		bf_done(session, command, CUDA_ERROR_NOT_SUPPORTED, NULL, 0);
 		return;
 	}
+	if (unlikely(route->makes && bf_host_memory_full(session, 0))) {
+		bf_done(session, command, CUDA_ERROR_OUT_OF_MEMORY, NULL, 0);
+		return;
+	}
 	CUresult status = CUDA_SUCCESS;
 	/* special streams are those of the current context, also where no context is needed otherwise */
 	if (!(route->row->flags & BF_ROW_NO_CONTEXT) || route->row->stream != BF_NO_ARGUMENT)
@@ -255,6 +259,11 @@ static bool begins(const char *name, const char *const *starts)
 	return *starts != NULL;
 }
 
+static bool makes(const struct bf_argument *what)
+{
+	return what->kind == BF_ARG_NEW_HANDLE;
+}
+
 bool bf_routes_init(struct bf_session *session)
 {
 	static const char *const work[] = { "cuMemcpy", "cuMemset", "cuGraphLaunch", "cuLaunch", NULL };
@@ -274,6 +283,7 @@ bool bf_routes_init(struct bf_session *session)
 		route->around = bf_row_around(route->row->name);
 		route->allocates = bf_row_allocates(route->around);
 		for (unsigned n = 0; n < route->row->argument_count; n++) {
+			route->makes |= makes(&route->row->arguments[n]);
 			route->has_arrays |= bf_is_array(route->row->arguments[n].kind);
 			route->has_locations |= route->row->arguments[n].location != 0;
 		}

@@ -22,12 +22,14 @@ ENDED_CLIENT_GONE = 1
 ENDED_PROTOCOL = 2
 ENDED_DRIVER = 3
 ENDED_INTERNAL = 4
+ENDED_MEMORY = 5
 
 DEFAULT_SLOTS = 256
 UNLIMITED = 0
 
 _SERVE_VERBOSE = 1
 _SERVE_KEEP_OUTPUT = 2
+_SERVE_SOFTWARE = 4
 
 
 class ExecutorError(Exception):
@@ -46,6 +48,7 @@ class _ServeOptions(ctypes.Structure):
         ("flags", ctypes.c_uint32),
         ("spin_us", ctypes.c_int32),
         ("grace_ms", ctypes.c_uint32),
+        ("host_memory", ctypes.c_uint64),
     ]
 
 
@@ -251,6 +254,8 @@ def serve(
     keep_output: bool = False,
     spin_us: int = -1,
     grace_ms: int = 500,
+    host_memory: int = 0,
+    software: bool = False,
 ) -> int:
     """Serve one client on the connected stream socket `fd` until it ends; returns one of ENDED_*.
 
@@ -258,11 +263,13 @@ def serve(
     for no limits. log_fd: where log lines go. Descriptors 1 and 2 are replaced by pipes whose text
     is sent to the client, unless keep_output. spin_us: how long to poll before sleeping, -1 for
     the default. grace_ms: how long running work may go on once the client is gone; then the
-    process exits. Call it on the main thread with signals at their defaults, and leave with
-    os._exit(code).
+    process exits. host_memory: bytes of this machine's that the session's workers may hold, 0 for
+    no limit; software: device memory is this machine's too. Call it on the main thread with
+    signals at their defaults, and leave with os._exit(code).
     """
     array = (ctypes.c_int32 * len(devices))(*devices)
     flags = (_SERVE_VERBOSE if verbose else 0) | (_SERVE_KEEP_OUTPUT if keep_output else 0)
+    flags |= _SERVE_SOFTWARE if software else 0
     options = _ServeOptions(
         os.fsencode(driver),
         ctypes.cast(array, ctypes.POINTER(ctypes.c_int32)),
@@ -274,5 +281,6 @@ def serve(
         flags,
         spin_us,
         grace_ms,
+        host_memory,
     )
     return int(load().bf_executor_serve(ctypes.byref(options)))

@@ -12,6 +12,7 @@
 enum bf_serve_flags {
 	BF_SERVE_VERBOSE = 1,
 	BF_SERVE_KEEP_OUTPUT = 2, /* leave descriptors 1 and 2 alone */
+	BF_SERVE_SOFTWARE = 4, /* device memory is this machine's */
 };
 
 /* Known to core.py: _ServeOptions. */
@@ -26,6 +27,7 @@ struct bf_serve_options {
 	uint32_t flags;
 	int32_t spin_us; /* how long to poll before sleeping; -1 for the default */
 	uint32_t grace_ms;
+	uint64_t host_memory; /* bytes of this machine's that the session's workers may hold; 0: not limited */
 };
 
 /* How a session ended. Known to core.py: ENDED_*. */
@@ -35,6 +37,7 @@ enum bf_ended {
 	BF_ENDED_PROTOCOL,
 	BF_ENDED_DRIVER,
 	BF_ENDED_INTERNAL,
+	BF_ENDED_MEMORY, /* its client made it hold too much of this machine's */
 };
 
 int bf_executor_serve(const struct bf_serve_options *options);

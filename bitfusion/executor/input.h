@@ -31,6 +31,8 @@ static inline void bf_input_consume(struct bf_input *input, size_t size)
 void bf_ahead_start(struct bf_session *session);
 void bf_ahead_lock(struct bf_input *input);
 void bf_ahead_unlock(struct bf_input *input);
+/* A client whose answer is not among what it has sent cannot be waited for. Issue thread. */
+bool bf_ahead_full(struct bf_session *session);
 /* With the lock held: at most `size` bytes of what has been read. */
 size_t bf_ahead_take(struct bf_input *input, void *data, size_t size);
 

@@ -19,7 +19,7 @@ struct bf_spent {
 struct bf_activity {
 	_Atomic uint64_t last_at; /* its client called */
 	_Atomic uint32_t waiting; /* calls of its client that wait for the device, batches that it runs */
-	uint32_t unused;
+	_Atomic uint32_t host_mib; /* of this machine's memory, that it holds */
 };
 
 struct bf_ledger_header {

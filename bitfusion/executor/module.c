@@ -277,7 +277,7 @@ static bool read_image(struct bf_session *session, struct bf_load_job *work)
 	uint64_t size = work->load.bulk_size;
 	if (!size)
 		return true;
-	work->image->data = malloc(size + 8);
+	work->image->data = bf_host_memory_full(session, size) ? NULL : malloc(size + 8);
 	if (!work->image->data) {
 		work->status = CUDA_ERROR_OUT_OF_MEMORY;
 		return bf_input_skip(session, size);

@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { TEXT_BYTES = 32 << 10 };
+enum { TEXT_BYTES = 32 << 10, FULL_MS = 10, LOOK_MS = 250 };
 
 static void forward(struct bf_session *session, unsigned which)
 {
@@ -71,16 +71,21 @@ static void *watch(void *argument)
 {
 	struct bf_session *session = argument;
 	for (;;) {
+		/* a client that does not read makes those wait that print */
+		bool full = atomic_load(&session->outbox.over);
 		struct pollfd pollers[4] = {
 			{ .fd = session->transport.fd, .events = POLLRDHUP },
 			{ .fd = session->stop[0], .events = POLLIN },
-			{ .fd = session->output[0], .events = POLLIN },
-			{ .fd = session->output[1], .events = POLLIN },
+			{ .fd = full ? -1 : session->output[0], .events = POLLIN },
+			{ .fd = full ? -1 : session->output[1], .events = POLLIN },
 		};
-		if (poll(pollers, 4, -1) < 0 && errno != EINTR)
+		int timeout_ms = full ? FULL_MS : session->host_memory.limit ? LOOK_MS : -1;
+		if (poll(pollers, 4, timeout_ms) < 0 && errno != EINTR)
 			return NULL;
 		if (pollers[1].revents)
 			return NULL;
+		if (bf_host_memory_over(session))
+			_exit(BF_ENDED_MEMORY); /* waiters make it grow, or the issue thread is stuck */
 		if (pollers[2].revents || pollers[3].revents)
 			bf_output_drain(session, true);
 		if (pollers[0].revents) {

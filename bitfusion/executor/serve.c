@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { LOOK_AFTER = 16 }; /* commands, at the memory that the session holds */
 enum { MOST_LINES = 64 }; /* of the log: a client decides how often there is something to say */
 
 void bf_log(struct bf_session *session, const char *format, ...)
@@ -239,18 +240,40 @@ static const struct bf_command *next_command(struct bf_session *session)
 	return (const struct bf_command *)at;
 }
 
+static void close_batches(struct bf_session *session)
+{
+	bf_pace_turn(session);
+	if (session->freed.open)
+		bf_freed_close(session);
+}
+
+static void bound_memory(struct bf_session *session)
+{
+	if (bf_host_memory_held(session) > session->host_memory.limit / 2) {
+		close_batches(session); /* what they hold up holds memory */
+		bf_host_memory_wait(session);
+	}
+	if (!session->stopped && bf_host_memory_over(session)) {
+		session->stopped = true;
+		session->ended = BF_ENDED_MEMORY;
+	}
+}
+
 static void issue(struct bf_session *session)
 {
+	unsigned commands = 0;
 	while (!session->stopped) {
 		const struct bf_command *command = next_command(session);
 		if (likely(command != NULL)) {
 			carry_out(session, command);
+			if (unlikely(!(++commands % LOOK_AFTER) && session->host_memory.limit))
+				bound_memory(session);
 			continue;
 		}
 		bf_outbox_throttle(session);
-		bf_pace_turn(session);
-		if (session->freed.open)
-			bf_freed_close(session);
+		close_batches(session);
+		if (session->host_memory.limit)
+			bound_memory(session);
 		if (!session->stopped && bf_input_more(session, true) < 0) {
 			session->stopped = true;
 			session->ended = BF_ENDED_CLIENT_GONE;
@@ -295,6 +318,7 @@ static struct bf_session *open_session(const struct bf_serve_options *options)
 	bf_limits_init(session);
 	bf_pace_init(session);
 	bf_copy_init(session);
+	bf_host_memory_init(session);
 	pthread_mutex_init(&session->context_lock, NULL);
 	pthread_mutex_init(&session->memory_lock, NULL);
 	pthread_mutex_init(&session->questions.lock, NULL);

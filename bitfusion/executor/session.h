@@ -7,6 +7,7 @@
 
 #include "driver.h"
 #include "handles.h"
+#include "host_memory.h"
 #include "outbox.h"
 #include "pace.h"
 #include "staging.h"
@@ -51,6 +52,7 @@ struct bf_route {
 	const struct bf_row *row;
 	bf_around around; /* does more than the call, or NULL */
 	bool resolved, has_arrays, has_locations, waits, allocates;
+	bool makes;  /* something that lasts */
 	bool works;  /* enqueues work for the device */
 	bool closes; /* a batch must not lie open across it */
 };
@@ -97,6 +99,7 @@ struct bf_session {
 	struct bf_reserve reserve;
 	struct bf_limits limits;
 	struct bf_pace pace;
+	struct bf_host_memory host_memory;
 
 	_Atomic unsigned lines_said; /* bf_log */
 

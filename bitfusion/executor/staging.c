@@ -134,7 +134,8 @@ static struct bf_slot *take(struct bf_session *session, size_t size, bool pin)
 		return slot;
 	pthread_mutex_lock(&staging->lock);
 	/* a copy to memory that is not pinned makes a driver wait, which must not be for a host function */
-	pin |= staging->total + full <= SOFT_LIMIT || bf_host_function_pending(session);
+	pin |= staging->total + full <= bf_host_memory_most(session, SOFT_LIMIT, 8) ||
+	       bf_host_function_pending(session);
 	staging->total += full;
 	pthread_mutex_unlock(&staging->lock);
 	slot = new_slot(session, full, pin);
@@ -167,7 +168,8 @@ struct bf_slot *bf_staging_take_busy(struct bf_session *session, size_t size)
 	struct bf_staging *staging = &session->staging;
 	if (staging->busy) {
 		pthread_mutex_lock(&staging->lock);
-		bool full = staging->total > SOFT_LIMIT, idle = staging->idle[size <= BF_STAGING_SMALL];
+		bool full = staging->total > bf_host_memory_most(session, SOFT_LIMIT, 8),
+		     idle = staging->idle[size <= BF_STAGING_SMALL];
 		pthread_mutex_unlock(&staging->lock);
 		if (!idle || full)
 			reclaim(session, full && !idle && !bf_host_function_pending(session));
@@ -198,9 +200,15 @@ bool bf_staging_full(struct bf_session *session)
 {
 	struct bf_staging *staging = &session->staging;
 	pthread_mutex_lock(&staging->lock);
-	bool full = staging->total > HARD_LIMIT;
+	bool full = staging->total > bf_host_memory_most(session, HARD_LIMIT, 4);
 	pthread_mutex_unlock(&staging->lock);
 	return full;
+}
+
+bool bf_staging_busy(struct bf_session *session)
+{
+	reclaim(session, false);
+	return session->staging.busy != NULL;
 }
 
 void bf_staging_relieve(struct bf_session *session)

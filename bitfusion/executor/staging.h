@@ -45,6 +45,8 @@ void bf_staging_give(struct bf_session *session, struct bf_slot *slot);
 /* Gives the buffer back once the work that the stream has now is over. Issue thread. */
 void bf_staging_retire(struct bf_session *session, struct bf_slot *slot, CUstream stream);
 bool bf_staging_full(struct bf_session *session);
+/* Whether copies to the device still hold some; gives back what they have done with. Issue thread. */
+bool bf_staging_busy(struct bf_session *session);
 /* Makes a little time for copies on their way to the client. */
 void bf_staging_relieve(struct bf_session *session);
 

@@ -32,6 +32,7 @@ static void *waiter(void *argument)
 			pthread_cond_wait(&waiters->work, &waiters->lock);
 		waiters->idle--;
 		struct bf_job *job = waiters->first;
+		waiters->queued--;
 		waiters->first = job->next;
 		if (!waiters->first)
 			waiters->last = &waiters->first;
@@ -58,16 +59,14 @@ bool bf_submit(struct bf_session *session, struct bf_job *job)
 {
 	struct bf_waiters *waiters = &session->waiters;
 	pthread_mutex_lock(&waiters->lock);
-	unsigned queued = 1;
-	for (struct bf_job *other = waiters->first; other; other = other->next)
-		queued++;
 	/* a host function's call must get through even when every waiter waits for it */
 	bool room = waiters->threads < MAX_WAITERS || job->urgent;
-	if (queued > waiters->idle && room && start_waiter(session))
+	if (waiters->queued >= waiters->idle && room && start_waiter(session))
 		waiters->threads++;
 	bool taken = waiters->threads > 0;
 	if (taken) {
 		struct bf_job **place = job->urgent ? &waiters->first : waiters->last;
+		waiters->queued++;
 		job->next = *place;
 		*place = job;
 		if (!job->next)

@@ -22,7 +22,7 @@ struct bf_waiters {
 	pthread_mutex_t lock;
 	pthread_cond_t work;
 	struct bf_job *first, **last;
-	unsigned idle, threads;
+	unsigned queued, idle, threads;
 };
 void bf_waiters_init(struct bf_session *session);
 bool bf_submit(struct bf_session *session, struct bf_job *job);

@@ -38,6 +38,8 @@ class Job(NamedTuple):
     devices: list[int]  # indexes in the driver
     environment: dict[str, str]
     user: str  # "" to stay who we are
+    host_memory: int = 0  # bytes of this machine's that the session may hold; 0 for no limit
+    software: bool = False  # device memory is this machine's
 
 
 class Worker(Protocol):

@@ -281,6 +281,7 @@ def serve(
         ledgers,
         lambda: adopt.open_door(folder, settings.seconds("cluster.lease")),
     )
+    service.sessions.host_memory = settings.number("server.host_memory")
     try:
         control, data = open_ports(settings, keys)
         store = make_store(settings, folder.path, service.loop)

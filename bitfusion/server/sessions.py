@@ -124,6 +124,7 @@ class Sessions:
         self._tickets: dict[str, Ticket] = {}
         self._by_worker: dict[int, Session] = {}
         self._last_worker = 0
+        self.host_memory = 0  # bytes of this machine's that one may hold; 0: any number
         self.knows_clients = False  # else all are one
 
     def open(self, owner: object, request: Request) -> Session:
@@ -250,8 +251,16 @@ class Sessions:
         return ""
 
     def _job(self, session: str, slot: int, devices: list[int]) -> Job:
-        driver = self.inventory.driver
-        return Job(session, slot, driver, devices, self._environment, self._worker_user)
+        return Job(
+            session,
+            slot,
+            self.inventory.driver,
+            devices,
+            self._environment,
+            self._worker_user,
+            self.host_memory,
+            self.inventory.software,
+        )
 
     def keep_spares(self, count: int) -> None:
         self._workers.keep_spares(count, self._job("", 0, []))

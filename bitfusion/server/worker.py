@@ -44,7 +44,13 @@ class ExecutorWorker:
         from bitfusion.executor import core
 
         return core.serve(
-            data, driver=job.driver, devices=job.devices, ledger_fd=ledger, slot=job.slot
+            data,
+            driver=job.driver,
+            devices=job.devices,
+            ledger_fd=ledger,
+            slot=job.slot,
+            host_memory=job.host_memory,
+            software=job.software,
         )
 
 

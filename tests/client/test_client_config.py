@@ -74,6 +74,8 @@ def test_an_option_of_the_same_name_elsewhere_is_not_a_setting() -> None:
         ("[server]\ndata_ports = '9-5'\n", 2, "not a range"),
         ("[server]\nlisten = 56111\n", 2, "write HOST:PORT"),
         ("[server]\nspare_workers = 65\n", 2, "not from 0 to 64"),
+        ('[server]\nhost_memory = "0%"\n', 2, "not from 1% to 100%"),
+        ('[server]\nhost_memory = "200M"\n', 2, "less than 256M"),
     ],
 )
 def test_mistakes_are_told_with_file_and_line(

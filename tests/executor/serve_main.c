@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A worker without Python around it, so that the executor runs under sanitizers from its first instruction:
- * serve_main DRIVER FD DEVICES LEDGER_FD SLOT WARM GRACE_MS
+ * serve_main DRIVER FD DEVICES LEDGER_FD SLOT WARM GRACE_MS HOST_MEMORY
  */
 #include "executor.h"
 
@@ -15,7 +15,7 @@ int main(int count, char **arguments)
 	int32_t devices[64];
 	uint32_t device_count = 0;
 	char text[4096];
-	if (count != 8)
+	if (count != 9)
 		return 2;
 	for (char *at = strtok(arguments[3], ","); at && device_count < 64; at = strtok(NULL, ","))
 		devices[device_count++] = atoi(at);
@@ -33,6 +33,7 @@ int main(int count, char **arguments)
 		.log_fd = 2,
 		.spin_us = getenv("SPIN_US") ? atoi(getenv("SPIN_US")) : -1,
 		.grace_ms = (uint32_t)atoi(arguments[7]),
+		.host_memory = strtoull(arguments[8], NULL, 10),
 	};
 	/* waiting threads are still about: exit's destructors run beside them, as they would at any exit */
 	int ended = bf_executor_serve(&options);

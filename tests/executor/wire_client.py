@@ -244,11 +244,12 @@ SERVE = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from bitfusion.executor import core
-driver, fd, devices, ledger, slot, warm, grace = sys.argv[2:]
+driver, fd, devices, ledger, slot, warm, grace, memory = sys.argv[2:]
 if int(warm):
     core.warm(driver)
 os._exit(core.serve(int(fd), driver=driver, devices=[int(d) for d in devices.split(",")],
-                    ledger_fd=int(ledger), slot=int(slot), verbose=False, grace_ms=int(grace)))
+                    ledger_fd=int(ledger), slot=int(slot), verbose=False, grace_ms=int(grace),
+                    host_memory=int(memory)))
 """
 
 
@@ -266,6 +267,7 @@ class Worker:
         warm: bool = False,
         tcp: bool = False,
         grace_ms: int = 300,
+        host_memory: int = 0,
         environment: Optional[Dict[str, str]] = None,
         timeout: float = 60,
     ) -> None:
@@ -274,7 +276,7 @@ class Worker:
         start = [str(program)] if program else [sys.executable, "-c", SERVE, str(ROOT)]
         arguments = [str(driver), str(theirs.fileno()), devices, str(ledger), str(slot)]
         self.process = subprocess.Popen(
-            [*start, *arguments, str(int(warm)), str(grace_ms)],
+            [*start, *arguments, str(int(warm)), str(grace_ms), str(host_memory)],
             pass_fds=passed,
             env={**os.environ, **(environment or {})},
             stdout=subprocess.PIPE,
