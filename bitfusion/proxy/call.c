@@ -202,7 +202,7 @@ CUresult bf_call_numbered(unsigned number, const uint64_t *args, bool per_thread
 
 	if (status)
 		return status;
-	if (call.row->flags & BF_ROW_ONEWAY && call.row->stream != BF_NO_ARGUMENT)
+	if (call.row->flags & BF_ROW_ONEWAY && call.row->stream != BF_NO_ARGUMENT && !bf_self.admitted)
 		bf_stream_admit((CUstream)(uintptr_t)call.args[call.row->stream], 0);
 	if (call.row->flags & BF_ROW_ONEWAY)
 		return send_oneway(&call, sequence);

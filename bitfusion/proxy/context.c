@@ -192,7 +192,9 @@ static void bury(uint32_t index)
 	abi_context_storage_clear(bf_context_handle(index));
 	if (bf_shared_in_use())
 		bf_shared_end_context(index);
+	bf_ends_hold();
 	bf_handle_free_context(index);
+	bf_ends_release();
 	bf_texture_end_context(index);
 	bf_map_remove_context(index);
 }
@@ -352,6 +354,7 @@ BF_EXPORT CUresult cuCtxDestroy_v2(CUcontext ctx)
 		return status;
 	if (!context || context->primary)
 		return CUDA_ERROR_INVALID_CONTEXT;
+	atomic_store(&context->ending, true);
 	bury(index_of(ctx));
 	status = BF_CALL(cuCtxDestroy_v2, BF_ARG(ctx));
 	if (bf_self.current == index_of(ctx))

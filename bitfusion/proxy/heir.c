@@ -8,6 +8,19 @@
 #include "graph.h"
 #include "twin.h"
 
+static _Atomic unsigned inheriting; /* threads that are about to look at all streams: none may go before */
+static pthread_mutex_t ends = PTHREAD_MUTEX_INITIALIZER;
+
+void bf_ends_hold(void)
+{
+	pthread_mutex_lock(&ends);
+}
+
+void bf_ends_release(void)
+{
+	pthread_mutex_unlock(&ends);
+}
+
 /* With the lock held. */
 static CUresult find_heir(CUstream *heir)
 {
@@ -44,10 +57,50 @@ static CUresult start_heir(CUstream *heir)
 	return status;
 }
 
-/* What a stream of the current context has now. */
+/* What has ended is no more named to the server, which would tell the program of an invalid handle. */
+static bool is_there(CUstream stream)
+{
+	const struct bf_context *context = bf_context_at(bf_self.current);
+	const struct bf_stream *entry = bf_handle_find(BF_STREAM, BF_ARG(stream));
+
+	return context && bf_is_alive(&context->entry) && !atomic_load(&context->ending) &&
+	       (!context->primary || atomic_load(&context->active)) && (entry || (uintptr_t)stream <= 2);
+}
+
+static CUresult wait_for(CUstream stream, CUstream heir)
+{
+	uint64_t event = 0;
+	CUresult status = BF_CALL(cuEventCreate, BF_ARG(&event), CU_EVENT_DISABLE_TIMING);
+
+	if (!status)
+		status = BF_CALL(cuEventRecord, event, BF_ARG(stream));
+	if (!status)
+		status = BF_CALL(cuStreamWaitEvent, BF_ARG(heir), event, 0);
+	if (event)
+		BF_CALL(cuEventDestroy_v2, event);
+	return status;
+}
+
+/* While streams are kept from ending nothing may wait for what they have queued. */
+static CUresult wait_for_one_that_is_there(CUstream stream, CUstream heir)
+{
+	CUresult status = CUDA_SUCCESS;
+
+	bf_stream_admit(stream, 0);
+	bf_stream_admit(heir, 0);
+	bf_ends_hold();
+	bf_self.admitted = true;
+	if (is_there(stream))
+		status = wait_for(stream, heir);
+	bf_self.admitted = false;
+	bf_ends_release();
+	return status;
+}
+
+/* What a stream of the current context has now. Another thread may end it meanwhile. */
 static CUresult inherit(CUstream stream)
 {
-	uint64_t event = 0, capture;
+	uint64_t capture;
 	CUresult status = bf_capture_find(stream, &capture);
 	CUstream heir = NULL;
 
@@ -57,13 +110,7 @@ static CUresult inherit(CUstream stream)
 		status = start_heir(&heir);
 	if (status)
 		return status;
-	status = BF_CALL(cuEventCreate, BF_ARG(&event), CU_EVENT_DISABLE_TIMING);
-	if (!status)
-		status = BF_CALL(cuEventRecord, event, BF_ARG(stream));
-	if (!status)
-		status = BF_CALL(cuStreamWaitEvent, BF_ARG(heir), event, 0);
-	if (event)
-		BF_CALL(cuEventDestroy_v2, event);
+	status = wait_for_one_that_is_there(stream, heir);
 	bf_shared_after(heir);
 	return status;
 }
@@ -76,7 +123,7 @@ void bf_shared_end_stream(CUstream stream)
 	bool known;
 
 	bf_shared_lock();
-	known = entry && bf_flight_known(stream);
+	known = entry && (atomic_load(&inheriting) || bf_flight_known(stream));
 	bf_shared_unlock();
 	if (!known)
 		return;
@@ -102,6 +149,16 @@ static void inherit_context(uint32_t index)
 		if (stream && bf_is_alive(&stream->entry) && stream->entry.context == index)
 			inherit((CUstream)(uintptr_t)BF_HANDLE(BF_STREAM, i));
 	}
+}
+
+void bf_inherit_begin(void)
+{
+	atomic_fetch_add(&inheriting, 1);
+}
+
+void bf_inherit_end(void)
+{
+	atomic_fetch_sub(&inheriting, 1);
 }
 
 /* Work was not noted then. A stream in a capture has none that runs, as far as anybody can say. */

@@ -24,6 +24,7 @@ struct bf_thread {
 	uint32_t *stack; /* the contexts under the current one */
 	struct bf_thread_stream *streams;
 	int capture_mode;
+	bool admitted; /* its streams have room for what it sends: it must not wait for that now */
 	bool in_callback; /* runs the program's host functions, which may make no calls */
 };
 extern __thread struct bf_thread bf_self;

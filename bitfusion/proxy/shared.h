@@ -57,6 +57,9 @@ CUresult bf_shared_waited_context(uint32_t context, uint64_t sequence);
 CUresult bf_shared_finish(CUstream stream);
 /* The stream is about to be destroyed, and will still do what it has to do. */
 void bf_shared_end_stream(CUstream stream);
+/* What is found to be there does not end in between: streams, and contexts for who asks. */
+void bf_ends_hold(void);
+void bf_ends_release(void);
 /* As freeing memory does: for all work that may use shared memory. */
 void bf_shared_wait_for_all(void);
 /* A host function of the program is about to run, in its place in a stream, and has run. */

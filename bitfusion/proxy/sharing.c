@@ -65,6 +65,8 @@ static CUresult give_twin(struct bf_range *range)
 
 	pthread_mutex_lock(&lock);
 	first = !bf_twins;
+	if (first)
+		bf_inherit_begin();
 	if (bf_map_find(range->base, range) && !range->twin) { /* two threads may launch with it */
 		status = bf_twin_make(range, &twin);
 		if (!status)
@@ -79,6 +81,8 @@ static CUresult give_twin(struct bf_range *range)
 			 (unsigned long long)range->base);
 	if (!status && first && range->usable) /* kernels of before may be changing it */
 		bf_inherit_all();
+	if (first)
+		bf_inherit_end();
 	return status;
 }
 

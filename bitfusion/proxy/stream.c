@@ -79,12 +79,20 @@ BF_EXPORT CUresult cuStreamCreateWithPriority(CUstream *phStream, unsigned int f
 
 BF_EXPORT CUresult cuStreamDestroy_v2(CUstream hStream)
 {
+	CUresult status;
+
 	if (!bf_check() && (uintptr_t)hStream <= 2)
 		return CUDA_ERROR_INVALID_HANDLE;
 	if (bf_shared_in_use())
 		bf_shared_end_stream(hStream);
 	bf_capture_stream_destroyed(hStream);
-	return BF_CALL(cuStreamDestroy_v2, BF_ARG(hStream));
+	status = bf_check();
+	if (status)
+		return status;
+	bf_ends_hold();
+	status = BF_CALL(cuStreamDestroy_v2, BF_ARG(hStream));
+	bf_ends_release();
+	return status;
 }
 
 BF_EXPORT CUresult cuStreamDestroy(CUstream hStream)

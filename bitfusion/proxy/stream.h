@@ -46,6 +46,7 @@ struct bf_context {
 	CUdevice device;
 	bool primary;
 	_Atomic bool active; /* a primary one: retained, or made current */
+	_Atomic bool ending; /* one that was made: its end is being told */
 	_Atomic uint32_t retained;
 	_Atomic unsigned flags;
 	uint64_t id;

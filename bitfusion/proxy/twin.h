@@ -94,5 +94,8 @@ CUresult bf_flight_wait(const struct bf_flight *flight); /* without the lock; le
 
 bool bf_is_heir(CUstream stream); /* with the lock held */
 void bf_inherit_all(void); /* what was sent before there was any shared memory */
+/* Ahead of the first such memory and behind bf_inherit_all: streams that end in between leave what they have. */
+void bf_inherit_begin(void);
+void bf_inherit_end(void);
 
 #endif

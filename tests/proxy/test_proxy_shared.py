@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import struct
+import threading
 
 import pytest
-from fake_peer import LATER
+from fake_peer import LATER, PROGRESS_KIND, REPLY
 
 RESERVED = 0x2100_0000_0000
 VARIABLE = 0x7E98_7654_3000
@@ -324,3 +325,87 @@ def test_a_managed_variable_whose_address_is_taken_is_refused_by_name(broker, st
     out, err = process.communicate(timeout=100)
     assert out == "208 7\n"
     assert err.count("another") == 1 and "refused" in err and hex(VARIABLE) in err
+
+
+SHARING = """
+    import threading
+    context = start()
+    library = made(cuda.cuLibraryLoadData, b".version 7.0\\n", None, None, 0, None, None, 0)
+    stream, other = (made(cuda.cuStreamCreate, 1) for _ in range(2))
+    %s
+    def share():
+        check(cuda.cuCtxSetCurrent(context))
+        made(cuda.cuLibraryGetManaged, None, library, b"v")
+    sharing = threading.Thread(target=share)
+    sharing.start()
+    while sharing.is_alive() and not made(cuda.cuCtxGetLimit, 0):
+        pass
+    check(cuda.cuStreamDestroy_v2(stream))
+    made(cuda.cuCtxGetLimit, 1)
+    sharing.join()
+    made(cuda.cuCtxGetLimit, 0)
+"""
+
+
+def destroy_meanwhile(broker, run, first):
+    """One thread makes the first shared memory, and is held up on its way through all streams;
+    there another destroys one. What was sent for that one.
+    """
+    broker.answers["cuLibraryGetManaged"] = variable(VARIABLE, 4)
+    run(broker, SHARING % first)
+    doomed = broker.peer().named("cuStreamDestroy_v2")[0].words()[0]
+    places = {"cuEventRecord": 1, "cuStreamDestroy_v2": 0}
+    told = [c for c in broker.peer().commands if c.name in places]
+    return [command.name for command in told if command.words()[places[command.name]] == doomed]
+
+
+def test_a_stream_that_ends_before_all_are_looked_at_leaves_its_work(broker, run):
+    none, held = struct.pack("<QQ", 0, 0), []  # it is in no capture
+
+    def hold(peer, command):
+        if held or command.words()[0] > 2:  # the legacy stream comes first
+            return 0, none
+        held.append(command.request)
+        return LATER
+
+    def go_on(peer, command):
+        if command.words()[1] == 1:
+            peer.reply(held[0], 0, none)
+        return 0, struct.pack("<Q", len(held))
+
+    broker.answers["cuStreamGetCaptureInfo"] = hold
+    broker.answers["cuCtxGetLimit"] = go_on
+    told = destroy_meanwhile(broker, run, "check(cuda.cuStreamBeginCapture_v2(other, 2))")
+    assert told == ["cuEventRecord", "cuStreamDestroy_v2"]
+
+
+WINDOW, ROUND = 768, 64  # of credit.c: who sends the first piece of a round may have to wait
+
+
+def test_a_stream_that_ends_while_it_is_looked_at_is_named_no_more(broker, run):
+    """It is so full that what is to be sent for it waits."""
+    seen = []
+
+    def record(peer, command):
+        if command.words()[1] <= 2:
+            seen.append(command)
+
+    def progress(peer, command):
+        def tell():
+            peer.send(REPLY.pack(REPLY.size, PROGRESS_KIND, command.request, 0, 0, 0))
+
+        def look():
+            threading.Timer(0.3, tell).start() if seen else threading.Timer(0.01, look).start()
+
+        look()
+        return LATER
+
+    broker.answers["cuEventRecord"] = record
+    broker.answers["PROGRESS"] = progress
+    broker.answers["cuCtxGetLimit"] = lambda peer, command: (0, struct.pack("<Q", len(seen)))
+    first = f"""
+    event = made(cuda.cuEventCreate, 2)
+    for _ in range({WINDOW + ROUND - 1}):
+        check(cuda.cuEventRecord(event, stream))
+    """
+    assert destroy_meanwhile(broker, run, first)[-1] == "cuStreamDestroy_v2"
