@@ -145,7 +145,8 @@ static inline bool bf_reap_pending(struct bf_session *session)
 	return atomic_load_explicit(&session->reaper.pending, memory_order_acquire) != 0;
 }
 enum { BF_ANY_CONTEXT = UINT32_MAX };
-/* Waits for those of a context, and for the one that ends this handle (0: all). Not on the issue thread. */
+/* Waits for those of a context, and for the one that ends this handle (0: all). Not on the issue thread, unless it finds
+ * answers while it waits (ahead.c). */
 void bf_reap_wait(struct bf_session *session, uint32_t context, uint64_t handle);
 /* Gives them a moment; returns the bytes that are yet to be freed. */
 uint64_t bf_reap_memory(struct bf_session *session, uint32_t device, int wait_ms);

@@ -13,6 +13,7 @@ struct bf_reap {
 	struct bf_reap *next;
 	struct bf_command command;
 	struct bf_allocation memory; /* to free, or given back by the row */
+	bool node; /* a graph's next launch may allocate it again */
 	uint64_t handle; /* the client's number that the row ends, or 0 */
 	struct bf_frame frame; /* or of a row all of whose arguments are values */
 };
@@ -54,6 +55,7 @@ static void run(struct bf_session *session, struct bf_reap *reap)
 		status = carry_out(session, reap);
 	if (status != CUDA_SUCCESS)
 		bf_defer(session, reap->command.call, status);
+	atomic_fetch_sub(&session->reaper.nodes, reap->node);
 }
 
 /* An entry stays in its queue until it is done, so that whoever looks finds it. */
@@ -142,8 +144,11 @@ void bf_reap_free(struct bf_session *session, const struct bf_command *command, 
 		return;
 	}
 	reap->command = *command;
-	if (!bf_memory_find(session, address, &reap->memory))
+	bool known = bf_memory_find(session, address, &reap->memory);
+	if (!known) /* such as what a launch has allocated again */
 		reap->memory.address = address;
+	reap->node = !known || reap->memory.graph;
+	atomic_fetch_add(&session->reaper.nodes, reap->node);
 	add(session, reap);
 }
 

@@ -262,9 +262,19 @@ static bool is_any_over(struct bf_session *session)
 	return false;
 }
 
+/* What the program has freed of a graph must be free before the graph allocates it again, or another one at its place. */
+static void finish_frees(struct bf_session *session)
+{
+	if (likely(!atomic_load(&session->reaper.nodes)))
+		return;
+	bf_ahead_start(session);
+	bf_reap_wait(session, BF_ANY_CONTEXT, 0);
+}
+
 /* A launch maps what its nodes allocate, and the driver tells only afterwards how much that is. */
 CUresult bf_reserve_launch(struct bf_session *session, struct bf_frame *frame)
 {
+	finish_frees(session);
 	if (likely(!atomic_load_explicit(&session->reserve.graphs, memory_order_acquire)))
 		return bf_invoke(frame);
 	bf_reserve_update(session);
@@ -281,4 +291,11 @@ CUresult bf_reserve_other(struct bf_session *session, struct bf_frame *frame)
 	CUresult status = bf_invoke(frame);
 	bf_reserve_update(session);
 	return status;
+}
+
+/* (CUgraph graph), (CUgraphExec exec) */
+CUresult bf_reserve_end_graph(struct bf_session *session, struct bf_frame *frame)
+{
+	finish_frees(session);
+	return bf_reserve_other(session, frame);
 }

@@ -15,6 +15,7 @@ CUresult bf_reserve_destroy(struct bf_session *session, struct bf_frame *frame);
 /* A node of a graph that allocates at what *place is then. */
 CUresult bf_reserve_node(struct bf_session *session, struct bf_frame *frame, uint64_t size, uint64_t *place);
 CUresult bf_reserve_launch(struct bf_session *session, struct bf_frame *frame);
+CUresult bf_reserve_end_graph(struct bf_session *session, struct bf_frame *frame);
 CUresult bf_reserve_other(struct bf_session *session, struct bf_frame *frame);
 
 /* ------------------------------------------------------------------ limits.c */

@@ -64,7 +64,7 @@ struct bf_reaper {
 	pthread_mutex_t lock;
 	pthread_cond_t done; /* one more of them */
 	struct bf_reap_queue *queues;
-	_Atomic unsigned pending;
+	_Atomic unsigned pending, nodes; /* of those, of memory that a graph may allocate again */
 };
 
 #endif

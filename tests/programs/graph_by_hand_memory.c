@@ -5,6 +5,8 @@
  */
 #include "program.h"
 
+#include <unistd.h>
+
 enum { N = 1000, BYTES = N * sizeof(unsigned) };
 
 static CUcontext context;
@@ -147,6 +149,35 @@ static void left_to_the_program(void)
 	CHECK(cuGraphExecDestroy(exec));
 }
 
+static void CUDA_CB be_slow(void *unused)
+{
+	usleep(100000);
+}
+
+/* cuMemFree waits for what runs; the launch after it has the memory again. */
+static void freed_late(void)
+{
+	CUdeviceptr memory;
+	CUgraphExec exec = instantiate(make(&memory), 0);
+	CUstream slow;
+
+	CHECK(cuStreamCreate(&slow, CU_STREAM_NON_BLOCKING));
+	for (unsigned i = 0; i < 2; i++) {
+		in[1] = 30 + i;
+		CHECK(cuGraphLaunch(exec, stream));
+		CHECK(cuLaunchHostFunc(slow, be_slow, NULL));
+		CHECK(cuMemFree_v2(memory));
+		CHECK(cuGraphLaunch(exec, stream));
+		CHECK(cuStreamSynchronize(stream));
+		usleep(200000); /* nothing frees it now */
+		CHECK(cuMemcpyDtoHAsync_v2(out, memory, BYTES, stream));
+		show("freed late");
+		CHECK(cuMemFree_v2(memory));
+	}
+	CHECK(cuStreamDestroy_v2(slow));
+	CHECK(cuGraphExecDestroy(exec));
+}
+
 /* The next launch frees what the one before it has left. */
 static void freed_on_launch(void)
 {
@@ -230,6 +261,7 @@ int main(void)
 		in[i] = i;
 	within();
 	left_to_the_program();
+	freed_late();
 	freed_on_launch();
 	captured();
 	any_kind();
