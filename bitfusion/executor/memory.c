@@ -36,10 +36,13 @@ bool bf_memory_coming(struct bf_session *session)
 
 bool bf_memory_wait(struct bf_session *session, struct bf_tries *tries)
 {
-	bool reaps = bf_reap_pending(session), trim = !tries->trimmed;
+	bool reaps = bf_reap_pending(session);
 	bf_reap_wait(session, BF_ANY_CONTEXT, 0);
 	bf_freed_look(session);
+	unsigned settled = atomic_load(&session->freed.settled);
+	bool trim = !tries->trimmed || tries->trimmed_at != settled;
 	tries->trimmed = true;
+	tries->trimmed_at = settled;
 	if (reaps || (trim && bf_reserve_trim(session, true)))
 		return true;
 	return bf_freed_wait(session, tries->settled);

@@ -19,6 +19,7 @@ bool bf_memory_coming(struct bf_session *session);
 struct bf_tries {
 	unsigned settled; /* freed.settled before the last one */
 	bool trimmed;
+	unsigned trimmed_at; /* freed.settled then: what has been freed since may be kept as well */
 };
 /* Waits for it after a call that was refused. False: there is no point in another try. Not on the issue thread. */
 bool bf_memory_wait(struct bf_session *session, struct bf_tries *tries);

@@ -8,15 +8,17 @@ import sys
 from typing import Callable, Iterator
 
 import pytest
-from test_freed import give, take, taken
-from test_serve import end_well
+from test_freed import BUSY, IDLE, give, take, taken
+from test_serve import end_well, prepare, release, spin_until
 from waiting import wait_for
 from wire_client import (
     INVALID_VALUE,
+    OP_ALLOC,
     OP_MEMORY_INFO,
     OUT_OF_MEMORY,
     ROOT,
     STREAM,
+    WANTS_REPLY,
     Client,
     Worker,
     handle,
@@ -82,6 +84,22 @@ def test_who_is_short_gets_what_a_pool_keeps(serve: Serve, ledger: core.Ledger) 
     assert ledger.used() == [9 * MB]
     assert worker.client.alloc(2 * MB)[0] == OUT_OF_MEMORY
     end_well(worker)
+
+
+def test_what_is_freed_meanwhile_is_trimmed_too(serve: Serve) -> None:
+    """The stream gets to the free when the allocation waits for it already."""
+    ledger = core.Ledger.create([10 * MB])
+    worker = serve(ledger=ledger.fileno(), environment=KEEPS)
+    client = worker.client
+    flag = prepare(client)
+    assert spin_until(client, flag) == IDLE
+    give(client, taken(client, 8 * MB, IDLE), BUSY)
+    wanted = client.command(OP_ALLOC, struct.pack("<QQII", 9 * MB, 0, 0, 0), WANTS_REPLY)
+    assert client.synchronize(IDLE).status == 0
+    release(client, flag, IDLE)
+    assert client.wait(wanted).status == 0
+    end_well(worker)
+    ledger.close()
 
 
 def test_a_pool_that_takes_more_than_the_slice_is_refused(
