@@ -132,12 +132,12 @@ static CUresult receive(struct bf_row_call *call, struct bf_wait *wait)
 	CUresult status = gives(call) ? bf_wait_for_result(wait) : bf_wait_for(wait);
 	struct reader reader = { wait->body, wait->body ? wait->body + wait->body_size : NULL, false };
 
-	/* a failing call may still have written something: only a reply without a body means that it was not made */
-	for (int i = 0; wait->body_size && i < call->row->argument_count && !reader.failed; i++)
+	/* a failing call may still have written something, unless it was not made: then the reply has no body */
+	for (int i = 0; (wait->body_size || !wait->status) && i < call->row->argument_count && !reader.failed; i++)
 		decode_argument(call, i, &reader);
 	if (reader.failed && !status)
 		status = CUDA_ERROR_UNKNOWN;
-	if (wait->status == CUDA_SUCCESS)
+	if (wait->status == CUDA_SUCCESS && !reader.failed)
 		settle_handles(call);
 	else
 		give_back(call);

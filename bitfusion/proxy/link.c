@@ -181,7 +181,7 @@ BF_EXPORT CUresult cuLinkComplete(CUlinkState state, void **cubinOut, size_t *si
 	rest = take_logs(link, &wait);
 	if (rest && wait.body + wait.body_size - rest >= 8)
 		memcpy(&size, rest, 8);
-	if (!status && (!wait.data || size > wait.data_size))
+	if (!status && (!wait.data || size > wait.data_size || size > wait.data_came))
 		status = CUDA_ERROR_UNKNOWN;
 	bf_wait_drop(&wait);
 	free(link->image);

@@ -100,6 +100,7 @@ struct bf_wait {
 	uint32_t call; /* for messages */
 	uint8_t *data; /* where BF_DATA goes, and how much room there is */
 	uint64_t data_size;
+	uint64_t data_came; /* bytes so far */
 	bool data_grows; /* data is malloc'ed as it comes */
 	uint8_t *body;
 	uint32_t body_size;

@@ -90,6 +90,14 @@ static int receive_bulk(uint8_t *to, uint64_t size)
 	return bf_transport_receive_all(bf_queue_transport(), to + buffered, size - buffered);
 }
 
+/* It costs the connection: nothing that this server says can be believed. */
+static int broke_rule(const struct bf_reply *reply, const char *why)
+{
+	bf_tell("the GPU server broke the rules of the wire: %s (kind %u, %u bytes, request %u)", why, reply->kind,
+		reply->size, reply->request);
+	return -1;
+}
+
 static uint8_t *destination(struct bf_wait *wait, const struct bf_data *data)
 {
 	uint64_t end = data->offset + data->size;
@@ -114,10 +122,19 @@ static int take_data(const struct bf_reply *reply, const uint8_t *body, size_t s
 	uint8_t *to;
 
 	if (size < sizeof data || !wait)
-		return -1;
+		return broke_rule(reply, wait ? "data without its place" : "data that nobody waits for");
 	memcpy(&data, body, sizeof data);
 	to = destination(wait, &data);
-	return to ? receive_bulk(to, data.size) : -1;
+	if (!to)
+		return broke_rule(reply, "more data than there is room for");
+	wait->data_came += data.size;
+	return receive_bulk(to, data.size);
+}
+
+/* Where it does not bring all, the call looks at what has come. */
+static bool brings_all(const struct bf_wait *wait)
+{
+	return !wait->data_grows && wait->call != BF_OP_REFRESH;
 }
 
 static int take_reply(const struct bf_reply *reply, const uint8_t *body, size_t size)
@@ -125,7 +142,9 @@ static int take_reply(const struct bf_reply *reply, const uint8_t *body, size_t 
 	struct bf_wait *wait = bf_wait_find(reply->request);
 
 	if (!wait)
-		return -1;
+		return broke_rule(reply, "a reply that nobody waits for");
+	if (!reply->status && brings_all(wait) && wait->data_came < wait->data_size)
+		return broke_rule(reply, "a copy without all of its data");
 	wait->status = reply->status;
 	wait->deferred = reply->deferred;
 	wait->deferred_call = reply->deferred_call;
@@ -140,38 +159,37 @@ static int take_reply(const struct bf_reply *reply, const uint8_t *body, size_t 
 	return 0;
 }
 
-static int take_callback(const uint8_t *body, size_t size)
+static int take_callback(const struct bf_reply *reply, const uint8_t *body, size_t size)
 {
 	struct bf_callback callback;
 
 	if (size < sizeof callback)
-		return -1;
+		return broke_rule(reply, "a callback that is cut off");
 	memcpy(&callback, body, sizeof callback);
 	return bf_callback_queue(&callback);
 }
 
-static int take_fetch(const uint8_t *body, size_t size)
+static int take_fetch(const struct bf_reply *reply, const uint8_t *body, size_t size)
 {
 	struct bf_fetch fetch;
 
 	if (size < sizeof fetch)
-		return -1;
+		return broke_rule(reply, "a question for a source that is cut off");
 	memcpy(&fetch, body, sizeof fetch);
 	bf_late_fetch(&fetch);
 	return 0;
 }
 
 /* What a kernel prints belongs to the program's own output, in order with it; and is out when the program aborts. */
-static int take_output(const uint8_t *body, size_t size)
+static int take_output(const struct bf_reply *reply, const uint8_t *body, size_t size)
 {
-	struct bf_output output;
+	struct bf_output output = { 0 };
 	FILE *file;
 
-	if (size < sizeof output)
-		return -1;
-	memcpy(&output, body, sizeof output);
-	if (output.size > size - sizeof output)
-		return -1;
+	if (size >= sizeof output)
+		memcpy(&output, body, sizeof output);
+	if (size < sizeof output || output.size > size - sizeof output)
+		return broke_rule(reply, "output that is cut off");
 	file = output.fd == 2 ? stderr : stdout;
 	if (fwrite(body + sizeof output, 1, output.size, file) != output.size)
 		bf_debug("cannot print what the device printed, ignoring");
@@ -184,7 +202,7 @@ static int take_progress(const struct bf_reply *reply)
 	struct bf_wait *wait = bf_wait_find(reply->request);
 
 	if (!wait || wait->call != BF_OP_PROGRESS)
-		return -1;
+		return broke_rule(reply, "progress that nobody asked for");
 	bf_wait_complete(wait);
 	return 0;
 }
@@ -198,11 +216,11 @@ static int take_frame(const struct bf_reply *reply)
 	switch (reply->kind) {
 	case BF_REPLY: return take_reply(reply, body, size);
 	case BF_DATA: return take_data(reply, body, size);
-	case BF_CALLBACK: return take_callback(body, size);
-	case BF_OUTPUT: return take_output(body, size);
-	case BF_FETCH: return take_fetch(body, size);
+	case BF_CALLBACK: return take_callback(reply, body, size);
+	case BF_OUTPUT: return take_output(reply, body, size);
+	case BF_FETCH: return take_fetch(reply, body, size);
 	case BF_PROGRESS: return take_progress(reply);
-	default: return -1;
+	default: return broke_rule(reply, "a frame of a kind that is not known");
 	}
 }
 
@@ -213,10 +231,8 @@ static int receive_frame(void)
 	if (fill(sizeof reply))
 		return -1;
 	memcpy(&reply, input.buffer + input.start, sizeof reply);
-	if (reply.size < sizeof reply || reply.size > BF_MAX_COMMAND || reply.size % 8) {
-		bf_debug("the server sent a frame of %u bytes", reply.size);
-		return -1;
-	}
+	if (reply.size < sizeof reply || reply.size > BF_MAX_COMMAND || reply.size % 8)
+		return broke_rule(&reply, "a frame of a size that there is not");
 	if (fill(reply.size))
 		return -1;
 	return take_frame(&reply);

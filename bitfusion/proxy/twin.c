@@ -310,6 +310,17 @@ static void start(struct batch *batch, struct bf_twin *twin, uint64_t offset)
 		batch->count++;
 }
 
+/* Has all come that is said to differ? */
+static bool is_complete(const struct fetch *fetch, uint64_t differing)
+{
+	uint64_t size = 0;
+
+	for (uint64_t at = 0; at < fetch->size; at += BF_REFRESH_PIECE, differing >>= 1)
+		if (differing & 1)
+			size += fetch->size - at < BF_REFRESH_PIECE ? fetch->size - at : BF_REFRESH_PIECE;
+	return size <= fetch->wait.data_came;
+}
+
 static CUresult apply_differing(const struct fetch *fetch)
 {
 	uint64_t differing, size;
@@ -317,6 +328,8 @@ static CUresult apply_differing(const struct fetch *fetch)
 	if (fetch->wait.body_size < sizeof differing)
 		return CUDA_ERROR_UNKNOWN;
 	memcpy(&differing, fetch->wait.body, sizeof differing);
+	if (!is_complete(fetch, differing))
+		return CUDA_ERROR_UNKNOWN;
 	for (uint64_t at = 0; at < fetch->size; at += BF_REFRESH_PIECE, differing >>= 1) {
 		if (!(differing & 1))
 			continue;

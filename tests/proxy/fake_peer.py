@@ -225,6 +225,12 @@ class Peer:
         self.send_data(command.request, 0, self.memory.get(address, b"\xee" * size)[:size])
         return 0, b""
 
+    def on_COPY3D(self, command: Command) -> Answer:
+        if command.flags & WANTS_REPLY:  # to the host
+            width, height, depth = struct.unpack_from("<QQQ", command.body, 24 + 176)
+            self.send_data(command.request, 0, bytes(width * height * depth))
+        return 0, b""
+
     def on_LOAD(self, command: Command) -> Answer:
         return 0, struct.pack("<QQ", 0, 0)
 

@@ -41,6 +41,10 @@ BAD: Dict[str, Callable[[int], bytes]] = {
     "offset that wraps": lambda request: data(request, 2**64 - 4, 8, bytes(8)),
     "size that wraps": lambda request: data(request, 8, 2**64 - 8, bytes(8)),
     "data cut off": lambda request: data(request, 0, 4096, bytes(100)),
+    "no data": lambda request: head(REPLY.size, 0, request),
+    "not all data": lambda request: (
+        data(request, 8, 4088, bytes(4088)) + head(REPLY.size, 0, request)
+    ),
     "short callback": lambda request: head(REPLY.size + 8, 2, 0) + bytes(8),
     "output longer than its frame": lambda request: (
         head(REPLY.size + 8, 3, 0) + struct.pack("<II", 1, 1 << 30)
@@ -76,6 +80,25 @@ def test_bad_reply(broker: Broker, start: Callable[..., object], name: str) -> N
     out, errors = program.communicate(timeout=100)  # type: ignore[attr-defined]
     assert program.returncode == 0, errors  # type: ignore[attr-defined]
     assert out.split() == [str(DEVICE_UNAVAILABLE)] * 2
+    told = "broke the rules of the wire" in errors
+    assert told or name.startswith("noise") or name in ("nothing", "half a head", "data cut off")
+    assert "connection to the GPU server was lost" in errors
+
+
+def test_an_answer_without_what_it_gives(broker: Broker, run: Callable[..., str]) -> None:
+    broker.answers["cuModuleGetGlobal_v2"] = lambda peer, command: (0, b"")
+    broker.answers["cuCtxGetLimit"] = lambda peer, command: (0, b"")
+    out = run(
+        broker,
+        """
+        start()
+        module = made(cuda.cuModuleLoadData, b".version 7.0\\n")
+        address, size = u64(77), u64(78)
+        print(cuda.cuModuleGetGlobal_v2(byref(address), byref(size), module, b"x"))
+        print(cuda.cuCtxGetLimit(byref(size), 0), address.value, size.value)
+        """,
+    )
+    assert out.split() == ["999", "999", "77", "78"]
 
 
 def kernel_node(size: int, packed: bytes, handle: int = 0) -> bytes:

@@ -275,6 +275,13 @@ def test_a_managed_variable_gets_pages_and_its_first_value(broker, run):
     assert fetches(broker) == 1
 
 
+def test_changes_that_do_not_come_are_an_error(broker, run):
+    broker.answers["REFRESH"] = lambda peer, command: (0, struct.pack("<Q", 1))
+    out = run(broker, MANAGED + "    launch(0)\n    print(cuda.cuCtxSynchronize())")
+    assert out == "999\n"
+    assert fetches(broker) == 1
+
+
 TAKEN = f"""
     context = start()
     libc = ctypes.CDLL(None)
