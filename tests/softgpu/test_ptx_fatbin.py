@@ -42,6 +42,15 @@ def test_ptx_for_one_architecture_alone_comes_last() -> None:
     assert chosen(family, special) == "sm_120a"
 
 
+def test_much_that_is_packed_small_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    special = [entry(1, 90, ptx("sm_90a") + b" " * 1000)] * 4
+    assert chosen(*special) == "sm_90a"
+    monkeypatch.setattr(fatbin, "MAX_TRIED", 3000)
+    assert refusal(container(special)).status == 200
+    monkeypatch.setattr(fatbin, "MAX_UNPACKED", 3000)
+    assert "3001 bytes" in str(refusal(container([entry(1, 90, b"", flags=0x8011, size=3001)])))
+
+
 def test_machine_code_alone_is_refused_with_the_reason() -> None:
     error = refusal(container([entry(2, 90, b"\x7fELF"), entry(2, 80, b"\x7fELF")]))
     assert error.status == 209

@@ -11,7 +11,8 @@ from typing import Callable, List
 import pytest
 from ptx_fatbins import container, entry, lz4_literals, ptx
 
-from bitfusion.softgpu.ptx import lz4
+from bitfusion.softgpu.engine import encode
+from bitfusion.softgpu.ptx import declaration, lz4
 from bitfusion.softgpu.ptx.frontend import read_image
 from bitfusion.softgpu.ptx.ir import PtxError
 
@@ -145,6 +146,8 @@ def test_damaged_lz4() -> None:
         ".reg .b32 x<999999999>; mov.u32 x99999999, x0;",
         ".local .b8 x[99999999999999999];",
         ".reg .b32 a; " + "{ .reg .b32 a; " * 20000,
+        "@" + " " * 100000 + "+",
+        "/* " * 100000,
     ],
     ids=lambda text: text[:16],
 )
@@ -172,7 +175,9 @@ def test_pathological_text_ends_soon(text: str) -> None:
         ".pragma " + '"x",' * 10000,
         ".target " + "a," * 100000,
         "/*" * 100000,
+        "/* " * 100000,
         '"' * 100000,
+        "//\n" + '\\"' * 100000,
         ".section .x " + "{" * 100000,
     ],
     ids=lambda text: text[:32],
@@ -184,3 +189,16 @@ def test_pathological_declarations_end_soon(text: str) -> None:
     except PtxError:
         pass
     assert time.process_time() - began < 8
+
+
+def test_what_is_small_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few KiB of text that ask for GiB, here a thousandth of each, are refused."""
+    monkeypatch.setattr(declaration, "MAX_INITIALISER", declaration.MAX_INITIALISER >> 10)
+    monkeypatch.setattr(encode, "_MAX_TARGETS", encode._MAX_TARGETS >> 10)
+    arrays = "".join(f".global .u8 x{n}[2][99999] = {{{{1}},{{1}}}};\n" for n in range(5))
+    labels = "".join(f"L{n}: " for n in range(100))
+    table = "T: .branchtargets " + ", ".join(f"L{n}" for n in range(100)) + ";\n"
+    kernel = ".entry k() { .reg .u32 i;\n" + table + "brx.idx i, T;\n" * 50 + labels + "ret; }"
+    for text, why in ((arrays, "MiB of initialisers"), (kernel, "targets")):
+        with pytest.raises(PtxError, match=why):
+            encode.encode_module(read_image((".version 8.0\n.target sm_80\n" + text).encode()))

@@ -179,6 +179,36 @@ def test_hanging_up_ends_the_helper_at_any_point(length: int) -> None:
     assert running.close() == (0, b"")
 
 
+def at_work(work: str, seconds: int = 1) -> Helper:
+    """A helper whose encoder says so and does this first; with limits of a test's size."""
+    limits = f"from bitfusion.softgpu.ptx import bounds\nbounds.MAX_SECONDS = {seconds}\n"
+    limits += "bounds.LEAST_MEMORY = bounds.MOST_MEMORY = 1 << 28\nos._exit("
+    code = STAND_IN.replace("os._exit(", limits)
+    code = code.replace("    if ", f"    os.write(1, b'!')\n    {work}\n    if ", 1)
+    return Helper(code="import re\n" + code)
+
+
+ENDLESS = 're.match("(a|a)*b", "a" * 60)'
+
+
+def test_hanging_up_ends_the_helper_in_its_work() -> None:
+    running = at_work(ENDLESS, 100)
+    running.send(compile_request(ptx()))
+    assert running.process.stdout and running.process.stdout.read(1) == b"!"
+    assert running.close()[0] == -signal.SIGIO
+
+
+@pytest.mark.parametrize(
+    "work, status, why", [(ENDLESS, 218, "than 1 s"), ("'x' * (1 << 30)", 2, "than 256 MiB")]
+)
+def test_a_request_may_not_take_everything(work: str, status: int, why: str) -> None:
+    running = at_work(work)
+    answer = running.ask(compile_request(ptx()))
+    assert (answer[0], answer[2]) == (status, b"") and why in answer[1]
+    assert ".version" in running.ask(compile_request(b"no PTX"))[1]  # it goes on
+    assert running.close()[0] == 0
+
+
 def test_an_interrupt_is_not_for_the_helper(helper: Helper) -> None:
     assert helper.ask(compile_request(ptx()))[0] == 0
     helper.process.send_signal(signal.SIGINT)

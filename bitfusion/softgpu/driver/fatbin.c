@@ -17,7 +17,8 @@
 enum { KIND_PTX = 1, KIND_LINK_INPUT = 0x4246, LINK_INPUT_PTX = 2 /* nvJitLink's number */ };
 enum { FLAG_LZ4 = 0x2000, FLAG_ZSTD = 0x8000 };
 enum { MAX_CANDIDATES = 256 };
-#define MAX_UNPACKED ((uint64_t)1 << 30)
+#define MAX_UNPACKED ((uint64_t)256 << 20) /* of one */
+#define MAX_TRIED ((uint64_t)1 << 30)      /* of all that are looked into */
 
 struct entry {
 	struct fatbin_entry head;
@@ -94,12 +95,16 @@ static int unpack_zstd(const void *from, size_t packed, void *to, size_t size)
 	return good;
 }
 
+static uint64_t unpacked_size(const struct fatbin_entry *head)
+{
+	return head->flags & (FLAG_LZ4 | FLAG_ZSTD) ? head->size : head->stored;
+}
+
 static char *unpack(const struct entry *entry, size_t *text_size)
 {
 	const struct fatbin_entry *head = &entry->head;
 	const size_t packed = head->compressed ? head->compressed : head->stored;
-	const int is_packed = (head->flags & (FLAG_LZ4 | FLAG_ZSTD)) != 0;
-	const uint64_t size = is_packed ? head->size : head->stored;
+	const uint64_t size = unpacked_size(head);
 	if (!size || size > MAX_UNPACKED)
 		return NULL;
 	char *text = malloc(size + 1);
@@ -197,7 +202,8 @@ static int is_special(const char *text)
 static char *choose(struct members *members, size_t *size)
 {
 	char *special = NULL;
-	while (members->count) {
+	uint64_t tried = 0;
+	while (members->count && tried <= MAX_TRIED) {
 		unsigned best = 0;
 		for (unsigned i = 1; i < members->count; i++)
 			if (is_newer(&members->list[i].head, &members->list[best].head))
@@ -209,6 +215,7 @@ static char *choose(struct members *members, size_t *size)
 			*size = have;
 			return text;
 		}
+		tried += unpacked_size(&members->list[best].head); /* which is not above MAX_UNPACKED */
 		if (special) {
 			free(text);
 		} else {
@@ -219,7 +226,10 @@ static char *choose(struct members *members, size_t *size)
 		memmove(&members->list[best], &members->list[best + 1],
 			(members->count - best) * sizeof *members->list);
 	}
-	return special;
+	if (!members->count)
+		return special;
+	free(special); /* the front end says what is wrong */
+	return NULL;
 }
 
 char *fatbin_text(const void *bytes, size_t size, size_t *text_size)

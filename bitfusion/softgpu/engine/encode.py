@@ -32,7 +32,7 @@ from __future__ import annotations
 import struct
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
-from ..ptx.ir import Function, Imm, Module, Relocation, Special, Sym, Variable
+from ..ptx.ir import Function, Imm, Module, PtxError, Relocation, Special, Sym, Variable
 from . import (  # noqa: F401 - they register rules
     lower_async,
     lower_bulk,
@@ -113,6 +113,7 @@ _LANE = {
     "lanemask_gt": 6,
 }
 _ZERO = ("envreg", "pm", "current_graph_exec")
+_MAX_TARGETS = 1 << 22  # each brx has its own, as distances from itself
 # bytes of a block's shared memory that belong to the system; engine/records.h has it, too
 _RESERVED = 1024
 
@@ -227,6 +228,8 @@ class ModuleEncoder:
         return len(self._calls) - 1
 
     def reserve_targets(self, count: int) -> int:
+        if len(self.targets) + count >= _MAX_TARGETS:
+            raise PtxError(f"all brx together have more than {_MAX_TARGETS} targets")
         self.targets += [count] + [0] * count
         return len(self.targets) - count - 1
 

@@ -15,7 +15,7 @@ from .regex import ASCII, regex
 # Groups: 1 negation and 2 name of the guard, 3 opcode, 4 operands; 5 label; 6 brace or lone
 # semicolon; 7 directive.
 _STATEMENT = regex(
-    r"\s*(?:(?:@\s*(!?)\s*([\w$%.]+)\s+)?([a-z][\w.]*(?:::[\w.]+)*)(?![\w.]|\s*:)\s*((?:[^\s;][^;]*)?);"
+    r"\s*(?:(?:@\s*(?:(!)\s*)?([\w$%.]+)\s+)?([a-z][\w.]*(?:::[\w.]+)*)(?![\w.]|\s*:)\s*((?:[^\s;][^;]*)?);"
     r"|([A-Za-z_$%][\w$]*)\s*:(?!:)"
     r"|([{};])"
     r"|(\.[a-z_]\w*))",

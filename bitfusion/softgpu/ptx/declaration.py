@@ -29,7 +29,7 @@ _FLOATS = ("f16", "bf16", "f32", "f64")
 _LANES = {"v2": 2, "v4": 4, "v8": 8}
 _LINKAGES = ("visible", "extern", "weak", "common")
 MAX_VARIABLE = 1 << 44
-MAX_INITIALISER = 1 << 28
+MAX_INITIALISER = 1 << 28  # bytes of all of a module
 MAX_PARAMETERS = 4096
 _MAX_DIMENSIONS = 16
 # Types of variables that the driver's API once bound, and what their initialisers may name.
@@ -70,6 +70,7 @@ class Declarations:
     def __init__(self, module: ir.Module) -> None:
         self.module = module
         self.seen: Dict[str, Tuple[str, int, ir.Reg]] = {}
+        self.initialised = 0  # bytes
         self.opcodes: Dict[str, Tuple[str, Tuple[str, ...]]] = {}  # text -> opcode, modifiers
 
     def known(self, name: str) -> bool:
@@ -97,6 +98,9 @@ class Declarations:
                 reader = _Initialiser(shape, dimensions, resolve)
                 init, relocations = reader.read(tokens)
                 dimensions = reader.dimensions
+                self.initialised += len(init)  # `{{1}, {1}}` may be half a GiB
+                if self.initialised > MAX_INITIALISER:
+                    raise PtxError(f"more than {MAX_INITIALISER >> 20} MiB of initialisers")
             size = shape.element_bytes * shape.lanes
             for dimension in dimensions:
                 size *= dimension

@@ -25,7 +25,8 @@ KIND_LINK_INPUT = 0x4246  # what our libnvJitLink makes instead of a cubin
 FLAG_LZ4, FLAG_ZSTD = 0x2000, 0x8000
 NEWEST_PTX = 121  # what we know the instructions of, whatever the device says it is
 MAX_ENTRIES = 65536
-MAX_UNPACKED = 1 << 30
+MAX_UNPACKED = 256 << 20  # of one
+MAX_TRIED = 1 << 30  # of all that are looked into; what packs a lot of nothing is small
 MAX_LOOKED_INTO = 8 << 20  # of machine code, for names in a message
 
 _HEADER = struct.Struct("<IHHQ")
@@ -125,10 +126,14 @@ def choose_ptx(members: List[Entry]) -> bytes:
     candidates = [e for e in members if e.kind == KIND_PTX and e.arch <= NEWEST_PTX]
     candidates.sort(key=lambda e: (e.arch, e.version), reverse=True)
     fallback: Optional[bytes] = None
+    tried = 0
     for entry in candidates:
+        if tried > MAX_TRIED:
+            raise PtxError(f"a fat binary with more than {MAX_TRIED >> 20} MiB", INVALID_IMAGE)
         text = entry.unpack().rstrip(b"\0")
         if target_of(text)[-1:] not in ("a", "f"):
             return text
+        tried += max(entry.size, len(entry.data))
         fallback = fallback or text
     if fallback is None:
         raise PtxError(_why_none(members), NO_BINARY_FOR_GPU)

@@ -90,23 +90,31 @@ def read_request(read: Reader) -> Tuple[List[Item], int, Optional[Key]]:
     return items, kind, key
 
 
-def answer(items: List[Item], kind: int) -> Tuple[int, str, bytes]:
+def answer(items: List[Item], kind: int, request_fd: int) -> Tuple[int, str, bytes]:
     """Compile: CUresult, one line why not, the image."""
+    from . import bounds
     from .ir import PtxError
 
     try:
-        from ..engine.encode import encode_module
-        from .frontend import read_image, read_images
-
-        module = read_image(items[0].data) if kind == KIND_COMPILE else read_images(items)
-        return 0, "", encode_module(module)
+        with bounds.Bounds(request_fd):
+            return 0, "", _compiled(items, kind)
     except PtxError as error:
         return error.status, str(error), b""
     except MemoryError:
-        return OUT_OF_MEMORY, "the PTX front end is out of memory", b""
+        return OUT_OF_MEMORY, f"compiling it takes more than {bounds.memory_mib()} MiB", b""
+    except bounds.TimeIsUp:
+        return INVALID_PTX, f"compiling it takes more than {bounds.MAX_SECONDS} s", b""
     except Exception as error:  # a defect here must not look like a dead helper
         _debug_traceback()
         return UNKNOWN, f"internal error in the PTX front end: {error!r}", b""
+
+
+def _compiled(items: List[Item], kind: int) -> bytes:
+    from ..engine.encode import encode_module
+    from .frontend import read_image, read_images
+
+    module = read_image(items[0].data) if kind == KIND_COMPILE else read_images(items)
+    return encode_module(module)
 
 
 def _check_build(key: Key) -> str:
@@ -131,9 +139,9 @@ def _debug_traceback() -> None:
 def load() -> None:
     """Import what requests need, before there is one: it takes a while."""
     from ..engine import encode
-    from . import frontend, key
+    from . import bounds, frontend, key
 
-    del encode, frontend, key
+    del bounds, encode, frontend, key
 
 
 def serve(request_fd: int, reply_fd: int) -> None:
@@ -143,7 +151,10 @@ def serve(request_fd: int, reply_fd: int) -> None:
     try:
         while True:
             items, kind, key = read_request(lambda size: _read_exactly(request_fd, size))
-            image = _reply(reply_fd, items, kind, key)
+            status, text, image = _answer(items, kind, key, request_fd)
+            why = text.encode("utf-8", "replace")
+            _write_all(reply_fd, _REPLY.pack(MAGIC, status, len(why), 0, len(image)) + why)
+            _write_all(reply_fd, image)
             if image and key is not None:
                 cache = cache or _open_cache()
                 cache.store(key, image)
@@ -154,17 +165,13 @@ def serve(request_fd: int, reply_fd: int) -> None:
             cache.close()
 
 
-def _reply(reply_fd: int, items: List[Item], kind: int, key: Optional[Key]) -> bytes:
-    """Give the image, empty where there is none."""
+def _answer(
+    items: List[Item], kind: int, key: Optional[Key], request_fd: int
+) -> Tuple[int, str, bytes]:
     mismatch = _check_build(key) if key is not None else ""
     if mismatch:
-        status, text, image = COMPILER_NOT_FOUND, mismatch, b""
-    else:
-        status, text, image = answer(items, kind)
-    why = text.encode("utf-8", "replace")
-    _write_all(reply_fd, _REPLY.pack(MAGIC, status, len(why), 0, len(image)) + why)
-    _write_all(reply_fd, image)
-    return image
+        return COMPILER_NOT_FOUND, mismatch, b""
+    return answer(items, kind, request_fd)
 
 
 def _open_cache() -> Cache:
@@ -178,12 +185,15 @@ def main() -> int:
     gc.disable()  # modules are made of millions of objects and no cycles: a third of the time
     from _signal import SIG_IGN, SIGINT, signal  # type: ignore[import-not-found]
 
+    from .bounds import limit_memory
+
     signal(SIGINT, SIG_IGN)  # Ctrl-C is the program's; we end with it
+    limit_memory()
     try:
         serve(REQUEST_FD, REPLY_FD)
     except (EndOfRequests, BrokenPipeError):
         return 0
-    except (BadRequest, OSError) as error:
+    except (BadRequest, MemoryError, OSError) as error:
         if environ.get(b"BITFUSION_DEBUG"):
             print(f"bitfusion: ptx helper: {error}", file=sys.stderr)
         return 1

@@ -20,7 +20,9 @@ IDENTIFIER = r"[A-Za-z][\w$]*|[_$%][\w$]+"
 FLOAT = r"0[fF][0-9a-fA-F]{8}|0[dD][0-9a-fA-F]{16}"
 DECIMAL_FLOAT = r"(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+"
 INTEGER = r"0[xX][0-9a-fA-F]+U?|0[bB][01]+U?|\d+U?"
-_COMMENT = regex(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*.*?\*/', DOTALL)
+# Each matches where it begins, with an end or without: else a text of beginnings would be read to
+# its end for each of them.
+_COMMENT = regex(r'"(?:[^"\\\n]|\\.)*"?|//[^\n]*|/\*(?:.*?\*/|.*)', DOTALL)
 _TOKEN = regex(
     rf"\s*(?:({FLOAT}|{DECIMAL_FLOAT}|{INTEGER})"
     rf"|(\.[a-z_]\w*|{IDENTIFIER}|_)"
@@ -44,7 +46,7 @@ def strip_comments(text: str) -> str:
 
     def blank(match: Match[str]) -> str:
         comment = match.group()
-        if comment[0] == '"':
+        if comment[0] == '"' or (comment[1] == "*" and comment.find("*/", 2) < 0):
             return comment
         return " " + "\n" * comment.count("\n")
 
