@@ -24,6 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 SIOCGIFADDR = 0x8915
 SFD_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
 SIGINFO_SIZE = 128
@@ -74,6 +75,19 @@ CAPABILITY_VERSION = (
     0x20080522  # the third: two words of 32 each for effective, permitted, inheritable
 )
 CAP_SETGID, CAP_SETUID = 6, 7
+
+
+def set_dumpable(may: bool) -> None:
+    """Whether the kernel may write this process's memory to a file, and others of our user may
+    look into it. A change of user and the start of a program set it anew.
+    """
+    _libc.prctl(PR_SET_DUMPABLE, int(may), 0, 0, 0)
+
+
+def no_new_privileges() -> None:
+    """For good, and for all that this process starts: no program makes it another user."""
+    if _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def may_change_user() -> bool:

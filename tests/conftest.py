@@ -31,6 +31,9 @@ BUILD = ROOT / "build"
 BITFUSION = str(ROOT / "bin" / "bitfusion")
 MARK = "BITFUSION_TEST_MARK"
 sys.path.insert(0, str(ROOT))
+# What workers are to have of the tests' environment.
+WORKERS = f"{MARK},TEST_MARK,BITFUSION_NULL_*,FAKE_*,ASAN_OPTIONS,TSAN_OPTIONS,UBSAN_OPTIONS"
+os.environ["BITFUSION_WORKER_ENVIRONMENT"] = WORKERS
 DOES_NOT_APPLY = "does not apply: "
 
 
@@ -91,6 +94,7 @@ class Gpu:
         kept.pop("LD_PRELOAD", None)
         kept.update({MARK: self.mark, "HOME": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"})
         kept["XDG_CACHE_HOME"] = str(BUILD / "test-cache")
+        kept["BITFUSION_WORKER_ENVIRONMENT"] = WORKERS
         kept["BITFUSION_SOFTGPU_GPUS"] = str(self.devices)
         kept["BITFUSION_STATE_DIR"] = str(self.folder / "state")  # not the machine's own, for root
         kept.update(extra)

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn, Optional, Protocol
 
 from bitfusion import linux
+from bitfusion.server import environment
 
 MAX_MESSAGE = 64 << 10
 MAX_WHY = 300
@@ -40,6 +41,7 @@ class Job(NamedTuple):
     user: str  # "" to stay who we are
     host_memory: int = 0  # bytes of this machine's that the session may hold; 0 for no limit
     software: bool = False  # device memory is this machine's
+    silent: bool = False  # its client has filled enough of the log
 
 
 class Worker(Protocol):
@@ -300,6 +302,7 @@ class Nursery:
 def become_worker(worker: Worker, job: Job, fds: list[int], parent: int) -> NoReturn:
     status = 1
     try:
+        linux.set_dumpable(True)  # else what is its own in /proc is root's
         linux.set_process_name("bitfusion-work" if job.session else "bitfusion-spare")
         linux.offer_to_oom_killer(WORKER_OOM_SCORE)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -345,6 +348,8 @@ def start(worker: Worker, door: Optional[Door] = None) -> tuple[int, socket.sock
         linux.set_process_name("bitfusion-nurse")
         kept = {theirs.fileno()} | ({door.listener.fileno()} if door else set())
         linux.close_all_but(kept)
+        environment.clean()
+        linux.set_dumpable(False)
         os.setsid()  # a signal to the server's group is not meant for the workers
         nursery = Nursery(theirs, worker, door)
         if os.getppid() == parent:

@@ -25,6 +25,7 @@ class ExecutorWorker:
     def load(self) -> None:
         from bitfusion.executor import core
 
+        load_modules()
         core.load()  # here, because the library may lie where only the server's user can read
 
     def settle(self, job: Job) -> None:
@@ -33,6 +34,8 @@ class ExecutorWorker:
         os.environ.update(job.environment)
         if job.user:
             drop_privileges(job.user)
+        linux.no_new_privileges()
+        linux.set_dumpable(False)  # neither for a core, nor for another client's worker
 
     def warm(self, job: Job) -> None:
         from bitfusion.executor import core
@@ -49,9 +52,25 @@ class ExecutorWorker:
             devices=job.devices,
             ledger_fd=ledger,
             slot=job.slot,
+            log_fd=-1 if job.silent else 2,
             host_memory=job.host_memory,
             software=job.software,
         )
+
+
+def load_modules() -> None:
+    """The kernel's for GPUs, as NVIDIA's driver does with a program that is root for whoever
+    starts it: a worker can start none such.
+    """
+    import subprocess
+
+    if os.path.exists("/dev/nvidiactl") and not os.path.exists("/dev/nvidia-uvm"):
+        try:
+            subprocess.run(
+                ["nvidia-modprobe", "-c", "0", "-u"], timeout=PROBE_TIMEOUT_S, capture_output=True
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            pass  # the driver says what is missing
 
 
 def pick_user(wanted: str) -> str:

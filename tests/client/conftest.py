@@ -30,6 +30,7 @@ def environment(tmp_path: pathlib.Path) -> Iterator[dict[str, str]]:
         "TMPDIR": folder,
         "HOME": str(tmp_path),
         "TEST_MARK": mark,
+        "BITFUSION_WORKER_ENVIRONMENT": "TEST_MARK",
     }
     assert wait_for(lambda: not marked(mark)), [describe(pid) for pid in marked(mark)]
     shutil.rmtree(folder)

@@ -3,19 +3,32 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bitfusion import linux
 from bitfusion.errors import SystemFailure
 from bitfusion.server import nursery, worker
 from bitfusion.server.nursery import Job
 from bitfusion.server.workers import describe_end
+
+PR_GET_DUMPABLE = 3
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def first_environment() -> str:
+    """As it lies in memory since the process, or the one that it is forked from, began."""
+    start, end = map(int, linux.process_fields(os.getpid())[47:49])
+    return os.fsdecode(ctypes.string_at(start, end - start))
 
 
 class Confess(worker.ExecutorWorker):
@@ -36,6 +49,10 @@ class Confess(worker.ExecutorWorker):
             "known": [data, ledger],
             "oom_score": int(Path("/proc/self/oom_score_adj").read_text()),
             "environment": {k: os.environ.get(k) for k in ("EXTRA", "CUDA_VISIBLE_DEVICES")},
+            "names": sorted(os.environ),
+            "memory": first_environment(),
+            "status": Path("/proc/self/status").read_text(),
+            "dumpable": bool(ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0)),
         }
         socket.socket(fileno=data).sendall(json.dumps(told).encode())
         return 7
@@ -73,6 +90,37 @@ def test_a_worker_holds_only_what_it_needs(monkeypatch: pytest.MonkeyPatch, spar
     assert told["environment"] == {"EXTRA": "yes", "CUDA_VISIBLE_DEVICES": None}
     assert told["fds"] == [0, 1, 2, told["known"][0]]
     assert os.WEXITSTATUS(ended["status"]) == 7
+
+
+@pytest.mark.parametrize("spare", [False, True])
+def test_a_worker_gains_nothing_and_shows_nothing(spare: bool) -> None:
+    told, _ended = confession("", spare)
+    assert "\nNoNewPrivs:\t1\n" in told["status"]
+    assert not told["dumpable"]  # for no core, and for no other worker of the same user
+
+
+def test_a_worker_has_little_of_the_servers_environment() -> None:
+    code = """
+from test_server_worker import confession
+told, _ended = confession("", False)
+assert "LD_PRELOAD" not in told["names"] and "PATH" in told["names"], told["names"]
+assert "CUDA_DEVICE_ORDER" in told["names"] and "CUDA_INJECTION64_PATH" not in told["names"]
+assert "WANTED_1" in told["names"] and "SECRET" not in told["names"]
+assert "swordfish" not in told["memory"] and "/usr/bin" in told["memory"]
+"""
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": os.pathsep.join(
+            [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/server")]
+        ),
+        "LD_PRELOAD": "",
+        "SECRET": "swordfish",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_INJECTION64_PATH": "/nowhere",
+        "WANTED_1": "1",
+        "BITFUSION_WORKER_ENVIRONMENT": "OTHER,WANTED_*",
+    }
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="does not apply: only root can drop privileges")
