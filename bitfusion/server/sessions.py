@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
 
 from bitfusion import log
 from bitfusion.inventory import Inventory
 from bitfusion.server.caller import Refusal
+from bitfusion.server.chatter import Chatter
 from bitfusion.server.loop import Timers
 from bitfusion.server.nursery import Job
 from bitfusion.server.pool import Pool, Request, Slice
@@ -87,6 +89,10 @@ class Session:
         self.tickets = 0
         self.closing = False
 
+    def source(self) -> str:
+        """Whom the log's lines about it are counted for."""
+        return f"client '{self.client}'" if self.client else "clients without a name"
+
     def free_slot(self) -> int:
         taken = set(self.workers.values())
         return next(slot for slot in range(MAX_WORKERS) if slot not in taken)
@@ -124,6 +130,7 @@ class Sessions:
         self._tickets: dict[str, Ticket] = {}
         self._by_worker: dict[int, Session] = {}
         self._last_worker = 0
+        self._chatter = Chatter(log.info, time.monotonic)
         self.host_memory = 0  # bytes of this machine's that one may hold; 0: any number
         self.knows_clients = False  # else all are one
 
@@ -140,6 +147,10 @@ class Sessions:
         self._bound_client(record.client)
         self.pool.hold(record.session, record.slices)
         return self._begin(record.session, None, record.slices, record.whose(), record.client)
+
+    def _say(self, session: Session, text: str) -> None:
+        """A client decides how often there is something to say."""
+        self._chatter.say(session.source(), text)
 
     def hand_over(self, session: Session, owner: object) -> None:
         """It belongs to this control connection from now on."""
@@ -182,7 +193,7 @@ class Sessions:
         session = self.by_name[name] = Session(name, owner, slices, whose, client)
         self._timers.after(0, lambda: self._prepare(session))  # not while the client waits
         gpus = ", ".join(f"{s.gpu} ({s.memory >> 20} MiB)" for s in slices)
-        log.info(f"session {name} has GPU {gpus}" + f", for {whose}" * bool(whose))
+        self._say(session, f"session {name} has GPU {gpus}" + f", for {whose}" * bool(whose))
         return session
 
     def adopt_worker(self, name: str, number: int, slot: int) -> None:
@@ -246,8 +257,9 @@ class Sessions:
         session.started += 1
         self._by_worker[number] = session
         job = self._job(session.name, slot, [s.gpu for s in session.slices])
+        job = job._replace(silent=not self._chatter.may(session.source()))
         self._workers.start(number, job, data, ledger, known.cold)
-        log.info(f"worker {number} of session {session.name} serves process {known.pid}")
+        self._say(session, f"worker {number} of session {session.name} serves process {known.pid}")
         return ""
 
     def _job(self, session: str, slot: int, devices: list[int]) -> Job:
@@ -284,7 +296,7 @@ class Sessions:
         slot = session.workers.pop(number)
         if session.ledger:
             session.ledger.clear(slot)
-        log.info(f"worker {number} of session {session.name} {how}")
+        self._say(session, f"worker {number} of session {session.name} {how}")
         broke = killed and not session.closing
         self.on_worker_end(session, f"worker {number} of the server {how}" if broke else "")
         if session.closing and not session.workers:
@@ -329,7 +341,8 @@ class Sessions:
     def _finish(self, session: Session) -> None:
         self.pool.release(session.name)
         del self.by_name[session.name]
-        log.info(f"session {session.name} ended" + f" ({session.whose})" * bool(session.whose))
+        whose = f" ({session.whose})" * bool(session.whose)
+        self._say(session, f"session {session.name} ended{whose}")
         self.on_end(session)  # which may read the ledger once more
         if session.ledger:
             session.ledger.close()

@@ -19,6 +19,7 @@ from bitfusion.client import channels
 from bitfusion.inventory import Gpu, Inventory
 from bitfusion.server import adopt, nursery
 from bitfusion.server.caller import Refusal
+from bitfusion.server.chatter import MAX_LINES_OF
 from bitfusion.server.data import RELAY, DataListener
 from bitfusion.server.filters import MAX_FILTERS, MAX_SERVERS, MAX_TEXT, parse
 from bitfusion.server.leases import Leases
@@ -339,3 +340,24 @@ def test_the_name_of_a_relay_is_taken_from_relays_only(
 def test_parents() -> None:
     assert linux.parent_of(os.getpid()) == os.getppid()
     assert linux.parent_of(1 << 30) == 0
+
+
+def test_a_client_fills_no_log_with_session_after_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    jobs: list[Job] = []
+    monkeypatch.setattr("bitfusion.log.info", lines.append)
+    monkeypatch.setattr(Clerk, "start", lambda _self, _number, job, *_rest: jobs.append(job))
+    sessions = sessions_of_a_network()
+    for number in range(MAX_LINES_OF):
+        take(sessions, f"s{number}", "mal")
+        session = sessions.by_name[f"s{number}"]
+        session.owner = number
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            sessions.redeem(sessions.make_ticket(number, session.name, 1), ours)
+        sessions.worker_ended(number + 1, "ended")
+        sessions.end(session)
+    assert len(lines) == MAX_LINES_OF
+    assert not jobs[0].silent and jobs[-1].silent
+    take(sessions, "other", "carol")
+    assert lines[-1].startswith("session other ")
