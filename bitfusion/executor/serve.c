@@ -50,9 +50,11 @@ CUresult bf_violation(struct bf_session *session, const char *format, ...)
 	return BF_VIOLATION;
 }
 
+/* Any reply may take it along from now on, also one of a success, so what the driver said of it goes first. */
 void bf_defer(struct bf_session *session, uint32_t call, CUresult status)
 {
 	uint64_t none = 0;
+	bf_output_drain(session, true);
 	atomic_compare_exchange_strong(&session->deferred, &none, (uint64_t)call << 32 | (uint32_t)status);
 }
 

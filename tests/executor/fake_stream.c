@@ -21,7 +21,10 @@ static void run(struct work *work)
 		while (!__atomic_load_n((uint8_t *)work->to, __ATOMIC_ACQUIRE))
 			usleep(50);
 		break;
-	case FAULT: sticky = CUDA_ERROR_ILLEGAL_ADDRESS; break;
+	case FAULT:
+		fprintf(stderr, "the kernel is at fault\n");
+		sticky = CUDA_ERROR_ILLEGAL_ADDRESS;
+		break;
 	case PRINT:
 		fprintf(stdout, "printed by a kernel\n");
 		fflush(stdout);

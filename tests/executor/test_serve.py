@@ -384,17 +384,6 @@ def test_synchronous_upload_is_seen_by_non_blocking_streams(serve: Serve) -> Non
     end_well(worker)
 
 
-def test_printed_text_comes_before_the_reply(serve: Serve) -> None:
-    worker = serve()
-    client = worker.client
-    prepare(client)
-    for i in range(20):
-        client.launch(PRINT, b"")
-        assert client.synchronize().status == 0
-        assert client.output[1] == b"printed by a kernel\n" * (i + 1)
-    end_well(worker)
-
-
 def test_a_pitch_too_large_to_count_leaves_no_memory(serve: Serve) -> None:
     worker = serve()
     client = worker.client

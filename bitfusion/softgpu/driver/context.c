@@ -276,7 +276,8 @@ void context_flush_output(struct context *context)
 
 CUresult context_error(struct context *context)
 {
-	if (context->error)
+	CUresult error = (CUresult)context->error;
+	if (error)
 		context_flush_output(context);
-	return context->error;
+	return error;
 }

@@ -181,7 +181,7 @@ EXPORT CUresult cuEventSynchronize(CUevent hEvent)
 		return result;
 	pools_synchronized(context->device);
 	context_flush_output(context);
-	return result ? result : (CUresult)context->error;
+	return result ? result : context_error(context);
 }
 
 EXPORT CUresult cuEventElapsedTime_v2(float *pMilliseconds, CUevent hStart, CUevent hEnd)

@@ -319,7 +319,7 @@ CUresult submit(struct stream *stream, struct work *work, int flags)
 	pthread_mutex_unlock(&queue_lock);
 	if (result == CUDA_SUCCESS && (flags & SUBMIT_WAIT)) {
 		context_flush_output(stream->context);
-		result = stream->context->error;
+		result = context_error(stream->context);
 	}
 	return result;
 }
@@ -340,5 +340,5 @@ CUresult context_synchronize(struct context *context)
 	pthread_mutex_unlock(&queue_lock);
 	pools_synchronized(context->device);
 	context_flush_output(context);
-	return result ? result : (CUresult)context->error;
+	return result ? result : context_error(context);
 }

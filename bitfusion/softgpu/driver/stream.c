@@ -180,7 +180,7 @@ EXPORT CUresult cuStreamQuery(CUstream hStream)
 	if (result != CUDA_SUCCESS)
 		return result;
 	context_flush_output(context);
-	return context->error;
+	return context_error(context);
 }
 
 EXPORT CUresult cuStreamGetPriority(CUstream hStream, int *priority)
