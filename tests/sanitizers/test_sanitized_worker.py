@@ -76,7 +76,7 @@ class Workers:
                 ours, _ = listener.accept()
         else:
             ours, theirs = socket.socketpair()
-        words = [str(self.driver), str(ours.fileno()), "0", "-1", "0", "0", "500"]
+        words = [str(self.driver), str(ours.fileno()), "0", "-1", "0", "0", "500", "0"]
         self.started.append(
             subprocess.Popen(
                 [str(self.serve), *words],
