@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
 from bitfusion import log
+from bitfusion.executor.core import ENDED_MEMORY
 from bitfusion.server import nursery
 from bitfusion.server.link import Link
 from bitfusion.server.loop import Loop
 from bitfusion.server.nursery import Door, Job, Worker
 
-Ended = Callable[[int, str, bool], None]  # worker's number, how, whether it was killed
+Ended = Callable[[int, str, bool], None]  # worker's number, how, whether by others
 RETRY_S = 0.5
 RELIEVE_S = 0.1
 END_PATIENCE_S = 5.0
@@ -160,7 +161,7 @@ class Workers:
             self._alive[number].pid = event["pid"]
         elif event["event"] == "ended":
             why, status = event.get("why"), event["status"]
-            killed = not why and os.WIFSIGNALED(status)
+            killed = not why and (os.WIFSIGNALED(status) or held_too_much(status))
             self._end(number, why or describe_end(status), killed)
         elif event["event"] == "trouble":
             log.error(f"the nursery of workers: {event['why']}")
@@ -208,7 +209,15 @@ class Workers:
             os.waitpid(self.pid, 0)
 
 
+def held_too_much(status: int) -> bool:
+    return os.WIFEXITED(status) and os.WEXITSTATUS(status) == ENDED_MEMORY
+
+
 def describe_end(status: int) -> str:
+    if held_too_much(status):
+        return (
+            "was ended: its session held more of that machine's memory than 'host_memory' allows"
+        )
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         return f"was ended by signal {number} ({signal.strsignal(number)})"

@@ -16,6 +16,7 @@ from servers import Server, connect
 
 from bitfusion import linux
 from bitfusion.client import channels
+from bitfusion.executor import core
 from bitfusion.inventory import Gpu, Inventory
 from bitfusion.server import adopt, nursery
 from bitfusion.server.caller import Refusal
@@ -34,7 +35,7 @@ from bitfusion.server.sessions import MAX_SESSIONS, MOST_OF_ONE, WRONG_TICKET, S
 from bitfusion.server.state import StateFolder
 from bitfusion.server.store import MAX_VALUE, Change, validate
 from bitfusion.server.views import Ask
-from bitfusion.server.workers import Workers
+from bitfusion.server.workers import Workers, describe_end
 
 LONG = "\U0001f600" * 300  # 4 bytes each as it comes, 12 as JSON in ASCII
 EXTREMES = {
@@ -217,6 +218,21 @@ def test_a_worker_that_could_not_be_ordered_has_ended() -> None:
     clock.turn(0)
     assert ended == [(5, "was not started: message too long", True)]
     assert ours.recv(1) == b""
+    workers.stop()
+
+
+@pytest.mark.parametrize(
+    "status, killed", [(9, True), (core.ENDED_MEMORY << 8, True), (3 << 8, False), (0, False)]
+)
+def test_who_is_told_of_an_end(status: int, killed: bool) -> None:
+    """A worker's client, unless the worker did what it was to do."""
+    ended = []
+    workers = Workers(Loop(), Quiet(), lambda *how: ended.append(how))
+    ours, theirs = socket.socketpair()
+    with ours:
+        workers.start(5, Job("session", 0, "none", [0], {}, ""), theirs, -1, True)
+    workers._hear({"event": "ended", "worker": 5, "status": status})
+    assert ended == [(5, describe_end(status), killed)]
     workers.stop()
 
 

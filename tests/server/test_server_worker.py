@@ -17,6 +17,7 @@ import pytest
 
 from bitfusion import linux
 from bitfusion.errors import SystemFailure
+from bitfusion.executor import core
 from bitfusion.server import nursery, worker
 from bitfusion.server.nursery import Job
 from bitfusion.server.workers import describe_end
@@ -140,3 +141,4 @@ def test_who_workers_run_as() -> None:
 def test_ends_in_words() -> None:
     assert describe_end(9) == "was ended by signal 9 (Killed)"
     assert describe_end(3 << 8) == "ended with status 3"
+    assert "'host_memory'" in describe_end(core.ENDED_MEMORY << 8)
