@@ -50,7 +50,8 @@ Samples = Dict[str, Tuple[str, List[float]]]
 
 def environment() -> Dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("BITFUSION_", "CUDA_"))}
-    return dict(kept, BITFUSION_NULL_DRIVER="1")
+    null = "BITFUSION_NULL_DRIVER"
+    return {**kept, null: "1", "BITFUSION_WORKER_ENVIRONMENT": null}
 
 
 def run(command: List[str], env: Dict[str, str]) -> List[Dict[str, object]]:
