@@ -259,11 +259,6 @@ static bool begins(const char *name, const char *const *starts)
 	return *starts != NULL;
 }
 
-static bool makes(const struct bf_argument *what)
-{
-	return what->kind == BF_ARG_NEW_HANDLE;
-}
-
 bool bf_routes_init(struct bf_session *session)
 {
 	static const char *const work[] = { "cuMemcpy", "cuMemset", "cuGraphLaunch", "cuLaunch", NULL };
@@ -283,7 +278,7 @@ bool bf_routes_init(struct bf_session *session)
 		route->around = bf_row_around(route->row->name);
 		route->allocates = bf_row_allocates(route->around);
 		for (unsigned n = 0; n < route->row->argument_count; n++) {
-			route->makes |= makes(&route->row->arguments[n]);
+			route->makes |= route->row->arguments[n].kind == BF_ARG_NEW_HANDLE;
 			route->has_arrays |= bf_is_array(route->row->arguments[n].kind);
 			route->has_locations |= route->row->arguments[n].location != 0;
 		}

@@ -24,7 +24,6 @@ static bool measure(struct bf_session *session, struct bf_code_memory *now)
 {
 	for (int tries = 0; tries < MOST_TRIES; tries++) {
 		bf_freed_look(session);
-		bf_reserve_update(session);
 		if (bf_reap_pending(session) || !bf_reserve_exact(session, (uint32_t)now->device))
 			return false;
 		now->allocated = allocated(session, now->device);

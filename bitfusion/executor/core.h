@@ -163,7 +163,7 @@ static inline bool bf_freed_pending(struct bf_session *session)
 {
 	return atomic_load_explicit(&session->freed.pending, memory_order_acquire) != 0;
 }
-/* Gives back what streams have got to. */
+/* Gives back what streams have got to, but for what the driver keeps of it. */
 void bf_freed_look(struct bf_session *session);
 /* Until some of it is given back since freed.settled was `seen`; false when none is to be expected. */
 bool bf_freed_wait(struct bf_session *session, unsigned seen);

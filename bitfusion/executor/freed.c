@@ -148,11 +148,12 @@ static bool close_stream(struct bf_session *session, struct bf_freed_stream *str
 
 void bf_freed_look(struct bf_session *session)
 {
-	if (!bf_freed_pending(session))
-		return;
-	pthread_mutex_lock(&session->freed.lock);
-	look(session, false);
-	pthread_mutex_unlock(&session->freed.lock);
+	if (bf_freed_pending(session)) {
+		pthread_mutex_lock(&session->freed.lock);
+		look(session, false);
+		pthread_mutex_unlock(&session->freed.lock);
+	}
+	bf_reserve_update(session); /* which the driver may keep now */
 }
 
 static void nap(long *ns, const long *range)

@@ -17,7 +17,6 @@ CUresult bf_memory_reserve(struct bf_session *session, uint32_t device, uint64_t
 		if (looked || (!bf_freed_pending(session) && !bf_reserve_counted(session)))
 			return CUDA_ERROR_OUT_OF_MEMORY;
 		bf_freed_look(session);
-		bf_reserve_update(session);
 	}
 }
 
@@ -74,6 +73,19 @@ bool bf_memory_limited(struct bf_session *session, uint32_t device)
 	return limit_of(session, device) != 0;
 }
 
+static uint64_t used_on(struct bf_session *session, uint32_t device)
+{
+	uint64_t used[BF_MAX_DEVICES] = { 0 };
+	bf_ledger_used(session->ledger, -1, used, BF_MAX_DEVICES);
+	return used[device];
+}
+
+bool bf_memory_over(struct bf_session *session, uint32_t device)
+{
+	uint64_t limit = limit_of(session, device);
+	return limit && used_on(session, device) > limit;
+}
+
 uint64_t bf_memory_total(struct bf_session *session, uint32_t device, uint64_t total)
 {
 	uint64_t limit = limit_of(session, device);
@@ -85,7 +97,6 @@ CUresult bf_memory_info(struct bf_session *session, uint64_t info[2])
 	size_t free = 0, total = 0;
 	int device;
 	bf_freed_look(session);
-	bf_reserve_update(session);
 	CUresult status = session->driver->cuMemGetInfo_v2(&free, &total);
 	if (status == CUDA_SUCCESS)
 		status = bf_context_device(session, &device);
@@ -98,10 +109,9 @@ CUresult bf_memory_info(struct bf_session *session, uint64_t info[2])
 	uint64_t limit = limit_of(session, (uint32_t)device);
 	if (!limit)
 		return CUDA_SUCCESS;
-	uint64_t used[BF_MAX_DEVICES] = { 0 };
-	bf_ledger_used(session->ledger, -1, used, BF_MAX_DEVICES);
-	used[device] -= freed < used[device] ? freed : used[device];
-	uint64_t left = used[device] < limit ? limit - used[device] : 0;
+	uint64_t used = used_on(session, (uint32_t)device);
+	used -= freed < used ? freed : used;
+	uint64_t left = used < limit ? limit - used : 0;
 	info[0] = left < info[0] ? left : info[0];
 	info[1] = limit < info[1] ? limit : info[1];
 	return CUDA_SUCCESS;

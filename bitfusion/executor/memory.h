@@ -13,6 +13,8 @@ CUresult bf_memory_reserve(struct bf_session *session, uint32_t device, uint64_t
 CUresult bf_memory_charge(struct bf_session *session, uint64_t size, int *device);
 /* Its memory on this device is limited. */
 bool bf_memory_limited(struct bf_session *session, uint32_t device);
+/* More counts there than the slice has. */
+bool bf_memory_over(struct bf_session *session, uint32_t device);
 /* What is being given back may make room. */
 bool bf_memory_coming(struct bf_session *session);
 /* One call's tries. */

@@ -147,14 +147,6 @@ bool bf_reserve_trim(struct bf_session *session, bool all)
 
 /* ------------------------------------------------------------------ the rows */
 
-static bool is_over(struct bf_session *session, uint32_t device)
-{
-	uint64_t used[BF_MAX_DEVICES] = { 0 }, limits[BF_MAX_DEVICES] = { 0 };
-	bf_ledger_limits(session->ledger, limits, BF_MAX_DEVICES);
-	bf_ledger_used(session->ledger, -1, used, BF_MAX_DEVICES);
-	return limits[device] && used[device] > limits[device];
-}
-
 /* Counted as kept by the driver, for the time that it is: once more waiting for what was never had would not end. */
 static void undo(struct bf_session *session, uint64_t address, CUstream stream)
 {
@@ -176,7 +168,7 @@ CUresult bf_reserve_alloc(struct bf_session *session, struct bf_frame *frame, CU
 	lend(session, (uint32_t)device);
 	status = bf_row_charged(session, frame, frame->argument[1], place, 0);
 	bf_reserve_update(session);
-	if (status != CUDA_SUCCESS || !is_over(session, (uint32_t)device))
+	if (status != CUDA_SUCCESS || !bf_memory_over(session, (uint32_t)device))
 		return status;
 	undo(session, *place, stream);
 	return CUDA_ERROR_OUT_OF_MEMORY;
@@ -257,7 +249,7 @@ static bool is_any_over(struct bf_session *session)
 {
 	uint64_t graphs = atomic_load(&session->reserve.graphs);
 	for (uint32_t device = 0; graphs; device++, graphs >>= 1)
-		if (graphs & 1 && is_over(session, device))
+		if (graphs & 1 && bf_memory_over(session, device))
 			return true;
 	return false;
 }

@@ -251,10 +251,10 @@ static void close_batches(struct bf_session *session)
 
 static void bound_memory(struct bf_session *session)
 {
-	if (bf_host_memory_held(session) > session->host_memory.limit / 2) {
-		close_batches(session); /* what they hold up holds memory */
-		bf_host_memory_wait(session);
-	}
+	if (bf_host_memory_held(session) <= session->host_memory.limit / 2)
+		return;
+	close_batches(session); /* what they hold up holds memory */
+	bf_host_memory_wait(session);
 	if (!session->stopped && bf_host_memory_over(session)) {
 		session->stopped = true;
 		session->ended = BF_ENDED_MEMORY;

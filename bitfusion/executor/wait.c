@@ -297,6 +297,5 @@ void bf_settle(struct bf_session *session)
 	if (atomic_load_explicit(&session->pending_count, memory_order_acquire))
 		bf_copy_deliver(session);
 	bf_freed_look(session);
-	bf_reserve_update(session);
 	bf_output_drain(session, false);
 }

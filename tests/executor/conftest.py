@@ -19,6 +19,8 @@ from executor_builds import (
 )
 from wire_client import Worker
 
+from bitfusion.executor import core
+
 
 @pytest.fixture(scope="session")
 def fake_driver() -> Path:
@@ -39,6 +41,15 @@ def tsan_driver() -> Path:
 @pytest.fixture(scope="session")
 def tsan_program() -> Path:
     return program("tsan", "serve")
+
+
+@pytest.fixture
+def ledger(request: pytest.FixtureRequest) -> Iterator[core.Ledger]:
+    """A session's memory, with the limits and slots that the file's LEDGER says."""
+    limits, slots = request.module.LEDGER
+    made = core.Ledger.create(limits, slots=slots)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Callable, Dict, Iterator, Tuple
+from typing import Callable, Dict, Tuple
 
 import pytest
 from executor_builds import HERE, OUT, build
@@ -17,13 +17,7 @@ from wire_client import MODULE, Worker, handle
 from bitfusion.executor import core
 
 MB = 1 << 20
-
-
-@pytest.fixture
-def ledger() -> Iterator[core.Ledger]:
-    made = core.Ledger.create([1000 * MB], slots=2)
-    yield made
-    made.close()
+LEDGER = [1000 * MB], 2
 
 
 def used_by_a_module(

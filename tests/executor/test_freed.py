@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 import struct
-import sys
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable
 
-import pytest
 from test_serve import NAP, end_well, prepare, release, spin_until
 from waiting import wait_for
 from wire_client import (
     OP_ALLOC,
     OP_MEMORY_INFO,
     OUT_OF_MEMORY,
-    ROOT,
     STREAM,
     WANTS_REPLY,
     Client,
@@ -23,20 +20,13 @@ from wire_client import (
     handle,
 )
 
-sys.path.insert(0, str(ROOT))
 from bitfusion.executor import core
 
 MB = 1 << 20
 PAGE = 4096
 BUSY, IDLE = handle(STREAM, 1), handle(STREAM, 2)
 Serve = Callable[..., Worker]
-
-
-@pytest.fixture
-def ledger() -> Iterator[core.Ledger]:
-    made = core.Ledger.create([10 * MB + PAGE], slots=2)
-    yield made
-    made.close()
+LEDGER = [10 * MB + PAGE], 2
 
 
 def take(client: Client, size: int, stream: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import struct
-import sys
 from pathlib import Path
 from typing import Callable, Iterator, List
 
@@ -16,7 +15,6 @@ from wire_client import (
     OP_CALLBACK_DONE,
     OP_HOST_FUNCTION,
     OUT_OF_MEMORY,
-    ROOT,
     SUCCESS,
     WANTS_REPLY,
     Client,
@@ -24,7 +22,6 @@ from wire_client import (
     handle,
 )
 
-sys.path.insert(0, str(ROOT))
 from bitfusion.executor import core
 
 LIMIT = 64 << 20

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable
 
 import pytest
 from waiting import wait_for
@@ -25,18 +25,11 @@ from wire_client import (
     Worker,
 )
 
-sys.path.insert(0, str(ROOT))
 from bitfusion.executor import core
 
 MB = 1 << 20
 Serve = Callable[..., Worker]
-
-
-@pytest.fixture
-def ledger() -> Iterator[core.Ledger]:
-    made = core.Ledger.create([10 * MB, core.UNLIMITED], slots=8)
-    yield made
-    made.close()
+LEDGER = [10 * MB, core.UNLIMITED], 8
 
 
 def test_limits(ledger: core.Ledger) -> None:

@@ -5,26 +5,18 @@ from __future__ import annotations
 
 import select
 import struct
-import sys
 import time
-from typing import Callable, Iterator
+from typing import Callable
 
 import pytest
 from waiting import wait_for
-from wire_client import FUNCTION, ROOT, STREAM, WANTS_REPLY, Client, Worker, handle
+from wire_client import FUNCTION, STREAM, WANTS_REPLY, Client, Worker, handle
 
-sys.path.insert(0, str(ROOT))
 from bitfusion.executor import core
 
 Serve = Callable[..., Worker]
 MS = 1_000_000
-
-
-@pytest.fixture
-def ledger() -> Iterator[core.Ledger]:
-    made = core.Ledger.create([0], slots=4)
-    yield made
-    made.close()
+LEDGER = [0], 4
 
 
 def ready(worker: Worker) -> Client:

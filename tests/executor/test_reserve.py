@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import struct
-import sys
-from typing import Callable, Iterator
+from typing import Callable
 
 import pytest
 from test_freed import BUSY, IDLE, give, take, taken
@@ -16,7 +15,6 @@ from wire_client import (
     OP_ALLOC,
     OP_MEMORY_INFO,
     OUT_OF_MEMORY,
-    ROOT,
     STREAM,
     WANTS_REPLY,
     Client,
@@ -24,7 +22,6 @@ from wire_client import (
     handle,
 )
 
-sys.path.insert(0, str(ROOT))
 from bitfusion.executor import core
 
 MB = 1 << 20
@@ -33,13 +30,7 @@ KEEPS = {"FAKE_POOL_KEEPS": str(2**62)}
 STACK, PRINTF, HEAP, SYNC_DEPTH = range(4)
 THREADS = 16 * 39  # of the fake device: attributes have their numbers as values
 Serve = Callable[..., Worker]
-
-
-@pytest.fixture
-def ledger() -> Iterator[core.Ledger]:
-    made = core.Ledger.create([10 * MB], slots=2)
-    yield made
-    made.close()
+LEDGER = [10 * MB], 2
 
 
 def free_of(client: Client) -> int:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 import struct
-import sys
 from pathlib import Path
 from typing import Callable, Dict, List
 
@@ -17,13 +16,11 @@ from wire_client import (
     EVENT,
     OP_CALLBACK_DONE,
     OP_HOST_FUNCTION,
-    ROOT,
     WANTS_REPLY,
     Worker,
     handle,
 )
 
-sys.path.insert(0, str(ROOT))
 from bitfusion.executor import core
 
 Serve = Callable[..., Worker]
