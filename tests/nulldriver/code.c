@@ -281,7 +281,6 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int g
 			CUstream stream, void **parameters, void **extra)
 {
 	NULL_ENTER();
-	null_count_launch();
 	return CUDA_SUCCESS;
 }
 
@@ -290,13 +289,11 @@ CUresult cuLaunchCooperativeKernel(CUfunction function, unsigned int grid_x, uns
 				   unsigned int shared, CUstream stream, void **parameters)
 {
 	NULL_ENTER();
-	null_count_launch();
 	return CUDA_SUCCESS;
 }
 
 CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, void **parameters, void **extra)
 {
 	NULL_ENTER();
-	null_count_launch();
 	return CUDA_SUCCESS;
 }

@@ -4,18 +4,20 @@
  */
 #include "null.h"
 
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CONTEXT_BASE 0x6e756c6c00000000ull /* "null" */
 
 static long fail_at;
 static CUresult fail_with = CUDA_ERROR_UNKNOWN;
 static int allowed;
-static int print_counts, print_calls;
-static _Atomic long calls, launches, minted;
+static int calls_log = -1; /* a file: what a program's end leaves unread of a worker's stderr is lost */
+static _Atomic long calls, minted;
 
 static _Thread_local struct {
 	CUcontext stack[64];
@@ -25,10 +27,11 @@ static _Thread_local struct {
 __attribute__((constructor)) static void read_environment(void)
 {
 	const char *on = getenv("BITFUSION_NULL_DRIVER"), *fail = getenv("BITFUSION_NULL_FAIL"), *code;
+	const char *log = getenv("BITFUSION_NULL_CALLS");
 
 	allowed = on && !strcmp(on, "1");
-	print_counts = getenv("BITFUSION_NULL_COUNTS") != NULL;
-	print_calls = getenv("BITFUSION_NULL_CALLS") != NULL;
+	if (log)
+		calls_log = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (!fail)
 		return;
 	fail_at = atol(fail);
@@ -37,23 +40,17 @@ __attribute__((constructor)) static void read_environment(void)
 		fail_with = (CUresult)atoi(code + 1);
 }
 
-__attribute__((destructor)) static void report(void)
-{
-	if (print_counts && allowed)
-		fprintf(stderr, "null driver: %ld calls, %ld launches\n", atomic_load(&calls), atomic_load(&launches));
-}
-
 CUresult null_enter(const char *function)
 {
 	long number;
 
-	if (__builtin_expect(!fail_at && !print_counts && !print_calls, 1))
+	if (__builtin_expect(!fail_at && calls_log < 0, 1))
 		return CUDA_SUCCESS;
 	if (!strncmp(function, "cuDeviceGet", 11)) /* hundreds at every start */
 		return CUDA_SUCCESS;
 	number = atomic_fetch_add(&calls, 1) + 1;
-	if (print_calls)
-		fprintf(stderr, "null driver: call %ld (%s)\n", number, function);
+	if (calls_log >= 0)
+		dprintf(calls_log, "call %ld (%s)\n", number, function);
 	if (number != fail_at)
 		return CUDA_SUCCESS;
 	fprintf(stderr, "null driver: call %ld (%s) fails with %d as asked\n", number, function, fail_with);
@@ -68,12 +65,6 @@ void *null_mint(void)
 void *null_found(void)
 {
 	return (void *)(uintptr_t)(CONTEXT_BASE + 0x8000);
-}
-
-void null_count_launch(void)
-{
-	if (print_counts)
-		atomic_fetch_add_explicit(&launches, 1, memory_order_relaxed);
 }
 
 /* ------------------------------------------------------------------ starting */

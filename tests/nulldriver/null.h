@@ -12,7 +12,7 @@ enum { NULL_DEVICES = 2 };
 #define NULL_MEMORY ((uint64_t)64 << 30)
 
 /* First line of every function: counts the call and answers the failure that BITFUSION_NULL_FAIL=N[:CODE] asks
- * for at the N-th counted call (cuDeviceGet… is not counted); with BITFUSION_NULL_CALLS set, stderr tells each. */
+ * for at the N-th counted call (cuDeviceGet… is not counted); BITFUSION_NULL_CALLS=FILE tells each. */
 CUresult null_enter(const char *function);
 #define NULL_ENTER() \
 	do { \
@@ -25,8 +25,6 @@ CUresult null_enter(const char *function);
 void *null_mint(void);
 /* The same one every time: a default memory pool, say. */
 void *null_found(void);
-/* Statistics, printed to stderr at exit when BITFUSION_NULL_COUNTS is set. */
-void null_count_launch(void);
 
 CUdevice null_current_device(void);
 
