@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Callable, Dict, Tuple
 
 import pytest
+from conversation import end_well, prepare, release, spin_until
 from executor_builds import HERE, OUT, build
 from test_freed import BUSY, IDLE, give, taken
-from test_serve import end_well, prepare, release, spin_until
 from waiting import wait_for
 from wire_client import MODULE, Worker, handle
 

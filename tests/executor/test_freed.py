@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Callable
 
-from test_serve import NAP, end_well, prepare, release, spin_until
+from conversation import NAP, Serve, end_well, prepare, release, spin_until
 from waiting import wait_for
 from wire_client import (
     OP_ALLOC,
@@ -16,7 +15,6 @@ from wire_client import (
     STREAM,
     WANTS_REPLY,
     Client,
-    Worker,
     handle,
 )
 
@@ -25,7 +23,6 @@ from bitfusion.executor import core
 MB = 1 << 20
 PAGE = 4096
 BUSY, IDLE = handle(STREAM, 1), handle(STREAM, 2)
-Serve = Callable[..., Worker]
 LEDGER = [10 * MB + PAGE], 2
 
 

@@ -12,9 +12,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable
 
 import pytest
+from conversation import Serve
 from waiting import wait_for
 from wire_client import (
     OP_DEVICES,
@@ -22,13 +22,11 @@ from wire_client import (
     OUT_OF_MEMORY,
     ROOT,
     WANTS_REPLY,
-    Worker,
 )
 
 from bitfusion.executor import core
 
 MB = 1 << 20
-Serve = Callable[..., Worker]
 LEDGER = [10 * MB, core.UNLIMITED], 8
 
 

@@ -6,13 +6,20 @@ from __future__ import annotations
 import struct
 import time
 from pathlib import Path
-from typing import Callable, Dict
+from typing import Dict
 
 import pytest
-from test_serve import INVALID_HANDLE, KERNELS, NAP, SPIN, STORE, end_well, prepare
-from wire_client import FUNCTION, MODULE, WANTS_REPLY, Client, Worker, handle, padded
+from conversation import KERNELS, NAP, SPIN, STORE, Serve, end_well, prepare
+from wire_client import (
+    FUNCTION,
+    INVALID_HANDLE,
+    MODULE,
+    WANTS_REPLY,
+    Client,
+    handle,
+    padded,
+)
 
-Serve = Callable[..., Worker]
 HELD = handle(FUNCTION, 20)
 
 

@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import struct
-from typing import Callable
 
 import pytest
-from test_serve import FAULT, NAP, PRINT, end_well, prepare
-from wire_client import ILLEGAL_ADDRESS, OP_DEVICES, Worker
-
-Serve = Callable[..., Worker]
+from conversation import FAULT, NAP, PRINT, Serve, end_well, prepare
+from wire_client import ILLEGAL_ADDRESS, OP_DEVICES
 
 
 def test_printed_text_comes_before_the_reply(serve: Serve) -> None:

@@ -6,15 +6,14 @@ from __future__ import annotations
 import select
 import struct
 import time
-from typing import Callable
 
 import pytest
+from conversation import Serve
 from waiting import wait_for
 from wire_client import FUNCTION, STREAM, WANTS_REPLY, Client, Worker, handle
 
 from bitfusion.executor import core
 
-Serve = Callable[..., Worker]
 MS = 1_000_000
 LEDGER = [0], 4
 

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import struct
-from typing import Callable
 
 import pytest
+from conversation import Serve, end_well, prepare, release, spin_until
 from test_freed import BUSY, IDLE, give, take, taken
-from test_serve import end_well, prepare, release, spin_until
 from waiting import wait_for
 from wire_client import (
     INVALID_VALUE,
@@ -18,7 +17,6 @@ from wire_client import (
     STREAM,
     WANTS_REPLY,
     Client,
-    Worker,
     handle,
 )
 
@@ -29,7 +27,6 @@ ONE = handle(STREAM, 1)
 KEEPS = {"FAKE_POOL_KEEPS": str(2**62)}
 STACK, PRINTF, HEAP, SYNC_DEPTH = range(4)
 THREADS = 16 * 39  # of the fake device: attributes have their numbers as values
-Serve = Callable[..., Worker]
 LEDGER = [10 * MB], 2
 
 

@@ -7,23 +7,20 @@ import os
 import random
 import struct
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Dict, List
 
 import pytest
-from test_serve import NAP, PRINT, STORE, end_well, prepare
+from conversation import NAP, PRINT, STORE, Serve, end_well, prepare
 from wire_client import (
     CALLS,
     EVENT,
     OP_CALLBACK_DONE,
     OP_HOST_FUNCTION,
     WANTS_REPLY,
-    Worker,
     handle,
 )
 
 from bitfusion.executor import core
-
-Serve = Callable[..., Worker]
 
 
 @pytest.mark.parametrize("tcp,share", [(False, 0.0), (True, 0.0), (True, 0.7)])

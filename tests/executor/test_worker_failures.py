@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Callable, List
+from typing import List
 
-from test_serve import NAP, PRINT, STORE, end_well, prepare
+from conversation import NAP, PRINT, STORE, Serve, end_well, prepare
 from wire_client import (
     EVENT,
     MODULE,
@@ -18,8 +18,6 @@ from wire_client import (
     Worker,
     handle,
 )
-
-Serve = Callable[..., Worker]
 
 
 def copy3d(client: object, address: int, to_host: bool) -> List[int]:
