@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from bitfusion import paths
-from bitfusion.errors import ConfigError, NotPermitted
+from bitfusion.errors import ConfigError, NotPermitted, UsageError
 from bitfusion.options import Option, Parsed, canonical
 from bitfusion.settings import BY_NAME, CLIENT_SECTIONS, SERVER_SECTIONS, SETTINGS, Setting
 from bitfusion.values import DEFAULT_PORT as DEFAULT_PORT
@@ -152,7 +152,11 @@ def _take_option(config: Config, setting: Setting, parsed: Parsed) -> None:
     key = canonical(setting.option)
     if option(setting.name) in parsed.table and parsed.has(key):
         text = (parsed.text(key) or "") if setting.value else "true"
-        config.set(setting.name, text, f"{parsed.verb}: {setting.option}")
+        try:
+            config.set(setting.name, text, f"{parsed.verb}: {setting.option}")
+        except ConfigError as error:
+            error.hint = UsageError.hint.format(verb=parsed.verb)
+            raise
 
 
 def client_files() -> tuple[str, ...]:

@@ -187,12 +187,12 @@ class NoKeys(BitfusionError):
 
 class NoServer(BitfusionError):
     template = "cannot find a server to ask: none has its state in '{folder}'"
-    hint = "'bitfusion server init' makes keys; '--state_dir' says where they are"
+    hint = "'bitfusion server init' makes keys; BITFUSION_STATE_DIR says where they are"
 
 
 class NotRunning(BitfusionError):
     template = "cannot find a server to ask: the one with its state in '{folder}' does not run"
-    hint = "'--state_dir' says where another one has its state"
+    hint = "BITFUSION_STATE_DIR says where another one has its state"
 
 
 class NoReservation(BitfusionError):

@@ -38,7 +38,7 @@ def parse_truth(text: str) -> bool:
 
 def parse_count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise ValueError(f"'{text}' is not a whole number")
+        raise ValueError(f"'{text}' is not a whole number from 0 to 999999999")
     return int(text)
 
 

@@ -104,7 +104,8 @@ def explain(channel: Channel, reply: Reply, asked: str, listing: str = "") -> Bi
         return Busy(asked=asked, why=text, listing=listing)
     if reply.status == 503:
         return ServerNotReady(server=channel.name, why=text)
-    return ServerRefused(server=channel.name, why=text)
+    hint = "'bitfusion smi' shows those that run" if kind == "no-session" else ""
+    return ServerRefused(hint, server=channel.name, why=text)
 
 
 class Session:

@@ -66,7 +66,8 @@ def enroll(given: Bundle, place: Place, force: bool) -> bool:
     there = {file: read(os.path.join(place.folder, file)) for file in files}
     if there == files:
         return False
-    if there[CLIENT_FILE] and says_something(target) and not force:
+    replaceable = force or renews(there, files) or not there[CLIENT_FILE]
+    if not replaceable and says_something(target):
         raise Enrolled(path=target)
     try:
         os.makedirs(place.folder, place.folder_mode, exist_ok=True)
@@ -77,6 +78,20 @@ def enroll(given: Bundle, place: Place, force: bool) -> bool:
     except OSError as error:
         raise SystemFailure(what=f"write to '{place.folder}'", why=reason(error)) from None
     return True
+
+
+def renews(there: dict[str, bytes], files: dict[str, bytes]) -> bool:
+    """The same client's newer token for the same servers: nothing that somebody chose is lost."""
+    if there[CA_FILE] != files[CA_FILE]:
+        return False
+    try:
+        said, given = (
+            dict(settings_of(some[CLIENT_FILE].decode("utf-8"))) for some in (there, files)
+        )
+    except (ConfigError, ValueError):
+        return False
+    tokens = [settings.pop("client.token", "").partition(":")[0] for settings in (said, given)]
+    return tokens[0] == tokens[1] and said == given
 
 
 def check(path: str, files: dict[str, bytes]) -> str:

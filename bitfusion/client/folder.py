@@ -16,6 +16,7 @@ from bitfusion.errors import SystemFailure
 LOCK = "lock"
 SOCKET = "broker"
 EVENTS = "events"
+LIBRARIES = "libraries-"  # and a digest: links to folders whose names the loader would split
 ATTEMPTS = 20
 
 
@@ -72,6 +73,14 @@ def take_lock(path: str) -> Optional[int]:
     return None
 
 
+def remove_link(path: str) -> None:
+    """To an installation that is gone."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # somebody was faster
+
+
 def private_base() -> str:
     """A folder of ours that nobody else can write to; a squatted name is refused."""
     base = paths.runtime_folder()
@@ -103,8 +112,10 @@ def remove(path: str) -> None:
 
 def remove_leftovers(base: str) -> None:
     for name in os.listdir(base):
+        path = os.path.join(base, name)
+        if name.startswith(LIBRARIES) and not os.path.exists(path):
+            remove_link(path)
         if name.startswith("run-"):
-            path = os.path.join(base, name)
             try:
                 lock = os.open(os.path.join(path, LOCK), os.O_RDWR | os.O_CLOEXEC)
             except OSError:

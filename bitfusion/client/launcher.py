@@ -11,7 +11,7 @@ from bitfusion import __version__, inventory, log, paths
 from bitfusion.client.broker import Broker
 from bitfusion.client.channels import is_dead
 from bitfusion.client.control import Session
-from bitfusion.client.folder import RunFolder, private_base
+from bitfusion.client.folder import LIBRARIES, RunFolder, private_base
 from bitfusion.client.program import Program, has_failed
 from bitfusion.wire.control import ENDS, Json
 
@@ -50,7 +50,7 @@ def loadable(path: str) -> str:
     import hashlib
 
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    link = os.path.join(private_base(), f"libraries-{digest}")
+    link = os.path.join(private_base(), f"{LIBRARIES}{digest}")
     try:
         os.symlink(folder, link)
     except FileExistsError:

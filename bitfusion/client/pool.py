@@ -86,7 +86,7 @@ def local(settings: Config) -> Listed:
         Row(index, gpu.name, gpu.uuid, gpu.memory, gpu.memory, [])
         for index, gpu in enumerate(found.gpus)
     ]
-    return Listed("this machine", found.driver_version, rows)
+    return Listed("this machine", "", rows, driver_version=found.driver_version)
 
 
 class Told(NamedTuple):

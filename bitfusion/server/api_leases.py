@@ -62,7 +62,7 @@ class LeaseApi:
         elif lease is not None and asked.caller.admin:
             self._leases.end(lease, "killed", "an operator ended it")
         elif not asked.caller.admin or not self._end(asked.names[0], "killed"):
-            raise Refusal(404, "no-session", "no such session")
+            raise Refusal(404, "no-session", f"there is no session '{asked.names[0]}'")
         return Reply(200, {})
 
     def list_sessions(self, _asked: Incoming) -> Reply:

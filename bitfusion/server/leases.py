@@ -173,7 +173,7 @@ class Leases:
         """Raises Refusal, also to a client whose session it is not."""
         lease = self.by_name.get(name) or self._ended.get(name)
         if lease is None or lease.record.client != client or not lease.record.opens_with(secret):
-            raise Refusal(404, "no-session", "no such session")
+            raise Refusal(404, "no-session", f"there is no session '{name}'")
         return lease
 
     def attach(self, lease: Lease, peer: Peer) -> Session:

@@ -227,7 +227,7 @@ class Sessions:
     def _owned(self, owner: object, name: str) -> Session:
         session = self.by_name.get(name)
         if session is None or session.owner is not owner or session.closing:
-            raise Refusal(404, "no-session", "no such session")
+            raise Refusal(404, "no-session", f"there is no session '{name}'")
         return session
 
     def _forget(self, ticket: str) -> Optional[Ticket]:

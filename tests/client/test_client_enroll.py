@@ -93,6 +93,26 @@ def test_other_settings_are_replaced_only_by_force(
     assert there.read_text() == TOML and "9s" in tree(place)["client.toml.old"].decode()
 
 
+def test_a_rotated_token_needs_no_force(tmp_path: pathlib.Path, place: Place, ca: bytes) -> None:
+    def bundled(text: str, authority: bytes = ca) -> str:
+        files = {"ca.crt": authority, "client.toml": text.encode()}
+        return write(tmp_path / f"{len(list(tmp_path.iterdir()))}.tar", files)
+
+    rotated = TOML.replace(SECRET, "cd" * 32)
+    assert install(bundled(TOML), place) == ("alice", True)
+    assert install(bundled(rotated), place) == ("alice", True)
+    assert tree(place)["client.toml"].decode() == rotated
+    other_ca = authority.make_authority("other", time.time()).certificate
+    others = {
+        "client": bundled(TOML.replace("alice:", "bob:")),
+        "server": bundled(TOML.replace("gpu01", "gpu02")),
+        "authority": bundled(TOML, other_ca),
+    }
+    for path in others.values():
+        with pytest.raises(Enrolled):
+            install(path, place)
+
+
 def test_a_machine_s_settings_are_the_group_s(
     tmp_path: pathlib.Path, ca: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

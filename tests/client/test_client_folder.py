@@ -64,3 +64,11 @@ def test_what_a_killed_run_left_is_removed_at_every_stage(base: str) -> None:
                 pass
     folder.remove_leftovers(base)
     assert os.listdir(base) == []
+
+
+def test_links_to_libraries_that_are_gone_are_removed(base: str, tmp_path: pathlib.Path) -> None:
+    kept, gone = (os.path.join(base, folder.LIBRARIES + name) for name in ("kept", "gone"))
+    os.symlink(tmp_path, kept)
+    os.symlink(tmp_path / "uninstalled", gone)
+    folder.remove_leftovers(base)
+    assert os.listdir(base) == [os.path.basename(kept)]
