@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Dict, Iterator, List, Type
 import blocks
 import pytest
 from artefacts import ROOT, check
+from ports import Port
 from test_wheel import SAID
 
 from bitfusion import errors
@@ -33,12 +33,6 @@ WITHOUT_TEXT = {"BitfusionError", "UsageError", "ConfigError", "NotPermitted", "
 WHYS = {"what", "why"}  # their fields with a text of the code's
 
 Home = Dict[str, str]
-
-
-def free_port() -> str:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return str(sock.getsockname()[1])
 
 
 @pytest.fixture()
@@ -64,7 +58,8 @@ def play(commands: List[str], home: Home, folder: Path) -> str:
     """In one shell, as they are, but on a port that is free; which stands for a user's patience
     after what begins a server.
     """
-    port = free_port()
+    kept = Port()
+    port = str(kept.number)
     patience = f"until (: </dev/tcp/127.0.0.1/{port}) 2>/dev/null; do sleep 0.1; done"
     script = ["set -eu", "trap 'kill $(jobs -p) 2>/dev/null || :' EXIT"]
     for command in commands:
@@ -73,6 +68,7 @@ def play(commands: List[str], home: Home, folder: Path) -> str:
             script.append(patience)
     words = ["timeout", "300", "bash", "-c", "\n".join(script)]
     done = subprocess.run(words, cwd=folder, env=home, capture_output=True, text=True)
+    kept.give_back()
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
 

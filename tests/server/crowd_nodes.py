@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from crowd_rules import Quota
+from ports import Port
 from servers import Server
 from waiting import wait_for
 
@@ -42,17 +43,16 @@ class Node:
         self._settings = settings
         self.all: list[Server] = []
         self.tokens: dict[str, Access] = of.tokens if of else {}  # of the cluster's clients
+        self._where = Port()
         self.start()
-        self._settings = {**settings, "server.listen": f"127.0.0.1:{self.now.port}"}
 
     @property
     def now(self) -> Server:
         return self.all[-1]
 
     def start(self) -> None:
-        self.all.append(
-            Server("echo", GPUS, MIB, settings=self._settings, state=self._folder.name)
-        )
+        how: Any = {"settings": self._settings, "state": self._folder.name}
+        self.all.append(Server("echo", GPUS, MIB, where=self._where, **how))
         self.operator = LineChannel(self._state.connect(ADMIN, socket.SOCK_STREAM, 10.0), 10.0)
 
     def restart(self, number: int) -> None:

@@ -16,6 +16,7 @@ import urllib.request
 from typing import Optional
 
 import waiting
+from ports import Port
 
 from bitfusion import linux
 from bitfusion.server.etcd import Endpoint, resolve
@@ -24,17 +25,6 @@ from bitfusion.server.store_etcd import EtcdStore
 
 PROGRAM = shutil.which("etcd")
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-TRIES = 5
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for sock in sockets:
-        sock.bind(("127.0.0.1", 0))
-    ports: list[int] = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 def answers(port: int, tls: bool) -> bool:
@@ -57,12 +47,18 @@ class EtcdServer:
         assert PROGRAM, "Debian's package 'etcd-server' is not installed"
         self.folder = tempfile.mkdtemp(prefix="bitfusion-etcd-", dir=MEMORY)
         self.process: Optional[subprocess.Popen[bytes]] = None
-        for _ in range(TRIES):
-            self.port, self._peer_port = free_ports(2)
-            self.start()
-            if self.process:
-                return
-        raise AssertionError(self.log)
+        self._client, self._peer = Port(), Port()
+        self.start()
+        assert self.process, self.log
+
+    @property
+    def port(self) -> int:
+        return self._client.number
+
+    def become_another(self) -> None:
+        """While it does not run: of another cluster, when it is started again."""
+        self._peer.give_back()
+        self._peer = Port()
 
     @property
     def log(self) -> str:
@@ -71,8 +67,8 @@ class EtcdServer:
 
     def start(self) -> None:
         """With what it had, on the port that it had."""
-        url = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
-        peer = f"http://127.0.0.1:{self._peer_port}"
+        url = f"http{'s' if self._tls else ''}://{self._client}"
+        peer = f"http://{self._peer}"
         parent = os.getpid()
         assert PROGRAM
         with open(os.path.join(self.folder, "log"), "wb") as log:
@@ -133,6 +129,8 @@ class EtcdServer:
     def end(self) -> None:
         if self.process:
             self.kill()
+        self._client.give_back()
+        self._peer.give_back()
         shutil.rmtree(self.folder)
 
     def endpoints(self) -> list[Endpoint]:

@@ -42,10 +42,9 @@ class Lab:
         encrypt: str = "auto",
         descriptors: int = 0,
     ) -> Server:
+        where = self.server.where if self.server else None  # it comes back where it was
         settings = {"server.encrypt": encrypt}
-        if self.server is not None:  # it comes back where it was
-            settings["server.listen"] = f"127.0.0.1:{self.server.port}"
-        self.server = Server(worker, gpus, mib, descriptors, settings, self.state)
+        self.server = Server(worker, gpus, mib, descriptors, settings, self.state, where=where)
         return self.server
 
     def resign(self, life_s: float) -> None:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from typing import Any, Optional
 
+from ports import Port
 from waiting import wait_for
 
 from bitfusion.client import channels, control, pool
@@ -38,9 +39,11 @@ class Server:
         state: str = "",
         counting: bool = False,
         tree: str = "",
+        where: Optional[Port] = None,
     ) -> None:
         """descriptors: how many it may open at once; 0 for as many as we. state: its folder.
         counting: it says how many functions a turn of its loop calls. tree: another version's.
+        where: that of an earlier one.
         """
 
         def limit() -> None:
@@ -51,11 +54,13 @@ class Server:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._state = tempfile.TemporaryDirectory(prefix="bf-")
         self.state = state or self._state.name
+        self.where = where or Port()
         self.mark = f"{os.getpid()}-{random.random()}"
         self.process = subprocess.Popen(
             [
                 *(sys.executable, os.path.join(tree or ROOT, "tests/server/serve.py"), worker),
                 *(str(gpus), str(mib), self.state),
+                *(f"server.listen={self.where}",),
                 *(f"{name}={value}" for name, value in (settings or {}).items()),
             ],
             env={**os.environ, "TEST_MARK": self.mark, "COUNT_TURNS": "1" * counting},

@@ -349,7 +349,7 @@ def test_who_waits_asks_a_server_that_is_started_again(
         server.process.send_signal(signal_number)
         server.process.wait(100)
         time.sleep(2.0)  # longer than one more try
-        server = Server(*ONE, settings={"server.listen": where}, state=str(tmp_path))
+        server = Server(*ONE, state=str(tmp_path), where=server.where)
         again = server.channel()
         assert holder.attach_over(again).status == 200
         holder.renew(again, {})

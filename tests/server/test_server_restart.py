@@ -12,8 +12,10 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from ports import Port
 from servers import ROOT, Server, connect, name_of, parent_of, wait_for
 from waiting import stop
 
@@ -31,16 +33,16 @@ class Restarts:
         self._folder = tempfile.TemporaryDirectory(prefix="bf-")
         self.settings = {"cluster.lease": f"{LEASE_S}"}
         self.all: list[Server] = []
+        self._where = Port()
         self.start()
-        self.settings["server.listen"] = f"127.0.0.1:{self.now.port}"
 
     @property
     def now(self) -> Server:
         return self.all[-1]
 
     def start(self, gpus: int = 2, tree: str = "") -> Server:
-        settings, state = self.settings, self._folder.name
-        self.all.append(Server("echo", gpus, 1000, settings=settings, state=state, tree=tree))
+        how: Any = {"settings": self.settings, "state": self._folder.name, "tree": tree}
+        self.all.append(Server("echo", gpus, 1000, where=self._where, **how))
         return self.now
 
     def end(self, number: int) -> None:

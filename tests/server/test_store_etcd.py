@@ -8,7 +8,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from etcds import EtcdServer, free_ports
+from etcds import EtcdServer
+from ports import Port
 from stores import Listener, turn_until
 
 from bitfusion import log
@@ -99,7 +100,8 @@ def test_what_others_did_meanwhile_is_told(
     one.put("b", n=1)
     assert isinstance(one.store, EtcdStore)
     good = one.store._etcd._endpoints
-    one.store._etcd._endpoints = resolve([("127.0.0.1", free_ports(1)[0])])
+    nobody = Port()
+    one.store._etcd._endpoints = resolve([("127.0.0.1", nobody.number)])
     one.store._lost("a test")
     assert two.commit(Change("a", None), Change("b", {"n": 2}), Change("c", {})) == APPLIED
     assert not one.synced and "c" not in one.values
@@ -107,6 +109,7 @@ def test_what_others_did_meanwhile_is_told(
     assert one.wait(lambda: one.synced)
     assert one.values == two.values == {"b": {"n": 2}, "c": {}}
     two.store.close()
+    nobody.give_back()
 
 
 def test_a_frozen_etcd_is_noticed(
@@ -145,9 +148,9 @@ def test_keys_go_with_the_lease(etcd: EtcdServer, one: Listener) -> None:
 
 
 def test_a_lease_is_kept(etcd: EtcdServer, loop: Loop) -> None:
-    two = Listener(loop, etcd.store(loop, lease_s=2)).open()
+    two = Listener(loop, etcd.store(loop, lease_s=3)).open()
     assert two.commit(Change("two", {}, 0, lease=True)) == APPLIED
-    assert not two.wait(lambda: two.values == {}, 3.5)
+    assert not two.wait(lambda: two.values == {}, 4.5)
     two.store.close()
 
 
@@ -169,7 +172,7 @@ def test_another_etcd_that_has_seen_more_is_filled_again(etcd: EtcdServer, one: 
     etcd.kill()
     assert one.wait(lambda: not one.synced)
     etcd.empty()
-    (etcd._peer_port,) = free_ports(1)  # which makes it another cluster
+    etcd.become_another()
     etcd.start()
     for number in range(20):
         body = {"key": encode(f"/others/{number}"), "value": encode("x")}
