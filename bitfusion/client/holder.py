@@ -136,11 +136,13 @@ class Holder:
         self._broker.stop()
 
     def _tell(self, event: Event) -> None:
-        self._hub.tell(event)
-        if event.kind == "end":
+        ends = event.kind == "end"
+        if ends:
             self.ended = True
-            with contextlib.suppress(OSError):  # then nobody is told
+            with contextlib.suppress(OSError):  # then nobody is told who comes later
                 reservation.write(self._path, self._describe(f"they ended: {event.text}"))
+        self._hub.tell(event)  # whose program then ends may start another
+        if ends:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _describe(self, ended: str = "") -> Reservation:

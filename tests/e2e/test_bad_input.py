@@ -50,15 +50,11 @@ def test_one_clear_line(gpu: Any, words: List[str], status: int, word: str) -> N
     check_message(done, word)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_unreachable_server(gpu: Any) -> None:
-    address = "127.0.0.1:%d" % free_port()
-    done = gpu.bitfusion("run", "-n", "1", "--server_list", address, "--", "true")
+    with socket.socket() as nobody:  # has the port, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        address = "127.0.0.1:%d" % nobody.getsockname()[1]
+        done = gpu.bitfusion("run", "-n", "1", "--server_list", address, "--", "true")
     assert done.returncode == 1, done.stderr
     check_message(done, address)
 

@@ -29,7 +29,7 @@ def test_figures(transport: str) -> None:
     done = netperf("--transport", transport, "--time", "0.05s", "--json")
     assert done.returncode == 0 and done.stderr == ""
     found = json.loads(done.stdout)
-    assert 0 < found["sync_us"] <= found["sync_p99_us"] < 1e6
+    assert 0 < found["sync_us"] <= found["sync_p99_us"] < 1e8
     rates = [value for name, value in found.items() if name.endswith("_bytes_per_s")]
     assert len(rates) == 4 and all(1e6 < value < 1e12 for value in rates)
 

@@ -88,7 +88,7 @@ def test_what_was_freed_is_given_back_unasked(serve: Serve, ledger: core.Ledger)
     one.client.launch(NAP, struct.pack("<QI", 0, 50), BUSY)
     give(one.client, address, BUSY)
     one.client.flush()
-    assert wait_for(lambda: used(ledger) == 0, 10)
+    assert wait_for(lambda: used(ledger) == 0)
     assert two.client.alloc(8 * MB)[0] == 0
 
 
@@ -117,5 +117,5 @@ def test_streams_end_with_frees_under_way(
     give(client, taken(client, 3 * MB, IDLE), BUSY)
     release(client, flag, IDLE)
     assert client.synchronize(BUSY).status == 0
-    assert wait_for(lambda: used(ledger) == 0, 10)
+    assert wait_for(lambda: used(ledger) == 0)
     end_well(worker)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import select
 import struct
+import threading
 import time
 
 import pytest
@@ -66,10 +67,17 @@ def test_streams_at_once_count_once(serve: Serve, ledger: core.Ledger) -> None:
 
 
 def test_a_sample_stands_for_the_rest(serve: Serve, ledger: core.Ledger) -> None:
+    """One that takes long by chance stands for the rest too: not in every round."""
     with serve(ledger=ledger.fileno()) as worker:
-        under_way = timed_naps(ready(worker), 400, 1, 0)
-        assert wait_for(lambda: ledger.busy()[0] > 0)
-        assert 100 * MS < ledger.busy()[0] < 4 * under_way
+        client = ready(worker)
+
+        def is_sampled_well() -> bool:
+            before = ledger.busy()[0]
+            under_way = timed_naps(client, 400, 1, 0)
+            assert wait_for(lambda: ledger.busy()[0] - before > 100 * MS)
+            return ledger.busy()[0] - before < 4 * under_way
+
+        assert any(is_sampled_well() for _ in range(5))
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -104,30 +112,60 @@ def test_two_workers_share_one_share(serve: Serve, ledger: core.Ledger) -> None:
         assert lasted >= 0.7
 
 
+class Server(threading.Thread):
+    """Says up to which sum of device time a session may go on, again and again; for 250 ms each
+    time, so that a test which the machine stops for longer shows nothing.
+    """
+
+    def __init__(self, ledger: core.Ledger, until: int) -> None:
+        super().__init__()
+        self._ledger, self._until, self._over = ledger, until, threading.Event()
+        self._said_s = time.monotonic()
+        self.in_time = True
+        ledger.ration([until])
+
+    def run(self) -> None:
+        while not self._over.wait(0.01):
+            now_s = time.monotonic()
+            self._ledger.ration([self._until])
+            self._look()
+            self._said_s = now_s
+
+    def _look(self) -> None:
+        self.in_time &= time.monotonic() - self._said_s < 0.2
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+        self._look()
+        self._ledger.ration(None)
+
+
+def is_held_up(client: Client, ledger: core.Ledger) -> bool:
+    """False where the server was late."""
+    until = ledger.busy()[0] + 20 * MS
+    server = Server(ledger, until)
+    server.start()
+    try:
+        assert client.synchronize().status == 0  # it has looked since
+        for _ in range(30):
+            nap(client, 10)
+        request = client.row("cuStreamSynchronize", struct.pack("<Q", 0), WANTS_REPLY)
+        client.flush()
+        assert wait_for(lambda: ledger.busy()[0] >= until)
+        answered = select.select([client.socket], [], [], 0.4)[0]
+    finally:
+        server.end()
+    assert not answered or not server.in_time
+    assert client.wait(request).status == 0
+    return server.in_time
+
+
 def test_the_server_rations(serve: Serve, ledger: core.Ledger) -> None:
     with serve(ledger=ledger.fileno()) as worker:
         client = ready(worker)
         assert client.synchronize().status == 0
-        ledger.ration([20 * MS])
-        assert client.synchronize().status == 0  # it has looked since
-        for _ in range(30):
-            nap(client, 10)
-        client.flush()
-
-        def used_up() -> bool:
-            ledger.ration([20 * MS])
-            return ledger.busy()[0] >= 20 * MS
-
-        request = client.row("cuStreamSynchronize", struct.pack("<Q", 0), WANTS_REPLY)
-        client.flush()
-        assert wait_for(used_up)
-        end = time.monotonic() + 0.4
-        while time.monotonic() < end:
-            used_up()
-            time.sleep(0.02)
-        assert not select.select([client.socket], [], [], 0)[0]
-        ledger.ration(None)
-        assert client.wait(request).status == 0
+        assert any(is_held_up(client, ledger) for _ in range(20))
 
 
 def test_a_server_that_is_gone_holds_nobody_up(serve: Serve, ledger: core.Ledger) -> None:

@@ -66,7 +66,7 @@ def caller(calls: List[str], tmp_path: Path) -> Iterator[Caller]:
 def count_messages(caller: Caller) -> Peer:
     assert caller.ends([], 1) == ["0"]
     peer = caller.broker.peer(0)
-    assert peer.ended.wait(10)  # the program may be gone before the last of it is read
+    assert peer.ended.wait(60)  # the program may be gone before the last of it is read
     return peer
 
 

@@ -192,7 +192,7 @@ def test_a_copy_reads_pinned_memory_after_the_host_function_that_writes_it(broke
         memory, source, copied, waited = alloc(64), pinned(64), threading.Event(), []
         HOST = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         def write(data):
-            waited.append(copied.wait(10))
+            waited.append(copied.wait(60))
             ctypes.memset(source, ord("k"), 64)
         function = HOST(write)
         check(cuda.cuLaunchHostFunc(0, function, None))
