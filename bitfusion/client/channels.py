@@ -115,6 +115,7 @@ class HttpChannel:
         self.access = access
         self._broken = trust.BROKEN
         self._answered = False
+        self._timeout_s = timeout_s
         self._connection, self.certificate = trust.connect(
             address, name, timeout_s, access, seen or trust.ignore
         )
@@ -132,6 +133,7 @@ class HttpChannel:
         if secret:
             headers[SECRET_HEADER] = secret
         self._connection.auto_open = 0  # a new connection would not own our session
+        self.be_patient(self._timeout_s)  # of which the answer before has taken some
         try:
             self._connection.request(method, path, data, headers)
             response = self._connection.getresponse()
@@ -161,7 +163,7 @@ class HttpChannel:
 
     def be_patient(self, timeout_s: float) -> None:
         """Wait so long for each answer from now on."""
-        self._connection.timeout = timeout_s
+        self._timeout_s = timeout_s
         if self._connection.sock is not None:
             self._connection.sock.settimeout(timeout_s)
 

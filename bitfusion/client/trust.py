@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from bitfusion import linux, log
+from bitfusion.client.answer import Answer
 from bitfusion.errors import CannotReach, NotTrusted, ServerNotReady, reason
 from bitfusion.quantity import plural
 from bitfusion.wire.control import NO_ROOM
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 DAY_S, HOUR_S = 86400.0, 3600.0
 RESET = "something is there and ended the connection: its log may say why"
 FULL = "TLSV1_ALERT_INTERNAL_ERROR"  # what a server says in place of a handshake
-BROKEN = http.client.HTTPException
+BROKEN = (http.client.HTTPException, ValueError)  # the latter of a chunk of less than nothing
 
 
 class Connected(NamedTuple):
@@ -47,6 +48,7 @@ def connect(
     if access.ca:
         return _connect_by_tls(address, name, timeout_s, access.ca, seen)
     connection = http.client.HTTPConnection(*address, timeout=timeout_s)
+    connection.response_class = Answer
     try:
         connection.sock = open_socket(address, timeout_s, seen)
     except OSError as error:
@@ -88,6 +90,7 @@ def _connect_by_tls(
 
     context = certificates.client_context(ca)
     connection = http.client.HTTPSConnection(*address, timeout=timeout_s, context=context)
+    connection.response_class = Answer
     try:
         sock = open_socket(address, timeout_s, seen)
         connection.sock = context.wrap_socket(sock, server_hostname=address[0])

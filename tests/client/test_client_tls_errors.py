@@ -58,12 +58,15 @@ def test_errors_are_forgotten(queue: Queue) -> None:
 
 def test_a_connection_that_fails_leaves_nothing(queue: Queue) -> None:
     class Broken:
+        sock = None
+
         def request(self, *_words: object) -> None:
             queue.leave()
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
     channel = HttpChannel.__new__(HttpChannel)
     channel.__dict__.update(name="a", _connection=Broken(), _answered=True, _broken=ValueError)
+    channel._timeout_s = 1.0
     channel.access = type("Access", (), {"token": ""})()  # type: ignore[assignment]
     channel.certificate = Certificate("a", 0)
     with pytest.raises(ServerLost):
