@@ -19,6 +19,10 @@ from bitfusion.errors import SystemFailure, WrongBundle, reason
 MAX_FILE = 64 << 10
 MAX_BUNDLE = 1 << 20
 MODE = 0o600
+NO_TAR = (  # what reading one raises: it recurses for each header that belongs to the next, and
+    # takes any number for a size
+    tarfile.TarError, ValueError, EOFError, ArithmeticError, LookupError, RecursionError,
+)  # fmt: skip
 
 
 def pack(files: Mapping[str, bytes], now_s: float) -> bytes:
@@ -44,7 +48,7 @@ def unpack(path: str, names: Sequence[str]) -> dict[str, bytes]:
                 files[member.name] = _read(tar, member, names, files, path)
     except OSError as error:
         raise WrongBundle(path=path, why=reason(error)) from None
-    except (tarfile.TarError, ValueError, EOFError):
+    except NO_TAR:
         raise WrongBundle(path=path, why="it is not a tar file") from None
     missing = [name for name in names if name not in files]
     if missing:

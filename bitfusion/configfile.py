@@ -20,6 +20,10 @@ else:
         raise MissingPackage(what="read the configuration", package="tomli") from None
 
 MAX_FILE = 1 << 20
+MAX_PARTS = 256  # of a key
+TOKEN = re.compile(
+    r"""(?P<dot>\.)|(?P<part>"[^"\n]*"|'[^'\n]*'|[\w-]+|[ \t]+)|(?P<other>\#[^\n]*|.)""", re.DOTALL
+)
 CLIENT_FILE, SERVER_FILE = "client.toml", "server.toml"
 
 
@@ -42,15 +46,34 @@ def find_line(text: str, section: str, key: str) -> int:
 
 def as_text(value: object, place: str) -> str:
     if isinstance(value, list):
-        return ",".join(as_text(item, place) for item in value)
+        return ",".join(word(item, place) for item in value)
+    return word(value, place)
+
+
+def word(value: object, place: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (str, int, float)):
         return str(value)
-    raise ConfigError(place=place, why=f"'{value}' is not a text, a number or a list of them")
+    shown = "this" if isinstance(value, (dict, list)) else f"'{value}'"  # those may be endless
+    raise ConfigError(place=place, why=f"{shown} is not a text, a number or a list of them")
+
+
+def check_keys(text: str, path: str) -> None:
+    """The parser takes the square of their parts in time, and bundles come from elsewhere."""
+    parts = 0
+    for token in TOKEN.finditer(text) if text.count(".") > MAX_PARTS else ():
+        if token.lastgroup == "dot":
+            parts += 1
+        elif token.lastgroup == "other":
+            parts = 0
+        if parts > MAX_PARTS:
+            line = text.count("\n", 0, token.start()) + 1
+            raise ConfigError(place=f"{path}:{line}", why=f"a key of more than {MAX_PARTS} parts")
 
 
 def parse_toml(text: str, path: str) -> dict[str, object]:
+    check_keys(text, path)
     try:
         loaded: dict[str, object] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -58,6 +81,10 @@ def parse_toml(text: str, path: str) -> dict[str, object]:
         line = found.group(1) if found else str(len(text.splitlines()))
         why = re.sub(r" \(at .*\)$", "", str(error))
         raise ConfigError(place=f"{path}:{line}", why=why) from None
+    except RecursionError:
+        raise ConfigError(place=path, why="it is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(place=path, why=str(error).partition(";")[0]) from None
     return loaded
 
 

@@ -182,6 +182,15 @@ def member(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarI
     return info, data
 
 
+def large_part() -> bytes:
+    """A header whose size no file has."""
+    header = bytearray(member("x", type=tarfile.GNUTYPE_LONGNAME)[0].tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\x80".ljust(12, b"\x7f")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + bytes(1024)
+
+
 HOSTILE = [
     [member("../../etc/passwd", b"x")],
     [member("/etc/passwd", b"x")],
@@ -221,6 +230,9 @@ def test_hostile_tars(
         b"\x1f\x8b\x08\0",
         random.Random(7).randbytes(4096),
         b"\xff" * 512,
+        member("x", type=tarfile.GNUTYPE_LONGNAME)[0].tobuf() * 2000,
+        member("x", type=tarfile.XHDTYPE)[0].tobuf() * 2000,
+        large_part(),
     ],
     ids=lambda d: repr(d[:6]),
 )
@@ -230,6 +242,35 @@ def test_what_is_not_a_tar(tmp_path: pathlib.Path, place: Place, data: bytes) ->
         install(str(tmp_path / "x.tar"), place, force=True)
     with pytest.raises(WrongBundle, match="no such file"):
         install(str(tmp_path / "none.tar"), place, force=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[client]\n" + "a." * 30_000 + "a = 1", "more than 256 parts"),
+        ("x = {" + "'a' . " * 10_000 + "a = 1}", "more than 256 parts"),
+        ("[" + "a." * 30_000 + "a]", "more than 256 parts"),
+        ("[client]\nca = " + "[" * 30_000, "nested too deeply"),
+        ("[client]\nca = " + "[" * 200 + "]" * 200, "not a text, a number"),
+    ],
+    ids=["parts", "inner parts", "parts of a section", "depth", "list in a list"],
+)
+def test_settings_that_are_costly(
+    tmp_path: pathlib.Path, place: Place, ca: bytes, text: str, why: str
+) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(bundle.pack({"ca.crt": ca, "client.toml": text.encode()}, 0))
+    with pytest.raises(WrongBundle) as caught:
+        install(str(path), place, force=True)
+    assert why in str(caught.value) and tree(place) == {}
+
+
+def test_many_dots_are_no_key(tmp_path: pathlib.Path, place: Place, ca: bytes) -> None:
+    many = ", ".join(f'"gpu{number}.a.b.c:56001"' for number in range(200))
+    text = f'[client] # {"." * 1000}\nserver_list = [{many}]\nca = "ca.crt"\ntoken = "al:abc"\n'
+    path = tmp_path / "x.tar"
+    path.write_bytes(bundle.pack({"ca.crt": ca, "client.toml": text.encode()}, 0))
+    assert install(str(path), place, force=True)
 
 
 def test_cut_and_changed_bundles(tmp_path: pathlib.Path, place: Place, ca: bytes) -> None:
