@@ -30,12 +30,14 @@ from bitfusion.errors import (
     ServerNotReady,
     ServerRefused,
 )
+from bitfusion.quantity import plural
 from bitfusion.values import Address, parse_server
 from bitfusion.wire.control import MAX_ABOUT, Json, Reply, is_name
 
 POLL_S = 10.0  # a request about our place in the queue waits so long
 RETRY_S = 0.5
 LEAST_S = 0.2  # to wait, as what is free is granted a moment after the place is known
+MAX_ADDRESSES = 16  # of one server
 JOIN_S = 1.0  # for threads that were hung up on; one that looks up a name cannot be
 AWAY = (CannotReach, NotAServer, NotTrusted, ServerLost)  # as a server that restarts looks
 
@@ -116,6 +118,9 @@ def use(grant: Grant, wanted: Wanted) -> Session:
         if reply.status != 200:
             raise explain(channel, reply, wanted.asked)
         session.renew(channel, reply.body)
+        if len(session.gpus) != wanted.request.get("gpus"):
+            why = f"it gave {plural(len(session.gpus), 'GPU')}, not {wanted.asked}"
+            raise NotAServer(server=channel.name, why=why)
     except BaseException:
         channel.close()
         grant.channel.close()
@@ -131,7 +136,7 @@ def connect_to(where: Json, wanted: Wanted, contact: HttpChannel) -> HttpChannel
         server=contact.name, why="it does not say where the GPUs are"
     )
     addresses = where.get("addresses")
-    for text in addresses if isinstance(addresses, list) else []:
+    for text in addresses[:MAX_ADDRESSES] if isinstance(addresses, list) else []:
         try:
             address = parse_server(str(text))
             channel = wanted.connect(address, wanted.timeout_s, ignore)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,8 @@ class Session:
         self.name = str(answer.get("session"))
         if not is_name(self.name):
             raise NotAServer(server=channel.name, why="the name of its session makes no sense")
+        if secret and not is_name(secret):  # it goes into a header
+            raise NotAServer(server=channel.name, why="the secret of its session makes no sense")
         self.used = False  # a process of the program asked for its GPUs
         self._transport = transport
         self._timeout_s = timeout_s
@@ -148,13 +151,17 @@ class Session:
         reply = self.channel.request("POST", path, {"pid": pid, "cold": cold})
         if reply.status != 201:
             raise explain(self.channel, reply, "a connection")
+        ticket = reply.body.get("ticket")
+        # Who listens where the server says gets the line of a ticket, and no other.
+        if not isinstance(ticket, str) or not is_name(ticket):
+            raise NotAServer(server=self.channel.name, why="its ticket makes no sense")
         sock, transport = self._connect()
         begun = threading.Event()
         if transport == TRANSPORT_TCP:
             sock = self._secure(sock, lambda: self._note_cut(pid) if begun.is_set() else None)
         try:
-            sock.sendall(pack_ticket(str(reply.body["ticket"])))
-            answer = read_answer(sock)
+            sock.sendall(pack_ticket(ticket))
+            answer = read_answer(sock, self._timeout_s)
         except OSError as error:
             sock.close()
             raise ServerLost(server=self.channel.name, why=reason(error)) from None
@@ -194,8 +201,7 @@ class Session:
         return secured
 
     def data_port(self) -> int:
-        port = self._data.get("tcp")
-        return port if isinstance(port, int) else 0
+        return port_of(self._data.get("tcp"))
 
     def _connect(self) -> tuple[socket.socket, int]:
         if self._transport != "tcp":
@@ -236,10 +242,19 @@ def list_of_objects(value: object) -> list[Json]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def read_answer(sock: socket.socket) -> bytes:
+def port_of(value: object) -> int:
+    """Of TCP; 0 for what is none."""
+    return value if isinstance(value, int) and 0 < value < 1 << 16 else 0
+
+
+def read_answer(sock: socket.socket, timeout_s: float) -> bytes:
     """One line and not a byte more: what follows is for the proxy."""
-    answer = b""
+    answer, until_s = b"", time.monotonic() + timeout_s
     while not answer.endswith(b"\n") and len(answer) < MAX_ANSWER:
+        left_s = until_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        sock.settimeout(left_s)
         byte = sock.recv(1)
         if not byte:
             break

@@ -135,8 +135,9 @@ def clock(theirs: object, before_s: float, after_s: float) -> Check:
     return Check("clock", FAIL if skew_s > WRONG_CLOCK_S else WARNING, words, advice)
 
 
-def data_port(channel: channels.Channel, port: object, timeout_s: float) -> Check:
-    if not isinstance(port, int):
+def data_port(channel: channels.Channel, theirs: object, timeout_s: float) -> Check:
+    port = control.port_of(theirs)
+    if not port:
         return Check("data port", FAIL, "the server has none")
     try:
         socket.create_connection((channel.host, port), timeout_s).close()

@@ -79,9 +79,10 @@ def add_compilers(environment: dict[str, str]) -> None:
 
 def describe(session: Session, words: Sequence[str]) -> None:
     gpus = session.gpus
-    indexes = " ".join(str(gpu["index"]) for gpu in gpus)
-    memory = size_of(gpus[0], "memory")
-    share = memory / (size_of(gpus[0], "total") or 1)
+    first = gpus[0] if gpus else {}
+    indexes = " ".join(str(gpu.get("index")) for gpu in gpus)
+    memory = size_of(first, "memory")
+    share = memory / (size_of(first, "total") or 1)
     name = session.channel.name
     log.info(
         f"Requesting GPUs [{indexes}] with {memory // MIB} MiB of memory from {name}, "

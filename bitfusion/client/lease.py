@@ -166,6 +166,7 @@ class Keeper:
             cut = reply.body.get("cut") is True
             if (cut or is_dead(self.session.channel)) and not self._renew(nap_s, cut):
                 return
+            time.sleep(FIRST_NAP_S)  # it may be a server that answers before anything happens
 
     def _ask(self, events: Channel, known: int) -> Reply:
         path = f"/v1/sessions/{self.session.name}/events?after={known}&wait={EVENTS_WAIT_S:g}"

@@ -35,5 +35,5 @@ def run(parsed: Parsed, show: Callable[[Overview], str], live: bool = False) -> 
 def shown(overview: Overview, show: Callable[[Overview], str]) -> str:
     try:
         return show(overview)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise nonsense(", ".join(server.name for server in overview.servers)) from None

@@ -44,6 +44,7 @@ examples:
 GROUPS = ("day", "server", "client")  # in the order of their columns
 SUMS = ("sessions", "gpu_s", "memory_mib_s", "busy_s", "waits", "waited_s")
 DAY_S = 24 * 3600
+MAX_SERVERS = 4096  # that each may name: more than a pool has
 Cell = Union[str, int, float]
 Row = dict[str, Cell]
 
@@ -99,7 +100,7 @@ def collect(settings: Config, path: str) -> tuple[list[Json], bool]:
     if not addresses:
         addresses = add(answers, ask(open_admin(config.load_server(None), settings), "GET", path))
     asked: set[str] = set()
-    while addresses:
+    while addresses and len(asked) < MAX_SERVERS:
         address = addresses.pop(0)
         if address in asked:
             continue
@@ -128,9 +129,14 @@ def add(answers: dict[str, Json], answer: Json) -> list[str]:
     others = answer.get("others")
     name = str(server.get("id", "")) if isinstance(server, dict) else ""
     answers.setdefault(name, answer)
-    return (
-        [other for other in others if isinstance(other, str)] if isinstance(others, list) else []
-    )
+    return [other for other in others if is_server(other)] if isinstance(others, list) else []
+
+
+def is_server(address: object) -> bool:
+    try:
+        return isinstance(address, str) and bool(values.parse_server(address))
+    except ValueError:
+        return False
 
 
 def merge(answers: Iterable[Json], by: Sequence[str]) -> list[Row]:

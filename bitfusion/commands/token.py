@@ -7,9 +7,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, Optional
 
 from bitfusion import bundle, config, quantity, values
+from bitfusion.client import tokens
 from bitfusion.client.admin import ask, open_admin
 from bitfusion.client.channels import Channel
 from bitfusion.client.enroll import CA_FILE
@@ -118,7 +119,8 @@ def create(parsed: Parsed) -> int:
     body = {"name": name, "admin": parsed.has("admin"), **life_of(parsed), **limits_of(parsed)}
     path = parsed.text("output") or f"{name}.tar"
     bundle.refuse_existing(path)
-    made = ask(connect(parsed), "POST", "/v1/tokens", body)
+    channel = connect(parsed)
+    made = tokens.made(channel, ask(channel, "POST", "/v1/tokens", body))
     write_bundle(path, made, [values.format_address(a) for a in addresses])
     return 0
 
@@ -159,7 +161,9 @@ def rotate(parsed: Parsed) -> int:
     grace_s = given.get("grace", quantity.parse_duration(DEFAULT_GRACE))
     path = parsed.text("output") or f"{name}.tar"
     bundle.refuse_existing(path)
-    made = ask(connect(parsed), "POST", f"/v1/tokens/{name}/rotate", {"grace_s": grace_s})
+    channel = connect(parsed)
+    answer = ask(channel, "POST", f"/v1/tokens/{name}/rotate", {"grace_s": grace_s})
+    made = tokens.made(channel, answer)
     write_bundle(path, made, [])
     old = f"is good for {grace} yet" if grace_s else "is good no more"
     sys.stdout.write(as_lines([f"The token before {old}."]))
@@ -174,13 +178,13 @@ def extend(parsed: Parsed) -> int:
         name_of(parsed)
     channel = connect(parsed)
     names = parsed.words
-    for row in rows_of(ask(channel, "GET", "/v1/tokens")) if everyone else ():
+    for row in tokens.listed(channel, ask(channel, "GET", "/v1/tokens")) if everyone else ():
         if lasts(row, life["expires_in_s"]):
             sys.stdout.write(as_lines([f"client '{row['name']}': {describe_end(row)} already"]))
         else:
             names.append(str(row["name"]))
     for name in names:
-        made = ask(channel, "PATCH", f"/v1/tokens/{name}", life)
+        made = tokens.described(channel, ask(channel, "PATCH", f"/v1/tokens/{name}", life))
         sys.stdout.write(as_lines([f"client '{name}': {describe_end(made)}"]))
     return 0
 
@@ -190,7 +194,7 @@ def limit(parsed: Parsed) -> int:
     if not limits:
         known = ", ".join(option.names[0] for option in LIMITS)
         raise UsageError(verb=parsed.verb, why=f"which limit? one of {known} is missing")
-    return show_rows(parsed, [ask(connect(parsed), "PATCH", f"/v1/tokens/{name}", limits)])
+    return show_one(parsed, "PATCH", name, limits)
 
 
 def lasts(row: Json, life_s: object) -> bool:
@@ -204,7 +208,7 @@ def lasts(row: Json, life_s: object) -> bool:
 def change(parsed: Parsed, body: Json) -> int:
     name = name_of(parsed)
     channel = connect(parsed)
-    made = ask(channel, "PATCH", f"/v1/tokens/{name}", body)
+    made = tokens.described(channel, ask(channel, "PATCH", f"/v1/tokens/{name}", body))
     sys.stdout.write(as_lines([f"client '{name}' is {made['state']}"]))
     if made["state"] == "disabled":
         tell_of_our_own(channel, name)
@@ -234,19 +238,20 @@ def revoke(parsed: Parsed) -> int:
     return 0
 
 
-def rows_of(answer: Json) -> list[Json]:
-    rows = answer.get("tokens")
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-
-
 def show_all(parsed: Parsed) -> int:
     refuse_words(parsed)
-    return show_rows(parsed, rows_of(ask(connect(parsed), "GET", "/v1/tokens")))
+    channel = connect(parsed)
+    return show_rows(parsed, tokens.listed(channel, ask(channel, "GET", "/v1/tokens")))
 
 
 def show(parsed: Parsed) -> int:
-    name = name_of(parsed)
-    return show_rows(parsed, [ask(connect(parsed), "GET", f"/v1/tokens/{name}")])
+    return show_one(parsed, "GET", name_of(parsed))
+
+
+def show_one(parsed: Parsed, method: str, name: str, body: Optional[Json] = None) -> int:
+    channel = connect(parsed)
+    answer = ask(channel, method, f"/v1/tokens/{name}", body)
+    return show_rows(parsed, [tokens.described(channel, answer)])
 
 
 def show_rows(parsed: Parsed, rows: Sequence[Json]) -> int:

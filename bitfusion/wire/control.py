@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 PROTOCOL = 6  # of the command stream and of the control plane; BF_PROTOCOL in wire.h
 
@@ -24,6 +24,7 @@ NO_ROOM = "it has no room for another connection now"
 MAX_WAIT_S = 30.0  # for an answer that comes when something happens
 
 MAX_DIGITS, MOST = 20, 2.0**64  # of numbers: all of ours are far less
+MAX_DEPTH = 32  # of values in values: whoever prints one has less room than who reads it
 MAX_NAME = 64  # of a session, or a place in the queue
 
 Json = dict[str, object]
@@ -76,7 +77,18 @@ def unpack_object(data: bytes) -> Json:
         raise ValueError("nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
     return value
+
+
+def _check_depth(value: Json) -> None:
+    level: list[Union[Json, list[object]]] = [value]
+    for _ in range(MAX_DEPTH):
+        parts = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [part for some in parts for part in some if isinstance(part, (dict, list))]
+    if level:
+        raise ValueError("nested too deeply")
 
 
 def is_name(text: str) -> bool:
