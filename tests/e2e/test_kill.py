@@ -41,7 +41,7 @@ def find(gpu: Any, launcher: int, role: str) -> List[int]:
 
 def wait_until_ready(run: subprocess.Popen[str]) -> None:
     assert run.stdout is not None
-    ready, _, _ = select.select([run.stdout], [], [], 30)
+    ready, _, _ = select.select([run.stdout], [], [], 100)
     assert ready and run.stdout.readline() == "ready\n"
 
 

@@ -35,7 +35,7 @@ static CUuserObject make(int which, unsigned references)
 /* Functions run on a thread that nobody waits for. */
 static void show(const char *what, int which, int expected)
 {
-	for (int i = 0; i < 5000 && atomic_load(&destroyed[which]) < expected; i++)
+	for (int i = 0; i < 60000 && atomic_load(&destroyed[which]) < expected; i++)
 		usleep(1000);
 	if (!expected)
 		usleep(20000);
