@@ -6,6 +6,7 @@
 #define BITFUSION_ABI_CODE_SIZE_H
 
 #include "container.h"
+#include "readable.h"
 
 #include <elf.h>
 #include <stdbool.h>
@@ -16,6 +17,7 @@
 
 /* Why there is nothing to load, as every loader says it. */
 #define CODE_IS_UNKNOWN "the code is neither PTX nor a fatbin nor an ELF file"
+#define CODE_IS_BEYOND "the code is cut off: its headers speak of more than the memory that is there"
 #define CODE_IS_CUT "the file is cut off, or is no code"
 
 static inline bool code_begins(const void *code, uint32_t magic)
@@ -45,12 +47,16 @@ static inline uint64_t code_elf_size(const uint8_t *bytes)
 	Elf64_Ehdr header;
 	uint64_t end;
 
+	if (!readable(bytes, sizeof header))
+		return sizeof header;
 	memcpy(&header, bytes, sizeof header);
 	end = code_elf_tables(&header);
 	if (header.e_ident[EI_CLASS] != ELFCLASS64 || end > CODE_MAX ||
 	    (header.e_shnum && header.e_shentsize != sizeof(Elf64_Shdr)) ||
 	    (header.e_phnum && header.e_phentsize != sizeof(Elf64_Phdr)))
 		return 0;
+	if (!readable(bytes, end))
+		return end;
 	for (unsigned i = 0; i < header.e_shnum; i++) {
 		Elf64_Shdr section;
 
@@ -67,7 +73,8 @@ static inline uint64_t code_elf_size(const uint8_t *bytes)
 	return end;
 }
 
-/* Of code without a wrapper; 0 when its headers make no sense. Text: without its NUL. */
+/* Of code without a wrapper, as it says itself: who reads that much looks first whether it is `readable`. 0 when its
+ * headers make no sense. Text: without its NUL. */
 static inline uint64_t code_size(const void *code, bool *text)
 {
 	uint64_t size;
@@ -76,6 +83,8 @@ static inline uint64_t code_size(const void *code, bool *text)
 	if (code_begins(code, FATBIN_MAGIC)) {
 		struct fatbin_header header;
 
+		if (!readable(code, sizeof header))
+			return sizeof header;
 		memcpy(&header, code, sizeof header);
 		size = header.header_size + header.size;
 		return size < header.size || size > CODE_MAX ? 0 : size;

@@ -35,7 +35,9 @@ static CUresult measure(const void *pointer, struct bf_image *image)
 		image->size++;
 	if (!image->size)
 		return refuse(image, CODE_IS_UNKNOWN);
-	return image->size <= BF_MAX_IMAGE ? CUDA_SUCCESS : refuse(image, too_large);
+	if (image->size > BF_MAX_IMAGE)
+		return refuse(image, too_large);
+	return text || readable(pointer, image->size) ? CUDA_SUCCESS : refuse(image, CODE_IS_BEYOND);
 }
 
 static CUresult measure_wrapped(const void *pointer, struct bf_image *image)

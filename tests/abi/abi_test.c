@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The hidden tables, seen as a runtime sees them. Prints one line for each failed check; exit status says
+ * The hidden tables, seen as a runtime sees them, and memory that is there or not. Prints one line for each failed check; exit status says
  * whether there was one.
  */
+#define _GNU_SOURCE
 #include "../../bitfusion/abi/integrity.c"
+#include "../../bitfusion/abi/readable.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -253,8 +255,35 @@ static void test_callers(void)
 	CHECK(abi_impossible_shape(test_callers) == (CUresult)9);
 }
 
+/* As newer kernels are asked, and older ones. */
+static bool both_readable(const char *memory, size_t size)
+{
+	bool is = readable(memory, size);
+
+	CHECK(is ==
+	      readable_by_copy((uintptr_t)memory & ~(uintptr_t)(READABLE_PAGE - 1), (uintptr_t)memory + size - 1));
+	return is;
+}
+
+static void test_readable(void)
+{
+	const size_t room = 3 * READABLE_BATCH * READABLE_PAGE;
+	char *memory = mmap(NULL, room, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *end = memory + room;
+
+	CHECK(memory != MAP_FAILED && both_readable(memory, room));
+	CHECK(both_readable(memory + 1, room - 2) && both_readable(end - 1, 1) && readable(end, 0));
+	CHECK(!readable(memory, SIZE_MAX) && !readable(NULL, 1));
+	mprotect(end - READABLE_PAGE, READABLE_PAGE, PROT_NONE);
+	CHECK(!both_readable(memory, room) && !both_readable(end - READABLE_PAGE - 1, 2));
+	CHECK(both_readable(memory, room - READABLE_PAGE) && both_readable(end - READABLE_PAGE - 1, 1));
+	munmap(memory + READABLE_PAGE, READABLE_PAGE);
+	CHECK(!both_readable(memory, 2 * READABLE_PAGE) && both_readable(memory, READABLE_PAGE));
+	munmap(memory, room);
+}
+
 int main(void)
 {
+	test_readable();
 	test_callers();
 	test_md2();
 	test_tables();

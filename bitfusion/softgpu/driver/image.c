@@ -2,6 +2,7 @@
  *
  * Code as programs pass it: where it begins, how long it is, and what the PTX front end makes of it.
  */
+#define _GNU_SOURCE
 #include "code_size.h"
 #include "fatbin.h"
 #include "image.h"
@@ -25,6 +26,7 @@ static uint64_t read_number(const unsigned char *bytes, unsigned size)
 uint64_t image_size(const void *code, const void **start, int *text)
 {
 	bool is_text;
+	*text = 0;
 	if (code_begins(code, WRAPPER_MAGIC)) {
 		code = (const void *)(uintptr_t)read_number((const unsigned char *)code + 8, 8);
 		if (!code)
@@ -53,16 +55,20 @@ static const void *const *inputs_of(const void *code)
 }
 
 /* All inputs in one fatbin, as our libnvJitLink gives them: malloc'ed. */
-static void *gather(const void *const *inputs, size_t *total)
+static CUresult gather(const void *const *inputs, void **joined, size_t *total)
 {
 	const void *start;
 	int text;
 	size_t room = sizeof(struct fatbin_header);
-	for (unsigned i = 0; inputs[i] && i < MAX_INPUTS; i++)
-		room += sizeof(struct fatbin_entry) + image_size(inputs[i], &start, &text) + 8;
+	for (unsigned i = 0; inputs[i] && i < MAX_INPUTS; i++) {
+		const uint64_t size = image_size(inputs[i], &start, &text);
+		if (!text && !readable(start, size))
+			return CUDA_ERROR_INVALID_IMAGE;
+		room += sizeof(struct fatbin_entry) + size + 8;
+	}
 	char *made = room < CODE_MAX ? calloc(1, room) : NULL, *at = made + sizeof(struct fatbin_header);
 	if (!made)
-		return NULL;
+		return CUDA_ERROR_OUT_OF_MEMORY;
 	for (unsigned i = 0; inputs[i] && i < MAX_INPUTS; i++) {
 		const uint64_t size = image_size(inputs[i], &start, &text), padded = (size + 7) & ~(uint64_t)7;
 		const struct fatbin_entry entry = { .kind = FATBIN_LINK_INPUT,
@@ -79,7 +85,8 @@ static void *gather(const void *const *inputs, size_t *total)
 	const struct fatbin_header header = { FATBIN_MAGIC, 1, FATBIN_HEADER, payload };
 	memcpy(made, &header, sizeof header);
 	*total = sizeof header + payload;
-	return made;
+	*joined = made;
+	return CUDA_SUCCESS;
 }
 
 /* ------------------------------------------------------------------ JIT options */
@@ -227,14 +234,18 @@ static CUresult load(struct image **result, const void *code, char *text, size_t
 	int is_text;
 	size_t inner;
 	if (inputs && inputs[0]) {
-		void *all = gather(inputs, &inner);
-		CUresult status = all ? compile(result, all, inner, text, text_size) : CUDA_ERROR_OUT_OF_MEMORY;
+		void *all = NULL;
+		CUresult status = gather(inputs, &all, &inner);
+		if (!status)
+			status = compile(result, all, inner, text, text_size);
+		else if (status == CUDA_ERROR_INVALID_IMAGE)
+			snprintf(text, text_size, CODE_IS_BEYOND);
 		free(all);
 		return status;
 	}
 	uint64_t size = image_size(code, &start, &is_text);
-	if (!size) {
-		snprintf(text, text_size, CODE_IS_UNKNOWN);
+	if (!size || (!is_text && !readable(start, size))) {
+		snprintf(text, text_size, "%s", size ? CODE_IS_BEYOND : CODE_IS_UNKNOWN);
 		return CUDA_ERROR_INVALID_IMAGE;
 	}
 	const void *own = unwrap(start, size, &inner);
