@@ -42,6 +42,7 @@ class Listed(NamedTuple):
     state: str = "up"  # drained: gives nothing new; down: the cluster has lost it
     driver_version: str = ""
     cuda_version: str = ""
+    tasks: int = 0  # sessions, also those of which it shows nothing
 
 
 class Overview(NamedTuple):
@@ -199,7 +200,8 @@ def describe(item: dict[str, Any], asked: str) -> Listed:
     state = str(item["state"])
     error = "the cluster has lost it" if state == "down" else ""
     versions = (str(item["driver_version"]), str(item["cuda_version"]))
-    return Listed(name, str(item["version"]), gpus, error, state, *versions)
+    tasks = int(item["tasks"])
+    return Listed(name, str(item["version"]), gpus, error, state, *versions, tasks)
 
 
 def remote(address: Address, timeout_s: float, access: Access = CLEAR) -> Listed:

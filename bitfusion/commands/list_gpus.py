@@ -40,10 +40,8 @@ def show_server(number: int, server: Listed) -> list[str]:
     title = f"- server {number} [{server.name}]"
     if server.error:
         return [f"{title}: {server.error}"]
-    tasks = max((len(gpu.sessions) for gpu in server.gpus), default=0)
-    known = {held["session"] for gpu in server.gpus for held in gpu.sessions if held["session"]}
     drained = ", drained: it takes nobody new" if server.state == "drained" else ""
-    lines = [f"{title}: running {plural(max(tasks, len(known)), 'task')}{drained}"]
+    lines = [f"{title}: running {plural(server.tasks, 'task')}{drained}"]
     for gpu in server.gpus:
         lines.append(
             f"   |- GPU {gpu.number}: free memory {gpu.free // MIB} MiB / {gpu.memory // MIB} MiB"

@@ -56,8 +56,7 @@ class Overview:
     # ------------------------------------------ this server
 
     def list_gpus(self, asked: Incoming) -> Reply:
-        rows = self._rows(asked.caller)
-        return Reply(200, {"gpus": rows, "tasks": len(self._sessions.by_name)})
+        return Reply(200, {"gpus": self._rows(asked.caller)})
 
     def _rows(self, caller: Caller) -> list[Json]:
         pool, rows = self._sessions.pool, []
@@ -144,7 +143,8 @@ class Overview:
 
     def _servers(self, caller: Caller) -> Iterator[Any]:
         if self._cluster is None:
-            yield self._server(self._me, "up", __version__, self._rows(caller))
+            tasks = len(self._sessions.by_name)
+            yield self._server(self._me, "up", __version__, self._rows(caller), tasks)
             return
         claims: dict[str, list[Claim]] = {}
         for claim in self._cluster.claims():
@@ -152,10 +152,14 @@ class Overview:
         for member in self._cluster.servers():
             view = member.view
             mine = view.id == self._me.id
-            rows = self._rows(caller) if mine else claimed(view, claims.get(view.id, []), caller)
-            yield self._server(view, member.state, member.version, rows)
+            theirs = claims.get(view.id, [])
+            rows = self._rows(caller) if mine else claimed(view, theirs, caller)
+            tasks = len(self._sessions.by_name) if mine else len(theirs)
+            yield self._server(view, member.state, member.version, rows, tasks)
 
-    def _server(self, view: ServerView, state: str, version: str, rows: list[Json]) -> Json:
+    def _server(
+        self, view: ServerView, state: str, version: str, rows: list[Json], tasks: int
+    ) -> Json:
         return {
             "id": view.id,
             "name": view.name,
@@ -165,6 +169,7 @@ class Overview:
             "driver_version": view.driver_version,
             "cuda_version": view.cuda_version,
             "live": view.id == self._me.id,  # else memory used and the like are its to tell
+            "tasks": tasks,  # sessions, whoever may see which
             "gpus": rows,
         }
 

@@ -103,7 +103,7 @@ def row() -> Json:
     held = {"session": EVIL, "memory": 1, "client": EVIL, "program": EVIL, "since_s": 1e18}
     gpu = {"index": 0, "name": EVIL, "uuid": EVIL, "memory": 1, "free": 1, "sessions": [held]}
     texts = dict.fromkeys(("name", "state", "version", "driver_version", "cuda_version"), EVIL)
-    return {"id": "a", "live": False, "addresses": [EVIL], "gpus": [gpu], **texts}
+    return {"id": "a", "live": False, "addresses": [EVIL], "gpus": [gpu], "tasks": 1, **texts}
 
 
 def test_listings() -> None:

@@ -26,6 +26,7 @@ DEPENDENCIES = (
     "python3",
     "python3-h11",
     "python3-cryptography",
+    "python3-packaging",
     "python3-tomli",
 )
 FIREWALLS = ("ufw", "firewalld")

@@ -64,7 +64,11 @@ def test_needs_and_provides(rpms: Packages) -> None:
     extra = {"config(bitfusion-server)", "python3-cryptography", "python3-h11"}
     assert server - client == extra and "config(bitfusion-client)" in client
     page = (ROOT / "docs/install.md").read_text().partition("## RHEL")[2].partition("\n## ")[0]
-    names = {name for need in client | server for name in re.findall(r"python3-\w+", need)}
+    wished = set(query(rpms["server"], "[%{RECOMMENDS}\n]"))
+    assert wished == {"python3-packaging"}
+    names = {
+        name for need in client | server | wished for name in re.findall(r"python3-\w+", need)
+    }
     assert names == set(re.findall(r"`(python3-\w+)`", page))  # where each is to be had
     provides = query(rpms["server"], "[%{PROVIDES}\n]")
     assert "bitfusion-client" in provides

@@ -42,6 +42,7 @@ def test_a_client_sees_its_own(lab: Lab) -> None:
         others = [h for h in held if not h["session"]]
         assert [h["session"] for h in own] == [session.name] and own[0]["client"] == name
         assert others == [{"session": "", "memory": 500 << 20}]
+        assert pool["servers"][0]["tasks"] == 2
         assert pool["you"]["held"] == {"gpus": 1, "memory": 500 << 20}
     everything: Any = seen["boss"]
     assert lab.server is not None  # and the log says whose each is
@@ -81,7 +82,7 @@ def test_tables() -> None:
         session="abc", client="alice", memory=GIB, used=0, busy=0.25, program="/usr/bin/x y"
     )
     servers = [
-        Listed("gpu01:56001", "0.1", [mine], "", "drained", "580.1", "13.0"),
+        Listed("gpu01:56001", "0.1", [mine], "", "drained", "580.1", "13.0", 3),
         Listed("gpu02:56001", "0.1", [], "the cluster has lost it", "down"),
     ]
     you: Any = {
@@ -96,7 +97,7 @@ def test_tables() -> None:
         assert text in table, text
     assert "the cluster has lost it" in table
     listed = list_gpus.show(pool).splitlines()
-    assert listed[0] == "- server 0 [gpu01:56001]: running 2 tasks, drained: it takes nobody new"
+    assert listed[0] == "- server 0 [gpu01:56001]: running 3 tasks, drained: it takes nobody new"
     assert listed[2] == "- server 1 [gpu02:56001]: the cluster has lost it"
     assert listed[3] == "queue: 2 runs waiting"
     assert listed[4] == "client alice: 1 of 4 GPUs, 1024 of 8192 MiB, runs of 1h at most"
