@@ -154,9 +154,7 @@ def test_fifty_clients_at_once(server: Server) -> None:
     assert wait_for(lambda: server.free() == [1000] * 4)
     assert server.stop() == 0
     turn = re.search(r"longest turn .* \(running ([\d.]+),.* else ([\d.]+)\)", server.log)
-    assert turn and float(turn[1]) + float(turn[2]) < 250, (
-        server.log
-    )  # a blocking call takes longer
+    assert turn and float(turn[1]) + float(turn[2]) < 1000, server.log  # or something blocks
 
 
 def test_two_servers_of_one_address_are_refused(server: Server) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from bitfusion.commands import stats
 from bitfusion.options import parse
 from bitfusion.quantity import MIB
-from bitfusion.server.meter import waited_s
+from bitfusion.server.meter import AT_ONCE_S, waited_s
 from bitfusion.server.pool import Slice
 from bitfusion.server.record import Record
 from bitfusion.server.records import Claim, Entry, pack_claim
@@ -205,7 +206,9 @@ def test_a_real_server_counts(capsys: Any) -> None:
 
     server = Server("echo", 2, 1000)
     try:
+        asked_s = time.monotonic()
         session = server.claim(gpus=2, fraction="0.5")
+        slow = time.monotonic() - asked_s >= AT_ONCE_S
         words = ["--server_list", f"127.0.0.1:{server.port}", "--json"]
 
         def rows() -> list[dict[str, Any]]:
@@ -215,7 +218,7 @@ def test_a_real_server_counts(capsys: Any) -> None:
 
         assert wait_for(lambda: [r["client"] for r in rows()] == ["anonymous"])
         before = rows()[0]
-        assert (before["sessions"], before["waits"]) == (1, 0)
+        assert before["sessions"] == 1 and (slow or before["waits"] == 0)
         assert before["memory_mib_s"] == pytest.approx(before["gpu_s"] * 1000, abs=2)
         session.channel.close()
         assert wait_for(lambda: server.free() == [1000, 1000])

@@ -70,7 +70,7 @@ class Helper:
         while len(data) < size:
             part = os.read(self.reply, size - len(data))
             if not part:
-                raise EOFError(self.process.stderr and self.process.stderr.read())
+                raise EOFError
             data += part
         return data
 
@@ -85,10 +85,13 @@ class Helper:
         return self.receive()
 
     def close(self) -> Tuple[int, bytes]:
-        """Hang up; returns the exit status and what it printed."""
+        """Hang up; returns the exit status and what it printed. What it says of a failure is shown
+        beside that of the test.
+        """
         for descriptor in (self.request, self.reply):
             os.close(descriptor)
-        out, _ = self.process.communicate(timeout=100)
+        out, said = self.process.communicate(timeout=100)
+        sys.stderr.write(said.decode("utf-8", "replace"))
         return self.process.returncode, out
 
 
