@@ -172,7 +172,7 @@ def test_a_newer_format_is_refused_in_words(servers: Restarts, tmp_path: pathlib
     servers.end(signal.SIGKILL)
     servers.start()
     assert "a newer version of Bitfusion wrote it (format 2, ours is 1)" in servers.now.log
-    assert stream.recv(9) == b"" and not os.path.exists(f"/proc/{pid}")
+    assert stream.recv(9) == b"" and wait_for(lambda: not os.path.exists(f"/proc/{pid}"))
     assert servers.now.free() == [1000, 1000]
     stream.close()
     session.channel.close()
