@@ -198,7 +198,13 @@ def test_hanging_up_ends_the_helper_in_its_work() -> None:
     running = at_work(ENDLESS, 100)
     running.send(compile_request(ptx()))
     assert running.process.stdout and running.process.stdout.read(1) == b"!"
-    assert running.close()[0] == -signal.SIGIO
+    assert running.close()[0] == 0
+
+
+def test_a_late_signal_of_the_request_itself_is_no_hanging_up() -> None:
+    running = at_work("os.kill(os.getpid(), %d)" % signal.SIGIO)
+    assert running.ask(compile_request(ptx())) == (0, "", b"image of k")
+    assert running.close()[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ the same, and for the step that is not as it should be.
 
 from __future__ import annotations
 
-from _signal import SIG_DFL, SIG_IGN, SIGIO, SIGXCPU, signal  # type: ignore[import-not-found]
+from _signal import SIG_IGN, SIGIO, SIGXCPU, signal  # type: ignore[import-not-found]
 from fcntl import F_GETFL, F_SETFL, F_SETOWN, fcntl
 from posix import _exit, getpid, sysconf
 from resource import RLIM_INFINITY, RLIMIT_CPU, RLIMIT_DATA, getrlimit, setrlimit
@@ -61,7 +61,7 @@ class Bounds:
         self._before: Tuple[int, int] = (0, 0)
 
     def __enter__(self) -> None:
-        signal(SIGIO, SIG_DFL)  # which ends the process, whatever it is doing
+        signal(SIGIO, self._look)
         fcntl(self._fd, F_SETOWN, getpid())
         self._flags = fcntl(self._fd, F_GETFL)
         fcntl(self._fd, F_SETFL, self._flags | _O_ASYNC)
@@ -70,6 +70,11 @@ class Bounds:
         signal(SIGXCPU, _give_up)
         self._before = getrlimit(RLIMIT_CPU)
         _lower(RLIMIT_CPU, int(process_time()) + 1 + MAX_SECONDS)
+
+    def _look(self, _signal: int, _frame: Optional[FrameType]) -> None:
+        """The signal may be late, and be that of the request itself."""
+        if _hung_up(self._fd):
+            _exit(0)
 
     def __exit__(self, *_error: object) -> None:
         try:
