@@ -121,6 +121,8 @@ static int take_data(const struct bf_reply *reply, const uint8_t *body, size_t s
 	struct bf_data data;
 	uint8_t *to;
 
+	if (!wait && bf_reply_is_over())
+		return -1;
 	if (size < sizeof data || !wait)
 		return broke_rule(reply, wait ? "data without its place" : "data that nobody waits for");
 	memcpy(&data, body, sizeof data);
@@ -141,6 +143,8 @@ static int take_reply(const struct bf_reply *reply, const uint8_t *body, size_t 
 {
 	struct bf_wait *wait = bf_wait_find(reply->request);
 
+	if (!wait && bf_reply_is_over())
+		return 0; /* who waited for it was told already; output may follow */
 	if (!wait)
 		return broke_rule(reply, "a reply that nobody waits for");
 	if (!reply->status && brings_all(wait) && wait->data_came < wait->data_size)

@@ -27,13 +27,14 @@ static struct {
 	_Atomic uint32_t lead_word; /* futex for the reader thread: changes when the lead becomes free */
 	uint32_t next_request;
 	bool broken;
+	bool unreadable;   /* receiving has failed; of who has the lead */
 	_Atomic bool over; /* broken, and nobody brings in anything any more */
 	_Atomic unsigned copies;    /* asynchronous ones in flight */
 } replies = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 void bf_reply_open(void)
 {
-	replies.broken = false;
+	replies.broken = replies.unreadable = false;
 	replies.over = false;
 	bf_receive_open();
 }
@@ -168,10 +169,18 @@ static void release_lead(void)
 	}
 }
 
+/* With the lead. What follows a rule that was broken is not believed, and in the middle of a frame nothing makes sense. */
+static int receive(void)
+{
+	if (!replies.unreadable)
+		replies.unreadable = bf_receive_frames() != 0;
+	return replies.unreadable ? -1 : 0;
+}
+
 static void lead(struct bf_wait *wait, bool broken)
 {
 	while (!broken && atomic_load_explicit(&wait->state, memory_order_acquire) != DONE)
-		if (bf_receive_frames()) {
+		if (receive()) {
 			bf_connection_lost("cannot receive");
 			broken = true;
 		}
@@ -203,7 +212,7 @@ static int receive_or_follow(struct bf_transport *transport, bool leading)
 		return 0;
 	if (socket.revents != POLLIN)
 		return 1;
-	return bf_receive_frames() ? -1 : 0;
+	return receive() ? -1 : 0;
 }
 
 int bf_reply_until_room(struct bf_transport *transport)
@@ -216,7 +225,7 @@ int bf_reply_until_room(struct bf_transport *transport)
 		done = receive_or_follow(transport, leading);
 		if (leading) {
 			pthread_mutex_lock(&replies.lock);
-			replies.broken |= done < 0; /* who leads next may not read on in the middle of a frame */
+			replies.broken |= done < 0;
 			release_lead();
 			pthread_mutex_unlock(&replies.lock);
 		}
@@ -252,7 +261,7 @@ static void receive_or_pause(bool broken)
 		nanosleep(&pause, NULL);
 		return;
 	}
-	if (!broken && poll(&socket, 1, FOLLOW_MS) > 0 && bf_receive_frames()) {
+	if (!broken && poll(&socket, 1, FOLLOW_MS) > 0 && receive()) {
 		bf_connection_lost("cannot receive");
 		broken = true;
 	}
@@ -374,7 +383,7 @@ static void *reader_main(void *unused)
 			bf_futex_wait(&replies.lead_word, word, NULL);
 			continue;
 		}
-		broken = bf_receive_ready() && bf_receive_frames();
+		broken = bf_receive_ready() && receive();
 		if (broken) {
 			bf_connection_lost("cannot receive");
 			fail_all();

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import struct
+import threading
 import time
 
-from fake_peer import LATER
+from fake_peer import LATER, OUTPUT_KIND, REPLY
 
 SLOW = """
     import threading, time
@@ -84,3 +87,41 @@ def test_pinned_memory_is_freed_after_its_copy_also_when_the_wait_fails(broker, 
     """,
     )
     assert out == "0 0\n"
+
+
+def test_what_follows_a_broken_rule_is_not_believed(broker, start):
+    """The thread that sends finds the rule broken, and is held up by a full pipe when it says so;
+    meanwhile the thread that runs host functions could read on.
+    """
+    broken = REPLY.pack(REPLY.size, 99, 0, 0, 0, 0)  # of a kind that there is not
+    output = REPLY.pack(REPLY.size + 16, OUTPUT_KIND, 0, 0, 0, 0) + struct.pack("<II", 1, 8)
+
+    def upload(peer, command):
+        time.sleep(0.3)  # until the program can send no more
+        peer.send(broken + output + b"believed")
+        ended.wait(60)
+        raise EOFError
+
+    ended = threading.Event()
+    broker.answers["HTOD"] = upload
+    process = start(
+        broker,
+        """
+    import fcntl, threading
+    start()
+    host = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda unused: None)
+    check(cuda.cuLaunchHostFunc(0, host, 0))
+    check(cuda.cuCtxSynchronize())
+    device, piece = alloc(32 << 20), bytes(1 << 20)
+    fcntl.fcntl(2, 1031, 4096)  # F_SETPIPE_SZ
+    os.write(2, b"x" * (4096 - 140) + b"\\n")
+    for offset in range(0, 32 << 20, 1 << 20):
+        if cuda.cuMemcpyHtoD_v2(device + offset, piece, len(piece)):
+            break
+    """,
+    )
+    select.select([process.stdout], [], [], 0.5)  # it is not to come
+    ended.set()
+    out, errors = process.communicate(timeout=100)
+    assert "broke the rules" in errors and "lost" in errors
+    assert out == ""
