@@ -18,6 +18,7 @@ from bitfusion.values import Address, parse_server
 from bitfusion.wire.control import Json
 
 MAX_ASKED = 16  # servers at once
+MAX_SILENT = 8  # that another named, and each of which is waited for
 
 
 class Row(NamedTuple):
@@ -112,6 +113,7 @@ class Asker:
         self._queue: list[Json] = []
         self._you: Json = {}
         self._trouble = ""
+        self._silent = 0
         self.failed: list[tuple[str, BitfusionError]] = []
 
     def overview(self) -> Overview:
@@ -154,11 +156,12 @@ class Asker:
 
     def _look_there(self, listed: Listed) -> Listed:
         """Live figures of a server that another has told of; without, where it does not answer."""
-        if not self._live or listed.state == "down":
+        if not self._live or listed.state == "down" or self._silent == MAX_SILENT:
             return listed
         try:
             there = remote(parse_server(listed.name), self._timeout_s, self._access)
         except (BitfusionError, ValueError):
+            self._silent += 1
             return listed
         return listed._replace(gpus=there.gpus)
 

@@ -52,6 +52,22 @@ def test_dead_servers_are_waited_for_at_once(monkeypatch: pytest.MonkeyPatch) ->
     assert all("timed out" in server.error for server in listed)
 
 
+def test_not_every_server_that_another_names_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named = [(str(n), False, Listed(f"a:{n}", "1", [])) for n in range(2, 100)]
+    calls: list[Address] = []
+
+    def remote(address: Address, *_words: object) -> Listed:
+        calls.append(address)
+        raise CannotReach(server="a", why="timed out")
+
+    monkeypatch.setattr(Asker, "_ask", lambda _self, _address: Told("1", named, [], {}, ""))
+    monkeypatch.setattr(pool, "remote", remote)
+    assert len(pool.query(settings_with("a:1"), live=True).servers) == len(named)
+    assert len(calls) == pool.MAX_SILENT
+
+
 def settings_with(servers: str) -> Config:
     settings = Config()
     settings.set("client.server_list", servers, "test")
