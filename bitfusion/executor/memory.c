@@ -122,7 +122,7 @@ struct info_job {
 	struct bf_command command;
 };
 
-enum { SETTLE_MS = 200 };
+enum { SETTLE_MS = 500 };
 
 static void run_info(struct bf_session *session, struct bf_job *job)
 {

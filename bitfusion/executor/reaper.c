@@ -199,20 +199,27 @@ void bf_reap_wait(struct bf_session *session, uint32_t context, uint64_t handle)
 	pthread_mutex_unlock(&reaper->lock);
 }
 
-/* With all of them done soon the driver's own numbers are right; else what is still to be freed is free already, as
- * the program sees it. */
+/* False: none was done in that time. */
+static bool one_is_done(struct bf_reaper *reaper, int wait_ms)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += wait_ms % 1000 * 1000000L;
+	until.tv_sec += wait_ms / 1000 + until.tv_nsec / 1000000000L;
+	until.tv_nsec %= 1000000000L;
+	return pthread_cond_timedwait(&reaper->done, &reaper->lock, &until) == 0;
+}
+
+/* With all of them done soon, each in its time, the driver's own numbers are right; else what is still to be freed is
+ * free already, as the program sees it. */
 uint64_t bf_reap_memory(struct bf_session *session, uint32_t device, int wait_ms)
 {
 	struct bf_reaper *reaper = &session->reaper;
-	struct timespec until;
 	uint64_t total = 0;
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_nsec += wait_ms * 1000000L;
-	until.tv_sec += until.tv_nsec / 1000000000L;
-	until.tv_nsec %= 1000000000L;
 	pthread_mutex_lock(&reaper->lock);
-	while (holds(reaper, BF_ANY_CONTEXT, 0)) {
-		if (pthread_cond_timedwait(&reaper->done, &reaper->lock, &until))
+	unsigned left = wait_ms ? atomic_load(&reaper->pending) : 0; /* what is added meanwhile is not waited for */
+	for (; left && holds(reaper, BF_ANY_CONTEXT, 0); left--) {
+		if (!one_is_done(reaper, wait_ms))
 			break;
 	}
 	for (const struct bf_reap_queue *queue = reaper->queues; queue; queue = queue->next) {

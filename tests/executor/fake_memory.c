@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct memory {
 	struct memory *next;
@@ -100,6 +101,9 @@ CUresult cuMemFree_v2(CUdeviceptr address)
 		pool_frees((*found)->size);
 	bool given = give_back(address);
 	pthread_mutex_unlock(&lock);
+	const char *slow_us = getenv("FAKE_SLOW_FREE");
+	if (slow_us)
+		usleep((useconds_t)atoi(slow_us));
 	return given ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 

@@ -45,6 +45,16 @@ def test_what_is_given_back_waits_for_kernels_alone(serve: Serve) -> None:
     end_well(worker)
 
 
+def test_many_frees_are_waited_for_by_who_asks_how_much_is_free(serve: Serve) -> None:
+    """All of them may take long on a busy machine, though each does not."""
+    client = serve(environment={"FAKE_SLOW_FREE": "10000"}).client
+    addresses = [client.alloc(1 << 20)[1] for _ in range(41)]
+    for address in addresses[1:]:
+        client.free(address)
+    free, total = struct.unpack("<QQ", client.operation(OP_MEMORY_INFO).body)
+    assert total - free == 1 << 20
+
+
 def test_what_ends_while_a_call_waits_for_memory_is_not_used(serve: Serve) -> None:
     """The call is made again when there is memory, and its stream is gone by then."""
     worker = serve()
