@@ -57,6 +57,11 @@ def lanes(function: Callable[..., int]) -> Callable[..., int]:
     return lambda *x: function(*(v & 0xFFFF for v in x)) | function(*(v >> 16 for v in x)) << 16
 
 
+def each_half(same: Callable[[int, int], bool]) -> Callable[[int, int], bool]:
+    """Compare the low and the high half on their own."""
+    return lambda got, wanted: all(same(got >> n & 0xFFFF, wanted >> n & 0xFFFF) for n in (0, 16))
+
+
 def half_forms(text: str, name: str, count: int, function: Callable[..., int]) -> List[Form]:
     """An instruction on one half and on a pair."""
     names = ", ".join("{" + x + "}" for x in "abc"[:count])

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import math
 import struct
+from fractions import Fraction
 from typing import Callable, Optional
 
 import pytest
 import softfloat
-from float_forms import HALVES
-from forms import Form, check, edges, signed
-from softfloat import BF16, F16, F32, F64, FORMATS, finish
+from float_forms import HALVES, each_half, half_forms
+from forms import Form, check, signed
+from softfloat import F16, F32, F64, FORMATS, finish
 
 
 def real(x: int) -> float:
@@ -104,25 +105,34 @@ def test_approximate_functions(ftz: bool) -> None:
 
 
 def test_approximate_division() -> None:
-    """Within 2 ulp, for divisors between 2^-126 and 2^126."""
+    """Within 2 ulp; .approx for divisors between 2^-126 and 2^126. The old div.f32 is
+    div.approx.ftz.f32."""
 
-    def reference(a: int, b: int) -> Optional[int]:
+    def limited(a: int, b: int) -> Optional[int]:
         if not F32.is_nan(b) and not 2.0**-126 <= abs(real(b)) <= 2.0**126:
             return None
         return softfloat.divide(F32, a, b)
 
+    def flushed(a: int, b: int) -> Optional[int]:
+        found = limited(F32.flush(a), F32.flush(b))
+        return None if found is None else F32.flush(found)
+
+    def full(a: int, b: int) -> int:
+        return softfloat.divide(F32, a, b)
+
+    def full_flushed(a: int, b: int) -> int:
+        return F32.flush(full(F32.flush(a), F32.flush(b)))
+
     check(
         [
-            Form(
-                f"div.{how}.f32 {{d}}, {{a}}, {{b}}",
-                "f32",
-                ("f32", "f32"),
-                reference,
-                same=near(2**-21.9),
+            Form(f"div{how}.f32 {{d}}, {{a}}, {{b}}", "f32", ("f32",) * 2, reference,
+                 same=near(2**-21.9))
+            for how, reference in (
+                (".approx", limited), (".approx.ftz", flushed), ("", flushed), (".ftz", flushed),
+                (".full", full), (".full.ftz", full_flushed),
             )
-            for how in ("approx", "full")
         ]
-    )
+    )  # fmt: skip
 
 
 def test_f64_seeds_are_near_enough_to_refine() -> None:
@@ -159,6 +169,26 @@ def test_f64_seeds_are_near_enough_to_refine() -> None:
     )  # fmt: skip
 
 
+def test_reciprocal_roots_of_f64() -> None:
+    """Subnormal numbers too, and what has no root."""
+
+    def reference(a: int) -> int:
+        if F64.is_nan(a) or (a & F64.sign and a != F64.sign):
+            return F64.nan
+        if F64.is_infinite(a) or not a & ~F64.sign:
+            return 0 if F64.is_infinite(a) else a | F64.infinity
+        value = F64.value(a)
+        root = math.isqrt((value.denominator << 2400) // value.numerator)
+        return F64.round(Fraction(root, 1 << 1200))
+
+    def same(got: int, wanted: int) -> bool:
+        if F64.is_nan(wanted) or F64.is_infinite(wanted):
+            return got == wanted or (F64.is_nan(got) and F64.is_nan(wanted))
+        return abs(got - wanted) <= 2
+
+    check([Form("rsqrt.approx.f64 {d}, {a}", "f64", ("f64",), reference, same=same)])
+
+
 @pytest.mark.parametrize("name", HALVES)
 def test_half_functions(name: str) -> None:
     f = FORMATS[name]
@@ -181,19 +211,20 @@ def test_half_functions(name: str) -> None:
         return reference
 
     def near_half(got: int, wanted: int) -> bool:
+        """Neighbours: 2^-9.9 of a power and 2^-10.987 of tanh in f16, 2^-7 and 2^-8 in bf16."""
         if got == wanted:
             return True
         if f.is_nan(got) or f.is_nan(wanted) or (got ^ wanted) & f.sign:
             return False
-        return abs(got - wanted) <= 2
+        return abs(got - wanted) <= 1
 
-    ex2 = "ex2.approx" if f is F16 else "ex2.approx.ftz"
-    forms = [
-        Form(f"tanh.approx.{name} {{d}}, {{a}}", name, (name,), of(math.tanh), same=near_half),
-        Form(f"{ex2}.{name} {{d}}, {{a}}", name, (name,), of(power_of_two), same=near_half),
-    ]
-    if f is BF16:
-        small = [x for x in edges(name) if not f.is_subnormal(x)]
-        forms[1].values = [small]
-        forms[1].reference = lambda a: f.flush(of(power_of_two)(a))
+    def flushed(a: int) -> int:
+        return f.flush(of(power_of_two)(f.flush(a)))
+
+    forms = half_forms("tanh.approx", name, 1, of(math.tanh))
+    forms += half_forms("ex2.approx.ftz", name, 1, flushed)
+    if f is F16:
+        forms += half_forms("ex2.approx", name, 1, of(power_of_two))
+    for one in forms:
+        one.same = each_half(near_half)
     check(forms)

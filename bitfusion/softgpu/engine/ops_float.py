@@ -67,7 +67,7 @@ def _quotient_words(op: str, rnd: str) -> Tuple[List[str], List[str]]:
     if rnd != "rn":
         return [rnd], words
     if op == "div":
-        return ["rn", "approx", "full", ""], [*words, "div.f64"]
+        return ["rn", "approx", "full"], [*words, "div.f64"]
     return ["rn", "approx"], [*words, *(["rcp.approx.ftz.f64"] if op == "rcp" else [])]
 
 
@@ -79,6 +79,9 @@ def _quotients() -> None:
             for ftz in FLUSH:
                 text = _wrap32(_inputs(expression.replace("{}", "f"), ftz), ftz, "")
                 spelled = spellings([op], shown, [ftz], ["f32"])
+                if (op, rnd, ftz) == ("div", "rn", "ftz"):
+                    # PTX 1.0 to 1.3 has no .approx, and means div.approx.ftz.f32
+                    spelled += ["div.f32", "div.ftz.f32"]
                 rounded(name_of(op, rnd, ftz, "f32"), rnd, _same("f32", count), text, spelled)
             text = expression.replace("{}", "")
             rounded(name_of(op, rnd, "f64"), rnd, _same("f64", count), text, words)

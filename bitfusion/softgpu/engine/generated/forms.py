@@ -1530,7 +1530,7 @@ bmsk.wrap.b32 bmsk_wrap
 copysign.f32 copysign_f32
 div.approx.f32 div_rn_f32
 div.approx.ftz.f32 div_rn_ftz_f32
-div.f32 div_rn_f32
+div.f32 div_rn_ftz_f32
 div.ftz.f32 div_rn_ftz_f32
 div.full.f32 div_rn_f32
 div.full.ftz.f32 div_rn_ftz_f32
