@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each form that docs/ptx-coverage.md has is run, or refused with the page's reason.
 
-What the forms compute is tested elsewhere; here it is that the page says what the engine does.
+What the forms compute is tested elsewhere; here it is that the page says what the engine does, and
+that no exact form lacks such a test.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Iterator, List
 
 import numpy
@@ -20,6 +25,7 @@ from bitfusion.softgpu.engine import coverage, syntax
 from bitfusion.softgpu.engine.lower import RULES, WITHOUT_ROWS
 from bitfusion.softgpu.engine.table import FORMS, OPS
 
+HERE = Path(__file__).resolve().parent
 ILLEGAL_INSTRUCTION = 715
 GEOMETRIES = ("1d", "2d", "3d", "a1d", "a2d", "cube", "acube")
 MAPS = ("mt1", "mt2", "mt3", "mt4", "mt5", "mc3", "mc4", "mc5", "mg2")
@@ -140,6 +146,33 @@ def test_forms_of_rules(opcode: str, surroundings: Surroundings) -> None:
 def test_forms_of_call() -> None:
     text = f"""{HEAD}.func f() {{ ret; }} .visible .entry k() {{ call f; call.uni f; ret; }}"""
     machine().compile(text).launch("k", 1, 32)
+
+
+# Their forms follow rules; what they compute takes long to make up.
+OF_RULES = (
+    "atomic", "bulk", "cancel", "cluster", "convert", "mbarrier", "memory", "mma", "tensor",
+    "texture", "video", "wmma",
+)  # fmt: skip
+
+
+def test_every_exact_form_is_compared_with_a_reference(tmp_path: Path) -> None:
+    """A test of ``test_ptx_exec_*.py`` has it. They are only asked which forms they have."""
+    tests = [
+        str(path)
+        for path in sorted(HERE.glob("test_ptx_exec_*.py"))
+        if path.stem.rpartition("_")[2] not in OF_RULES
+    ]
+    command = [sys.executable, "-m", "pytest", "-p", "form_record"]
+    command += ["-p", "no:xdist", "-k", "baseline", *tests]
+    environment = {
+        **os.environ, "PYTHONPATH": str(HERE), "FORMS_FOUND": str(tmp_path / "forms"),
+    }  # fmt: skip
+    done = subprocess.run(
+        command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    missing = set(FORMS) - set((tmp_path / "forms").read_text().split())
+    assert not missing, sorted(missing)
 
 
 STOP = {"exit": 0, "trap": 719, "brkpt": 719}

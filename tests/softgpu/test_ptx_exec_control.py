@@ -435,9 +435,12 @@ def test_a_failed_assertion_says_where() -> None:
     assert "kernel" in shown
 
 
-def test_trap() -> None:
+@pytest.mark.parametrize("stop", ["trap", "brkpt"])
+def test_trap(stop: str) -> None:
+    """It ends the kernel where a thread comes to it, and there alone."""
+    assert run(f"setp.eq.u32 p0, t, 99; @p0 {stop}; mov.u32 d, 5;") == [5] * 32
     with pytest.raises(DeviceFault) as caught:
-        run("setp.eq.u32 p0, t, 3; @p0 trap;")
+        run(f"setp.eq.u32 p0, t, 3; @p0 {stop};")
     assert caught.value.error in (715, 719)
     assert "'k'" in caught.value.text
 

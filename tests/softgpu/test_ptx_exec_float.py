@@ -37,12 +37,23 @@ def test_rounded_arithmetic(name: str, mode: str) -> None:
 @pytest.mark.parametrize("name", ["f32", "f64"])
 def test_arithmetic_rounds_to_nearest_by_default(name: str) -> None:
     f = FORMATS[name]
-    check(
-        [
-            form(f"add.{name}", f, 2, lambda a, b: softfloat.add(f, a, b)),
-            form(f"mul.{name}", f, 2, lambda a, b: softfloat.multiply(f, a, b)),
-        ]
-    )
+
+    def subtract(a: int, b: int) -> int:
+        return softfloat.add(f, a, b if f.is_nan(b) else b ^ f.sign)
+
+    forms = []
+    for opcode, count, function in (
+        ("add", 2, lambda a, b: softfloat.add(f, a, b)),
+        ("sub", 2, subtract),
+        ("mul", 2, lambda a, b: softfloat.multiply(f, a, b)),
+        ("mad", 3, lambda a, b, c: softfloat.fma(f, a, b, c)),
+    ):
+        forms += with_suffixes(opcode, f".{name}", f, count, function)
+    if f is F64:
+        forms.append(form("div.f64", f, 2, lambda a, b: softfloat.divide(f, a, b)))
+    for one in forms:
+        one.limit = 200  # the forms that name the rounding have more
+    check(forms)
 
 
 @pytest.mark.parametrize("name", ["f32", "f64"])

@@ -86,18 +86,20 @@ def test_reductions_into_the_member(
     assert made[1].tolist() == wanted.tolist()
 
 
-@pytest.mark.parametrize("name", ["f16", "bf16"])
-@pytest.mark.parametrize("relu", [False, True])
-def test_fma_of_what_lies_outside_is_zero(name: str, relu: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("f16", ""), ("f16", "relu"), ("f16", "sat"), ("bf16", ""), ("bf16", "relu")],
+)
+def test_fma_of_what_lies_outside_is_zero(name: str, suffix: str) -> None:
     f, outside = FORMATS[name], 0xFFFF
 
     def wanted(a: int, b: int, c: int) -> int:
         if outside in (a, b, c):
             return 0
         found = softfloat.fma(f, a, b, c)
-        return softfloat.finish(f, found, relu=True) if relu else found
+        return softfloat.finish(f, found, relu=suffix == "relu", sat=suffix == "sat")
 
-    forms = half_forms(f"fma.rn.oob{'.relu' if relu else ''}", name, 3, wanted)
+    forms = half_forms(f"fma.rn.oob{'.' if suffix else ''}{suffix}", name, 3, wanted)
     values = [0, 0x3C00, 0x3F80, 0xBC00, 0x7FFF, outside, 0x7C00, 0x8000, 0x1234]
     for form in forms:
         if "x2" in form.text:

@@ -32,6 +32,15 @@ def test_half_flushes_and_limits() -> None:
             limited = flushed(F16, function, sat=True)
             forms += half_forms(f"{opcode}{rounding}.ftz.sat", "f16", 2, limited)
 
+        def saturated(a: int, b: int, function: Function = function) -> int:
+            return finish(F16, function(a, b), sat=True)
+
+        named = half_forms(f"{opcode}.rn.ftz", "f16", 2, flushed(F16, function))
+        named += half_forms(f"{opcode}.rn.sat", "f16", 2, saturated)
+        for one in named:
+            one.limit = 200  # the forms without .rn have more
+        forms += named
+
     def fma(a: int, b: int, c: int) -> int:
         return softfloat.fma(F16, a, b, c)
 
