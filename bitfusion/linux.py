@@ -292,6 +292,12 @@ def give_up_sending(sock: socket.socket, patience_s: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
 
+def give_up_receiving(sock: socket.socket, patience_s: float) -> None:
+    """Let no receipt wait longer. It goes with the descriptor, to whoever gets that."""
+    limit = struct.pack("ll", int(patience_s), int(patience_s % 1 * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+
 def network_place() -> str:
     """Name this boot of this machine and our network namespace: abstract Unix sockets of one name
     are the same one for all who read the same here. "" where /proc does not tell.

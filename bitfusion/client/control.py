@@ -54,6 +54,9 @@ ADVICE = {  # on refusals that a new bundle does not help against, or not it alo
     "expired": "operators prolong a token: 'bitfusion token extend CLIENT'",
 }
 DEFAULT_LEASE_S = 30.0
+# For a worker to say its first word: it may have to start the driver of a machine full of GPUs. A
+# server that may be silent for longer may take longer for this, too.
+WELCOME_S = 30.0
 MAX_LEASE_S = 86400.0  # a server that says more is believed so far
 
 
@@ -172,6 +175,7 @@ class Session:
             )
         begun.set()
         sock.settimeout(None)
+        linux.give_up_receiving(sock, max(WELCOME_S, self.lease_s))  # the proxy lifts it
         return sock, transport
 
     def _note_cut(self, pid: int) -> None:

@@ -5,13 +5,16 @@
  */
 #define _GNU_SOURCE
 #include "proxy.h"
+#include "clock.h"
 #include "dial.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -22,6 +25,13 @@ extern char **environ;
 struct broker_request {
 	char magic[8];
 	uint32_t version, operation, pid, zero;
+};
+
+/* A connection until both ends have said who they are. */
+struct dialed {
+	struct bf_transport transport; /* first: await_server() finds the rest by it */
+	uint64_t patience_ns, until_ns; /* 0: however long it takes */
+	bool late;
 };
 
 struct broker_reply {
@@ -107,13 +117,10 @@ static int receive_reply(int fd, struct broker_reply *reply, int *passed)
 	return 0;
 }
 
-static void receive_text(struct bf_transport *peer, uint32_t size, char text[BF_MAX_TEXT])
+/* Of a text of that many bytes, how many there is room for. */
+static uint32_t text_part(uint32_t size)
 {
-	if (size >= BF_MAX_TEXT)
-		size = BF_MAX_TEXT - 1;
-	if (bf_transport_receive_all(peer, text, size))
-		size = 0;
-	text[size] = 0;
+	return size < BF_MAX_TEXT ? size : BF_MAX_TEXT - 1;
 }
 
 static CUresult refused(int status)
@@ -127,14 +134,15 @@ static CUresult ask_broker(int broker, int *passed)
 	struct bf_transport peer = { .fd = broker, .kind = BF_TRANSPORT_UNIX };
 	struct iovec part = { &request, sizeof request };
 	struct broker_reply reply;
-	char text[BF_MAX_TEXT];
+	char text[BF_MAX_TEXT] = "";
 
 	if (bf_transport_send(&peer, &part, 1) || receive_reply(broker, &reply, passed) ||
 	    memcmp(reply.magic, BROKER_MAGIC, sizeof reply.magic)) {
 		bf_tell("the launcher did not answer: is `bitfusion run` still there?");
 		return CUDA_ERROR_SYSTEM_NOT_READY;
 	}
-	receive_text(&peer, reply.text_size, text);
+	if (bf_transport_receive_all(&peer, text, text_part(reply.text_size)))
+		*text = 0;
 	if (reply.status || *passed < 0) {
 		bf_tell("no GPU for this program: %s", *text ? text : "the launcher refused");
 		return refused(reply.status);
@@ -189,7 +197,72 @@ static uint32_t pack_environment(char *packed, uint32_t limit)
 	return used;
 }
 
-static CUresult send_hello(struct bf_transport *server)
+/* The launcher decides how long the server may take, and says so on the descriptor. A later wait has no limit: a
+ * kernel may run as long as it likes. */
+static void take_patience(struct dialed *server)
+{
+	struct timeval limit = { 0, 0 }, none = { 0, 0 };
+	socklen_t size = sizeof limit;
+
+	if (getsockopt(server->transport.fd, SOL_SOCKET, SO_RCVTIMEO, &limit, &size))
+		return;
+	server->patience_ns = (uint64_t)limit.tv_sec * 1000000000 + (uint64_t)limit.tv_usec * 1000;
+	if (server->patience_ns)
+		server->until_ns = bf_now_ns() + server->patience_ns;
+	setsockopt(server->transport.fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof none);
+}
+
+static int await_server(struct dialed *server, short events)
+{
+	struct pollfd poll_fd = { .fd = server->transport.fd, .events = events };
+
+	while (!server->late) {
+		uint64_t now = bf_now_ns(), left = server->until_ns > now ? server->until_ns - now : 0;
+		int ready = poll(&poll_fd, 1, server->until_ns ? (int)((left + 999999) / 1000000) : -1);
+
+		if (ready > 0)
+			return 0;
+		if (ready < 0 && errno != EINTR)
+			return -1;
+		server->late = server->until_ns && !left;
+	}
+	return -1;
+}
+
+static int await_room(struct bf_transport *transport)
+{
+	return await_server((struct dialed *)transport, POLLOUT);
+}
+
+static int receive_in_time(struct dialed *server, void *data, size_t size)
+{
+	for (size_t done = 0; done < size;) {
+		ssize_t received;
+
+		if (await_server(server, POLLIN))
+			return -1;
+		received = bf_transport_receive_some(&server->transport, (char *)data + done, size - done);
+		if (received < 0 && errno != EAGAIN && errno != EWOULDBLOCK)
+			return -1;
+		if (received == 0)
+			return -1;
+		done += received > 0 ? (size_t)received : 0;
+	}
+	return 0;
+}
+
+static CUresult not_welcomed(const struct dialed *server)
+{
+	if (server->late)
+		bf_tell("the GPU server took the connection and said nothing for %.3g s: its worker hangs or is stopped; "
+			"see the server's log, then start the program again",
+			(double)server->patience_ns / 1e9);
+	else
+		bf_tell("the GPU server closed the connection before it said anything");
+	return CUDA_ERROR_SYSTEM_NOT_READY;
+}
+
+static CUresult send_hello(struct dialed *server)
 {
 	struct bf_hello hello = { .protocol = BF_PROTOCOL, .spec_hash = BF_SPEC_HASH, .pid = (uint32_t)getpid() };
 	char *environment = malloc(BF_MAX_ENVIRONMENT);
@@ -201,25 +274,27 @@ static CUresult send_hello(struct bf_transport *server)
 	memcpy(hello.magic, BF_MAGIC, sizeof hello.magic);
 	hello.environment_size = pack_environment(environment, BF_MAX_ENVIRONMENT - 8);
 	parts[1].iov_len = hello.environment_size;
-	failed = bf_transport_send(server, parts, 2);
+	failed = bf_transport_send(&server->transport, parts, 2);
 	free(environment);
 	if (!failed)
 		return CUDA_SUCCESS;
+	if (server->late)
+		return not_welcomed(server);
 	bf_tell("cannot talk to the GPU server: %s", strerror(errno));
 	return CUDA_ERROR_SYSTEM_NOT_READY;
 }
 
-static CUresult receive_welcome(struct bf_transport *server)
+static CUresult receive_welcome(struct dialed *server)
 {
 	struct bf_welcome welcome;
-	char text[BF_MAX_TEXT];
+	char text[BF_MAX_TEXT] = "";
 
-	if (bf_transport_receive_all(server, &welcome, sizeof welcome) ||
-	    memcmp(welcome.magic, BF_MAGIC, sizeof welcome.magic)) {
-		bf_tell("the GPU server closed the connection before it said anything");
-		return CUDA_ERROR_SYSTEM_NOT_READY;
-	}
-	receive_text(server, welcome.text_size, text);
+	if (receive_in_time(server, &welcome, sizeof welcome) || memcmp(welcome.magic, BF_MAGIC, sizeof welcome.magic))
+		return not_welcomed(server);
+	if (receive_in_time(server, text, text_part(welcome.text_size)))
+		*text = 0;
+	if (server->late)
+		return not_welcomed(server);
 	if (welcome.status) {
 		bf_tell("the GPU server refused this program: %s", *text ? text : "no reason given");
 		return refused(welcome.status);
@@ -235,16 +310,21 @@ static CUresult receive_welcome(struct bf_transport *server)
 
 CUresult bf_dial(struct bf_transport *server)
 {
+	struct dialed dialed = { .until_ns = 0 };
 	CUresult status;
 	int fd;
 
 	status = get_descriptor(&fd);
 	if (status)
 		return status;
-	bf_transport_open(server, fd);
-	status = send_hello(server);
+	bf_transport_open(&dialed.transport, fd);
+	take_patience(&dialed);
+	dialed.transport.await_room = await_room;
+	status = send_hello(&dialed);
 	if (!status)
-		status = receive_welcome(server);
+		status = receive_welcome(&dialed);
+	dialed.transport.await_room = NULL;
+	*server = dialed.transport;
 	if (status)
 		bf_transport_close(server);
 	return status;

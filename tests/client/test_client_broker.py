@@ -6,11 +6,18 @@ from __future__ import annotations
 import pathlib
 import resource
 import socket
+import struct
+import threading
 import time
+from typing import Optional
 
 import fake_proxy
+import pytest
 
+from bitfusion.client import control
+from bitfusion.client.access import CLEAR
 from bitfusion.client.broker import Broker
+from bitfusion.wire.control import Json, Reply
 
 
 class Nothing:
@@ -58,3 +65,49 @@ def test_without_descriptors_the_broker_waits_and_does_not_spin(tmp_path: pathli
     broker.stop()
     ours.close()
     theirs.close()
+
+
+class Worker:
+    """A server's control connection and its data listener, for one process; then it is silent."""
+
+    name, host, certificate, access = "gpu01:56001", "127.0.0.1", None, CLEAR
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server((self.host, 0))
+        self.address = self._listener.getsockname()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        data, _address = self._listener.accept()
+        data.recv(1000)
+        data.sendall(control.OK)
+        data.recv(1)
+        data.close()
+        self._listener.close()
+
+    def fileno(self) -> int:
+        return -1
+
+    def request(
+        self, method: str, path: str, body: Optional[Json] = None, secret: str = ""
+    ) -> Reply:
+        return Reply(201, {"ticket": "0" * 32})
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("lease_s, patience_s", [(1, 30.0), (45.5, 45.5)])
+def test_a_process_learns_how_long_its_worker_may_be_silent(
+    tmp_path: pathlib.Path, lease_s: float, patience_s: float
+) -> None:
+    worker = Worker()
+    claimed: Json = {"session": "s", "lease_s": lease_s, "data": {"tcp": worker.address[1]}}
+    broker = Broker(str(tmp_path / "broker"), control.Session(worker, claimed, "tcp", 60))
+    broker.start()
+    stream, _transport = fake_proxy.connect(broker.path)
+    with stream:
+        limit = stream.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
+    seconds, microseconds = struct.unpack("ll", limit)
+    assert abs(seconds + microseconds / 1e6 - patience_s) < 0.1  # the kernel counts ticks
+    broker.stop()

@@ -328,6 +328,7 @@ class Broker:
         self.peers: List[Peer] = []
         self.answers: Answers = {}
         self.refusal: Tuple[int, str] = (0, "")
+        self.patience_us = 0  # with a peer's first words
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
         self.listener.listen()
@@ -364,6 +365,8 @@ class Broker:
             client.sendall(head)
             return
         ours, theirs = socket.socketpair()
+        limit = struct.pack("ll", 0, self.patience_us)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         peer = Peer(ours, self.devices, self.answers)
         if self.prepare:
             self.prepare(peer)

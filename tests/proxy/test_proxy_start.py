@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 from fake_peer import Broker, Peer
+from wire_layout import MAGIC, PROTOCOL, SPEC_HASH, WELCOME
 
 
 def test_nothing_happens_before_init(broker, run):
@@ -90,6 +91,27 @@ def test_refusal_of_the_server_is_said_in_one_line(start, fields, status, line):
         out, err = start(broker, "print(cuda.cuInit(0))").communicate(timeout=100)
     assert out.strip() == status
     assert line in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "first_words",
+    [b"", WELCOME.pack(MAGIC, PROTOCOL, 0, SPEC_HASH, 8, 0)],
+    ids=["nothing", "no reason"],
+)
+def test_a_server_that_says_nothing_is_not_waited_for_for_ever(start, first_words):
+    def listen(peer: Peer) -> None:
+        peer.send(first_words)
+        peer.receive(1 << 30)  # until the program gives up
+
+    with Broker(lambda peer: setattr(peer, "shake_hands", lambda: listen(peer))) as broker:
+        broker.patience_us = 200_000
+        out, err = start(broker, "print(cuda.cuInit(0))").communicate(timeout=100)
+        assert broker.peer().ended.wait(100)
+    assert out.strip() == "802"
+    assert err == (
+        "bitfusion: the GPU server took the connection and said nothing for 0.2 s: its worker "
+        "hangs or is stopped; see the server's log, then start the program again\n"
+    )
 
 
 def test_devices_come_in_one_message_and_are_answered_here(broker, run):
