@@ -132,6 +132,7 @@ class QueueApi:
     def leave(self, asked: Incoming) -> Reply:
         name, entry = self._find(asked)
         self._drop(name, entry)
+        self._cluster.spend(name)
         return Reply(200, {})
 
     def _find(self, asked: Incoming) -> tuple[str, Entry]:

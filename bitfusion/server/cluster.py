@@ -39,6 +39,7 @@ from bitfusion.server.records import (
 from bitfusion.server.replica import Replica
 from bitfusion.server.schedule import Scheduler
 from bitfusion.server.seal import Seal, Turn
+from bitfusion.server.spent import Spent
 from bitfusion.server.store import ANY, Change, Done, Store, StoreLost
 from bitfusion.server.views import Ask, Place, ServerView
 from bitfusion.wire.control import Json
@@ -85,6 +86,7 @@ class Cluster:
         self._forget_s = forget_s
         self.on_state: list[Callable[[bool], None]] = []  # whether all keys are known
         self._seal = Seal(self.replica)
+        self._spent = Spent(self._desk)
         self._ends: dict[str, str] = {}  # sessions that are to end, and why
         self._versions: dict[str, str] = {}
         for prefix, heard in (
@@ -154,7 +156,7 @@ class Cluster:
             for server in facts.gone_since:  # nobody knows who is gone meanwhile
                 facts.gone_since[server] = now_s
             return
-        ours = {*self._asks.ours(), *self._owner.ours(), *self._ends}
+        ours = {*self._asks.ours(), *self._owner.ours(), *self._spent.ours(), *self._ends}
         self._desk.dirty.update(dict.fromkeys(sorted(ours)))
         self._leader.sweep()
         held = {claim.server for claim in facts.claims.values()}
@@ -171,6 +173,7 @@ class Cluster:
             self._asks.look(ask_id)
             self._owner.look(ask_id)
             self._look_at_end(ask_id)
+            self._spent.look(ask_id)
         self._leader.look()
         if self._desk.dirty:
             self._desk.stir()
@@ -277,8 +280,15 @@ class Cluster:
         return self._seal.write(entry.ask.client, turn, time.time())
 
     def turn_of(self, client: str, words: object) -> Optional[Turn]:
-        """What this client was told by a server of the cluster; None where it was not."""
-        return self._seal.read(client, words, time.time())
+        """What this client was told by a server of the cluster; None where it was not, or the ask
+        is over.
+        """
+        turn = self._seal.read(client, words, time.time())
+        return None if turn is None or self._spent.has(turn.ask) else turn
+
+    def spend(self, ask_id: str) -> None:
+        """It is over: its client left, or used its session."""
+        self._spent.add(ask_id)
 
     def _withdraw(self, session: str) -> None:
         """What is about to become a session for a client that waits elsewhere now. One that is

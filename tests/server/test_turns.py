@@ -11,10 +11,15 @@ import time
 import pytest
 from clusters import Client, Clock, Server, Start, keys, kill
 from servers import Server as Process
+from servers import connect
 from waiting import wait_for
 
+from bitfusion.client import control
+from bitfusion.client.channels import HttpChannel
+from bitfusion.server import spent
 from bitfusion.server.seal import MOST_AGE_S
 from bitfusion.server.store_memory import Memory
+from bitfusion.wire.control import Json, Reply
 
 
 def order(server: Server) -> list[str]:
@@ -190,6 +195,77 @@ def test_one_who_waits_twice_has_one_place(start: Start, clock: Clock, memory: M
     assert len(keys(memory, "queue/")) == 1 and second.waiting.state == "queued"
     next(s for s in (one, two) if s.id == holders[0].on).host.finish(holders[0].session)
     assert clock.until(lambda: second.granted)
+
+
+def test_a_turn_ends_with_its_ask(start: Start, clock: Clock, memory: Memory) -> None:
+    """At every server, for as long as it could be shown; nothing of it is left then."""
+    one, two = start("a", gpus=1), start("b", gpus=1)
+    holders = [one.ask("h"), two.ask("h")]
+    assert clock.until(lambda: all(each.granted for each in holders))
+    asked = wait_in_line(clock, one, "xyz")
+    turn, other = one.turn(asked["x"]), one.turn(asked["z"])
+    asked["x"].waiting.cancel()
+    one.cluster.spend(asked["x"].session)
+    assert one.cluster.turn_of("x", turn) is None
+    assert clock.until(lambda: two.cluster.turn_of("x", turn) is None)
+    memory.expire(one.store)  # type: ignore[arg-type]
+    clock.run(5.0)  # the lease was lost for a moment
+    assert two.cluster.turn_of("x", turn) is None and two.cluster.turn_of("z", other)
+    two.ask("x", turn=turn)
+    assert clock.until(lambda: order(two) == ["y", "z", "x"])
+    clock.run(2 * MOST_AGE_S + 10)
+    assert not keys(memory, "spent/")
+
+
+def test_ends_of_asks_that_are_kept_are_bounded(
+    start: Start, clock: Clock, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spent, "MOST", 5)
+    one = start("a", gpus=1)
+    for number in range(12):
+        one.cluster.spend(f"{number:016x}")
+        clock.run(1.0)
+    clock.run(5.0)
+    assert keys(memory, "spent/") == [f"spent/{number:016x}" for number in range(7, 12)]
+
+
+@pytest.mark.parametrize("server", [("echo", 1, 1000)], indirect=True)
+@pytest.mark.parametrize("used", [True, False])
+def test_a_turn_of_an_ask_that_is_over_is_no_turn(server: Process, used: bool) -> None:
+    """Its client left the queue, or used the GPU."""
+    held = server.claim()
+    first, other, again = (server.channel() for _ in range(3))
+    body: Json = {"gpus": 1, "wait": 0}
+    asked = first.request("POST", "/v1/sessions", body).body
+    path = f"/v1/queue/{asked['entry']}"
+    if used:
+        held.channel.close()
+        answer = granted(first, path)
+        held = control.Session(first, answer, "auto", 60, str(answer["secret"]))
+        held.renew(first, held.attach_over(first).body)
+        connect(held)[0].close()
+    else:
+        assert first.request("DELETE", path).status == 200
+    newcomer = other.request("POST", "/v1/sessions", body).body
+    back = again.request("POST", "/v1/sessions", {**body, "turn": asked["turn"]}).body
+    assert wait_for(lambda: position(again, back) == 2 and position(other, newcomer) == 1)
+    held.channel.close()
+
+
+def granted(channel: HttpChannel, path: str) -> Json:
+    replies: list[Reply] = []
+
+    def is_granted() -> bool:
+        replies.append(channel.request("GET", f"{path}?wait=1&position=0"))
+        return replies[-1].status == 201
+
+    assert wait_for(is_granted)
+    return replies[-1].body
+
+
+def position(channel: HttpChannel, asked: Json) -> int:
+    reply = channel.request("GET", f"/v1/queue/{asked['entry']}?wait=0&position=0")
+    return int(str(reply.body.get("position", 0)))
 
 
 @pytest.mark.parametrize("server", [("echo", 1, 1000)], indirect=True)
