@@ -68,11 +68,13 @@ CUresult bf_context_check(void)
 	return (CUresult)atomic_load_explicit(&context->fault, memory_order_relaxed);
 }
 
+/* What another thread is destroying is no place for anything of ours, which would outlive it. */
 uint32_t bf_context_any(void)
 {
 	struct bf_context *context = bf_context_at(bf_self.current);
+	bool lives = context && bf_is_alive(&context->entry) && !atomic_load(&context->ending);
 
-	return context && bf_is_alive(&context->entry) ? bf_self.current : primary_index(0);
+	return lives ? bf_self.current : primary_index(0);
 }
 
 static CUresult check_current(void)
@@ -190,7 +192,8 @@ BF_EXPORT CUresult cuCtxPopCurrent(CUcontext *pctx)
 static void bury(uint32_t index)
 {
 	abi_context_storage_clear(bf_context_handle(index));
-	if (bf_shared_in_use())
+	/* in order with `ending`: either we see the first such memory, or who makes it sees that */
+	if (atomic_load(&bf_shared_used))
 		bf_shared_end_context(index);
 	bf_ends_hold();
 	bf_handle_free_context(index);
@@ -329,6 +332,7 @@ BF_EXPORT CUresult cuCtxCreate_v2(CUcontext *pctx, unsigned int flags, CUdevice 
 	context->synced = 0;
 	context->fault = 0;
 	context->retained = 1;
+	context->ending = false; /* as the one before it was whose number this is */
 	return push(index_of(*pctx));
 }
 

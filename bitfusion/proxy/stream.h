@@ -63,7 +63,7 @@ struct bf_context *bf_context_find(CUcontext context); /* NULL unless alive */
 struct bf_context *bf_context_at(uint32_t index);
 CUcontext bf_context_handle(uint32_t index);
 CUresult bf_context_check(void); /* is there a living current one without a fault? */
-uint32_t bf_context_any(void); /* the current one, else the first device's primary one */
+uint32_t bf_context_any(void); /* the current one if it lives on, else the first device's primary one */
 
 /* ------------------------------------------------------------------ streams and events (stream.c, event.c) */
 

@@ -416,3 +416,60 @@ def test_a_stream_that_ends_while_it_is_looked_at_is_named_no_more(broker, run):
         check(cuda.cuEventRecord(event, stream))
     """
     assert destroy_meanwhile(broker, run, first)[-1] == "cuStreamDestroy_v2"
+
+
+def test_a_context_that_another_thread_destroys_carries_nothing(broker, start):
+    """Memory that is shared meanwhile travels in another context, and once that one has ended."""
+    broker.answers["cuCtxDestroy_v2"] = lambda peer, command: LATER
+    process = start(
+        broker,
+        """
+    import threading
+    primary = start()
+    doomed, memory = made(cuda.cuCtxCreate_v2, 0, 0), u64()
+    def share():
+        check(cuda.cuCtxSetCurrent(doomed))
+        sys.stdin.readline()
+        check(cuda.cuMemHostAlloc(byref(memory), 4096, 2))
+        check(cuda.cuMemsetD8Async(memory.value, 1, 16, None))
+        print("shared", flush=True)
+    sharer = threading.Thread(target=share)
+    sharer.start()
+    check(cuda.cuCtxDestroy_v2(doomed))
+    sharer.join()
+    check(cuda.cuCtxSetCurrent(primary))
+    ctypes.memset(memory.value, 2, 4096)
+    check(cuda.cuMemsetD8Async(memory.value, 1, 16, None))
+    check(cuda.cuCtxSynchronize())
+    """,
+    )
+    peer = broker.peer()
+    (destroy,) = peer.wait_for("cuCtxDestroy_v2")
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "shared\n"
+    peer.reply(destroy.request)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert peer.ended.wait(60)
+    ours = [c for c in peer.commands if c.name in ("cuStreamCreate", "HTOD", "REFRESH")]
+    assert {c.name for c in ours} == {"cuStreamCreate", "HTOD", "REFRESH"}
+    assert {c.context for c in ours} == {1}
+
+
+def test_a_context_with_the_number_of_an_ended_one_carries_its_own(broker, run):
+    run(
+        broker,
+        """
+    start()
+    for _ in range(1030):
+        check(cuda.cuCtxDestroy_v2(made(cuda.cuCtxCreate_v2, 0, 0)))
+    made(cuda.cuCtxCreate_v2, 0, 0)
+    memory = made(cuda.cuMemHostAlloc, 4096, 2)
+    check(cuda.cuMemsetD8Async(memory, 1, 16, None))
+    """,
+    )
+    peer = broker.peer()
+    ours, (_, set_by_program) = peer.named("cuStreamCreate"), peer.named("cuMemsetD8Async")
+    assert [c.context for c in ours] == [set_by_program.context]
+    assert set_by_program.context in [c.context for c in peer.named("cuCtxDestroy_v2")]
