@@ -68,6 +68,15 @@ class Servers:
         """Of GPUs that are held."""
         return until_ready(self._start("client", "-f", self.file, *words))
 
+    def hold_and_use(self, *words: str) -> subprocess.Popen[str]:
+        """Again where a limit has ended what is held before it is used."""
+        self.hold()
+        process = self._start("client", "-f", self.file, *words)
+        if is_ready(process):
+            return process
+        process.communicate(timeout=100)
+        return self.hold_and_use(*words)
+
     def hold(self) -> None:
         done = self._gpu.bitfusion("request_gpus", "-f", self.file, *self._slice())
         assert done.returncode == 0, done.stderr
@@ -86,10 +95,14 @@ class Servers:
         )
 
 
-def until_ready(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
+def is_ready(process: subprocess.Popen[str]) -> bool:
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], 60)
-    assert ready and process.stdout.readline() == "ready\n", process.stderr
+    return bool(ready) and process.stdout.readline() == "ready\n"
+
+
+def until_ready(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
+    assert is_ready(process), process.communicate(timeout=100)
     return process
 
 
@@ -175,8 +188,7 @@ def test_an_operator_kills_a_run(servers: Servers, gpu: Any, programs: Path) -> 
 @pytest.mark.parametrize("servers", [("[limits]", 'time = "5s"')], indirect=True)
 def test_a_time_limit_ends_a_run(servers: Servers, programs: Path) -> None:
     run = servers.begin(str(programs / "steady"))  # it may take long to begin
-    servers.hold()
-    held = servers.use("sh", "-c", "echo ready; exec sleep 60")
+    held = servers.hold_and_use("sh", "-c", "echo ready; exec sleep 60")
     for limited in (run, held):
         _, err = limited.communicate(timeout=100)
         assert limited.returncode == 124, err
