@@ -56,7 +56,7 @@ ADVICE = {  # on refusals that a new bundle does not help against, or not it alo
 DEFAULT_LEASE_S = 30.0
 # For a worker to say its first word: it may have to start the driver of a machine full of GPUs. A
 # server that may be silent for longer may take longer for this, too.
-WELCOME_S = 30.0
+WELCOME_S = 120.0
 MAX_LEASE_S = 86400.0  # a server that says more is believed so far
 
 
