@@ -62,6 +62,13 @@ static inline float sg_ftz(float x)
 	return sg_from32(u & 0x7f800000 ? u : u & 0x80000000);
 }
 
+static inline double sg_ftz64(double x)
+{
+	const u64 u = sg_bits64(x);
+
+	return sg_from64(u << 1 >> 53 ? u : u & (u64)1 << 63);
+}
+
 static inline float sg_sat32(float x)
 {
 	x = x > 0 ? x : 0; /* NaN and -0 too */

@@ -68,7 +68,7 @@ def _quotient_words(op: str, rnd: str) -> Tuple[List[str], List[str]]:
         return [rnd], words
     if op == "div":
         return ["rn", "approx", "full"], [*words, "div.f64"]
-    return ["rn", "approx"], [*words, *(["rcp.approx.ftz.f64"] if op == "rcp" else [])]
+    return ["rn", "approx"], words
 
 
 def _quotients() -> None:
@@ -85,12 +85,12 @@ def _quotients() -> None:
                 rounded(name_of(op, rnd, ftz, "f32"), rnd, _same("f32", count), text, spelled)
             text = expression.replace("{}", "")
             rounded(name_of(op, rnd, "f64"), rnd, _same("f64", count), text, words)
-    each(
-        "rsqrt_f64",
-        "f64 f64",
-        "1 / __builtin_sqrt(A)",
-        ["rsqrt.approx.f64", "rsqrt.approx.ftz.f64"],
-    )
+    for name, expression, word in (
+        ("rsqrt_f64", "1 / __builtin_sqrt(A)", "rsqrt.approx.f64"),
+        ("rsqrt_ftz_f64", "1 / __builtin_sqrt(sg_ftz64(A))", "rsqrt.approx.ftz.f64"),
+        ("rcp_ftz_f64", "sg_ftz64(1 / sg_ftz64(A))", "rcp.approx.ftz.f64"),
+    ):
+        each(name, "f64 f64", expression, [word])
 
 
 def _functions() -> None:

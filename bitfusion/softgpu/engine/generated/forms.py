@@ -614,6 +614,8 @@ sqrt_rz_f32
 sqrt_rz_ftz_f32
 sqrt_rz_f64
 rsqrt_f64
+rsqrt_ftz_f64
+rcp_ftz_f64
 sin_f32
 sin_ftz_f32
 cos_f32
@@ -1819,13 +1821,13 @@ cnot.b64 cnot_64
 neg.f64 neg_f64
 neg.s64 neg_64
 not.b64 not_64
-rcp.approx.ftz.f64 rcp_rn_f64
+rcp.approx.ftz.f64 rcp_ftz_f64
 rcp.rm.f64 rcp_rm_f64
 rcp.rn.f64 rcp_rn_f64
 rcp.rp.f64 rcp_rp_f64
 rcp.rz.f64 rcp_rz_f64
 rsqrt.approx.f64 rsqrt_f64
-rsqrt.approx.ftz.f64 rsqrt_f64
+rsqrt.approx.ftz.f64 rsqrt_ftz_f64
 sqrt.rm.f64 sqrt_rm_f64
 sqrt.rn.f64 sqrt_rn_f64
 sqrt.rp.f64 sqrt_rp_f64
