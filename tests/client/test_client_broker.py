@@ -97,7 +97,7 @@ class Worker:
         pass
 
 
-@pytest.mark.parametrize("lease_s, patience_s", [(1, 30.0), (45.5, 45.5)])
+@pytest.mark.parametrize("lease_s, patience_s", [(1, control.WELCOME_S), (145.5, 145.5)])
 def test_a_process_learns_how_long_its_worker_may_be_silent(
     tmp_path: pathlib.Path, lease_s: float, patience_s: float
 ) -> None:
