@@ -51,8 +51,8 @@ static inline uint64_t code_elf_size(const uint8_t *bytes)
 		return sizeof header;
 	memcpy(&header, bytes, sizeof header);
 	end = code_elf_tables(&header);
-	if (header.e_ident[EI_CLASS] != ELFCLASS64 || end > CODE_MAX ||
-	    (header.e_shnum && header.e_shentsize != sizeof(Elf64_Shdr)) ||
+	if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_shoff > CODE_MAX || header.e_phoff > CODE_MAX ||
+	    end > CODE_MAX || (header.e_shnum && header.e_shentsize != sizeof(Elf64_Shdr)) ||
 	    (header.e_phnum && header.e_phentsize != sizeof(Elf64_Phdr)))
 		return 0;
 	if (!readable(bytes, end))

@@ -5,6 +5,7 @@ server of this machine has, for those who may ask it; else what is found on this
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Optional
@@ -158,10 +159,11 @@ class Asker:
         """Live figures of a server that another has told of; without, where it does not answer."""
         if not self._live or listed.state == "down" or self._silent == MAX_SILENT:
             return listed
+        began_s = time.monotonic()
         try:
             there = remote(parse_server(listed.name), self._timeout_s, self._access)
         except (BitfusionError, ValueError):
-            self._silent += 1
+            self._silent += time.monotonic() - began_s > self._timeout_s / 2
             return listed
         return listed._replace(gpus=there.gpus)
 

@@ -254,7 +254,7 @@ static int receive_in_time(struct dialed *server, void *data, size_t size)
 static CUresult not_welcomed(const struct dialed *server)
 {
 	if (server->late)
-		bf_tell("the GPU server took the connection and said nothing for %.3g s: its worker hangs or is stopped; "
+		bf_tell("the GPU server took the connection and said nothing for %g s: its worker hangs or is stopped; "
 			"see the server's log, then start the program again",
 			(double)server->patience_ns / 1e9);
 	else

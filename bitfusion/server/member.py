@@ -26,7 +26,7 @@ from bitfusion.server.pool import InUse
 from bitfusion.server.record import Record
 from bitfusion.server.records import Claim, pack_claim, settle, unpack_claim
 from bitfusion.server.schedule import Scheduler
-from bitfusion.server.sessions import Session, Sessions
+from bitfusion.server.sessions import Session
 from bitfusion.server.store import Store
 from bitfusion.server.views import GpuView, ServerView
 from bitfusion.wire.control import ENDS, Json
@@ -72,16 +72,12 @@ class Host:
         if self.cluster is not None:
             self.cluster.ended(session.name)
 
-    def note_use(self, sessions: Sessions) -> None:
-        """Whoever uses a session asks anew when it wants another."""
-        made = sessions.on_ledger
-
-        def on_ledger(session: Session) -> None:
-            made(session)
-            if self.cluster is not None:
-                self.cluster.spend(session.name)
-
-        sessions.on_ledger = on_ledger
+    def used(self, session: Session) -> None:
+        """Whoever uses a session asks anew when it wants another; who was only granted one may
+        have lost its contact before it knew.
+        """
+        if self.cluster is not None:
+            self.cluster.spend(session.name)
 
 
 def record_of(claim: Claim, inventory: Inventory) -> Record:
@@ -172,10 +168,10 @@ def join(
     )
     host.cluster = cluster
     leases.sessions.on_end = host.closed
-    host.note_use(leases.sessions)
+    leases.sessions.on_use = host.used
     cluster.adopt(claims_of(adopted))
     for lease in adopted:
-        if lease.session.ledger is not None:
+        if lease.session.started:
             cluster.spend(lease.session.name)
         if lease.record.ending:
             leases.end(lease, lease.record.ending, "it was ending when its server ended", 0)

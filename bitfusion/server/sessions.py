@@ -124,6 +124,7 @@ class Sessions:
         self._worker_user = worker_user
         self._environment = {**inventory.environment, **(environment or {})}
         self.on_ledger: Callable[[Session], None] = lambda _session: None  # it has one now
+        self.on_use: Callable[[Session], None] = lambda _session: None  # its first worker starts
         self.on_closing: Callable[[Session], None] = lambda _session: None  # its workers end
         self.on_worker_end: Callable[[Session, str], None] = lambda _session, _why: None
         self.on_end: Callable[[Session], None] = lambda _session: None  # its GPUs are back
@@ -255,6 +256,8 @@ class Sessions:
         number, slot = self._last_worker, session.free_slot()
         session.workers[number] = slot
         session.started += 1
+        if session.started == 1:
+            self.on_use(session)
         self._by_worker[number] = session
         job = self._job(session.name, slot, [s.gpu for s in session.slices])
         job = job._replace(silent=not self._chatter.may(session.source()))

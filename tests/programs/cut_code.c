@@ -65,6 +65,8 @@ int main(void)
 	load("an ELF file's header", &elf, sizeof elf);
 	load("half of that", &elf, 32);
 	load("an ELF file's sections", &section, sizeof section);
+	elf.e_shoff = -(Elf64_Off)(elf.e_shnum * sizeof(Elf64_Shdr)); /* which ends at 0 */
+	load("sections before it", &elf, sizeof elf);
 	CHECK(cuMemAlloc_v2(&memory, PAGE));
 	CHECK(cuMemFree_v2(memory));
 	return 0;

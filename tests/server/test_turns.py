@@ -252,6 +252,21 @@ def test_a_turn_of_an_ask_that_is_over_is_no_turn(server: Process, used: bool) -
     held.channel.close()
 
 
+@pytest.mark.parametrize("server", [("echo", 1, 1000)], indirect=True)
+def test_a_turn_is_good_until_the_gpus_are_used(server: Process) -> None:
+    """Its client was given them, and lost its contact before it had them."""
+    held = server.claim()
+    first, second, third, again = (server.channel() for _ in range(4))
+    body: Json = {"gpus": 1, "wait": 0}
+    asked = [c.request("POST", "/v1/sessions", body).body for c in (first, second, third)]
+    held.channel.close()
+    granted(first, f"/v1/queue/{asked[0]['entry']}")
+    first.close()
+    granted(second, f"/v1/queue/{asked[1]['entry']}")
+    back = again.request("POST", "/v1/sessions", {**body, "turn": asked[0]["turn"]}).body
+    assert wait_for(lambda: position(again, back) == 1 and position(third, asked[2]) == 2)
+
+
 def granted(channel: HttpChannel, path: str) -> Json:
     replies: list[Reply] = []
 
