@@ -73,8 +73,8 @@ static inline uint64_t code_elf_size(const uint8_t *bytes)
 	return end;
 }
 
-/* Of code without a wrapper, as it says itself: who reads that much looks first whether it is `readable`. 0 when its
- * headers make no sense. Text: without its NUL. */
+/* Of code without a wrapper, as it says itself: who reads that much asks code_is_there() first. 0 when its headers make
+ * no sense. Text: without its NUL. */
 static inline uint64_t code_size(const void *code, bool *text)
 {
 	uint64_t size;
@@ -96,6 +96,12 @@ static inline uint64_t code_size(const void *code, bool *text)
 	*text = true;
 	size = strnlen((const char *)code, CODE_MAX);
 	return size == CODE_MAX ? 0 : size;
+}
+
+/* Whether memory has all that code_size() found; text was read to its end. */
+static inline bool code_is_there(const void *code, uint64_t size, bool text)
+{
+	return text || readable(code, size);
 }
 
 /* Whether a file, with a NUL behind it, has all that it says of itself. What it says may be wrong. */

@@ -73,14 +73,6 @@ def take_lock(path: str) -> Optional[int]:
     return None
 
 
-def remove_link(path: str) -> None:
-    """To an installation that is gone."""
-    try:
-        os.unlink(path)
-    except OSError:
-        pass  # somebody was faster
-
-
 def private_base() -> str:
     """A folder of ours that nobody else can write to; a squatted name is refused."""
     base = paths.runtime_folder()
@@ -100,22 +92,26 @@ def private_base() -> str:
 
 def remove(path: str) -> None:
     for name in (SOCKET, EVENTS, LOCK):
-        try:
-            os.unlink(os.path.join(path, name))
-        except OSError:
-            pass  # somebody was faster
+        unlink(os.path.join(path, name))
     try:
         os.rmdir(path)
     except OSError:
         pass
 
 
+def unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # somebody was faster
+
+
 def remove_leftovers(base: str) -> None:
     for name in os.listdir(base):
         path = os.path.join(base, name)
         if name.startswith(LIBRARIES) and not os.path.exists(path):
-            remove_link(path)
-        if name.startswith("run-"):
+            unlink(path)  # to an installation that is gone
+        elif name.startswith("run-"):
             try:
                 lock = os.open(os.path.join(path, LOCK), os.O_RDWR | os.O_CLOEXEC)
             except OSError:

@@ -37,7 +37,7 @@ static CUresult measure(const void *pointer, struct bf_image *image)
 		return refuse(image, CODE_IS_UNKNOWN);
 	if (image->size > BF_MAX_IMAGE)
 		return refuse(image, too_large);
-	return text || readable(pointer, image->size) ? CUDA_SUCCESS : refuse(image, CODE_IS_BEYOND);
+	return code_is_there(pointer, image->size, text) ? CUDA_SUCCESS : refuse(image, CODE_IS_BEYOND);
 }
 
 static CUresult measure_wrapped(const void *pointer, struct bf_image *image)

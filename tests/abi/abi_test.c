@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The hidden tables, seen as a runtime sees them, and memory that is there or not. Prints one line for each failed check; exit status says
- * whether there was one.
+ * The hidden tables, seen as a runtime sees them, and memory that is there or not. Prints one line for each failed
+ * check; exit status says whether there was one.
  */
 #define _GNU_SOURCE
 #include "../../bitfusion/abi/integrity.c"

@@ -62,7 +62,7 @@ static CUresult gather(const void *const *inputs, void **joined, size_t *total)
 	size_t room = sizeof(struct fatbin_header);
 	for (unsigned i = 0; inputs[i] && i < MAX_INPUTS; i++) {
 		const uint64_t size = image_size(inputs[i], &start, &text);
-		if (!text && !readable(start, size))
+		if (!code_is_there(start, size, text))
 			return CUDA_ERROR_INVALID_IMAGE;
 		room += sizeof(struct fatbin_entry) + size + 8;
 	}
@@ -244,7 +244,7 @@ static CUresult load(struct image **result, const void *code, char *text, size_t
 		return status;
 	}
 	uint64_t size = image_size(code, &start, &is_text);
-	if (!size || (!is_text && !readable(start, size))) {
+	if (!size || !code_is_there(start, size, is_text)) {
 		snprintf(text, text_size, "%s", size ? CODE_IS_BEYOND : CODE_IS_UNKNOWN);
 		return CUDA_ERROR_INVALID_IMAGE;
 	}
